@@ -1,0 +1,130 @@
+"""PostgreSQL: one pool and one schema per service, transactions, named queries and forward-only migrations."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import aiosql
+import asyncpg
+from aiosql.queries import Queries
+
+from services.common.errors import FailedPrecondition, Unavailable
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+_GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
+         asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, TimeoutError)  # fmt: skip
+
+
+def load_queries(package: str) -> Queries:
+    """The named queries of `queries.sql` beside a package's code, as aiosql methods that take a connection."""
+    text = (resources.files(package) / "queries.sql").read_text()
+    return aiosql.from_str(text, "asyncpg")
+
+
+class Database:
+    """A service's schema. Every statement runs with `search_path` set to it."""
+
+    def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
+        self._pool = pool
+        self.schema = schema
+        self.committed: list[asyncio.Event] = []  # set after each commit; the outbox relay listens
+
+    @classmethod
+    async def connect(cls, url: str, schema: str, *, max_size: int = 8) -> "Database":
+        """Opens the pool. Raises Unavailable when the server cannot be reached."""
+        try:
+            pool = await asyncpg.create_pool(
+                url, min_size=1, max_size=max_size, command_timeout=30,
+                server_settings={"search_path": f"{schema},public", "application_name": f"mercat-{schema}"},
+            )  # fmt: skip
+        except _GONE as e:
+            raise Unavailable(f"PostgreSQL cannot be reached: {e}", reason="DATABASE_UNAVAILABLE") from e
+        return cls(pool, schema)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A pooled connection in autocommit, for single reads. Raises Unavailable when the database is gone."""
+        try:
+            async with self._pool.acquire(timeout=10) as connection:
+                yield connection
+        except _GONE as e:
+            raise Unavailable("the database is not available", reason="DATABASE_UNAVAILABLE", retry_after=1) from e
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, READ COMMITTED, rolled back on any exception. An audited call's audit event is added to it."""
+        async with self.connection() as connection:
+            async with connection.transaction():
+                yield connection
+                await _audit(connection)
+            for event in self.committed:
+                event.set()
+
+
+async def _audit(connection: Connection) -> None:
+    from services.common import audit  # audit writes through outbox, which needs this module
+
+    await audit.record(connection)
+
+
+async def migrate(url: str, schema: str, package: str) -> list[str]:
+    """Brings a schema up to date: first the tables every service has, then the service's own `migrations/*.sql`.
+    An advisory lock lets many processes start at once.
+
+    Returns:
+        The names of the migrations applied now.
+
+    Raises:
+        FailedPrecondition: the schema is newer than this code, or an applied migration was edited.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(hashtext($1))", f"mercat-migrate-{schema}")
+        await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        await connection.execute(f'SET search_path TO "{schema}", public')
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done = {r["name"]: r["checksum"] for r in await connection.fetch("SELECT name, checksum FROM schema_migrations")}
+        known = _migrations("services.common", "common") | _migrations(package, schema)
+        if newer := sorted(set(done) - set(known)):
+            raise FailedPrecondition(
+                f"schema {schema} was made by a newer Mercat (it has {newer[-1]}); install that version",
+                reason="SCHEMA_TOO_NEW",
+            )
+        applied = []
+        for name, sql in known.items():
+            checksum = hashlib.sha256(sql.encode()).hexdigest()
+            if name not in done:
+                async with connection.transaction():
+                    await connection.execute(sql)
+                    await connection.execute("INSERT INTO schema_migrations VALUES ($1, $2)", name, checksum)
+                applied.append(name)
+            elif done[name] != checksum:
+                raise FailedPrecondition(f"{name} was edited after it was applied", reason="MIGRATION_EDITED")
+        return applied
+    finally:
+        await connection.close()
+
+
+def _migrations(package: str, prefix: str) -> dict[str, str]:
+    folder: Traversable = resources.files(package) / "migrations"
+    if not folder.is_dir():
+        return {}
+    files = sorted((f for f in folder.iterdir() if _MIGRATION.fullmatch(f.name)), key=lambda f: f.name)
+    return {f"{prefix}/{f.name}": f.read_text() for f in files}
+
+
+def rows_affected(status: Any) -> int:
+    """The count in a command tag such as `UPDATE 3`."""
+    return int(str(status).rsplit(" ", 1)[-1])

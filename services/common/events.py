@@ -1,0 +1,149 @@
+"""NATS JetStream: the streams, publishing, and durable consumers that handle each event once.
+
+JetStream only carries: what was handled is known by each service's own inbox table."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+import nats
+from google.protobuf.message import Message
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+
+from services.common.db import Connection, Database, load_queries
+
+log = logging.getLogger(__name__)
+queries = load_queries("services.common")
+
+USAGE_STREAM, USAGE_SUBJECT = "USAGE", "mercat.usage.records"
+EVENT_STREAM, EVENT_SUBJECTS = "EVENTS", "mercat.event.>"
+_DAY = 86_400.0
+
+
+class Handler(Protocol):
+    """Applies an event within the transaction of `connection`."""
+
+    def __call__(self, connection: Connection, event: Message) -> Awaitable[None]: ...
+
+
+class Events:
+    """A connection to NATS that reconnects for ever."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.js: JetStreamContext = client.jetstream(timeout=5)
+
+    @classmethod
+    async def connect(cls, url: str, name: str) -> "Events":
+        """Connects and makes the streams. Raises nats.errors.Error when there is no server within 10 s."""
+
+        async def on_error(e: Exception) -> None:
+            log.warning("nats: %s", e)
+
+        client = await nats.connect(
+            url, name=name, max_reconnect_attempts=-1, reconnect_time_wait=0.25, ping_interval=5,
+            max_outstanding_pings=2, connect_timeout=5, error_cb=on_error, pending_size=64 * 1024 * 1024,
+        )  # fmt: skip
+        events = cls(client)
+        await events._ensure_streams()
+        return events
+
+    async def _ensure_streams(self) -> None:
+        # USAGE is a work queue: a record leaves it when it is stored and posted, and when it is full, calls are refused
+        # rather than records lost.
+        usage = StreamConfig(
+            USAGE_STREAM, subjects=[USAGE_SUBJECT], retention=RetentionPolicy.WORK_QUEUE, storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW, max_bytes=8 * 1024**3, duplicate_window=120,
+        )  # fmt: skip
+        events = StreamConfig(
+            EVENT_STREAM, subjects=[EVENT_SUBJECTS], retention=RetentionPolicy.LIMITS, storage=StorageType.FILE,
+            max_age=7 * _DAY, duplicate_window=120,
+        )  # fmt: skip
+        for config in (usage, events):
+            for attempt in range(20):
+                try:
+                    await self.js.add_stream(config)
+                    break
+                except (APIError, TimeoutError) as e:
+                    if isinstance(e, APIError) and e.err_code == 10058:  # exists with another configuration
+                        await self.js.update_stream(config)
+                        break
+                    if attempt == 19:
+                        raise
+                    await asyncio.sleep(0.25)
+
+    async def publish(self, subject: str, payload: bytes, event_id: str) -> None:
+        """Stores one event. Raises a nats error when the server did not acknowledge it in 5 s."""
+        await self.js.publish(subject, payload, headers={"Nats-Msg-Id": event_id})
+
+    async def close(self) -> None:
+        await self.client.drain()
+
+    async def pull(
+        self, stream: str, durable: str, subject: str, *, batch: int, ack_wait: float = 30.0, max_pending: int = 1000
+    ) -> AsyncIterator[Sequence[Msg]]:
+        """Batches of messages of a durable consumer, for ever; survives the server's absence and the consumer's loss."""
+        config = ConsumerConfig(
+            durable_name=durable, filter_subject=subject, ack_wait=ack_wait, max_ack_pending=max_pending, max_deliver=-1
+        )
+        subscription: JetStreamContext.PullSubscription | None = None
+        while True:
+            try:
+                if subscription is None:
+                    subscription = await self.js.pull_subscribe(subject, durable, stream=stream, config=config)
+                messages = await subscription.fetch(batch, timeout=5)
+            except (TimeoutError, asyncio.TimeoutError):
+                continue
+            except asyncio.CancelledError:
+                raise
+            except (NotFoundError, nats.errors.Error) as e:
+                log.warning("consumer %s of %s waits: %s", durable, stream, e)
+                subscription = None
+                await asyncio.sleep(0.5)
+                try:
+                    await self._ensure_streams()
+                except (nats.errors.Error, TimeoutError):
+                    pass
+                continue
+            yield messages
+
+
+async def consume(events: Events, database: Database, consumer: str, kinds: Sequence[type[Message]], handler: Handler) -> None:
+    """Handles each event of the given kinds once, for ever: the effect and the inbox row are one transaction. A handler
+    that fails is tried again after a second; others are not held up by it."""
+    by_subject = {f"mercat.event.{kind.DESCRIPTOR.name}": kind for kind in kinds}
+
+    async def one(message: Msg) -> None:
+        kind = by_subject.get(message.subject)
+        if kind is None:
+            await message.ack()
+            return
+        event_id = (message.headers or {}).get("Nats-Msg-Id") or f"{message.metadata.stream}-{message.metadata.sequence.stream}"
+        try:
+            async with database.transaction() as connection:
+                if await queries.handle_event(connection, event_id=event_id, consumer=consumer):
+                    await handler(connection, kind.FromString(message.data))
+            await message.ack()
+        except Exception:
+            log.exception("%s could not handle %s", consumer, event_id)
+            await message.nak(delay=1)
+
+    async for messages in events.pull(EVENT_STREAM, consumer, EVENT_SUBJECTS, batch=100):
+        for message in messages:
+            await one(message)
+
+
+async def broadcast(events: Events, subject: str, payload: bytes) -> None:
+    """A message nobody stores, for listeners of the moment: `mercat.live.…`, `mercat.forget.…`."""
+    await events.client.publish(subject, payload)
+
+
+async def listen(events: Events, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Hears broadcasts; the function answered ends it."""
+    subscription = await events.client.subscribe(subject, cb=handler)
+    return subscription.unsubscribe

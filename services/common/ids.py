@@ -1,0 +1,50 @@
+"""Prefixed, time-ordered identifiers: `req_` + 26 characters of Crockford base32 of a UUIDv7 (RFC 9562)."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_VALUE = {c: i for i, c in enumerate(ALPHABET)}
+_LENGTH = 26
+
+
+def uuid7(now_ms: int | None = None) -> int:
+    """A UUIDv7 as a 128-bit integer; 74 random bits after 48 bits of milliseconds since 1970."""
+    random = int.from_bytes(os.urandom(10), "big")
+    ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return ms << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+
+
+def new(prefix: str, now_ms: int | None = None) -> str:
+    """A new id such as `key_0685y…`; ids made later sort later (to the millisecond)."""
+    value = uuid7(now_ms)
+    pairs = _PAIRS
+    return prefix + "_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+def timestamp(identifier: str) -> datetime:
+    """When an id was made, UTC, to the millisecond.
+
+    Raises:
+        ValueError: the text is no id of this form.
+    """
+    _, _, body = identifier.partition("_")
+    if len(body) != _LENGTH or any(c not in _VALUE for c in body):
+        raise ValueError(f"not an identifier: {identifier!r}")
+    value = 0
+    for c in body:
+        value = value << 5 | _VALUE[c]
+    if value >> 128:
+        raise ValueError(f"not an identifier: {identifier!r}")
+    return datetime.fromtimestamp((value >> 80) / 1000, UTC)
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether the text is an id with this prefix."""
+    try:
+        timestamp(text)
+    except (ValueError, OverflowError, OSError):
+        return False
+    return text.startswith(prefix + "_")

@@ -1,0 +1,55 @@
+"""Money: int64 nano-units of a currency (1 USD = 1,000,000,000) and the one rounding rule."""
+
+from collections.abc import Iterable, Mapping
+
+NANOS = 1_000_000_000
+PER_UNITS = 1_000_000
+INT64_MAX = 2**63 - 1
+
+
+def divide_half_even(numerator: int, denominator: int) -> int:
+    """Exact integer division, ties to even. The denominator is positive."""
+    quotient, remainder = divmod(numerator, denominator)
+    twice = 2 * remainder
+    if twice > denominator or (twice == denominator and quotient & 1):
+        quotient += 1
+    return quotient
+
+
+def cost(components: Iterable[tuple[str, int]], units: Mapping[str, int]) -> int:
+    """What a call costs in nanos: each (meter, nanos per 1,000,000 units) times what was counted of that meter,
+    summed exactly and rounded once.
+
+    Raises:
+        OverflowError: the amount does not fit int64.
+    """
+    total = divide_half_even(sum(price * units.get(meter, 0) for meter, price in components), PER_UNITS)
+    if total > INT64_MAX:
+        raise OverflowError("a cost past int64 nanos")
+    return total
+
+
+def share(amount: int, parts_per_million: int) -> int:
+    """A share of an amount, half-even; the rest is `amount - share(...)`, so that the two always add up."""
+    return divide_half_even(amount * parts_per_million, 1_000_000)
+
+
+def show(nanos: int, currency: str = "USD") -> str:
+    """For people: `0.0025 USD`, at least two decimals and no more than there are."""
+    sign = "-" if nanos < 0 else ""
+    whole, part = divmod(abs(nanos), NANOS)
+    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{whole:,}.{decimals} {currency}"
+
+
+def parse(text: str) -> int:
+    """Nanos of an amount such as `12.50`.
+
+    Raises:
+        ValueError: not a decimal number, or finer than a nano.
+    """
+    sign = -1 if text.startswith("-") else 1
+    whole, _, part = text.lstrip("+-").replace(",", "").partition(".")
+    if not (whole or part) or not (whole + part).isdigit() or len(part) > 9:
+        raise ValueError(f"not an amount: {text!r}; write it like 12.50")
+    return sign * (int(whole or 0) * NANOS + int(part.ljust(9, "0")))

@@ -1,0 +1,1 @@
+"""The RPC pipeline: what happens around every call, driven by the options of the contract."""

@@ -1,0 +1,56 @@
+"""The call under way: who makes it, its id, and what its reply's trailers will carry."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from mercat.auth.v1 import auth_pb2
+
+from services.common.errors import CredentialMissing
+
+ANONYMOUS = auth_pb2.Principal()
+ROLE_NAMES = {auth_pb2.ROLE_CONSUMER: "consumer", auth_pb2.ROLE_PUBLISHER: "publisher", auth_pb2.ROLE_ADMIN: "admin"}
+
+
+@dataclass(slots=True)
+class Call:
+    """One call. `deadline` is on the event loop's clock, seconds; None when the caller set none."""
+
+    request_id: str
+    method: str
+    principal: auth_pb2.Principal = field(default_factory=lambda: ANONYMOUS)
+    address: str = ""
+    user_agent: str = ""
+    deadline: float | None = None
+    traceparent: str = ""
+    audited: bool = False
+    resource: tuple[str, str] = ("", "")
+    trailers: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+    @property
+    def authenticated(self) -> bool:
+        return bool(self.principal.user_id)
+
+
+_current: ContextVar[Call] = ContextVar("mercat_call")
+
+
+def current() -> Call:
+    """The call under way. Raises LookupError outside of one."""
+    return _current.get()
+
+
+def maybe_current() -> Call | None:
+    return _current.get(None)
+
+
+def enter(call: Call) -> None:
+    """Makes `call` the current one of this task; each call runs in a task of its own, so nothing need be undone."""
+    _current.set(call)
+
+
+def caller() -> auth_pb2.Principal:
+    """Who calls. Raises CredentialMissing for an anonymous caller."""
+    call = _current.get()
+    if not call.principal.user_id:
+        raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
+    return call.principal

@@ -1,0 +1,238 @@
+"""What happens around every call, in straight code: id, identity, policy, limits, rules, idempotency, errors, metrics.
+
+Handlers are wrapped once, when they are registered, with their method's policy already read; there is no interceptor
+stack to walk through per call."""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from grpc import aio
+from mercat.common.v1 import policy_pb2
+from prometheus_client import Counter, Histogram
+
+from services.common import ids
+from services.common.errors import STATUS_KEY, CredentialInvalid, CredentialMissing, DeadlineExceeded, Internal
+from services.common.errors import MercatError, PermissionDenied, to_status
+from services.common.limits import CLASSES, Limiter
+from services.common.rpc.channels import TOKEN_KEY
+from services.common.rpc.context import ANONYMOUS, ROLE_NAMES, Call, enter
+from services.common.rpc.idempotency import Answer, IdempotencyKeys
+from services.common.rpc.policy import Policy, validate
+from services.common.rpc.principals import Principals
+
+log = logging.getLogger(__name__)
+CALLS = Counter("mercat_rpc_calls_total", "Calls answered", ["method", "code"])
+SECONDS = Histogram("mercat_rpc_seconds", "Time to answer", ["method"])
+LONGEST = 60.0  # seconds a unary call may run when its caller set no deadline
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the pipeline needs of the process it runs in."""
+
+    internal_token: str
+    principals: Principals
+    limiter: Limiter
+    idempotency: IdempotencyKeys | None = None
+
+
+def credential_of(metadata: dict[str, str | bytes]) -> str:
+    """`authorization: Bearer …` or `x-api-key: …`; empty when there is neither. Raises CredentialInvalid for other
+    schemes."""
+    header = metadata.get("authorization")
+    if header:
+        scheme, _, value = str(header).partition(" ")
+        if scheme.lower() != "bearer" or not value.strip():
+            raise CredentialInvalid("send the credential as `authorization: Bearer …`")
+        return value.strip()
+    return str(metadata.get("x-api-key") or "")
+
+
+def client_address(metadata: dict[str, str | bytes], peer: str) -> str:
+    """The address the front door saw: the last hop of `x-forwarded-for`, which Envoy itself appends; else the peer."""
+    forwarded = str(metadata.get("x-forwarded-for") or "")
+    if forwarded:
+        return forwarded.rsplit(",", 1)[-1].strip()
+    kind, _, rest = peer.partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "local"
+
+
+class Pipeline:
+    """The code around one method."""
+
+    def __init__(self, method: str, policy: Policy, guard: Guard, *, streams_in: bool = False) -> None:
+        self.method = method
+        self.policy = policy
+        self.guard = guard
+        self._validates = not streams_in
+        self._limit = None if policy.rate == policy_pb2.RATE_CLASS_INFERENCE else CLASSES.get(policy.rate)  # type: ignore[call-overload]
+
+    async def admit(self, context: aio.ServicerContext) -> tuple[Call, dict[str, str | bytes]]:
+        """Makes the call's record and decides whether it may go on. Raises MercatError when not."""
+        metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
+        call = Call(ids.new("req"), self.method)
+        enter(call)
+        left = context.time_remaining()
+        if left is not None:
+            call.deadline = asyncio.get_running_loop().time() + left
+        call.traceparent = str(metadata.get("traceparent", ""))
+        call.trailers.append(("mercat-request-id", call.request_id))
+        policy = self.policy
+        if policy.access == policy_pb2.ACCESS_INTERNAL:
+            token = str(metadata.get(TOKEN_KEY, ""))
+            if not hmac.compare_digest(token.encode(), self.guard.internal_token.encode()):
+                raise PermissionDenied("this call is for Mercat's own services", reason="INTERNAL_ONLY")
+            return call, metadata
+        call.audited = policy.audited
+        call.user_agent = str(metadata.get("user-agent", ""))[:500]
+        call.address = client_address(metadata, context.peer())
+        credential = credential_of(metadata)
+        if credential:
+            principals = self.guard.principals
+            call.principal = principals.cached(credential) or await principals.resolve(credential)
+        elif policy.access != policy_pb2.ACCESS_PUBLIC:
+            raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
+        if policy.access == policy_pb2.ACCESS_ACCOUNT:
+            self._authorise(call)
+        if self._limit is not None:
+            left_calls = await self.guard.limiter.take(self._limit, call.principal.org_id or call.address)
+            call.trailers.append(("ratelimit", f'"{self._limit.name}";r={int(left_calls)}'))
+        return call, metadata
+
+    def _authorise(self, call: Call) -> None:
+        principal, policy = call.principal, self.policy
+        if policy.scopes and (missing := policy.scopes.difference(principal.scopes)):
+            raise PermissionDenied(
+                f"this credential lacks the scope {', '.join(sorted(missing))}",
+                reason="SCOPE_MISSING", metadata={"scopes": " ".join(sorted(missing))},
+            )  # fmt: skip
+        if policy.roles and ROLE_NAMES.get(principal.role) not in policy.roles:
+            raise PermissionDenied(
+                f"this call is for the role {' or '.join(sorted(policy.roles))}", reason="ROLE_MISSING"
+            )
+
+    async def fail(self, context: aio.ServicerContext, call: Call | None, error: BaseException) -> None:
+        """Ends the call with the one error form. Never returns."""
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        request_id = call.request_id if call else ids.new("req")
+        if isinstance(error, TimeoutError):
+            error = DeadlineExceeded("the call took too long")
+        if not isinstance(error, MercatError):
+            log.exception("%s %s failed", self.method, request_id, exc_info=error)
+            error = Internal("an internal error; tell support the request id", reason="INTERNAL")
+        trailers = list(call.trailers) if call else [("mercat-request-id", request_id)]
+        if error.retry_after is not None:
+            trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
+        trailers.append((STATUS_KEY, to_status(error, request_id).SerializeToString()))
+        CALLS.labels(self.method, error.code.name).inc()
+        await context.abort(error.code, error.message, tuple(trailers))
+
+    def unary(self, handler: Callable[..., Any], reply_type: type[Message]) -> Callable[..., Any]:
+        """Wraps a unary-unary method."""
+        done, seconds = CALLS.labels(self.method, "OK"), SECONDS.labels(self.method)
+
+        async def call_it(request: Message, context: aio.ServicerContext) -> Message | None:
+            started = time.perf_counter()
+            call: Call | None = None
+            try:
+                call, metadata = await self.admit(context)
+                validate(request)
+                key = metadata.get("idempotency-key")
+                if key is not None and self.policy.mutates and self.guard.idempotency is not None:
+                    reply = await self._once(call, str(key), request, context, handler, reply_type)
+                else:
+                    async with asyncio.timeout(None if call.deadline is not None else LONGEST):
+                        reply = await handler(request, context)
+                context.set_trailing_metadata(tuple(call.trailers))
+            except (Exception, asyncio.CancelledError) as e:
+                await self.fail(context, call, e)
+                return None
+            done.inc()
+            seconds.observe(time.perf_counter() - started)
+            return reply
+
+        return call_it
+
+    async def _once(
+        self, call: Call, key: str, request: Message, context: aio.ServicerContext, handler: Callable[..., Any],
+        reply_type: type[Message],
+    ) -> Message:  # fmt: skip
+        """Runs the handler at most once for its idempotency key."""
+        keys = self.guard.idempotency
+        assert keys is not None
+        loop = asyncio.get_running_loop()
+        seconds = LONGEST if call.deadline is None else min(LONGEST, max(call.deadline - loop.time(), 0.0))
+        scope = f"{call.principal.org_id or call.address}"
+        # Deterministic bytes: two serialisations of equal messages hash alike.
+        body = request.SerializeToString(deterministic=True)
+        claim = await keys.claim(scope, key, self.method, body, call.request_id, seconds)
+        call.request_id = claim.request_id
+        call.trailers[0] = ("mercat-request-id", claim.request_id)
+        if claim.answer is not None:
+            call.trailers = [*claim.answer.trailers, ("idempotent-replayed", "true")]
+            if claim.answer.error is not None:
+                raise claim.answer.error
+            return reply_type.FromString(claim.answer.body)
+        try:
+            async with asyncio.timeout(seconds):
+                reply: Message = await handler(request, context)
+        except MercatError as e:
+            await keys.answer(claim, Answer(b"", e, _plain(call.trailers)))
+            raise
+        except (Exception, asyncio.CancelledError):
+            await asyncio.shield(keys.answer(claim, Answer(b"", Internal(""), [])))
+            raise
+        await keys.answer(claim, Answer(reply.SerializeToString(), None, _plain(call.trailers)))
+        return reply
+
+    def unary_stream(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a unary-stream method."""
+
+        async def call_it(request: Message, context: aio.ServicerContext) -> AsyncIterator[Message]:
+            call: Call | None = None
+            try:
+                call, _ = await self.admit(context)
+                validate(request)
+                async for message in handler(request, context):
+                    yield message
+                context.set_trailing_metadata(tuple(call.trailers))
+            except (Exception, asyncio.CancelledError) as e:
+                await self.fail(context, call, e)
+            CALLS.labels(self.method, "OK").inc()
+
+        return call_it
+
+    def stream_unary(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a stream-unary method; each message is validated as it arrives."""
+
+        async def call_it(requests: AsyncIterator[Message], context: aio.ServicerContext) -> Message | None:
+            call: Call | None = None
+            try:
+                call, _ = await self.admit(context)
+                reply: Message = await handler(_validated(requests), context)
+                context.set_trailing_metadata(tuple(call.trailers))
+            except (Exception, asyncio.CancelledError) as e:
+                await self.fail(context, call, e)
+                return None
+            CALLS.labels(self.method, "OK").inc()
+            return reply
+
+        return call_it
+
+
+async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        validate(request)
+        yield request
+
+
+def _plain(trailers: Sequence[tuple[str, str | bytes]]) -> list[tuple[str, str]]:
+    return [(k, v) for k, v in trailers if isinstance(v, str)]

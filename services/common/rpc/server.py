@@ -1,0 +1,100 @@
+"""Builds a gRPC server: wraps each servicer's methods in the pipeline, adds health, reflection and metrics, and drains."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.message_factory import GetMessageClass
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.rpc.pipeline import Guard, Pipeline
+from services.common.rpc.policy import policy_of
+
+log = logging.getLogger(__name__)
+MAX_MESSAGE = 64 * 1024 * 1024  # bytes
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+# A servicer and the generated function that registers it.
+Registration = tuple[Callable[[Any, Any], None], object]
+
+
+class _Wrapping:
+    """Stands in for the server while generated code registers a servicer, and wraps what it registers."""
+
+    def __init__(self, server: aio.Server, guard: Guard) -> None:
+        self.server = server
+        self.guard = guard
+        self.services: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Generated code registers the same methods a second time in this older form; the first suffices."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        descriptor = descriptor_pool.Default().FindServiceByName(service)
+        wrapped = {
+            name: self._wrap(f"/{service}/{name}", handler, descriptor.methods_by_name[name])
+            for name, handler in handlers.items()
+        }
+        self.services.append(service)
+        self.server.add_registered_method_handlers(service, wrapped)
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+
+    def _wrap(self, path: str, handler: Any, method: Any) -> grpc.RpcMethodHandler:
+        pipeline = Pipeline(path, policy_of(method), self.guard, streams_in=handler.request_streaming)
+        de, ser = handler.request_deserializer, handler.response_serializer
+        if handler.unary_unary:
+            reply_type = GetMessageClass(method.output_type)
+            return grpc.unary_unary_rpc_method_handler(pipeline.unary(handler.unary_unary, reply_type), de, ser)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(pipeline.unary_stream(handler.unary_stream), de, ser)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(pipeline.stream_unary(handler.stream_unary), de, ser)
+        raise TypeError(f"{path}: no pipeline for streams in both directions")
+
+
+class Server:
+    """A gRPC server of any set of services."""
+
+    def __init__(self) -> None:
+        self._server = aio.server(options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._services: list[str] = []
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def add(self, registration: Registration, guard: Guard) -> None:
+        """Adds a servicer behind the pipeline. Raises LookupError when a method declares no policy."""
+        register, servicer = registration
+        wrapping = _Wrapping(self._server, guard)
+        register(servicer, wrapping)
+        self._services += wrapping.services
+
+    def add_raw(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """Adds methods that do for themselves what the pipeline does: the inference hot path and foreign contracts."""
+        self._services.append(service)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
+
+    async def start(self, address: str, reflected: Sequence[str] = ()) -> None:
+        """Binds and serves. Raises RuntimeError when the address is taken."""
+        names = [*self._services, *reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+        reflection.enable_server_reflection([*dict.fromkeys(names), reflection.SERVICE_NAME], self._server)
+        self._server.add_insecure_port(address)
+        await self._server.start()
+        for name in ("", *self._services):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, *, notice: float, grace: float) -> None:
+        """Says NOT_SERVING, gives the front door `notice` seconds to see it, then lets calls under way end."""
+        for name in ("", *self._services):
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.sleep(notice)
+        await self._server.stop(grace)
