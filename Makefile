@@ -1,0 +1,102 @@
+# Two commands are enough: `make up` runs the platform, `make test` proves it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+TOOLS := .tools/bin
+
+# Exact versions of what Python's lock file cannot hold.
+GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
+UV := 0.13.9
+
+# The first Python that is new enough; PYTHON=… chooses another.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+# Each group of lines of a parallel `check` stays together where this make can do that.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
+
+.PHONY: help install up test check format gen bench tools lock clean $(CHECKS)
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv from the lock files (only when they changed)
+
+$(STAMP): requirements.lock $(wildcard requirements-demo.lock) pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "Mercat needs Python 3.11 or newer: install one, or name it with make PYTHON=/path/to/python3." >&2; exit 1; fi
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@test ! -f requirements-demo.lock || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERCAT_* from the environment)
+	@$(BIN)/mercat up $(ARGS)
+
+test: $(STAMP) ## Run the tests, or those below T=path (ARGS go to pytest)
+	@$(BIN)/pytest $(ARGS) $(T)
+
+check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
+	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)
+
+check-format:
+	@$(BIN)/ruff format --check --quiet . || { echo "some files are not formatted: run make format" >&2; exit 1; }
+
+check-lint:
+	@$(BIN)/ruff check --quiet .
+
+check-types:
+	@$(BIN)/mypy --no-error-summary
+
+check-proto:
+	@$(BIN)/buf lint gen/descriptors.binpb --config proto/buf.yaml
+
+# Against the contracts that others build on: those of the main branch, here else of the last commit.
+check-breaking:
+	@for rev in origin/main HEAD; do \
+		git cat-file -e "$$rev:gen/descriptors.binpb" 2>/dev/null && { found=$$rev; break; }; done; \
+	if [ -z "$$found" ]; then echo "buf breaking: no earlier contracts to compare with"; exit 0; fi; \
+	before=$$(mktemp -d) && git show "$$found:gen/descriptors.binpb" > "$$before/image.binpb" \
+		&& $(BIN)/buf breaking gen/descriptors.binpb --against "$$before/image.binpb" --config proto/buf.yaml; \
+	status=$$?; rm -rf "$$before"; exit $$status
+
+check-imports:
+	@said=$$($(BIN)/lint-imports 2>&1) || { echo "$$said" >&2; exit 1; }
+
+check-gen:
+	@$(BIN)/python proto/generate.py --check
+
+format: $(STAMP) ## Format the code and repair what the linter can
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+gen: $(STAMP) ## Generate gen/ from proto/
+	@$(BIN)/python proto/generate.py
+
+bench: $(STAMP) ## Measure against peers and floors (ARGS choose which)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+tools: $(TOOLS)/.grpcurl-$(lastword $(subst @, ,$(GRPCURL))) $(TOOLS)/.ghz-$(lastword $(subst @, ,$(GHZ))) ## Build grpcurl and ghz into .tools (needs Go)
+
+# Without Go the tests that need these programs say so; a build server must have it.
+$(TOOLS)/.%:
+	@if ! command -v go >/dev/null 2>&1; then \
+		echo "No Go on this machine: $(firstword $(subst -, ,$*)) was not built, and the tests that use it will say so."; \
+		test "$$CI" != true; exit $$?; fi; \
+	mkdir -p $(TOOLS) && GOBIN="$(CURDIR)/$(TOOLS)" go install $(filter %/$(firstword $(subst -, ,$*))@%,$(GRPCURL) $(GHZ)) \
+		&& rm -f $(TOOLS)/.$(firstword $(subst -, ,$*))-* && touch $@
+
+lock: ## Resolve pyproject.toml into requirements.lock again
+	@test -x .tools/uv-$(UV)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV) uv==$(UV)
+	.tools/uv-$(UV)/bin/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
+
+clean: ## Remove the environment, the tools and all caches (never a .mercat home)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
