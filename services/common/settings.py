@@ -1,0 +1,170 @@
+"""Typed settings. A process reads all it needs from `MERCAT_*` variables, then from `$MERCAT_HOME/mercat.toml`,
+then from the defaults written beside each field; nothing is read when a module is imported.
+
+A service with settings of its own subclasses `Settings` in its `settings.py`, where `mercat config` finds it.
+"""
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "MERCAT_"
+HOME_FILE = "mercat.toml"
+DEFAULT_HOME = ".mercat"
+
+
+class SettingsError(Exception):
+    """A setting has a value it cannot have. The text names the variable and what is wrong."""
+
+
+def option(default: Any, description: str, *, unit: str = "", secret: bool = False, **rules: Any) -> Any:
+    """A setting: its default, what it means, the unit of its number, and whether its value must not be shown.
+    `rules` are pydantic's (`ge`, `le`, `pattern`, …)."""
+    extra = {"unit": unit, "secret": secret}
+    return Field(default, description=description, repr=not secret, json_schema_extra=extra, **rules)
+
+
+class Settings(BaseSettings):
+    """What every process of the platform is told by its environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    home: Path = option(Path(DEFAULT_HOME), "folder of all state of this installation")
+    postgres_url: str = option("", "PostgreSQL (15 or later, pgvector); empty: the embedded one", secret=True)
+    redis_url: str = option("", "Redis (7 or later) or Valkey; empty: the embedded one", secret=True)
+    nats_url: str = option("", "NATS with JetStream; empty: the embedded one", secret=True)
+    storage_url: str = option("", "where artifacts lie: file:///… or s3://…; empty: a folder in the home", secret=True)
+    control: str = option("", "host:port of the control process")
+    internal_token: str = option("", "proves a call to come from Mercat itself; empty: the home's", secret=True)
+    jwt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs access tokens; empty: the home's")
+    admin_email: str = option("admin@mercat.localhost", "email address of the first administrator")
+    admin_password: str = option("", "password of the first administrator; empty: the home's", secret=True)
+    grpc: str = option("", "host:port where clients reach the front door")
+    process: str = option("", "name of this process, such as worker-0")
+    log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return Path(os.path.abspath(home.expanduser()))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _HomeFile(settings_cls)
+
+
+class _HomeFile(PydanticBaseSettingsSource):
+    """The flat `name = value` lines of `$MERCAT_HOME/mercat.toml`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        chosen = self.current_state.get("home") or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME
+        known = self.settings_cls.model_fields
+        return {name: value for name, value in read_home_file(Path(chosen)).items() if name in known}
+
+
+def read_home_file(home: Path) -> dict[str, Any]:
+    """Settings written in a home. SettingsError when the file is not TOML."""
+    path = home.expanduser() / HOME_FILE
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], **values: Any) -> S:
+    """The settings as the environment has them, `values` first. SettingsError instead of a stack of violations."""
+    try:
+        return cls(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+    return f"{name}={problem.get('input')!s}: {problem['msg']}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting as `mercat config` prints it."""
+
+    group: str
+    env: str
+    value: str
+    source: str  # default, environment or home
+    unit: str
+    description: str
+
+
+def describe(settings: Settings, *, group: str, inherited: bool = False) -> Iterator[Row]:
+    """A row for each field, without secrets; those of the base class only when `inherited`."""
+    in_home = read_home_file(settings.home)
+    environment = {name.upper() for name, value in os.environ.items() if value}
+    for name, field in type(settings).model_fields.items():
+        if name in Settings.model_fields and not inherited:
+            continue
+        env = PREFIX + name.upper()
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        source = "environment" if env in environment else "home" if name in in_home else "default"
+        value = _shown(getattr(settings, name), secret=bool(extra.get("secret")))
+        yield Row(group, env, value, source, str(extra.get("unit", "")), field.description or "")
+
+
+def _shown(value: Any, *, secret: bool) -> str:
+    if value is None or value == "":
+        return ""
+    if secret and "://" in str(value):
+        return re.sub(r"(?<=://)([^/@]*)@", "***@", str(value))
+    return "***" if secret else str(value)
+
+
+def discover() -> dict[str, type[Settings]]:
+    """Every settings class of the installation by the name of its package: `services.<name>.settings` and
+    `gateway_rest.settings`, where they exist."""
+    import services
+
+    packages = [f"services.{module.name}" for module in pkgutil.iter_modules(services.__path__) if module.ispkg]
+    found: dict[str, type[Settings]] = {}
+    for package in [*packages, "gateway_rest"]:
+        if package == "services.common" or importlib.util.find_spec(package) is None:
+            continue
+        if importlib.util.find_spec(f"{package}.settings") is None:
+            continue
+        module = importlib.import_module(f"{package}.settings")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == module.__name__:
+                found[package.rpartition(".")[2]] = value
+    return found
+
+
+def unknown_variables(known: set[str]) -> list[str]:
+    """`MERCAT_*` variables of the environment that no setting reads: mistyped, most likely."""
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)

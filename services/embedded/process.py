@@ -1,0 +1,245 @@
+"""One child process: started in a session of its own, its output in a file, probed until ready, restarted with
+growing pauses when it dies, and ended by signal."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from services.embedded.errors import ChildFailed
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.2, 10.0  # seconds
+STABLE_AFTER = 30.0  # seconds a process must have lived for the next pause to be the first one again
+LOG_LIMIT = 32 * 1024 * 1024  # bytes; a longer log is set aside once when its process is started
+_SPAWN = str(Path(__file__).with_name("spawn.py"))
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom a process runs as when its starter is root. `reach`: it may enter folders that are not its own."""
+
+    uid: int
+    gid: int
+    reach: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a process is started, known to be ready, and stopped. Times in seconds."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    ready: Callable[[], Awaitable[bool]]
+    env: Mapping[str, str] | None = None
+    cwd: Path | None = None
+    user: User | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_timeout: float = 60.0
+    stop_timeout: float = 10.0
+
+
+@dataclass
+class Child:
+    """A process under a Spec. With `supervised`, its death is repaired until `stop`."""
+
+    spec: Spec
+    supervised: bool = False
+    on_change: Callable[["Child"], None] = lambda child: None
+    state: State = State.WAITING
+    restarts: int = 0
+    ready_seconds: float = 0.0
+    detail: str = ""
+    _process: asyncio.subprocess.Process | None = None
+    _watch: asyncio.Task[None] | None = None
+    _spawned: float = field(default=0.0)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Returns when the process answers its probe. ChildFailed when it ends or stays silent before that."""
+        self._turn(State.STARTING)
+        await self._spawn()
+        try:
+            await self._until_ready()
+        except BaseException:
+            await self._end(signal.SIGKILL, 0)
+            self._turn(State.STOPPED)
+            raise
+        self._turn(State.READY)
+        if self.supervised:
+            self._watch = asyncio.create_task(self._repair())
+
+    async def stop(self) -> None:
+        """Ends the process and whatever it started: by its own signal first, by SIGKILL when its time is up."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        if self._process is None:
+            return
+        self._turn(State.STOPPING)
+        await self._end(self.spec.stop_signal, self.spec.stop_timeout)
+        self._turn(State.STOPPED)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would be."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def exited(self) -> int:
+        """The exit status of the process there is now (negative: a signal)."""
+        return 0 if self._process is None else await self._process.wait()
+
+    def _turn(self, state: State, detail: str = "") -> None:
+        self.state, self.detail = state, detail
+        self.on_change(self)
+
+    async def _spawn(self) -> None:
+        spec = self.spec
+        self._process = await _launch(
+            spec.argv, log=spec.log, env=spec.env, cwd=spec.cwd, user=spec.user, death_signal=spec.stop_signal
+        )
+        self._spawned = time.monotonic()
+
+    async def _until_ready(self) -> None:
+        pause = 0.01
+        while True:
+            if self._process is None or self._process.returncode is not None:
+                status = None if self._process is None else self._process.returncode
+                raise ChildFailed(
+                    f"{self.spec.name} ended while starting ({describe_exit(status)}){self._last_words()}"
+                )
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                if await asyncio.wait_for(self.spec.ready(), 5):
+                    self.ready_seconds = time.monotonic() - self._spawned
+                    return
+            if time.monotonic() - self._spawned > self.spec.start_timeout:
+                raise ChildFailed(
+                    f"{self.spec.name} was not ready after {self.spec.start_timeout:.0f} s{self._last_words()}"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+
+    def _last_words(self) -> str:
+        lines = tail(self.spec.log, 8)
+        said = "".join(f"\n    {line}" for line in lines)
+        return f"; its log {self.spec.log} ends:{said}" if lines else f"; its log is {self.spec.log}."
+
+    async def _repair(self) -> None:
+        pause = BACKOFF_FIRST
+        while True:
+            status = await self.exited()
+            if time.monotonic() - self._spawned > STABLE_AFTER:
+                pause = BACKOFF_FIRST
+            await self._end(signal.SIGKILL, 0)  # what it leaves behind in its session
+            self.restarts += 1
+            self._turn(State.RESTARTING, f"{describe_exit(status)}; again in {pause:.1f} s")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, BACKOFF_MOST)
+            try:
+                await self._spawn()
+                await self._until_ready()
+            except (ChildFailed, OSError):
+                continue
+            self._turn(State.READY, f"restarted after {describe_exit(status)}")
+
+    async def _end(self, first: signal.Signals, patience: float) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None and patience > 0:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(first)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), patience)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def run(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, user: User | None = None) -> int:
+    """Runs a program to its end and answers its exit status; it does not outlive a cancellation."""
+    process = await _launch(argv, log=log, env=env, cwd=None, user=user, death_signal=signal.SIGKILL)
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+
+
+async def _launch(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    user: User | None,
+    death_signal: signal.Signals,
+) -> asyncio.subprocess.Process:
+    user = user if os.geteuid() == 0 else None
+    launcher = [sys.executable, "-I", "-S", _SPAWN, str(os.getpid()), str(int(death_signal))]
+    launcher += [str(user.uid), str(user.gid), str(int(user.reach))] if user else ["-1", "-1", "0"]
+    with open_log(log) as output:
+        return await asyncio.create_subprocess_exec(
+            *launcher,
+            "--",
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=dict(os.environ if env is None else env),
+            start_new_session=True,
+        )
+
+
+def open_log(path: Path) -> BinaryIO:
+    """The log to append to; an overlong one is kept as `<name>.1`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > LOG_LIMIT:
+        path.replace(path.with_suffix(path.suffix + ".1"))
+    return open(path, "ab")
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log, from its last 64 KiB."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 65536))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
+
+
+def describe_exit(status: int | None) -> str:
+    """An exit status in words."""
+    if status is None:
+        return "never started"
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"exit status {status}"
