@@ -8,9 +8,9 @@ STAMP := .venv/.installed
 TOOLS := .tools/bin
 
 # Exact versions of what Python's lock file cannot hold.
-GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
-GHZ := github.com/bojand/ghz/cmd/ghz@v0.121.0
-UV := 0.13.9
+GRPCURL_VERSION := 1.9.4
+GHZ_VERSION := 0.121.0
+UV_VERSION := 0.13.9
 
 # The first Python that is new enough; PYTHON=… chooses another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
@@ -82,19 +82,23 @@ gen: $(STAMP) ## Generate gen/ from proto/
 bench: $(STAMP) ## Measure against peers and floors (ARGS choose which)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-tools: $(TOOLS)/.grpcurl-$(lastword $(subst @, ,$(GRPCURL))) $(TOOLS)/.ghz-$(lastword $(subst @, ,$(GHZ))) ## Build grpcurl and ghz into .tools (needs Go)
+tools: $(TOOLS)/.grpcurl-$(GRPCURL_VERSION) $(TOOLS)/.ghz-$(GHZ_VERSION) ## Build grpcurl and ghz into .tools (needs Go)
+
+$(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
+$(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
 
 # Without Go the tests that need these programs say so; a build server must have it.
 $(TOOLS)/.%:
-	@if ! command -v go >/dev/null 2>&1; then \
-		echo "No Go on this machine: $(firstword $(subst -, ,$*)) was not built, and the tests that use it will say so."; \
-		test "$$CI" != true; exit $$?; fi; \
-	mkdir -p $(TOOLS) && GOBIN="$(CURDIR)/$(TOOLS)" go install $(filter %/$(firstword $(subst -, ,$*))@%,$(GRPCURL) $(GHZ)) \
-		&& rm -f $(TOOLS)/.$(firstword $(subst -, ,$*))-* && touch $@
+	@if command -v go >/dev/null 2>&1; then \
+		mkdir -p $(TOOLS) && GOBIN="$(CURDIR)/$(TOOLS)" go install $(PACKAGE) && touch $@; \
+	else \
+		echo "There is no Go on this machine: $(PACKAGE) was not built; tests that use it are skipped and say so."; \
+		test "$$CI" != true; \
+	fi
 
 lock: ## Resolve pyproject.toml into requirements.lock again
-	@test -x .tools/uv-$(UV)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV) uv==$(UV)
-	.tools/uv-$(UV)/bin/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
+	@test -x .tools/uv-$(UV_VERSION)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
+	.tools/uv-$(UV_VERSION)/bin/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
 
 clean: ## Remove the environment, the tools and all caches (never a .mercat home)
