@@ -140,10 +140,3 @@ class Router(Generic[T]):
             }
             return target, values
         return None
-
-    def methods(self, path: str) -> set[str]:
-        """The HTTP methods some template offers for this path."""
-        segments, verb = self._split(path)
-        return {
-            method for node in self._walk(self._root, segments, 0) for method, other in node.leaves if other == verb
-        }

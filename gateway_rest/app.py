@@ -1,0 +1,132 @@
+"""The web edge as an ASGI application, and the server that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway_rest import docs, replies
+from gateway_rest.settings import GatewaySettings
+from gateway_rest.shim import Shim
+from gateway_rest.upstream import Upstream
+from services.common.errors import Internal, to_status
+
+log = logging.getLogger(__name__)
+
+# Readable by pages of other origins.
+_EXPOSED = [
+    "mercat-request-id",
+    "mercat-cost-nanos",
+    "mercat-model-version",
+    "mercat-cache",
+    "ratelimit",
+    "retry-after",
+]
+_GRACE = 10  # seconds for requests under way when the process is told to end
+
+
+class _Everything:
+    """The endpoint of every path that nothing else is at. A class, so that all methods reach it."""
+
+    def __init__(self, shim: Shim) -> None:
+        self._shim = shim
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._shim.handle(Request(scope, receive))
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return replies.error(to_status(Internal("an internal error", reason="INTERNAL")))
+
+
+def build(settings: GatewaySettings) -> Starlette:
+    """Raises ValueError when the settings name no gRPC service to call."""
+    opened: list[Upstream] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        opened.append(Upstream(settings))
+        yield
+        await opened.pop().close()
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        ready = await opened[0].ready(1.0)
+        return JSONResponse({"status": "ok" if ready else "unreachable"}, 200 if ready else 503)
+
+    if not settings.grpc and not settings.control:
+        raise ValueError("set MERCAT_GRPC or MERCAT_CONTROL: the gateway has nothing to call")
+    shim = Shim(settings, lambda: opened[0])
+    origins = [origin.strip() for origin in settings.gateway_cors_origins.split(",") if origin.strip()]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", "traceparent"],
+        expose_headers=_EXPOSED,
+        max_age=86400,
+    )
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            *docs.routes(),
+            Route("/{path:path}", _Everything(shim)),
+        ],
+        middleware=[cors] if origins else [],
+        exception_handlers={Exception: _failed},
+        lifespan=lifespan,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Ends when it is told to, not by signals: those are its host's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, then lets requests under way end. Raises OSError when the address is taken."""
+    host, _, port = listen.rpartition(":")
+    config = uvicorn.Config(
+        build(settings),
+        http="httptools",
+        ws="none",
+        loop="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = _Server(config)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)
+    stopping = asyncio.create_task(stop.wait())
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopping.cancel()
+    await serving

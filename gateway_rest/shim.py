@@ -1,0 +1,268 @@
+"""REST for places without Envoy: every binding of the contracts, served as Envoy's transcoder serves it.
+
+A request becomes one gRPC call; replies, streams and errors come back in the same JSON. A client that goes away cancels
+its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from google.api import httpbody_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from grpc import aio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway_rest import contracts, errors, replies, transcode, upstream
+from gateway_rest.contracts import Binding
+from gateway_rest.errors import MALFORMED, Refusal
+from gateway_rest.paths import Router
+from gateway_rest.settings import GatewaySettings
+from services.common.errors import InvalidArgument, NotFound
+
+# Bytes of JSON from which on decoding and encoding move off the event loop.
+_LARGE = 64 * 1024
+# Bytes of one message of an uploaded body; the contract allows 2 MiB.
+_CHUNK = 1024 * 1024
+# Seconds a stream's first message may hold its response headers back once the call was accepted, so that an
+# error that comes instead of it still has its own HTTP status.
+_FIRST = 0.25
+
+T = TypeVar("T")
+
+
+class Shim:
+    """Answers the requests that some binding is for."""
+
+    def __init__(self, settings: GatewaySettings, calls: Callable[[], upstream.Upstream]) -> None:
+        self._settings = settings
+        self._calls = calls
+        self._router: Router[Binding] = Router(
+            (binding.verb, binding.template, binding) for binding in contracts.bindings()
+        )
+
+    async def handle(self, request: Request) -> Response:
+        """Raises ClientDisconnect when nobody waits for the answer any more."""
+        try:
+            return await self._handle(request)
+        except Refusal as refusal:
+            return replies.refused(refusal)
+        except aio.AioRpcError as error:
+            headers = upstream.headers_of(error.initial_metadata(), error.trailing_metadata())
+            return replies.error(errors.of_call(error), headers)
+
+    async def _handle(self, request: Request) -> Response:
+        binding, variables = self._match(request)
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise Refusal(
+                InvalidArgument("send the body without content-encoding", reason="UNSUPPORTED_MEDIA_TYPE"), 415
+            )
+        client = request.client.host if request.client else "local"
+        metadata = upstream.metadata(request.headers, client, behind_proxy=self._settings.gateway_behind_proxy)
+        if binding.takes_bytes:
+            return await self._upload(binding, variables, request, metadata)
+        body = await self._body(request) if binding.body else b""
+        query = request.url.query
+        message = await _beside(len(body), lambda: transcode.request(binding, body, query, variables))
+        if binding.method.server_streaming:
+            return await self._stream(binding, message, request, metadata)
+        seconds = upstream.timeout(request.headers, self._settings.gateway_timeout)
+        if binding.method.client_streaming:
+            call: aio.Call = self._calls().stream_unary(binding)(_once(message), metadata=metadata, timeout=seconds)
+        else:
+            call = self._calls().unary_unary(binding)(message, metadata=metadata, timeout=seconds)
+        return await self._answer(binding, call, request)
+
+    def _match(self, request: Request) -> tuple[Binding, dict[str, str]]:
+        path = bytes(request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1")
+        lowered = path.lower()
+        if "%2f" in lowered or "%5c" in lowered:
+            raise Refusal(InvalidArgument("an escaped slash in the path is refused", reason=MALFORMED))
+        try:
+            found = self._router.match(request.method, path)
+        except ValueError as error:
+            raise Refusal(InvalidArgument("the path is not UTF-8", reason=MALFORMED)) from error
+        if found is not None:
+            return found
+        text = "nothing answers to this method and path; /docs lists what does"
+        raise Refusal(NotFound(text, reason="NO_SUCH_PATH"))
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._settings.gateway_max_json_bytes
+        too_large = Refusal(InvalidArgument(f"the body is larger than {limit} bytes", reason="BODY_TOO_LARGE"), 413)
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > limit:
+            raise too_large
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+        return bytes(body)
+
+    async def _upload(
+        self, binding: Binding, variables: dict[str, str], request: Request, metadata: upstream.Metadata
+    ) -> Response:
+        """Sends a body on as it arrives, at the pace the service takes it; path and query go with the first message."""
+        first = binding.request()
+        transcode.bind(first, request.url.query, variables)
+        content_type = request.headers.get("content-type", "")
+
+        def holder(message: Message) -> httpbody_pb2.HttpBody:
+            found = message if binding.body == "*" else getattr(message, binding.body)
+            assert isinstance(found, httpbody_pb2.HttpBody)
+            return found
+
+        async def messages() -> AsyncIterator[Message]:
+            message, sent = first, False
+            async for chunk in request.stream():
+                for start in range(0, len(chunk), _CHUNK):
+                    body = holder(message)
+                    body.content_type, body.data = content_type, chunk[start : start + _CHUNK]
+                    yield message
+                    message, sent = binding.request(), True
+            if not sent:
+                yield message
+
+        seconds = upstream.timeout(request.headers, None)
+        if binding.method.client_streaming:
+            call: aio.Call = self._calls().stream_unary(binding)(messages(), metadata=metadata, timeout=seconds)
+            return await self._answer(binding, call, None)
+        body = holder(first)
+        body.content_type, body.data = content_type, await self._body(request)
+        call = self._calls().unary_unary(binding)(first, metadata=metadata, timeout=seconds)
+        return await self._answer(binding, call, request)
+
+    async def _answer(self, binding: Binding, call: aio.Call, request: Request | None) -> Response:
+        message = await _unless_gone(_result(call), call, request)
+        headers = upstream.headers_of(await call.initial_metadata(), await call.trailing_metadata())
+        if binding.gives_bytes:
+            body = _http_body(binding, message)
+            return Response(body.data, headers=headers, media_type=body.content_type or None)
+        text = await _beside(message.ByteSize(), lambda: transcode.reply(binding, message))
+        return Response(text, headers=headers, media_type=replies.JSON)
+
+    async def _stream(
+        self, binding: Binding, message: Message, request: Request, metadata: upstream.Metadata
+    ) -> Response:
+        seconds = upstream.timeout(request.headers, None)
+        call = self._calls().unary_stream(binding)(message, metadata=metadata, timeout=seconds)
+        first = asyncio.ensure_future(call.read())
+        try:
+            initial = await _unless_gone(_opened(call, first), call, request)
+            if first.done() and not isinstance(first.result(), Message):
+                await _end(call)
+        except BaseException:
+            first.cancel()
+            call.cancel()
+            raise
+        headers = upstream.headers_of(initial)
+        if binding.gives_bytes:
+            got = first.result() if first.done() else await first
+            kind = _http_body(binding, got).content_type if isinstance(got, Message) else ""
+            return StreamingResponse(
+                self._bytes(binding, call, first), headers=headers, media_type=kind or "application/octet-stream"
+            )
+        events = replies.SSE in request.headers.get("accept", "")
+        lines = self._lines(binding, call, first, transcode.sse if events else transcode.line)
+        headers["cache-control"] = "no-store"
+        return StreamingResponse(lines, headers=headers, media_type=replies.SSE if events else replies.NDJSON)
+
+    async def _bytes(
+        self, binding: Binding, call: aio.UnaryStreamCall[Message, Message], first: asyncio.Future[object]
+    ) -> AsyncIterator[bytes]:
+        try:
+            got = await first
+            while isinstance(got, Message):
+                yield _http_body(binding, got).data
+                got = await call.read()
+            await _end(call)  # an error here breaks the connection off: the bytes are not complete
+        finally:
+            call.cancel()
+
+    async def _lines(
+        self,
+        binding: Binding,
+        call: aio.UnaryStreamCall[Message, Message],
+        first: asyncio.Future[object],
+        frame: Callable[[bytes, str], bytes],
+    ) -> AsyncIterator[bytes]:
+        try:
+            got = await first
+            while isinstance(got, Message):
+                yield frame(transcode.reply(binding, got), "")
+                got = await call.read()
+            await _end(call)
+        except aio.AioRpcError as error:
+            yield frame(replies.json_bytes(errors.of_call(error)), "error")
+        except Refusal as refusal:
+            yield frame(replies.json_bytes(refusal.status), "error")
+        finally:
+            call.cancel()
+
+
+async def _once(message: Message) -> AsyncIterator[Message]:
+    yield message
+
+
+async def _beside(size: int, work: Callable[[], T]) -> T:
+    """Runs work of a size in a thread when it would hold the event loop up."""
+    return await asyncio.to_thread(work) if size > _LARGE else work()
+
+
+async def _result(call: aio.Call) -> Message:
+    assert isinstance(call, Awaitable)
+    message = await call
+    assert isinstance(message, Message)
+    return message
+
+
+async def _opened(call: aio.UnaryStreamCall[Message, Message], first: asyncio.Future[object]) -> aio.Metadata:
+    """Waits until the service has accepted the call, and a moment for its first message or its refusal."""
+    initial = await call.initial_metadata()
+    await asyncio.wait([first], timeout=_FIRST)
+    if first.done():
+        first.result()
+    return initial
+
+
+async def _end(call: aio.UnaryStreamCall[Message, Message]) -> None:
+    """Raises the error a stream ended with. Reading past its end says only that it ended."""
+    code = await call.code()
+    if code.value[0] != code_pb2.OK:
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        raise aio.AioRpcError(code, initial, trailing, await call.details(), None)
+
+
+async def _unless_gone(work: Awaitable[T], call: aio.Call, request: Request | None) -> T:
+    """The result of `work`; cancels the call when the client goes away first. The request's body has been read."""
+    if request is None:
+        return await work
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            call.cancel()
+            task.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _http_body(binding: Binding, message: Message) -> httpbody_pb2.HttpBody:
+    found = getattr(message, binding.response_body) if binding.response_body else message
+    assert isinstance(found, httpbody_pb2.HttpBody)
+    return found

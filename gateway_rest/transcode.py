@@ -1,0 +1,169 @@
+"""Between HTTP's JSON, path and query and the messages of the contracts; no network.
+
+The choices are those of Envoy's transcoder as it is configured here: unknown JSON fields are ignored, unknown query
+parameters are refused, answers carry fields in lowerCamelCase and those without presence also when they are zero.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from gateway_rest.contracts import Binding
+from gateway_rest.errors import MALFORMED, Refusal
+from services.common.errors import Internal, InvalidArgument, InvalidFields, Violation
+
+# A tensor nests 32 deep at most. Nested lists cost two levels of the 100 that protobuf parsers allow.
+MAX_DEPTH = 40
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _too_deep(text: bytes) -> bool:
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif first in b"]}":
+            depth -= 1
+    return False
+
+
+def _bad_json(reason: str) -> Refusal:
+    return Refusal(InvalidArgument(f"the body is not what this call takes: {reason}", reason=MALFORMED))
+
+
+def parse_json(text: bytes, message: Message) -> None:
+    """Merges a JSON body into a message. Raises Refusal when it is not JSON, too deep, or of other types."""
+    if not text.strip():
+        return
+    if _too_deep(text):
+        raise _bad_json(f"it is nested more than {MAX_DEPTH} deep")
+    try:
+        json_format.Parse(text, message, ignore_unknown_fields=True, max_recursion_depth=2 * MAX_DEPTH)
+    except UnicodeDecodeError as error:
+        raise _bad_json("it is not UTF-8") from error
+    except (json_format.ParseError, RecursionError, ValueError, TypeError, AttributeError) as error:
+        # Everything json_format lets through for JSON of the wrong kind, such as a list where an object belongs.
+        raise _bad_json(str(error)[:500]) from error
+
+
+def _field(message: Message, name: str) -> FieldDescriptor | None:
+    kind: Any = message.DESCRIPTOR
+    found: FieldDescriptor | None = kind.fields_by_name.get(name)
+    return found or next((field for field in kind.fields if field.json_name == name), None)
+
+
+def _value(field: FieldDescriptor, text: str) -> Any:
+    """A JSON value for the text of a path variable or a query parameter."""
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        if text in ("true", "false"):
+            return text == "true"
+        raise ValueError("true or false expected")
+    if field.enum_type is not None and re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return text
+
+
+def _set(message: Message, path: str, texts: list[str]) -> None:
+    """Sets the field at a dotted path. Raises Refusal naming it when there is none or the text does not fit."""
+    *parents, last = path.split(".")
+    target = message
+    for name in parents:
+        field = _field(target, name)
+        if field is None or field.message_type is None or field.is_repeated:
+            raise _unknown(path)
+        target = getattr(target, field.name)
+    field = _field(target, last)
+    if field is None:
+        raise _unknown(path)
+    try:
+        values = [_value(field, text) for text in texts]
+        if field.is_repeated:
+            json_format.ParseDict({field.name: values}, target)
+        else:
+            target.ClearField(field.name)
+            json_format.ParseDict({field.name: values[-1]}, target)
+    except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
+        problem = Violation(path, f"{texts[-1][:100]!r} is not a value of this parameter")
+        raise Refusal(InvalidFields(violations=[problem], reason=MALFORMED)) from error
+
+
+def _unknown(path: str) -> Refusal:
+    problem = Violation(path[:200], "this call has no such parameter")
+    return Refusal(InvalidFields(violations=[problem], reason=MALFORMED))
+
+
+def bind(message: Message, query: str, variables: Mapping[str, str]) -> None:
+    """Sets what the query string and the path say; the path wins. Raises Refusal."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError as error:
+        raise Refusal(InvalidArgument("the query string is malformed", reason=MALFORMED)) from error
+    grouped: dict[str, list[str]] = {}
+    for name, text in pairs:
+        grouped.setdefault(name, []).append(text)
+    for name, texts in grouped.items():
+        _set(message, name, texts)
+    for name, text in variables.items():
+        _set(message, name, [text])
+
+
+def request(binding: Binding, body: bytes, query: str, variables: Mapping[str, str]) -> Message:
+    """The request message of a call whose body is JSON or absent. Raises Refusal."""
+    message = binding.request()
+    if binding.body == "*":
+        parse_json(body, message)
+    elif binding.body:
+        field = message.DESCRIPTOR.fields_by_name[binding.body]
+        if field.message_type is not None and not field.is_repeated:
+            parse_json(body, getattr(message, binding.body))
+        else:
+            parse_json(b'{"%s":%s}' % (binding.body.encode(), body or b"null"), message)
+    bind(message, query, variables)
+    return message
+
+
+def _dict(message: Message) -> Any:
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def reply(binding: Binding, message: Message) -> bytes:
+    """The JSON of a reply, or of its field that the binding answers. Raises Refusal for one JSON cannot say."""
+    field = binding.reply_field
+    try:
+        if field is None:
+            shown = _dict(message)
+        elif field.message_type is not None and not field.is_repeated:
+            shown = _dict(getattr(message, field.name))
+        else:
+            shown = _dict(message)[field.json_name]
+        return dumps(shown)
+    except (json_format.SerializeToJsonError, ValueError) as error:
+        raise Refusal(Internal("the answer has no JSON form; call over gRPC", reason="NO_JSON_FORM")) from error
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def line(item: bytes, event: str = "") -> bytes:
+    """A line of NDJSON; an error is told by its shape."""
+    return item + b"\n"
+
+
+def sse(item: bytes, event: str = "") -> bytes:
+    """A server-sent event; JSON without line breaks needs no splitting."""
+    return (f"event: {event}\n".encode() if event else b"") + b"data: " + item + b"\n\n"
