@@ -97,7 +97,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         for registration in service.registrations:
             server.add(registration, guard)
         for add_to in service.raw:
-            add_to(server)
+            add_to(server, guard)
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys), name=f"{name}-sweep")]
     await server.start(listen, public_services())
@@ -153,7 +153,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sub = commands.add_parser("serve", help="serve services until SIGTERM")
-    sub.add_argument("names", nargs="+", choices=[*NAMES, "control"], metavar="NAME", help=", ".join([*NAMES, "control"]))
+    sub.add_argument(
+        "names", nargs="+", choices=[*NAMES, "control"], metavar="NAME", help=", ".join([*NAMES, "control"])
+    )
     sub.add_argument("--listen", required=True, metavar="HOST:PORT")
     sub.add_argument("--metrics", type=int, metavar="PORT", help="serve Prometheus metrics there")
     args = parser.parse_args()

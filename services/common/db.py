@@ -7,21 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiosql
 import asyncpg
-from aiosql.queries import Queries
 
 from services.common.errors import FailedPrecondition, Unavailable
 
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Connection: TypeAlias = Any  # an asyncpg connection, or its pool's proxy of one; the library has no types
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
          asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, TimeoutError)  # fmt: skip
 
 
-def load_queries(package: str) -> Queries:
+def load_queries(package: str) -> Any:
     """The named queries of `queries.sql` beside a package's code, as aiosql methods that take a connection."""
     text = (resources.files(package) / "queries.sql").read_text()
     return aiosql.from_str(text, "asyncpg")
@@ -95,7 +94,9 @@ async def migrate(url: str, schema: str, package: str) -> list[str]:
             "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        done = {r["name"]: r["checksum"] for r in await connection.fetch("SELECT name, checksum FROM schema_migrations")}
+        done = {
+            r["name"]: r["checksum"] for r in await connection.fetch("SELECT name, checksum FROM schema_migrations")
+        }
         known = _migrations("services.common", "common") | _migrations(package, schema)
         if newer := sorted(set(done) - set(known)):
             raise FailedPrecondition(

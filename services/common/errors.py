@@ -144,7 +144,9 @@ _RETRYABLE = {
 }
 
 
-def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+def _pack(
+    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed
@@ -180,7 +182,7 @@ def from_status(status: status_pb2.Status) -> MercatError:
         cls = MercatError._by_code.get(status.code, Internal)
     return cls(
         status.message,
-        reason=info.reason or code_pb2.Code.Name(status.code),  # type: ignore[arg-type]
+        reason=info.reason or code_pb2.Code.Name(status.code),
         metadata=dict(info.metadata),
         violations=[Violation(v.field, v.description) for v in bad.field_violations],
         retry_after=retry_after,
@@ -194,6 +196,6 @@ def from_rpc_error(error: grpc.RpcError) -> MercatError:
     except ValueError:
         status = None
     if status is None:
-        code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
-        status = status_pb2.Status(code=code.value[0], message=error.details() or code.name)  # type: ignore[attr-defined]
+        code: grpc.StatusCode = error.code()
+        status = status_pb2.Status(code=code.value[0], message=error.details() or code.name)
     return from_status(status)

@@ -97,7 +97,7 @@ class Events:
                 if subscription is None:
                     subscription = await self.js.pull_subscribe(subject, durable, stream=stream, config=config)
                 messages = await subscription.fetch(batch, timeout=5)
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 continue
             except asyncio.CancelledError:
                 raise
@@ -113,7 +113,9 @@ class Events:
             yield messages
 
 
-async def consume(events: Events, database: Database, consumer: str, kinds: Sequence[type[Message]], handler: Handler) -> None:
+async def consume(
+    events: Events, database: Database, consumer: str, kinds: Sequence[type[Message]], handler: Handler
+) -> None:
     """Handles each event of the given kinds once, for ever: the effect and the inbox row are one transaction. A handler
     that fails is tried again after a second; others are not held up by it."""
     by_subject = {f"mercat.event.{kind.DESCRIPTOR.name}": kind for kind in kinds}
@@ -123,7 +125,9 @@ async def consume(events: Events, database: Database, consumer: str, kinds: Sequ
         if kind is None:
             await message.ack()
             return
-        event_id = (message.headers or {}).get("Nats-Msg-Id") or f"{message.metadata.stream}-{message.metadata.sequence.stream}"
+        event_id = (message.headers or {}).get(
+            "Nats-Msg-Id"
+        ) or f"{message.metadata.stream}-{message.metadata.sequence.stream}"
         try:
             async with database.transaction() as connection:
                 if await queries.handle_event(connection, event_id=event_id, consumer=consumer):
@@ -143,7 +147,9 @@ async def broadcast(events: Events, subject: str, payload: bytes) -> None:
     await events.client.publish(subject, payload)
 
 
-async def listen(events: Events, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+async def listen(
+    events: Events, subject: str, handler: Callable[[Msg], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
     """Hears broadcasts; the function answered ends it."""
     subscription = await events.client.subscribe(subject, cb=handler)
     return subscription.unsubscribe

@@ -24,8 +24,8 @@ def new(prefix: str, now_ms: int | None = None) -> str:
     return prefix + "_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-def timestamp(identifier: str) -> datetime:
-    """When an id was made, UTC, to the millisecond.
+def milliseconds(identifier: str) -> int:
+    """When an id was made, in milliseconds since 1970.
 
     Raises:
         ValueError: the text is no id of this form.
@@ -34,11 +34,16 @@ def timestamp(identifier: str) -> datetime:
     if len(body) != _LENGTH or any(c not in _VALUE for c in body):
         raise ValueError(f"not an identifier: {identifier!r}")
     value = 0
-    for c in body:
+    for c in body[:10]:  # 50 bits: two of padding, 48 of time
         value = value << 5 | _VALUE[c]
-    if value >> 128:
+    if value >> 48:
         raise ValueError(f"not an identifier: {identifier!r}")
-    return datetime.fromtimestamp((value >> 80) / 1000, UTC)
+    return value
+
+
+def timestamp(identifier: str) -> datetime:
+    """When an id was made, UTC, to the millisecond. Raises ValueError as `milliseconds`."""
+    return datetime.fromtimestamp(milliseconds(identifier) / 1000, UTC)
 
 
 def is_id(prefix: str, text: str) -> bool:

@@ -11,6 +11,7 @@ from services.common.db import Database
 from services.common.events import Events
 from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
+from services.common.rpc.pipeline import Guard
 from services.common.rpc.principals import Principals
 from services.common.rpc.server import Registration, Server
 from services.common.settings import Settings
@@ -40,6 +41,6 @@ class Service:
 
     name: str
     registrations: list[Registration] = field(default_factory=list)
-    raw: list[Callable[[Server], None]] = field(default_factory=list)
+    raw: list[Callable[[Server, Guard], None]] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     close: Callable[[], Awaitable[None]] | None = None

@@ -1,7 +1,7 @@
 """Channels from one service to another. Calls carry the internal token and the trace of the call under way; errors come
 back as the class that was raised over there."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -18,11 +18,11 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
-TOKEN_KEY = "mercat-internal-token"
+TOKEN_KEY = "mercat-internal-token"  # noqa: S105 - a header's name
 DEFAULT_TIMEOUT = 15.0  # seconds, for an internal call that is given none
 
 
-class InternalChannel:
+class InternalChannel(aio.Channel):
     """What a generated stub takes for a channel: wraps a real one, adds metadata, deadline and error rebuilding."""
 
     def __init__(self, target: str, token: str) -> None:
@@ -30,8 +30,23 @@ class InternalChannel:
         self._token = token
         self._channel = aio.insecure_channel(target, options=OPTIONS)
 
-    async def close(self) -> None:
-        await self._channel.close()
+    async def __aenter__(self) -> "InternalChannel":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
 
     def _metadata(self) -> list[tuple[str, str]]:
         metadata = [(TOKEN_KEY, self._token)]
@@ -40,7 +55,7 @@ class InternalChannel:
             metadata.append(("traceparent", call.traceparent))
         return metadata
 
-    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
+    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         method = self._channel.unary_unary(path, *args, **kwargs)
 
         async def call(request: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
@@ -51,7 +66,7 @@ class InternalChannel:
 
         return call
 
-    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., AsyncIterator[Any]]:
+    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         method = self._channel.unary_stream(path, *args, **kwargs)
 
         async def call(request: Any, timeout: float | None = None) -> AsyncIterator[Any]:
@@ -63,8 +78,8 @@ class InternalChannel:
 
         return call
 
-    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
+    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         return self._channel.stream_unary(path, *args, **kwargs)
 
-    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         return self._channel.stream_stream(path, *args, **kwargs)

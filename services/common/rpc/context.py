@@ -2,11 +2,14 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
+from grpc import aio
 from mercat.auth.v1 import auth_pb2
 
 from services.common.errors import CredentialMissing
 
+Context = aio.ServicerContext[Any, Any]
 ANONYMOUS = auth_pb2.Principal()
 ROLE_NAMES = {auth_pb2.ROLE_CONSUMER: "consumer", auth_pb2.ROLE_PUBLISHER: "publisher", auth_pb2.ROLE_ADMIN: "admin"}
 

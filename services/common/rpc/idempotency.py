@@ -14,8 +14,15 @@ from google.rpc import status_pb2
 
 from services.common.clock import Clock
 from services.common.db import Database, load_queries
-from services.common.errors import IdempotencyKeyReused, IdempotencyKeyRunning, InvalidFields, MercatError, Violation
-from services.common.errors import from_status, to_status
+from services.common.errors import (
+    IdempotencyKeyReused,
+    IdempotencyKeyRunning,
+    InvalidFields,
+    MercatError,
+    Violation,
+    from_status,
+    to_status,
+)
 
 queries = load_queries("services.common")
 KEPT = timedelta(hours=24)

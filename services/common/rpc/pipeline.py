@@ -11,18 +11,24 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from google.protobuf.message import Message
-from grpc import aio
 from mercat.common.v1 import policy_pb2
 from prometheus_client import Counter, Histogram
 
 from services.common import ids
-from services.common.errors import STATUS_KEY, CredentialInvalid, CredentialMissing, DeadlineExceeded, Internal
-from services.common.errors import MercatError, PermissionDenied, to_status
+from services.common.errors import (
+    STATUS_KEY,
+    CredentialInvalid,
+    CredentialMissing,
+    DeadlineExceeded,
+    Internal,
+    MercatError,
+    PermissionDenied,
+    to_status,
+)
 from services.common.limits import CLASSES, Limiter
 from services.common.rpc.channels import TOKEN_KEY
-from services.common.rpc.context import ANONYMOUS, ROLE_NAMES, Call, enter
+from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
 from services.common.rpc.policy import Policy, validate
 from services.common.rpc.principals import Principals
@@ -74,7 +80,7 @@ class Pipeline:
         self._validates = not streams_in
         self._limit = None if policy.rate == policy_pb2.RATE_CLASS_INFERENCE else CLASSES.get(policy.rate)  # type: ignore[call-overload]
 
-    async def admit(self, context: aio.ServicerContext) -> tuple[Call, dict[str, str | bytes]]:
+    async def admit(self, context: Context) -> tuple[Call, dict[str, str | bytes]]:
         """Makes the call's record and decides whether it may go on. Raises MercatError when not."""
         metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
         call = Call(ids.new("req"), self.method)
@@ -96,7 +102,8 @@ class Pipeline:
         credential = credential_of(metadata)
         if credential:
             principals = self.guard.principals
-            call.principal = principals.cached(credential) or await principals.resolve(credential)
+            known = principals.cached(credential)
+            call.principal = known if known is not None else await principals.resolve(credential)
         elif policy.access != policy_pb2.ACCESS_PUBLIC:
             raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
         if policy.access == policy_pb2.ACCESS_ACCOUNT:
@@ -118,7 +125,7 @@ class Pipeline:
                 f"this call is for the role {' or '.join(sorted(policy.roles))}", reason="ROLE_MISSING"
             )
 
-    async def fail(self, context: aio.ServicerContext, call: Call | None, error: BaseException) -> None:
+    async def fail(self, context: Context, call: Call | None, error: BaseException) -> None:
         """Ends the call with the one error form. Never returns."""
         if isinstance(error, asyncio.CancelledError):
             raise error
@@ -126,7 +133,7 @@ class Pipeline:
         if isinstance(error, TimeoutError):
             error = DeadlineExceeded("the call took too long")
         if not isinstance(error, MercatError):
-            log.exception("%s %s failed", self.method, request_id, exc_info=error)
+            log.error("%s %s failed", self.method, request_id, exc_info=error)
             error = Internal("an internal error; tell support the request id", reason="INTERNAL")
         trailers = list(call.trailers) if call else [("mercat-request-id", request_id)]
         if error.retry_after is not None:
@@ -139,7 +146,7 @@ class Pipeline:
         """Wraps a unary-unary method."""
         done, seconds = CALLS.labels(self.method, "OK"), SECONDS.labels(self.method)
 
-        async def call_it(request: Message, context: aio.ServicerContext) -> Message | None:
+        async def call_it(request: Message, context: Context) -> Message | None:
             started = time.perf_counter()
             call: Call | None = None
             try:
@@ -162,7 +169,7 @@ class Pipeline:
         return call_it
 
     async def _once(
-        self, call: Call, key: str, request: Message, context: aio.ServicerContext, handler: Callable[..., Any],
+        self, call: Call, key: str, request: Message, context: Context, handler: Callable[..., Any],
         reply_type: type[Message],
     ) -> Message:  # fmt: skip
         """Runs the handler at most once for its idempotency key."""
@@ -196,7 +203,7 @@ class Pipeline:
     def unary_stream(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a unary-stream method."""
 
-        async def call_it(request: Message, context: aio.ServicerContext) -> AsyncIterator[Message]:
+        async def call_it(request: Message, context: Context) -> AsyncIterator[Message]:
             call: Call | None = None
             try:
                 call, _ = await self.admit(context)
@@ -213,7 +220,7 @@ class Pipeline:
     def stream_unary(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a stream-unary method; each message is validated as it arrives."""
 
-        async def call_it(requests: AsyncIterator[Message], context: aio.ServicerContext) -> Message | None:
+        async def call_it(requests: AsyncIterator[Message], context: Context) -> Message | None:
             call: Call | None = None
             try:
                 call, _ = await self.admit(context)

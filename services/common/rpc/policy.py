@@ -29,9 +29,9 @@ class Policy:
 def policy_of(method: MethodDescriptor) -> Policy:
     """Raises LookupError when the method declares none: such a contract must not be served."""
     options = method.GetOptions()
-    if not options.HasExtension(policy_pb2.policy):  # type: ignore[arg-type]
+    if not options.HasExtension(policy_pb2.policy):
         raise LookupError(f"{method.full_name} declares no policy")
-    p: policy_pb2.Policy = options.Extensions[policy_pb2.policy]  # type: ignore[index]
+    p: policy_pb2.Policy = options.Extensions[policy_pb2.policy]
     if not p.access or not p.rate:
         raise LookupError(f"{method.full_name}: access and rate must be given")
     return Policy(p.access, frozenset(p.scopes), frozenset(p.roles), p.mutates, p.audited, p.rate)
@@ -65,8 +65,8 @@ def _compile(descriptor: Descriptor, depth: int = 0) -> Check | None:
 def _field(field: FieldDescriptor, depth: int) -> Check | None:
     options = field.GetOptions()
     rule: rule_pb2.Rule | None = None
-    if options.HasExtension(rule_pb2.rule):  # type: ignore[arg-type]
-        rule = options.Extensions[rule_pb2.rule]  # type: ignore[index]
+    if options.HasExtension(rule_pb2.rule):
+        rule = options.Extensions[rule_pb2.rule]
     is_message = field.type == FieldDescriptor.TYPE_MESSAGE
     own = field.message_type is not None and field.message_type.file.package.startswith("mercat.")
     nested = _compile(field.message_type, depth + 1) if is_message and own and depth < 8 else None
@@ -75,8 +75,8 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
     name = field.name
     value_check = _value_check(rule, field) if rule is not None else None
     repeated = bool(field.is_repeated)
-    is_map = is_message and field.message_type.GetOptions().map_entry
-    if is_map:
+    is_map = is_message and field.message_type is not None and field.message_type.GetOptions().map_entry
+    if is_map and field.message_type is not None:
         value_type = field.message_type.fields_by_name["value"].message_type
         nested = _compile(value_type, depth + 1) if value_type is not None else None
 

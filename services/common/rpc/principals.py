@@ -26,7 +26,7 @@ class Principals:
     """Cache of credential → Principal, bounded, single-flight."""
 
     def __init__(self, channel: InternalChannel) -> None:
-        self._stub = auth_pb2_grpc.PrincipalServiceStub(channel)  # type: ignore[arg-type, type-var]
+        self._stub = auth_pb2_grpc.PrincipalServiceStub(channel)
         self._entries: OrderedDict[str, tuple[float, auth_pb2.Principal]] = OrderedDict()
         self._flights: dict[str, asyncio.Task[auth_pb2.Principal]] = {}
 
@@ -36,7 +36,9 @@ class Principals:
         async def forget(message: Msg) -> None:
             changed = event_pb2.PrincipalChanged.FromString(message.data)
             for credential, (_, p) in list(self._entries.items()):
-                if (changed.key_id and p.key_id == changed.key_id) or (not changed.key_id and p.user_id == changed.user_id):
+                if (changed.key_id and p.key_id == changed.key_id) or (
+                    not changed.key_id and p.user_id == changed.user_id
+                ):
                     del self._entries[credential]
 
         await listen(events, FORGET_SUBJECT, forget)
@@ -55,7 +57,9 @@ class Principals:
 
     async def resolve(self, credential: str) -> auth_pb2.Principal:
         """Raises CredentialInvalid, or Unavailable when auth cannot be asked."""
-        return self.cached(credential) or await asyncio.shield(self._fly(credential))
+        if (principal := self.cached(credential)) is not None:
+            return principal
+        return await asyncio.shield(self._fly(credential))
 
     def _fly(self, credential: str) -> "asyncio.Task[auth_pb2.Principal]":
         task = self._flights.get(credential)
@@ -67,7 +71,9 @@ class Principals:
 
     async def _fetch(self, credential: str) -> auth_pb2.Principal:
         try:
-            answer = await self._stub.ResolvePrincipal(auth_pb2.ResolvePrincipalRequest(credential=credential), timeout=5)
+            answer = await self._stub.ResolvePrincipal(
+                auth_pb2.ResolvePrincipalRequest(credential=credential), timeout=5
+            )
         except MercatError as e:
             if e.code is CredentialInvalid.code:
                 self._entries.pop(credential, None)

@@ -9,7 +9,8 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import _async as aio_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.rpc.pipeline import Guard, Pipeline
@@ -36,20 +37,19 @@ class _Wrapping:
         self.guard = guard
         self.services: list[str] = []
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """Generated code registers the same methods a second time in this older form; the first suffices."""
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         descriptor = descriptor_pool.Default().FindServiceByName(service)
         wrapped = {
             name: self._wrap(f"/{service}/{name}", handler, descriptor.methods_by_name[name])
             for name, handler in handlers.items()
         }
         self.services.append(service)
-        self.server.add_registered_method_handlers(service, wrapped)
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
-    def _wrap(self, path: str, handler: Any, method: Any) -> grpc.RpcMethodHandler:
+    def _wrap(self, path: str, handler: Any, method: Any) -> Any:
         pipeline = Pipeline(path, policy_of(method), self.guard, streams_in=handler.request_streaming)
         de, ser = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
@@ -67,7 +67,7 @@ class Server:
 
     def __init__(self) -> None:
         self._server = aio.server(options=OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = aio_health.HealthServicer()
         self._services: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -78,7 +78,7 @@ class Server:
         register(servicer, wrapping)
         self._services += wrapping.services
 
-    def add_raw(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+    def add_raw(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds methods that do for themselves what the pipeline does: the inference hot path and foreign contracts."""
         self._services.append(service)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))

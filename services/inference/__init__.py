@@ -1,0 +1,45 @@
+"""Runs models: the hot path of a call, the engines behind it, and the KServe v2 contract beside Mercat's own.
+What a call may cost and where the money comes from is decided here; the books themselves are billing's."""
+
+from mercat.inference.v1 import inference_pb2_grpc
+
+from services.common.rpc.pipeline import Guard
+from services.common.rpc.server import Server
+from services.common.service import Deps, Service
+from services.inference.deployments import Deployments
+from services.inference.engine import OrtEngine
+from services.inference.hotpath import HotPath
+from services.inference.kserve import KServe
+from services.inference.metering import Meter
+from services.inference.service import InferenceServicer
+from services.inference.settings import InferenceSettings
+from services.inference.wallets import Wallets
+
+
+async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, InferenceSettings)
+    engine = OrtEngine(threads=settings.threads, runs=settings.runs)
+    deployments = Deployments(deps.control, engine, settings)
+    wallets = Wallets(deps.control, deps.worker_id)
+    meter = Meter(deps.events, deps.worker_id)
+    path = HotPath(deployments, wallets, meter, deps.limiter, settings.region)
+    await deployments.listen(deps.events)
+    await wallets.listen(deps.events)
+    kserve = KServe(path, deployments)
+
+    def add_kserve(server: Server, guard: Guard) -> None:
+        server.add_raw("inference.GRPCInferenceService", kserve.handlers(guard))
+
+    async def close() -> None:
+        await meter.flush()
+        await wallets.close()
+        await deployments.close()
+
+    return Service(
+        "inference",
+        registrations=[(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(path))],
+        raw=[add_kserve],
+        tasks=[wallets.keep],
+        close=close,
+    )

@@ -1,0 +1,209 @@
+"""Wallet leases: slices of accounts' credit, reserved in Postgres before this worker spends them, so that spending is a
+subtraction in memory and no budget can be overshot.
+
+A lease's way: acquired → spent from, renewed every few seconds → retired (used up, idle, recalled or lost) → closed, when
+no call under way holds money of it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from nats.aio.msg import Msg
+
+from services.common.clock import SystemClock
+from services.common.errors import InsufficientCredit, MercatError, Unavailable
+from services.common.events import Events, listen
+from services.common.rpc.channels import InternalChannel
+
+log = logging.getLogger(__name__)
+RECALL = "mercat.recall.*"
+_RENEW = 5.0  # seconds
+_IDLE = 10.0  # seconds after which an unused lease is given back
+_MARGIN = 3.0  # seconds before its expiry from which a lease is no longer spent
+_FIRST_CALLS = 16  # calls' worth that a first lease asks for
+_MOST_CALLS = 100_000
+_WAITS = (0.03, 0.06, 0.1, 0.15, 0.2)  # seconds between attempts while other workers hold what is missing
+_REFUSED_FOR = 0.25  # seconds that a refusal stands for the calls that follow
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """A slice of an account's credit; amounts in nanos, times on the event loop's clock."""
+
+    lease_id: str
+    org_id: str
+    granted: int
+    valid_until: float
+    made: float
+    used: float
+    spent: int = 0  # by calls that were recorded
+    held: int = 0  # by calls under way
+    retired: bool = False
+
+    @property
+    def room(self) -> int:
+        return 0 if self.retired else self.granted - self.spent - self.held
+
+
+@dataclass(eq=False, slots=True)
+class _Account:
+    leases: list[Lease] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refused_until: float = 0.0
+    refused_cost: int = 0
+    refusal: InsufficientCredit | None = None
+    calls_wanted: int = _FIRST_CALLS
+
+
+class Wallets:
+    """This worker's leases."""
+
+    def __init__(self, channel: InternalChannel, worker_id: str) -> None:
+        self._stub = billing_pb2_grpc.LeaseServiceStub(channel)
+        self._worker_id = worker_id
+        self._accounts: dict[str, _Account] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def listen(self, events: Events) -> None:
+        """Gives back idle slices when another worker needs the credit."""
+
+        async def recall(message: Msg) -> None:
+            account = self._accounts.get(message.subject.rpartition(".")[2])
+            if account is not None:
+                self._retire([lease for lease in account.leases if not lease.held])
+
+        await listen(events, RECALL, recall)
+
+    def hold(self, org_id: str, cost: int) -> Lease | None:
+        """Holds `cost` nanos of a lease for a call, without waiting; None when no lease has that much."""
+        account = self._accounts.get(org_id)
+        if account is not None:
+            now = asyncio.get_running_loop().time()
+            for lease in account.leases:
+                if lease.room >= cost and now < lease.valid_until - _MARGIN:
+                    lease.held += cost
+                    lease.used = now
+                    return lease
+        return None
+
+    async def acquire(self, org_id: str, cost: int) -> Lease:
+        """Like `hold`, and takes a new lease when none has room.
+
+        Raises:
+            InsufficientCredit: the account has not that much, other workers' idle slices included.
+            Unavailable: billing cannot be asked.
+        """
+        account = self._accounts.setdefault(org_id, _Account())
+        loop = asyncio.get_running_loop()
+        async with account.lock:
+            if lease := self.hold(org_id, cost):
+                return lease
+            if account.refusal and loop.time() < account.refused_until and cost >= account.refused_cost:
+                raise account.refusal
+            for wait in (*_WAITS, None):
+                try:
+                    await self._lease(account, org_id, cost)
+                except InsufficientCredit as e:
+                    if wait is not None and int(e.metadata.get("reserved_nanos", "0")) > 0:
+                        self._retire([lease for lease in account.leases if not lease.held])
+                        await asyncio.sleep(wait)
+                        if lease := self.hold(org_id, cost):
+                            return lease
+                        continue
+                    account.refusal, account.refused_cost = e, cost
+                    account.refused_until = loop.time() + _REFUSED_FOR
+                    raise
+                if lease := self.hold(org_id, cost):
+                    return lease
+        raise Unavailable("the wallet lease was recalled at once", reason="LEASE_LOST", retry_after=0.2)
+
+    async def _lease(self, account: _Account, org_id: str, cost: int) -> None:
+        loop = asyncio.get_running_loop()
+        newest = account.leases[-1] if account.leases else None
+        if newest is not None:  # used up quickly: ask for more at a time; slowly: for less
+            quick = loop.time() - newest.made < 2.0
+            wanted = account.calls_wanted * (4 if quick else 1) // (1 if quick else 2)
+            account.calls_wanted = max(_FIRST_CALLS, min(wanted, _MOST_CALLS))
+        asked_at = loop.time()
+        answer = await self._stub.AcquireLease(
+            billing_pb2.AcquireLeaseRequest(
+                org_id=org_id, worker_id=self._worker_id, minimum_nanos=cost, wanted_nanos=cost * account.calls_wanted
+            ),
+            timeout=5,
+        )
+        lives = answer.expires_at.ToDatetime().timestamp() - SystemClock().now().replace(tzinfo=None).timestamp()
+        lease = Lease(answer.lease_id, org_id, answer.granted_nanos, asked_at + lives, asked_at, asked_at)
+        self._retire([old for old in account.leases if old.room < cost])
+        account.leases.append(lease)
+
+    def check(self, lease: Lease) -> None:
+        """Raises Unavailable when a call outlived its lease: what it holds may have been given to somebody else."""
+        if asyncio.get_running_loop().time() >= lease.valid_until:
+            raise Unavailable("the wallet lease ran out during the call", reason="LEASE_LOST", retry_after=1)
+
+    def settle(self, lease: Lease, cost: int, *, spent: bool) -> None:
+        """Ends what `hold` began: the money was spent (the call is recorded) or is free again."""
+        lease.held -= cost
+        if spent:
+            lease.spent += cost
+        if lease.retired and not lease.held:
+            self._close([lease])
+
+    def _retire(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            lease.retired = True
+        self._close([lease for lease in leases if not lease.held])
+
+    def _close(self, leases: list[Lease]) -> None:
+        if not leases:
+            return
+        for lease in leases:
+            self._accounts[lease.org_id].leases.remove(lease)
+        task = asyncio.get_running_loop().create_task(self._give_back(leases))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _give_back(self, leases: list[Lease]) -> None:
+        request = billing_pb2.CloseLeasesRequest(worker_id=self._worker_id)
+        for lease in leases:
+            request.leases.add(lease_id=lease.lease_id, spent_nanos=lease.spent)
+        try:
+            await self._stub.CloseLeases(request, timeout=5)
+        except MercatError as e:  # they come back by themselves when they expire
+            log.warning("%d leases could not be closed: %s", len(leases), e)
+
+    async def keep(self) -> None:
+        """Renews the leases in use and gives back the idle ones, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_RENEW)
+            now = loop.time()
+            everything = [lease for account in self._accounts.values() for lease in account.leases]
+            self._retire([x for x in everything if not x.retired and not x.held and now - x.used > _IDLE])
+            live = [x for x in everything if x in self._accounts[x.org_id].leases]
+            if not live:
+                continue
+            try:
+                answer = await self._stub.RenewLeases(
+                    billing_pb2.RenewLeasesRequest(worker_id=self._worker_id, lease_ids=[x.lease_id for x in live]),
+                    timeout=4,
+                )
+            except MercatError as e:
+                log.warning("leases could not be renewed: %s", e)
+                continue
+            lost = set(answer.lost_lease_ids)
+            lives = answer.expires_at.ToDatetime().timestamp() - SystemClock().now().replace(tzinfo=None).timestamp()
+            for lease in live:
+                if lease.lease_id in lost:
+                    lease.retired, lease.valid_until = True, now
+                    if not lease.held and lease in self._accounts[lease.org_id].leases:
+                        self._accounts[lease.org_id].leases.remove(lease)
+                else:
+                    lease.valid_until = now + lives
+
+    async def close(self) -> None:
+        """Gives everything back; for a worker that stops."""
+        self._retire([lease for account in self._accounts.values() for lease in account.leases])
+        if self._closing:
+            await asyncio.wait(set(self._closing), timeout=5)
