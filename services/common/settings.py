@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,7 +31,7 @@ class SettingsError(Exception):
 def option(default: Any, description: str, *, unit: str = "", secret: bool = False, **rules: Any) -> Any:
     """A setting: its default, what it means, the unit of its number, and whether its value must not be shown.
     `rules` are pydantic's (`ge`, `le`, `pattern`, …)."""
-    extra = {"unit": unit, "secret": secret}
+    extra: dict[str, JsonValue] = {"unit": unit, "secret": secret}
     return Field(default, description=description, repr=not secret, json_schema_extra=extra, **rules)
 
 
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return Path(os.path.abspath(home.expanduser()))
+        return home.expanduser().absolute()
 
     @classmethod
     def settings_customise_sources(

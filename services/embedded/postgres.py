@@ -67,11 +67,15 @@ class Postgres(Server):
         where = f"host={quote(str(self._sockets))}&port={self.port or _SOCKET_PORT}"
         return f"postgresql://{ROLE}:{self._password}@/{database}?{where}"
 
-    async def prepare(self) -> None:
-        binaries = bin_folder()
+    def locate(self) -> None:
+        """Makes `url` known without starting anything, for a server that somebody else has started."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._password = kept_secret(self.folder / "password")
         self._sockets = socket_folder(self.folder)
+
+    async def prepare(self) -> None:
+        binaries = bin_folder()
+        self.locate()
         if os.geteuid() == 0:
             self._user = _unprivileged(self.data, [self.folder, binaries])
             for path in (self.folder, self._sockets):

@@ -220,13 +220,13 @@ def open_log(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_LIMIT:
         path.replace(path.with_suffix(path.suffix + ".1"))
-    return open(path, "ab")
+    return path.open("ab")
 
 
 def tail(path: Path, lines: int) -> list[str]:
     """The last lines of a log, from its last 64 KiB."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 65536))
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:

@@ -1,5 +1,6 @@
 """What the embedded servers have in common: `async with Postgres(folder) as postgres: postgres.url`."""
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -37,7 +38,7 @@ class Server(ABC):
 
     async def finish(self) -> None:
         """What is left to do once it answers, each time the starter starts it."""
-        return None
+        await asyncio.sleep(0)
 
     async def start(self, *, supervised: bool = False, on_change: Callable[[Child], None] | None = None) -> None:
         """Returns when the server answers. StartError when it does not come up."""
@@ -93,7 +94,7 @@ def kept_secret(path: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        value = secrets.token_urlsafe(24)
+        value = secrets.token_hex(20)
         write_private(path, value + "\n")
         return value
 

@@ -1,0 +1,298 @@
+"""The front door's configuration, from the contracts and the addresses of the processes behind it. Pure: nothing is
+started or written here. What does not depend on either lies in `envoy/` at the root, as YAML."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import descriptor_pb2
+
+from services.embedded.envoy_contracts import Method, transcodable
+from services.embedded.envoy_replies import local_replies
+
+TEMPLATES = Path(__file__).parents[2] / "envoy"
+DESCRIPTORS = Path(__file__).parents[2] / "gen" / "descriptors.binpb"
+
+CONTROL, WORKERS, GATEWAY = "control", "workers", "gateway"
+BODY_MOST = 64 * 1024 * 1024  # bytes of one unary request or reply through the transcoder
+CONNECTION_BUFFER = 1024 * 1024  # bytes
+CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
+KSERVE = "inference.GRPCInferenceService"
+_TYPE = "type.googleapis.com/envoy."
+
+
+@dataclass(frozen=True)
+class FrontDoor:
+    """What clients reach and what is behind it. Addresses are `host:port`."""
+
+    host: str
+    port: int
+    control: str
+    workers: Sequence[str]
+    gateway: str
+    admin_socket: Path
+    tls_port: int | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    cors_origins: Sequence[str] = ("*",)
+    descriptors: Path = DESCRIPTORS
+    max_connections: int = 20_000
+    max_heap_bytes: int = 2 * 1024**3
+
+
+def bootstrap(door: FrontDoor) -> dict[str, Any]:
+    """The whole configuration, ready to be written as JSON."""
+    values = {
+        "ADMIN_SOCKET": str(door.admin_socket),
+        "MAX_CONNECTIONS": door.max_connections,
+        "MAX_HEAP_BYTES": door.max_heap_bytes,
+    }
+    config: dict[str, Any] = _filled("bootstrap.yaml", values)
+    manager = connection_manager(door)
+    listeners = [_listener("front", door.host, door.port, manager)]
+    if door.tls_port is not None:
+        listeners.append(_listener("front_tls", door.host, door.tls_port, manager, tls=_tls(door)))
+    config["static_resources"] = {"listeners": listeners, "clusters": clusters(door)}
+    return config
+
+
+def connection_manager(door: FrontDoor) -> dict[str, Any]:
+    """The filters, replies and routes that every listener shares."""
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString(door.descriptors.read_bytes())
+    methods = transcodable(descriptors)
+    values = {
+        "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
+        "TRANSCODER": transcoder(descriptors, methods, sse=False),
+        "LOCAL_REPLIES": local_replies(),
+        "ROUTES": routes(door, methods, transcoder(descriptors, methods, sse=True)),
+    }
+    manager: dict[str, Any] = _filled("http.yaml", values)
+    return {"@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", **manager}
+
+
+def transcoder(
+    descriptors: descriptor_pb2.FileDescriptorSet, methods: Sequence[Method], *, sse: bool
+) -> dict[str, Any]:
+    """JSON in and out of the annotated methods; streams as lines of JSON, or as server-sent events."""
+    return {
+        "@type": _TYPE + "extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "proto_descriptor_bin": base64.b64encode(descriptors.SerializeToString(deterministic=True)).decode(),
+        "services": sorted({method.service for method in methods}),
+        "convert_grpc_status": True,
+        "max_request_body_size": BODY_MOST,
+        "max_response_body_size": BODY_MOST,
+        "print_options": {
+            "always_print_primitive_fields": True,
+            "stream_newline_delimited": not sse,
+            "stream_sse_style_delimited": sse,
+        },
+        # `publisher/name%401.2.0` and `?query=a+b` mean what browsers and clients mean by them.
+        "url_unescape_spec": "ALL_CHARACTERS_EXCEPT_SLASH",
+        "query_param_unescape_plus": True,
+        "request_validation_options": {
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+    }
+
+
+def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -> dict[str, Any]:
+    """REST paths need none of their own: the transcoder turns them into the method's path, which is then routed."""
+    table = [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in methods]
+    table.append(_grpc_route({"path": f"/{KSERVE}/ModelStreamInfer"}, WORKERS, None))
+    table.append(_grpc_route({"prefix": f"/{KSERVE}/"}, WORKERS, Method("", KSERVE, streams=False)))
+    table += [
+        _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
+    ]
+    # Seen only until the transcoder has rewritten the path.
+    table.append(
+        {
+            "match": {
+                "prefix": "/v1/",
+                "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}],
+            },
+            "direct_response": {"status": 404},
+            "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": dict(sse)},
+        }
+    )
+    # No binding takes OPTIONS; a route there must be for the CORS filter to answer a page's preflight.
+    preflight = {"prefix": "/v1/", "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]}
+    table.append({"match": preflight, "direct_response": {"status": 204}})
+    exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
+    prefixes = ("/docs/", "/console/", "/openai/", "/v2/", "/.well-known/")
+    table += [_gateway_route({"path": path}) for path in exact]
+    table += [_gateway_route({"prefix": prefix}) for prefix in prefixes]
+    host = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": table,
+        "typed_per_filter_config": {"envoy.filters.http.cors": _cors(door)},
+    }
+    return {"name": "front", "virtual_hosts": [host]}
+
+
+def _cluster_of(service: str) -> str:
+    return WORKERS if service == KSERVE or service.startswith("mercat.inference.") else CONTROL
+
+
+def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -> dict[str, Any]:
+    streams = method is None or method.streams
+    action: dict[str, Any] = {
+        "cluster": cluster,
+        "timeout": "0s" if streams else WORKERS_TIMEOUT if cluster == WORKERS else CONTROL_TIMEOUT,
+        # A caller's own deadline (grpc-timeout) is passed on and kept, however long.
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        # Only where the request cannot have been handled.
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "num_retries": 3,
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {"@type": _TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+                }
+            ],
+            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+        },
+    }
+    if streams:
+        action["idle_timeout"] = STREAM_IDLE
+    route: dict[str, Any] = {"match": dict(match), "route": action}
+    if method is not None and method.unwrap:
+        route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": {"unwrap": method.unwrap}}}
+    return route
+
+
+def _gateway_route(match: Mapping[str, Any]) -> dict[str, Any]:
+    action = {"cluster": GATEWAY, "timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    return {"match": dict(match), "route": action}
+
+
+def _cors(door: FrontDoor) -> dict[str, Any]:
+    origins = [{"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in door.cors_origins]
+    allowed = "authorization,content-type,idempotency-key,grpc-timeout,x-grpc-web,x-user-agent,traceparent,tracestate"
+    shown = "grpc-status,grpc-message,grpc-status-details-bin,mercat-request-id,mercat-cost-nanos,mercat-model-version"
+    return {
+        "@type": _TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": origins,
+        "allow_methods": "GET,POST,PUT,PATCH,DELETE,OPTIONS",
+        "allow_headers": allowed,
+        "expose_headers": f"{shown},mercat-cache,ratelimit,ratelimit-policy,retry-after",
+        "max_age": "86400",
+    }
+
+
+def clusters(door: FrontDoor) -> list[dict[str, Any]]:
+    """Where requests go. Workers are watched and chosen by load; the others are single."""
+    workers = _cluster(WORKERS, door.workers, http2=True) | {
+        "lb_policy": "LEAST_REQUEST",
+        # Never all of them for want of a healthy one: an unhealthy worker has nothing to answer with.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_interval": "0.25s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "grpc_health_check": {},
+            }
+        ],
+        # By broken connections only: an UNAVAILABLE that a worker answers says nothing about this worker.
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 3,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "interval": "1s",
+            "base_ejection_time": "2s",
+            "max_ejection_time": "10s",
+            "max_ejection_percent": 50,
+        },
+    }
+    return [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
+
+
+def _cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, Any]:
+    protocol: dict[str, Any] = {"http_protocol_options": {}}
+    if http2:
+        window = {"initial_stream_window_size": 1024 * 1024, "initial_connection_window_size": 16 * 1024 * 1024}
+        protocol = {"http2_protocol_options": {"max_concurrent_streams": 10_000, **window}}
+    limits = {"max_connections": 20_000, "max_pending_requests": 20_000, "max_requests": 100_000, "max_retries": 1000}
+    named = any(not host.replace(".", "").isdigit() for host, _, _ in (a.rpartition(":") for a in addresses))
+    return {
+        "name": name,
+        "type": "STRICT_DNS" if named else "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
+        "circuit_breakers": {"thresholds": [limits]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": protocol,
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(a)}} for a in addresses]}],
+        },
+    }
+
+
+def _listener(
+    name: str, host: str, port: int, manager: Mapping[str, Any], *, tls: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": dict(manager)}]
+    }
+    if tls is not None:
+        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": dict(tls)}
+    return {
+        "name": name,
+        "address": _address(f"{host}:{port}"),
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
+        "tcp_backlog_size": 4096,
+        "filter_chains": [chain],
+    }
+
+
+def _tls(door: FrontDoor) -> dict[str, Any]:
+    pair = {
+        "certificate_chain": {"filename": str(door.certificate)},
+        "private_key": {"filename": str(door.private_key)},
+    }
+    return {
+        "@type": _TYPE + "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificates": [pair],
+        },
+    }
+
+
+def _address(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _filled(file: str, values: Mapping[str, Any]) -> Any:
+    """The YAML of a template with each `$NAME` that stands alone replaced by a value of any type."""
+    return _replace(yaml.safe_load((TEMPLATES / file).read_text()), values)
+
+
+def _replace(node: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(node, dict):
+        return {key: _replace(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replace(value, values) for value in node]
+    if isinstance(node, str) and node.startswith("$"):
+        return values[node[1:]]
+    return node

@@ -1,0 +1,101 @@
+"""Mercat's own processes: what each is started with."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.embedded import probes
+from services.embedded.home import Home
+from services.embedded.ports import free_ports
+from services.embedded.process import Spec
+from services.embedded.settings import UpSettings
+
+SOURCE = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Servers the processes use, embedded or not."""
+
+    postgres: str
+    redis: str
+    nats: str
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the processes listen, `host:port`, and the ports of their metrics."""
+
+    control: str
+    workers: tuple[str, ...]
+    gateway: str
+    metrics: Mapping[str, int]
+
+
+def allocate(workers: int) -> Addresses:
+    """Free ports of 127.0.0.1 for every process."""
+    names = ["control", *(f"worker-{number}" for number in range(workers))]
+    ports = free_ports(2 * len(names) + 1)
+    listen = [f"127.0.0.1:{port}" for port in ports]
+    metrics = dict(zip(names, ports[len(names) + 1 :], strict=True))
+    return Addresses(listen[0], tuple(listen[1 : len(names)]), listen[len(names)], metrics)
+
+
+def reach(host: str, port: int) -> str:
+    """How a client on this machine names a listener."""
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}"  # noqa: S104
+
+
+def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Addresses) -> dict[str, str]:
+    """The variables every own process is given over those there are."""
+    return {
+        **os.environ,
+        "MERCAT_HOME": str(home.path),
+        "MERCAT_POSTGRES_URL": urls.postgres,
+        "MERCAT_REDIS_URL": urls.redis,
+        "MERCAT_NATS_URL": urls.nats,
+        "MERCAT_STORAGE_URL": settings.storage_url or home.artifacts.as_uri(),
+        "MERCAT_CONTROL": addresses.control,
+        "MERCAT_INTERNAL_TOKEN": settings.internal_token or home.secret("internal-token"),
+        "MERCAT_JWT_KEY_FILE": str(settings.jwt_key_file or home.jwt_key),
+        "MERCAT_ADMIN_EMAIL": settings.admin_email,
+        "MERCAT_ADMIN_PASSWORD": settings.admin_password or home.secret("admin-password"),
+        "MERCAT_GRPC": reach(settings.host, settings.port),
+        "MERCAT_LOG_LEVEL": settings.log_level,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def own_processes(settings: UpSettings, home: Home, urls: Urls, addresses: Addresses) -> dict[str, Spec]:
+    """Control, the workers and the web edge, by name."""
+    env = environment(settings, home, urls, addresses)
+    specs = {"control": _serve("control", "control", addresses.control, addresses, env, settings, home)}
+    for number, listen in enumerate(addresses.workers):
+        name = f"worker-{number}"
+        specs[name] = _serve(name, "inference", listen, addresses, env, settings, home)
+    specs["gateway"] = _serve("gateway", "gateway", addresses.gateway, addresses, env, settings, home)
+    return specs
+
+
+def _serve(
+    name: str, what: str, listen: str, addresses: Addresses, env: Mapping[str, str], settings: UpSettings, home: Home
+) -> Spec:
+    argv = [sys.executable, "-m", "services", "serve", what, "--listen", listen]
+    if name in addresses.metrics:
+        argv += ["--metrics", str(addresses.metrics[name])]
+
+    async def ready() -> bool:
+        return await (probes.http_ok(listen, "/healthz") if what == "gateway" else probes.grpc_serving(listen))
+
+    return Spec(
+        name=name,
+        argv=argv,
+        log=home.log(name),
+        ready=ready,
+        env={**env, "MERCAT_PROCESS": name},
+        cwd=SOURCE,
+        start_timeout=settings.start_timeout,
+        stop_timeout=settings.stop_timeout,
+    )
