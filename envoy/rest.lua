@@ -10,6 +10,7 @@ local NAMES = {
   [10] = "ABORTED", [11] = "OUT_OF_RANGE", [12] = "UNIMPLEMENTED", [13] = "INTERNAL", [14] = "UNAVAILABLE",
   [15] = "DATA_LOSS", [16] = "UNAUTHENTICATED",
 }
+local GRPC_ONLY = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding"}
 
 local function wrapped(text, status)
   local code, rest = string.match(text, '^{"code":(%d+)(.*)$')
@@ -32,6 +33,9 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   local status = tonumber(headers:get(":status"))
   local field = handle:metadata():get("unwrap")
+  for _, name in ipairs(GRPC_ONLY) do
+    headers:remove(name)
+  end
   if status == nil or (status < 400 and field == nil) or headers:get("content-type") ~= "application/json" then
     return
   end
@@ -48,6 +52,7 @@ function envoy_on_response(handle)
     changed = wrapped(text, status)
   end
   if changed ~= nil then
-    headers:replace("content-length", tostring(buffer:setBytes(changed)))
+    -- What was got before the wait for the body is no longer valid.
+    handle:headers():replace("content-length", tostring(buffer:setBytes(changed)))
   end
 end

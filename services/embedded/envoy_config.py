@@ -65,6 +65,7 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     methods = transcodable(descriptors)
     values = {
         "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
+        "TRAILERS_LUA": (TEMPLATES / "trailers.lua").read_text(),
         "TRANSCODER": transcoder(descriptors, methods, sse=False),
         "LOCAL_REPLIES": local_replies(),
         "ROUTES": routes(door, methods, transcoder(descriptors, methods, sse=True)),
@@ -107,24 +108,18 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     table += [
         _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
     ]
-    # Seen only until the transcoder has rewritten the path.
-    table.append(
-        {
-            "match": {
-                "prefix": "/v1/",
-                "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}],
-            },
-            "direct_response": {"status": 404},
-            "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": dict(sse)},
-        }
-    )
-    # No binding takes OPTIONS; a route there must be for the CORS filter to answer a page's preflight.
-    preflight = {"prefix": "/v1/", "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]}
-    table.append({"match": preflight, "direct_response": {"status": 204}})
+    # Seen only until the transcoder has rewritten the path. They must be routes, not direct responses: without one the
+    # CORS filter knows no policy. What no binding fits goes on to the gateway, which says so.
+    events = {"prefix": "/v1/", "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}]}
+    per_filter = {"envoy.filters.http.grpc_json_transcoder": dict(sse)}
+    table.append(_gateway_route(events) | {"typed_per_filter_config": per_filter})
+    table.append(_gateway_route({"prefix": "/v1/"}))
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
     prefixes = ("/docs/", "/console/", "/openai/", "/v2/", "/.well-known/")
     table += [_gateway_route({"path": path}) for path in exact]
     table += [_gateway_route({"prefix": prefix}) for prefix in prefixes]
+    # REST paths end here until they are rewritten; without it they would have no route, and so no CORS.
+    table.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
     host = {
         "name": "all",
         "domains": ["*"],
@@ -161,9 +156,10 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
     }
     if streams:
         action["idle_timeout"] = STREAM_IDLE
-    route: dict[str, Any] = {"match": dict(match), "route": action}
-    if method is not None and method.unwrap:
-        route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": {"unwrap": method.unwrap}}}
+    route: dict[str, Any] = {"match": {**match, "grpc": {}}, "route": action}
+    if method is not None:
+        known = {"unary": not method.streams} | ({"unwrap": method.unwrap} if method.unwrap else {})
+        route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": known}}
     return route
 
 

@@ -54,7 +54,9 @@ def _status_is(status: int) -> dict[str, Any]:
 
 
 def _body(name: str, reason: str, message: str | None) -> dict[str, Any]:
-    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": DOMAIN, "metadata": {}}
+    # Where Envoy alone knows what it did not like, its own word for it.
+    why = {"why": "%RESPONSE_CODE_DETAILS%"} if message is None else {}
+    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": DOMAIN, "metadata": why}
     error = {
         "code": "%RESPONSE_CODE%",
         "status": name,

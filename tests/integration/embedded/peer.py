@@ -46,7 +46,7 @@ REPLY = b""
 
 async def _behave(context: grpc.aio.ServicerContext) -> None:
     metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-    context.set_trailing_metadata((("test-metadata", json.dumps(metadata)), ("test-pid", str(os.getpid()))))
+    context.set_trailing_metadata((("mercat-metadata", json.dumps(metadata)), ("mercat-pid", str(os.getpid()))))
     if "test-sleep" in metadata:
         await asyncio.sleep(float(metadata["test-sleep"]))
     if "test-error" in metadata:

@@ -1,0 +1,24 @@
+-- gRPC says at the end of a reply what HTTP says at its beginning. For a transcoded call whose reply is one message,
+-- what Mercat says there (cost, request id, limits) becomes headers; the transcoder would drop it.
+local KEPT = {"^mercat%-", "^ratelimit", "^retry%-after$"}
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  -- A failure without a reply has its trailers as headers already.
+  if handle:metadata():get("unary") ~= true or headers:get("grpc-status") ~= nil then
+    return
+  end
+  handle:body()
+  local trailers = handle:trailers()
+  if trailers == nil then
+    return
+  end
+  headers = handle:headers()  -- what was got before the wait is no longer valid
+  for name, value in pairs(trailers) do
+    for _, pattern in ipairs(KEPT) do
+      if string.find(name, pattern) then
+        headers:replace(name, value)
+      end
+    end
+  end
+end
