@@ -60,7 +60,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """One transaction, READ COMMITTED, rolled back on any exception. An audited call's audit event is added to it."""
+        """One transaction, READ COMMITTED, rolled back on any exception. An audited call's event joins it."""
         async with self.connection() as connection:
             async with connection.transaction():
                 yield connection

@@ -87,7 +87,7 @@ class Events:
     async def pull(
         self, stream: str, durable: str, subject: str, *, batch: int, ack_wait: float = 30.0, max_pending: int = 1000
     ) -> AsyncIterator[Sequence[Msg]]:
-        """Batches of messages of a durable consumer, for ever; survives the server's absence and the consumer's loss."""
+        """Batches of messages of a durable consumer, for ever; survives the server's absence and its own loss."""
         config = ConsumerConfig(
             durable_name=durable, filter_subject=subject, ack_wait=ack_wait, max_ack_pending=max_pending, max_deliver=-1
         )

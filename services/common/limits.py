@@ -1,7 +1,8 @@
-"""Token buckets, exact across processes: kept in Redis, asked for all calls of one turn of the event loop in one script.
+"""Token buckets, exact across processes: kept in Redis, asked for all calls of one turn of the event loop in one
+script.
 
-Without Redis each process keeps buckets of its own, of the same size: callers then get at most the limit times the number
-of processes. Limits that protect credentials are refused instead."""
+Without Redis each process keeps buckets of its own, of the same size: callers then get at most the limit times the
+number of processes. Limits that protect credentials are refused instead."""
 
 import asyncio
 import logging

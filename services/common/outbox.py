@@ -1,5 +1,5 @@
-"""Transactional outbox: an event is a row of the transaction that caused it; the relay publishes it to JetStream at least
-once, under the row's id, which JetStream and every consumer's inbox de-duplicate by."""
+"""Transactional outbox: an event is a row of the transaction that caused it; the relay publishes it to JetStream at
+least once, under the row's id, which JetStream and every consumer's inbox de-duplicate by."""
 
 import asyncio
 import logging

@@ -37,7 +37,7 @@ class Deps:
 
 @dataclass
 class Service:
-    """What `build` answers: servicers, tasks that run for ever (one that ends stops the process), and what to do last."""
+    """What `build` answers: servicers, tasks that run for ever (one that ends stops the process), what to do last."""
 
     name: str
     registrations: list[Registration] = field(default_factory=list)

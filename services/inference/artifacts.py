@@ -1,4 +1,4 @@
-"""Model files on this machine's disk: fetched once from storage, found by digest, the least recently used removed first."""
+"""Model files on this machine's disk: fetched once, found by digest, the least recently used removed first."""
 
 import asyncio
 import hashlib

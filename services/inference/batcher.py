@@ -1,5 +1,5 @@
-"""Dynamic batching: calls that wait while the engine is busy run together. An idle engine starts at once, so a lone call
-never waits for company."""
+"""Dynamic batching: calls that wait while the engine is busy run together. An idle engine starts at once, so a lone
+call never waits for company."""
 
 import asyncio
 import time

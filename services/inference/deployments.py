@@ -1,7 +1,7 @@
 """What a model reference means now: the version, its price, its signature, and the loaded model with its batcher.
 
-Snapshots come from registry and billing, are forgotten when an event says so, and are refreshed every few seconds beside
-the calls that use them; only the first call to a model waits."""
+Snapshots come from registry and billing, are forgotten when an event says so, and are refreshed every few seconds
+beside the calls that use them; only the first call to a model waits."""
 
 import asyncio
 import logging

@@ -1,8 +1,8 @@
 """Wallet leases: slices of accounts' credit, reserved in Postgres before this worker spends them, so that spending is a
 subtraction in memory and no budget can be overshot.
 
-A lease's way: acquired → spent from, renewed every few seconds → retired (used up, idle, recalled or lost) → closed, when
-no call under way holds money of it."""
+A lease's way: acquired → spent from, renewed every few seconds → retired (used up, idle, recalled or lost) → closed,
+when no call under way holds money of it."""
 
 import asyncio
 import logging

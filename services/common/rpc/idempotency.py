@@ -1,7 +1,7 @@
 """Idempotency keys: the first answer of a mutating call is kept for 24 hours and given to every repetition.
 
-A claimed key also keeps the call's request id. When a call dies half-way, its claim runs out and a repetition runs under
-the same request id, which is what makes the second metering or posting of it fall away."""
+A claimed key also keeps the call's request id. When a call dies half-way, its claim runs out and a repetition runs
+under the same request id, which is what makes the second metering or posting of it fall away."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """Who a credential belongs to, from memory where possible.
 
-An entry is trusted for `TTL` seconds, so that a revoked key stops everywhere in less than five even with no event getting
-through; the event makes that milliseconds. Past half of that it is refreshed beside the calls that use it."""
+An entry is trusted for `TTL` seconds, so that a revoked key stops everywhere in less than five even with no event
+getting through; the event makes that milliseconds. Past half of that it is refreshed beside the calls that use it."""
 
 import asyncio
 import hashlib

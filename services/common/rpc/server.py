@@ -1,4 +1,4 @@
-"""Builds a gRPC server: wraps each servicer's methods in the pipeline, adds health, reflection and metrics, and drains."""
+"""Builds a gRPC server: wraps each servicer's methods in the pipeline, adds health and reflection, and drains."""
 
 import asyncio
 import logging

@@ -1,0 +1,50 @@
+"""What all tests share: one running platform with the demo catalogue, started once."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.platform import Platform
+
+TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Everything running, the demo published. Shared: a test makes its own people and models, and stops nothing."""
+    with Platform(tmp_path_factory.mktemp("platform") / "home", demo=True) as running:
+        yield running
+
+
+@pytest.fixture
+def own_platform(tmp_path: Path) -> Iterator[Callable[..., Platform]]:
+    """Makes a platform of the test's own, which it may break; stopped afterwards."""
+    made: list[Platform] = []
+
+    def make(**options: Any) -> Platform:
+        made.append(Platform(tmp_path / f"home-{len(made)}", **options))
+        return made[-1].start()
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """The path of a foreign tool. Where it cannot be had the test is skipped; in CI it fails."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name, path=f"{TOOLS}:{os.environ['PATH']}")
+        if path is None:
+            message = f"{name} is not installed; `make tools` installs it"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return find

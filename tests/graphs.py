@@ -1,0 +1,76 @@
+"""Small ONNX graphs for tests and benchmarks, built here."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def tiny(seed: int = 7) -> bytes:
+    """A perceptron, float32 [N, 4] → [N, 64] → [N, 4]: next to no work, so that all the time is the platform's."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w1": rng.standard_normal((4, 64)), "b1": rng.standard_normal(64),
+        "w2": rng.standard_normal((64, 4)), "b2": rng.standard_normal(4),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"]),
+    ]
+    return _model(
+        nodes, [("x", TensorProto.FLOAT, ["N", 4])], [("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
+    )  # fmt: skip
+
+
+def addition() -> bytes:
+    """int64 a [N] + int64 b [N] → sum [N]: an answer anybody can check."""
+    shape = ["N"]
+    return _model(
+        [helper.make_node("Add", ["a", "b"], ["sum"])],
+        [("a", TensorProto.INT64, shape), ("b", TensorProto.INT64, shape)], [("sum", TensorProto.INT64, shape)],
+    )  # fmt: skip
+
+
+def slow(loops: int = 2_000_000) -> bytes:
+    """int64 [1] → [1]: counts up in a loop for as long as `loops` takes, then answers its input."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["v", "one"], ["w"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.INT64, [1]),
+        ],
+        [numpy_helper.from_array(np.array([1], np.int64), "one")],
+    )
+    nodes = [
+        helper.make_node("Loop", ["loops", "always", "x"], ["counted"], body=body),
+        helper.make_node("Sub", ["counted", "loops_1"], ["y"]),
+    ]
+    return _model(
+        nodes, [("x", TensorProto.INT64, [1])], [("y", TensorProto.INT64, [1])],
+        [
+            numpy_helper.from_array(np.array(loops, np.int64), "loops"),
+            numpy_helper.from_array(np.array([loops], np.int64), "loops_1"),
+            numpy_helper.from_array(np.array(True), "always"),
+        ],
+    )  # fmt: skip
+
+
+def _model(nodes: list, inputs: list, outputs: list, initializers: list | None = None) -> bytes:
+    graph = helper.make_graph(
+        nodes, "graph",
+        [helper.make_tensor_value_info(*i) for i in inputs], [helper.make_tensor_value_info(*o) for o in outputs],
+        initializers or [],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

@@ -1,0 +1,311 @@
+"""A running Mercat for tests and benchmarks: `mercat up` in a home and on a port of its own, and people who use it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from google.api import httpbody_pb2
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.common.v1 import tensor_pb2
+from mercat.inference.v1 import inference_pb2_grpc
+from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
+from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
+from mercat.usage.v1 import usage_pb2_grpc
+
+PASSWORD = "correct horse battery staple"
+USD = 1_000_000_000  # nanos
+ADMIN_EMAIL = "admin@mercat.localhost"
+
+
+def free_port() -> int:
+    """A port that is free now, and so is the one 443 above it."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            if port + 443 > 65535:
+                continue
+            with contextlib.suppress(OSError):
+                second.bind(("127.0.0.1", port + 443))
+                return port
+
+
+@dataclass
+class Account:
+    """A person: their credential on every call, and the stubs they call with."""
+
+    platform: "Platform"
+    api_key: str
+    profile: auth_pb2.Profile = field(default_factory=auth_pb2.Profile)
+    email: str = ""
+
+    @property
+    def metadata(self) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {self.api_key}")] if self.api_key else []
+
+    def __getattr__(self, name: str) -> Any:
+        stubs = {
+            "auth": auth_pb2_grpc.AuthServiceStub, "registry": registry_pb2_grpc.RegistryServiceStub,
+            "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
+            "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
+            "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub,
+        }  # fmt: skip
+        if name not in stubs:
+            raise AttributeError(name)
+        return stubs[name](grpc.intercept_channel(self.platform.channel, _Credential(self.metadata)))
+
+    def balance(self) -> int:
+        """What the wallet holds, nanos."""
+        return int(self.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.balance_nanos)
+
+    def earned(self) -> int:
+        return int(self.billing.GetEarnings(billing_pb2.GetEarningsRequest()).payable_nanos)
+
+    def check_ledger(self) -> billing_pb2.CheckLedgerResponse:
+        """What the reconciler finds; for an admin."""
+        return self.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=60)  # type: ignore[no-any-return]
+
+    def top_up(self, nanos: int) -> None:
+        self.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))
+
+
+class _Credential(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor
+):
+    def __init__(self, metadata: list[tuple[str, str]]) -> None:
+        self._metadata = metadata
+
+    def _with(self, details: Any) -> Any:
+        return details._replace(metadata=[*(details.metadata or []), *self._metadata], timeout=details.timeout or 30)
+
+    def intercept_unary_unary(self, continuation, details, request):  # type: ignore[no-untyped-def]
+        return continuation(self._with(details), request)
+
+    intercept_unary_stream = intercept_stream_unary = intercept_unary_unary
+
+
+class Platform:
+    """`mercat up`, started and stopped as a person would. `env` is added to its environment."""
+
+    def __init__(
+        self, home: Path, *, workers: int = 1, demo: bool = False, env: Mapping[str, str] | None = None, port: int = 0
+    ) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.workers = workers
+        self.demo = demo
+        self.env = dict(env or {})
+        self.grpc = f"127.0.0.1:{self.port}"
+        self.rest = f"http://127.0.0.1:{self.port}"
+        self.admin_password = secrets.token_urlsafe(16)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: grpc.Channel | None = None
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        return dict(json.loads((self.home / "connection.json").read_text()))
+
+    @property
+    def channel(self) -> grpc.Channel:
+        if self._channel is None:
+            self._channel = grpc.insecure_channel(self.grpc, options=[("grpc.enable_retries", 0)])
+        return self._channel
+
+    def command(self, *args: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        """`mercat …` in this home."""
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *args],
+            env=self.environment | env, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "MERCAT_HOME": str(self.home), "MERCAT_PORT": str(self.port), "MERCAT_WORKERS": str(self.workers),
+            "MERCAT_DEMO": "true" if self.demo else "false", "MERCAT_ADMIN_EMAIL": ADMIN_EMAIL,
+            "MERCAT_ADMIN_PASSWORD": self.admin_password, "NO_COLOR": "1", **self.env,
+        }  # fmt: skip
+
+    def start(self, timeout: float = 120) -> "Platform":
+        """Returns when everything answers."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        log = (self.home.parent / f"{self.home.name}.up.log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli.main", "up"],
+            env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"mercat up ended with {self._process.returncode}:\n{self.log()}")
+            if self._ready():
+                return self
+            time.sleep(0.1)
+        self.stop()
+        raise RuntimeError(f"mercat up was not ready in {timeout} s:\n{self.log()}")
+
+    def _ready(self) -> bool:
+        try:
+            state = json.loads((self.home / "run" / "state.json").read_text())
+        except (OSError, ValueError):
+            return False
+        if state.get("phase") != "ready":
+            return False
+        return not self.demo or bool(self.connection.get("models"))
+
+    def log(self) -> str:
+        texts = [(self.home.parent / f"{self.home.name}.up.log").read_text(errors="replace")[-3000:]]
+        logs = sorted((self.home / "logs").glob("*.log"))
+        texts += [f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs]
+        return "\n".join(texts)
+
+    def stop(self) -> None:
+        """Ctrl-C, and waits until everything has stopped."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                raise
+        self._process = None
+
+    def __enter__(self) -> "Platform":
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by part: postgres, valkey, nats, control, worker-0, gateway, envoy."""
+        state = json.loads((self.home / "run" / "state.json").read_text())
+        return {part["name"]: part["pid"] for part in state["parts"] if part.get("pid")}
+
+    def states(self) -> dict[str, str]:
+        """How each part is: ready, starting, …"""
+        state = json.loads((self.home / "run" / "state.json").read_text())
+        return {part["name"]: part["state"] for part in state["parts"]}
+
+    def nats_url(self) -> str:
+        """The broker's address, as this platform's own processes were told."""
+        return psutil.Process(self.pids()["control"]).environ()["MERCAT_NATS_URL"]
+
+    def addresses(self) -> dict[str, str]:
+        """Where Mercat's own processes listen, by part, `host:port`."""
+        found: dict[str, str] = {}
+        for name, pid in self.pids().items():
+            command = psutil.Process(pid).cmdline()
+            if "--listen" in command:
+                found[name] = command[command.index("--listen") + 1]
+        return found
+
+    def kill(self, part: str) -> int:
+        """SIGKILL; the supervisor starts it anew. Answers the process id that died."""
+        pid = self.pids()[part]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return pid
+
+    # People
+
+    @property
+    def anonymous(self) -> Account:
+        return Account(self, "")
+
+    def admin(self) -> Account:
+        signed = self.anonymous.auth.SignIn(auth_pb2.SignInRequest(email=ADMIN_EMAIL, password=self.admin_password))
+        return Account(self, signed.session.access_token, signed.profile, ADMIN_EMAIL)
+
+    def sign_up(self, role: int = auth_pb2.ROLE_CONSUMER, *, credit: int = 0, name: str = "") -> Account:
+        """A new person with an API key of all their scopes, and credit in nanos."""
+        name = name or f"t{secrets.token_hex(6)}"
+        email = f"{name}@example.com"
+        signed = self.anonymous.auth.SignUp(
+            auth_pb2.SignUpRequest(email=email, username=name, password=PASSWORD, role=role)
+        )
+        person = Account(self, signed.session.access_token, signed.profile, email)
+        made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="tests"))
+        person = Account(self, made.secret, signed.profile, email)
+        if credit:
+            person.top_up(credit)
+        return person
+
+    def publisher(self) -> Account:
+        return self.sign_up(auth_pb2.ROLE_PUBLISHER)
+
+    def upload(self, person: Account, data: bytes, filename: str = "model.onnx") -> str:
+        """Uploads an artifact; answers its digest."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        request = storage_pb2.CreateUploadRequest(filename=filename, size_bytes=len(data), digest=digest)
+        upload = person.storage.CreateUpload(request).upload
+        if upload.state != storage_pb2.Upload.STATE_COMPLETE:
+
+            def chunks() -> Iterator[storage_pb2.WriteUploadRequest]:
+                for at in range(0, len(data), 1 << 20):
+                    body = httpbody_pb2.HttpBody(data=data[at : at + (1 << 20)])
+                    yield storage_pb2.WriteUploadRequest(upload_id=upload.upload_id, offset=at, chunk=body)
+
+            person.storage.WriteUpload(chunks())
+            person.storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=upload.upload_id))
+        return digest
+
+    def validated(
+        self, person: Account, model: str, digest: str, version: str = "1.0.0", *, batch: int = 0,
+        signature: tensor_pb2.Signature | None = None,
+    ) -> registry_pb2.Version:  # fmt: skip
+        """Makes a version and waits until its validation has ended, either way."""
+        settings = registry_pb2.InferenceSettings(max_batch_size=batch)
+        person.registry.CreateVersion(
+            registry_pb2.CreateVersionRequest(
+                model=model, version=version, digest=digest, settings=settings, signature=signature
+            )
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            got = person.registry.GetVersion(registry_pb2.GetVersionRequest(model=model, version=version)).version
+            if got.state != registry_pb2.VERSION_STATE_VALIDATING:
+                return got  # type: ignore[no-any-return]
+            time.sleep(0.05)
+        raise TimeoutError(f"{model}@{version} is still validating")
+
+    def publish(
+        self, person: Account, graph: bytes, name: str = "", *, version: str = "1.0.0", batch: int = 0,
+        price: Mapping[str, int] | None = None,
+    ) -> str:  # fmt: skip
+        """Publishes a graph through every step; answers `publisher/name`. `price`: nanos per million, by meter."""
+        name = name or f"m{secrets.token_hex(4)}"
+        model = f"{person.profile.username}/{name}"
+        if version == "1.0.0":
+            person.registry.CreateModel(
+                registry_pb2.CreateModelRequest(
+                    name=name, summary="a test", category="other", task="test", license="MIT"
+                )
+            )
+        got = self.validated(person, model, self.upload(person, graph), version, batch=batch)
+        assert got.state == registry_pb2.VERSION_STATE_DRAFT, got.findings
+        person.registry.SubmitVersion(registry_pb2.SubmitVersionRequest(model=model, version=version))
+        self.admin().registry.ApproveVersion(registry_pb2.ApproveVersionRequest(model=model, version=version))
+        if price is not None:
+            components = [billing_pb2.PriceComponent(meter=m, nanos_per_million=n) for m, n in price.items()]
+            person.billing.SetModelPrice(billing_pb2.SetModelPriceRequest(model=model, components=components))
+        person.registry.PublishVersion(registry_pb2.PublishVersionRequest(model=model, version=version))
+        return model

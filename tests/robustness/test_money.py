@@ -1,0 +1,191 @@
+"""Money survives what happens to the processes around it (cases 1, 2, 5, 7, 9)."""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from mercat.auth.v1 import auth_pb2
+
+from tests import graphs
+from tests.platform import USD, Account, Platform
+from tests.robustness.oracle import judge
+from tests.robustness.traffic import Caller
+
+PRICE = 1_000_000  # nanos a call
+PER_MILLION = PRICE * 1_000_000
+STEPS = ("before_reserve", "after_engine", "before_ack", "after_ack")
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform that these tests may hurt."""
+    with Platform(tmp_path_factory.mktemp("robustness") / "home", workers=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(broken: Platform) -> str:
+    return broken.publish(broken.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
+
+
+@pytest.fixture
+def seed() -> random.Random:
+    number = int(os.environ.get("MERCAT_TEST_SEED") or secrets.randbelow(2**32))
+    print(f"\nseed {number}; MERCAT_TEST_SEED={number} replays it")
+    return random.Random(number)
+
+
+def caller(platform: Platform, consumer: Account, model: str) -> Caller:
+    return Caller(platform.grpc, consumer.api_key, model)
+
+
+async def test_usage_consumer_killed_over_and_over(broken: Platform, model: str, seed: random.Random) -> None:
+    """Case 1: SIGKILL of the process that stores and posts usage, while calls go on."""
+    calls, kills = int(os.environ.get("MERCAT_TEST_CALLS", "6000")), int(os.environ.get("MERCAT_TEST_KILLS", "8"))
+    credit = 100 * USD
+    consumer = broken.sign_up(credit=credit)
+    traffic = caller(broken, consumer, model)
+    await traffic.many(50)
+    running = asyncio.create_task(traffic.many(calls))
+    killed = 0
+    while not running.done() and killed < kills:
+        await asyncio.sleep(seed.uniform(0.2, 1.2))
+        broken.kill("control")
+        killed += 1
+        await asyncio.to_thread(until_ready, broken, "control")
+    seen = await running
+    print(f"{killed} kills in {seen.seconds:.0f} s")
+    await asyncio.to_thread(until_ready, broken, "control")
+    judge(broken, consumer, seen, credit=credit, price=PRICE)
+
+
+def until_ready(platform: Platform, part: str) -> None:
+    """Returns when the supervisor has a part back. Fails after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if platform.states().get(part) == "ready":
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{part} did not come back:\n{platform.log()}")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_worker_killed_at_each_step(
+    own_platform: Callable[..., Platform], step: str, seed: random.Random
+) -> None:
+    """Case 2: a worker dies by SIGKILL at a step of the call; its idempotency key afterwards charges nothing more."""
+    at = seed.randrange(20, 60)
+    platform = own_platform(workers=1, env={"MERCAT_FAILPOINTS": f"inference.{step}={at}"})
+    model = platform.publish(platform.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
+    credit = 10 * USD
+    consumer = platform.sign_up(credit=credit)
+    traffic = caller(platform, consumer, model)
+    first = platform.pids()["worker-0"]
+    started = time.monotonic()
+    ended = await asyncio.gather(*(traffic.once() for _ in range(150)))
+    traffic.seen.seconds = time.monotonic() - started
+    assert platform.pids()["worker-0"] != first, "the worker was not killed: the case proves nothing"
+    assert ended == ["OK"] * 150
+    # Every attempt that had no answer was an attempt of one of the 150 calls: the ledger must know just these.
+    traffic.seen.unknown = 0
+    judge(platform, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+
+
+async def test_a_paused_consumer_posts_once(broken: Platform, model: str) -> None:
+    """Case 7: the consumer sleeps past its ack wait and wakes up again."""
+    credit = 10 * USD
+    consumer = broken.sign_up(credit=credit)
+    traffic = caller(broken, consumer, model)
+    await traffic.many(200)
+    pid = broken.pids()["control"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await traffic.many(300)  # from leases that are there already, or refused
+        await asyncio.sleep(float(os.environ.get("MERCAT_TEST_PAUSE", "12")))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await asyncio.to_thread(until_ready, broken, "control")
+    await traffic.many(100)
+    judge(broken, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+
+
+async def test_credit_for_ten_calls_and_two_hundred_at_once(own_platform: Callable[..., Platform]) -> None:
+    """Case 9, over two workers: exactly ten succeed and the balance is never negative."""
+    platform = own_platform(workers=2)
+    model = platform.publish(platform.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
+    for _ in range(3):
+        credit = 10 * PRICE
+        consumer = platform.sign_up(credit=credit)
+        traffic = caller(platform, consumer, model)
+        lowest = credit
+        running = asyncio.gather(*(traffic.call() for _ in range(200)))
+        while not running.done():
+            lowest = min(lowest, await asyncio.to_thread(consumer.balance))
+        ended = await running
+        assert ended.count("OK") == 10
+        assert ended.count("RESOURCE_EXHAUSTED") == 190
+        assert lowest >= 0
+        judge(platform, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+
+
+async def test_usage_published_again_posts_nothing(broken: Platform, model: str) -> None:
+    """Case 5: every stored record is published again, past any window of the broker's."""
+    credit = 10 * USD
+    consumer = broken.sign_up(credit=credit)
+    traffic = caller(broken, consumer, model)
+    await traffic.many(500)
+    judge(broken, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+    await republish(broken, consumer, times=20)
+    judge(broken, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+
+
+async def republish(platform: Platform, consumer: Account, *, times: int) -> None:
+    """Rebuilds the stream and publishes the consumer's records again, each `times` times and in random order."""
+    from mercat.event.v1 import event_pb2
+
+    from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events
+    from tests.robustness.oracle import usage_rows
+
+    records = list(usage_rows(consumer)) * times
+    random.shuffle(records)
+    events = await Events.connect(platform.nats_url(), "tests")
+    try:
+        await events.js.delete_stream(USAGE_STREAM)
+        await events._ensure_streams()
+        for at in range(0, len(records), 100):
+            batch = event_pb2.UsageBatch(records=records[at : at + 100], worker_id="test")
+            await events.js.publish(USAGE_SUBJECT, batch.SerializeToString())
+        async with asyncio.timeout(60):
+            while (await events.js.stream_info(USAGE_STREAM)).state.messages:
+                await asyncio.sleep(0.2)
+    finally:
+        await events.close()
+
+
+async def test_bad_tensors_are_refused_and_free(broken: Platform, model: str) -> None:
+    """Case 20 through the front door: nothing malformed reaches the engine or is charged."""
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    consumer = broken.sign_up(auth_pb2.ROLE_CONSUMER, credit=USD)
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(broken.channel)
+    cases: list[tuple[str, str, list[int], list[bytes]]] = [
+        ("fewer bytes", "FP32", [1, 4], [bytes(15)]), ("more bytes", "FP32", [1, 4], [bytes(17)]),
+        ("negative", "FP32", [-1, 4], [bytes(16)]), ("huge", "FP32", [2**63 - 1, 4], [bytes(16)]),
+        ("overflowing", "FP32", [2**62, 4], [b""]), ("rank", "FP32", [4], [bytes(16)]),
+        ("datatype", "INT64", [1, 4], [bytes(32)]), ("lying BYTES", "BYTES", [1, 4], [b"\xff\xff\xff\xff"]),
+        ("no bytes", "FP32", [1, 4], []), ("two for one", "FP32", [1, 4], [bytes(16), bytes(16)]),
+        ("too many rows", "FP32", [65, 4], [bytes(65 * 16)]), ("unknown datatype", "FP33", [1, 4], [bytes(16)]),
+    ]  # fmt: skip
+    for what, datatype, shape, raws in cases:
+        request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=raws)
+        request.inputs.add(name="x", datatype=datatype, shape=shape)
+        with pytest.raises(grpc.RpcError) as e:
+            stub.ModelInfer(request, metadata=consumer.metadata, timeout=10)
+        assert e.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (what, e.value)
+    assert consumer.balance() == USD

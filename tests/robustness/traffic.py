@@ -1,0 +1,107 @@
+"""Callers: many calls at once, each remembered as OK, ERROR or UNKNOWN (no reply that says which)."""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+# Codes that an answer of Mercat's own can have; a broken connection shows as UNAVAILABLE without Mercat's trailers.
+_IN_DOUBT = {
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+}
+
+
+@dataclass
+class Seen:
+    """What the callers saw."""
+
+    ok: set[str] = field(default_factory=set)
+    errors: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    refused: set[str] = field(default_factory=set)  # request ids of calls that were answered with an error
+    seconds: float = 0.0
+    costs: Counter[int] = field(default_factory=Counter)
+    twice: list[str] = field(default_factory=list)  # OK request ids that came with two different calls
+
+    @property
+    def calls(self) -> int:
+        return len(self.ok) + sum(self.errors.values()) + self.unknown
+
+    @property
+    def per_second(self) -> float:
+        return self.calls / self.seconds if self.seconds else 0.0
+
+
+def tiny_request(model: str) -> Any:
+    """One row for `graphs.tiny`."""
+    request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[bytes(16)])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    return request
+
+
+class Caller:
+    """Calls one model with one key through one address."""
+
+    def __init__(self, target: str, api_key: str, model: str) -> None:
+        self.channel = grpc.aio.insecure_channel(target, options=[("grpc.enable_retries", 0)])
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self._metadata = (("authorization", f"Bearer {api_key}"),)
+        self._request = tiny_request(model)
+        self.seen = Seen()
+
+    async def call(self, *, timeout: float = 20, key: str = "") -> str:
+        """One call; answers OK, the reason of its error, or UNKNOWN."""
+        metadata = (*self._metadata, ("idempotency-key", key)) if key else self._metadata
+        call = self._stub.ModelInfer(self._request, metadata=metadata, timeout=timeout)
+        seen = self.seen
+        try:
+            await call
+        except grpc.aio.AioRpcError as e:
+            trailers = dict(e.trailing_metadata() or ())
+            request_id = trailers.get("mercat-request-id")
+            if request_id is None or e.code() in _IN_DOUBT:
+                seen.unknown += 1
+                return "UNKNOWN"
+            seen.refused.add(str(request_id))
+            seen.errors[e.code().name] += 1
+            return e.code().name
+        trailers = dict(await call.trailing_metadata())
+        request_id = str(trailers["mercat-request-id"])
+        if request_id in seen.ok and not key:
+            seen.twice.append(request_id)
+        seen.ok.add(request_id)
+        seen.costs[int(str(trailers["mercat-cost-nanos"]))] += 1
+        return "OK"
+
+    async def once(self, *, patience: float = 60) -> str:
+        """One call under an idempotency key, repeated until it is answered OK or for good."""
+        key, until = secrets.token_hex(12), time.monotonic() + patience
+        while True:
+            ended = await self.call(key=key, timeout=10)
+            if ended not in ("UNKNOWN", "UNAVAILABLE", "ABORTED") or time.monotonic() > until:
+                return ended
+            await asyncio.sleep(0.1)
+
+    async def many(self, count: int, *, in_flight: int = 32) -> Seen:
+        """`count` calls, so many at a time."""
+        left = count
+        started = time.monotonic()
+
+        async def one_after_another() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                if await self.call() not in ("OK", "RESOURCE_EXHAUSTED"):
+                    await asyncio.sleep(0.02)  # as a client that backs off a little
+
+        await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
+        self.seen.seconds += time.monotonic() - started
+        return self.seen
