@@ -52,7 +52,7 @@ class Refusal(Exception):
 
 def _detail(detail: Any) -> dict[str, Any] | None:
     try:
-        shown: dict[str, Any] = json_format.MessageToDict(detail)
+        shown: dict[str, Any] = json_format.MessageToDict(detail, always_print_fields_with_no_presence=True)
     except (TypeError, DecodeError, json_format.SerializeToJsonError):
         return None  # of a type that is not compiled in, or not what it says it is
     return shown

@@ -16,8 +16,8 @@ ANY = "*"
 REST = "**"
 
 _TOKEN = re.compile(r"\{(?P<field>[A-Za-z_][\w.]*)(?:=(?P<inner>[^{}]+))?\}|(?P<plain>[^/{}:]+)")
-_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
-_RESERVED = frozenset("!#$&'()*+,/:;=?@[]")
+_SLASHES = re.compile("/{2,}")
+_ESCAPED_SLASH = re.compile("%2f|%5c", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -74,14 +74,14 @@ def parse(text: str) -> Template:
     return Template(text, tuple(segments), tuple(variables), verb)
 
 
-def _unescape(segment: str, multiple: bool) -> str:
-    """Percent-decodes a segment; in a variable of several segments `%2F` and its like stay as they were sent."""
-    if "%" not in segment:
-        return segment
-    if not multiple:
-        return unquote(segment, errors="strict")
-    kept = _ESCAPE.sub(lambda match: "%25" + match[0][1:] if unquote(match[0]) in _RESERVED else match[0], segment)
-    return unquote(kept, errors="strict")
+def normal(path: str) -> str:
+    """A path with its slashes merged and without a last one. Raises ValueError for one that hides a slash or that
+    climbs: what it means would depend on who reads it."""
+    if _ESCAPED_SLASH.search(path):
+        raise ValueError("an escaped slash in the path is refused")
+    if any(unquote(segment) in (".", "..") for segment in path.split("/")):
+        raise ValueError("a relative path is refused")
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 @dataclass
@@ -125,7 +125,8 @@ class Router(Generic[T]):
             yield node.children[REST]
 
     def match(self, method: str, path: str) -> tuple[T, dict[str, str]] | None:
-        """The target and its variables; None when no template fits. Raises ValueError for bytes that are not UTF-8."""
+        """The target and its variables, of a normal path; None when no template fits. Raises ValueError for bytes that
+        are not UTF-8."""
         segments, verb = self._split(path)
         for node in self._walk(self._root, segments, 0):
             leaf = node.leaves.get((method, verb))
@@ -134,7 +135,7 @@ class Router(Generic[T]):
             template, target = leaf
             values = {
                 variable.field: "/".join(
-                    _unescape(segment, variable.multiple) for segment in segments[variable.start : variable.end]
+                    unquote(segment, errors="strict") for segment in segments[variable.start : variable.end]
                 )
                 for variable in template.variables
             }

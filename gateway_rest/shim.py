@@ -20,7 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from gateway_rest import contracts, errors, replies, transcode, upstream
 from gateway_rest.contracts import Binding
 from gateway_rest.errors import MALFORMED, Refusal
-from gateway_rest.paths import Router
+from gateway_rest.paths import Router, normal
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import InvalidArgument, NotFound
 
@@ -80,13 +80,10 @@ class Shim:
 
     def _match(self, request: Request) -> tuple[Binding, dict[str, str]]:
         path = bytes(request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1")
-        lowered = path.lower()
-        if "%2f" in lowered or "%5c" in lowered:
-            raise Refusal(InvalidArgument("an escaped slash in the path is refused", reason=MALFORMED))
         try:
-            found = self._router.match(request.method, path)
+            found = self._router.match(request.method, normal(path))
         except ValueError as error:
-            raise Refusal(InvalidArgument("the path is not UTF-8", reason=MALFORMED)) from error
+            raise Refusal(InvalidArgument(str(error), reason=MALFORMED)) from error
         if found is not None:
             return found
         text = "nothing answers to this method and path; /docs lists what does"

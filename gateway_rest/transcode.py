@@ -1,7 +1,8 @@
 """Between HTTP's JSON, path and query and the messages of the contracts; no network.
 
 The choices are those of Envoy's transcoder as it is configured here: unknown JSON fields are ignored, unknown query
-parameters are refused, answers carry fields in lowerCamelCase and those without presence also when they are zero.
+parameters are refused, the path and the body may not contradict each other, answers carry fields in lowerCamelCase and
+those without presence also when they are zero.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.common.errors import Internal, InvalidArgument, InvalidFields, Vio
 # A tensor nests 32 deep at most. Nested lists cost two levels of the 100 that protobuf parsers allow.
 MAX_DEPTH = 40
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -52,12 +54,45 @@ def parse_json(text: bytes, message: Message) -> None:
     if _too_deep(text):
         raise _bad_json(f"it is nested more than {MAX_DEPTH} deep")
     try:
-        json_format.Parse(text, message, ignore_unknown_fields=True, max_recursion_depth=2 * MAX_DEPTH)
+        value = json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise _bad_json("it is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise _bad_json(str(error)) from error
+    if not isinstance(value, dict):
+        raise _bad_json("it is not a JSON object")
+    try:
+        json_format.ParseDict(_known(value, message.DESCRIPTOR), message, max_recursion_depth=2 * MAX_DEPTH)
     except (json_format.ParseError, RecursionError, ValueError, TypeError, AttributeError) as error:
         # Everything json_format lets through for JSON of the wrong kind, such as a list where an object belongs.
         raise _bad_json(str(error)[:500]) from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _known(value: Any, kind: Any) -> Any:
+    """`value` without the fields that a message of this kind does not have. json_format can ignore those itself, but
+    would ignore unknown enum values too, and letters in bytes that are not base64. Raises ValueError for those."""
+    if not isinstance(value, dict) or kind.full_name.startswith("google.protobuf."):
+        return value
+    fields = {name: field for field in kind.fields for name in (field.name, field.json_name)}
+    return {name: _known_field(item, fields[name]) for name, item in value.items() if name in fields}
+
+
+def _known_field(value: Any, field: FieldDescriptor) -> Any:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        of = kind.fields_by_name["value"]
+        return {key: _known_field(item, of) for key, item in value.items()} if isinstance(value, dict) else value
+    if kind is not None:
+        return [_known(item, kind) for item in value] if isinstance(value, list) else _known(value, kind)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and not _BASE64.fullmatch(item):
+                raise ValueError(f"{field.json_name}: not base64")
+    return value
 
 
 def _field(message: Message, name: str) -> FieldDescriptor | None:
@@ -69,8 +104,10 @@ def _field(message: Message, name: str) -> FieldDescriptor | None:
 def _value(field: FieldDescriptor, text: str) -> Any:
     """A JSON value for the text of a path variable or a query parameter."""
     if field.type == FieldDescriptor.TYPE_BOOL:
-        if text in ("true", "false"):
-            return text == "true"
+        if text.lower() in ("true", "t", "yes", "y", "1"):
+            return True
+        if text.lower() in ("false", "f", "no", "n", "0"):
+            return False
         raise ValueError("true or false expected")
     if field.enum_type is not None and re.fullmatch(r"-?\d+", text):
         return int(text)
@@ -107,7 +144,7 @@ def _unknown(path: str) -> Refusal:
 
 
 def bind(message: Message, query: str, variables: Mapping[str, str]) -> None:
-    """Sets what the query string and the path say; the path wins. Raises Refusal."""
+    """Sets what the query string and the path say. Raises Refusal, also when the path says other than the rest."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError as error:
@@ -118,7 +155,11 @@ def bind(message: Message, query: str, variables: Mapping[str, str]) -> None:
     for name, texts in grouped.items():
         _set(message, name, texts)
     for name, text in variables.items():
+        before = getattr(message, name, "") if "." not in name else ""
         _set(message, name, [text])
+        if before and before != getattr(message, name):
+            problem = Violation(name, "the path says otherwise")
+            raise Refusal(InvalidFields(violations=[problem], reason=MALFORMED))
 
 
 def request(binding: Binding, body: bytes, query: str, variables: Mapping[str, str]) -> Message:
@@ -147,7 +188,7 @@ def reply(binding: Binding, message: Message) -> bytes:
         if field is None:
             shown = _dict(message)
         elif field.message_type is not None and not field.is_repeated:
-            shown = _dict(getattr(message, field.name))
+            shown = _dict(getattr(message, field.name)) if message.HasField(field.name) else {}
         else:
             shown = _dict(message)[field.json_name]
         return dumps(shown)

@@ -1,0 +1,169 @@
+"""Both front doors, Envoy's transcoder and the shim, before one gRPC server that answers what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc import aio
+from grpc_health.v1 import health, health_pb2_grpc
+
+from gateway_rest import app, contracts
+from gateway_rest.settings import GatewaySettings
+from services.common.errors import STATUS_KEY, MercatError, to_status
+from services.embedded.envoy import Envoy
+from services.embedded.envoy_config import FrontDoor
+from services.embedded.ports import free_ports
+
+Answer = Message | MercatError | Iterable[Message | MercatError | float]
+
+
+@dataclass
+class Call:
+    """What the server was sent."""
+
+    messages: list[Message]
+    metadata: dict[str, str | bytes]
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Backend(grpc.GenericRpcHandler):
+    """Serves every public RPC of the contracts. `answers[name]` is a reply, an error, or, for a stream, several of them
+    with pauses in seconds between."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.trailers: tuple[tuple[str, str], ...] = ()
+        self.pause = 0.0
+        self.calls: list[Call] = []
+        self._methods = {binding.name: binding for binding in contracts.bindings()}
+
+    @property
+    def last(self) -> Message:
+        return self.calls[-1].messages[0]
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        binding = self._methods.get(details.method)
+        if binding is None:
+            return None
+        method, name = binding.method, details.method.rpartition("/")[2]
+        kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        run = self._stream(name, binding.reply) if method.server_streaming else self._unary(name, binding.reply)
+        return make(run, binding.request.FromString, binding.reply.SerializeToString)
+
+    async def _take(self, requests: Any, context: Any) -> Call:
+        messages = [requests] if isinstance(requests, Message) else [message async for message in requests]
+        call = Call(messages, dict(context.invocation_metadata()))
+        self.calls.append(call)
+        return call
+
+    def _unary(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
+        async def run(requests: Any, context: Any) -> Message:
+            call = await self._take(requests, context)
+            answer = self.answers.get(name, reply())
+            try:
+                await asyncio.sleep(self.pause)
+            except asyncio.CancelledError:
+                call.cancelled.set()
+                raise
+            if isinstance(answer, MercatError):
+                await _abort(context, answer, self.trailers)
+            context.set_trailing_metadata(self.trailers)
+            return answer
+
+        return run
+
+    def _stream(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
+        async def run(requests: Any, context: Any) -> AsyncIterator[Message]:
+            call = await self._take(requests, context)
+            answer = self.answers.get(name, [reply()])
+            try:
+                for part in [answer] if isinstance(answer, MercatError) else answer:
+                    if isinstance(part, MercatError):
+                        await _abort(context, part, self.trailers)
+                    elif isinstance(part, Message):
+                        yield part
+                    else:
+                        await asyncio.sleep(part)
+            except (asyncio.CancelledError, GeneratorExit):
+                call.cancelled.set()
+                raise
+            context.set_trailing_metadata(self.trailers)
+
+        return run
+
+
+async def _abort(context: Any, error: MercatError, trailers: tuple[tuple[str, str], ...]) -> None:
+    status: status_pb2.Status = to_status(error, "req_1")
+    await context.abort(error.code, error.message, (*trailers, (STATUS_KEY, status.SerializeToString())))
+
+
+@dataclass(frozen=True)
+class Door:
+    name: str
+    url: str
+
+
+@pytest.fixture(scope="session")
+def served() -> Backend:
+    return Backend()
+
+
+@pytest.fixture(scope="session")
+async def doors(served: Backend, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Door]]:
+    server = aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    server.add_generic_rpc_handlers((served,))
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    control = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    stop = asyncio.Event()
+    shim_port, envoy_port = free_ports(2)
+    shim = asyncio.create_task(app.serve(f"127.0.0.1:{shim_port}", GatewaySettings(control=control, grpc=""), stop))
+    await _listening(shim_port, shim)
+    folder = tmp_path_factory.mktemp("envoy")
+    door = FrontDoor("127.0.0.1", envoy_port, control, [control], f"127.0.0.1:{shim_port}", Path(folder / "admin"))
+    async with Envoy(folder, door, concurrency=1) as envoy:
+        yield {"shim": Door("shim", f"http://127.0.0.1:{shim_port}"), "envoy": Door("envoy", envoy.url)}
+    stop.set()
+    await shim
+    await server.stop(None)
+
+
+async def _listening(port: int, task: asyncio.Task[None]) -> None:
+    for _ in range(200):
+        if task.done():
+            task.result()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        await asyncio.sleep(0.05)
+    raise TimeoutError(f"nothing listens on {port}")
+
+
+@pytest.fixture
+def backend(served: Backend) -> Backend:
+    """The server behind both doors, told nothing yet."""
+    served.answers, served.trailers, served.calls, served.pause = {}, (), [], 0.0
+    return served
+
+
+@pytest.fixture(params=["envoy", "shim"])
+def door(request: pytest.FixtureRequest, doors: dict[str, Door]) -> Door:
+    return doors[request.param]
+
+
+@pytest.fixture
+async def rest(door: Door) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of one front door; every test that takes it runs before each of them."""
+    async with httpx.AsyncClient(base_url=door.url, timeout=10) as client:
+        yield client
