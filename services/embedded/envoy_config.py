@@ -22,6 +22,8 @@ CONNECTION_BUFFER = 1024 * 1024  # bytes
 CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
 KSERVE = "inference.GRPCInferenceService"
 _TYPE = "type.googleapis.com/envoy."
+# gRPC and gRPC-Web, and what the transcoder has made of REST.
+_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
     }
     if streams:
         action["idle_timeout"] = STREAM_IDLE
-    route: dict[str, Any] = {"match": {**match, "grpc": {}}, "route": action}
+    route: dict[str, Any] = {"match": {**match, "headers": [_GRPC]}, "route": action}
     if method is not None:
         known = {"unary": not method.streams} | ({"unwrap": method.unwrap} if method.unwrap else {})
         route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": known}}
@@ -192,7 +194,8 @@ def clusters(door: FrontDoor) -> list[dict[str, Any]]:
             {
                 "timeout": "1s",
                 "interval": "1s",
-                "no_traffic_interval": "1s",
+                "no_traffic_interval": "0.25s",
+                "no_traffic_healthy_interval": "1s",
                 "unhealthy_interval": "0.25s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
