@@ -116,6 +116,7 @@ async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> 
         loop="none",
         lifespan="on",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from services.common.errors import STATUS_KEY, MercatError, to_status
+from services.common.errors import STATUS_KEY, DeadlineExceeded, Internal, MercatError, Unavailable, to_status
 
 # Envoy's mapping (Grpc::Utility::grpcToHttpStatus), so that both front doors answer alike.
 HTTP_STATUS = {
@@ -73,11 +73,19 @@ def pairs(metadata: object) -> Iterable[tuple[str, str | bytes]]:
 
 
 def of_call(error: aio.AioRpcError) -> status_pb2.Status:
-    """The status a failed call ended with, with its details where the server sent them."""
+    """The status a failed call ended with. One without details was made on the way and may speak of addresses and
+    sockets, which are nobody's business outside."""
     for key, value in pairs(error.trailing_metadata()):
         if key == STATUS_KEY and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)
             except DecodeError:
                 break
-    return status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
+    code = error.code().value[0]
+    if code in (code_pb2.UNAVAILABLE, code_pb2.CANCELLED):
+        text = "the service behind this path is not available; try again"
+        return to_status(Unavailable(text, reason="UPSTREAM_UNAVAILABLE"))
+    if code == code_pb2.DEADLINE_EXCEEDED:
+        text = "the service behind this path did not answer in time"
+        return to_status(DeadlineExceeded(text, reason="UPSTREAM_TIMEOUT"))
+    return to_status(Internal("the request could not be handled", reason="INTERNAL"))

@@ -117,19 +117,29 @@ class Shim:
 
         async def messages() -> AsyncIterator[Message]:
             message, sent = first, False
-            async for chunk in request.stream():
-                for start in range(0, len(chunk), _CHUNK):
-                    body = holder(message)
-                    body.content_type, body.data = content_type, chunk[start : start + _CHUNK]
-                    yield message
-                    message, sent = binding.request(), True
+            try:
+                async for chunk in request.stream():
+                    for start in range(0, len(chunk), _CHUNK):
+                        body = holder(message)
+                        body.content_type, body.data = content_type, chunk[start : start + _CHUNK]
+                        yield message
+                        message, sent = binding.request(), True
+            except ClientDisconnect:
+                gone.set()
+                raise  # which makes gRPC cancel the call: what arrived is not the whole body
             if not sent:
                 yield message
 
+        gone = asyncio.Event()
         seconds = upstream.timeout(request.headers, None)
         if binding.method.client_streaming:
             call: aio.Call = self._calls().stream_unary(binding)(messages(), metadata=metadata, timeout=seconds)
-            return await self._answer(binding, call, None)
+            try:
+                return await self._answer(binding, call, None)
+            except asyncio.CancelledError:
+                if gone.is_set():
+                    raise ClientDisconnect from None
+                raise
         body = holder(first)
         body.content_type, body.data = content_type, await self._body(request)
         call = self._calls().unary_unary(binding)(first, metadata=metadata, timeout=seconds)

@@ -44,6 +44,7 @@ class Backend(grpc.GenericRpcHandler):
         self.answers: dict[str, Answer] = {}
         self.trailers: tuple[tuple[str, str], ...] = ()
         self.pause = 0.0
+        self.hasty = False  # answers before the request has been read
         self.calls: list[Call] = []
         self._methods = {binding.name: binding for binding in contracts.bindings()}
 
@@ -62,9 +63,19 @@ class Backend(grpc.GenericRpcHandler):
         return make(run, binding.request.FromString, binding.reply.SerializeToString)
 
     async def _take(self, requests: Any, context: Any) -> Call:
-        messages = [requests] if isinstance(requests, Message) else [message async for message in requests]
-        call = Call(messages, dict(context.invocation_metadata()))
+        call = Call([], dict(context.invocation_metadata()))
         self.calls.append(call)
+        if isinstance(requests, Message):
+            call.messages.append(requests)
+            return call
+        try:
+            async for message in requests:
+                call.messages.append(message)
+                if self.hasty:
+                    break
+        except asyncio.CancelledError:
+            call.cancelled.set()
+            raise
         return call
 
     def _unary(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
@@ -153,7 +164,8 @@ async def _listening(port: int, task: asyncio.Task[None]) -> None:
 @pytest.fixture
 def backend(served: Backend) -> Backend:
     """The server behind both doors, told nothing yet."""
-    served.answers, served.trailers, served.calls, served.pause = {}, (), [], 0.0
+    served.answers, served.trailers, served.calls = {}, (), []
+    served.pause, served.hasty = 0.0, False
     return served
 
 

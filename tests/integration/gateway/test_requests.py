@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 from google.protobuf import json_format
 
-from .conftest import Backend
+from .conftest import Backend, Door
 
 DEEP = b"[" * 10_000 + b"]" * 10_000
 
@@ -166,6 +167,15 @@ async def test_body_of_bytes_arrives_in_chunks_with_its_place_in_the_first(
     assert messages[0].chunk.content_type == "application/octet-stream"
     assert max(len(message.chunk.data) for message in messages) <= 2 << 20
     assert b"".join(message.chunk.data for message in messages) == data
+
+
+async def test_upload_that_breaks_off_is_cancelled(rest: httpx.AsyncClient, door: Door, backend: Backend) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rpartition(":")[2]))
+    writer.write(b"POST /v1/uploads/upl_1:write HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 2**21)
+    await writer.drain()
+    await asyncio.sleep(0.3)
+    writer.close()
+    await asyncio.wait_for(backend.calls[-1].cancelled.wait(), 5)
 
 
 async def test_empty_body_of_bytes_is_one_message(rest: httpx.AsyncClient, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +10,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from gateway_rest import app
+from gateway_rest.settings import GatewaySettings
 from services.common import errors
 
 from .conftest import Backend, Door
@@ -50,6 +53,13 @@ async def test_too_large_body_is_refused_by_its_length_and_by_its_bytes(
     assert backend.calls == []
 
 
+async def test_upload_that_is_refused_at_once_says_why(rest: httpx.AsyncClient, backend: Backend) -> None:
+    backend.hasty, backend.answers["WriteUpload"] = True, errors.Aborted("the upload is at 0", reason="OFFSET_MISMATCH")
+    answer = await rest.post("/v1/uploads/upl_1:write?offset=7", content=b"x" * (20 << 20))
+    assert answer.status_code == 409
+    assert answer.json()["error"]["details"][0]["reason"] == "OFFSET_MISMATCH"
+
+
 async def test_deadline_of_the_client_is_the_deadline_of_the_call(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.pause = 30
     answer = await rest.get("/v1/me", headers={"grpc-timeout": "200m"})
@@ -59,8 +69,6 @@ async def test_deadline_of_the_client_is_the_deadline_of_the_call(rest: httpx.As
 
 async def test_relative_path_is_refused(doors: dict[str, Door], backend: Backend) -> None:
     # Written by hand: clients take such segments out before they send.
-    import asyncio
-
     reader, writer = await asyncio.open_connection("127.0.0.1", int(doors["shim"].url.rpartition(":")[2]))
     writer.write(b"GET /v1/models/%2e%2e/keys HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     answer = await asyncio.wait_for(reader.read(), 5)
@@ -69,6 +77,18 @@ async def test_relative_path_is_refused(doors: dict[str, Door], backend: Backend
     assert backend.calls == []
 
 
-async def test_not_ready_without_the_platform(rest: httpx.AsyncClient) -> None:
+async def test_ready_with_the_platform(rest: httpx.AsyncClient) -> None:
     assert (await rest.get("/healthz")).json() == {"status": "ok"}
-    assert (await rest.get("/readyz")).status_code == 200
+    assert (await rest.get("/readyz")).json() == {"status": "ok"}
+
+
+async def test_without_the_platform_it_lives_and_says_nothing_of_addresses() -> None:
+    built = app.build(GatewaySettings(control="127.0.0.1:1", grpc=""))
+    edge = httpx.AsyncClient(transport=httpx.ASGITransport(built), base_url="http://edge")
+    async with built.router.lifespan_context(built), edge as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        answer = await client.get("/v1/me")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["details"][0]["reason"] == "UPSTREAM_UNAVAILABLE"
+    assert "127.0.0.1" not in answer.text
