@@ -71,10 +71,12 @@ class Supervisor:
             child.kill()
 
     async def _run(self, stop: asyncio.Event) -> None:
-        if (before := status.Status.read(self.home.state)) is not None:
-            status.end_leftovers(before)
-        check_ports(self.settings.host, self.settings.port, self.settings.tls_port)
+        before = status.Status.read(self.home.state)
         self.status.pid, self.status.started = os.getpid(), status.now()
+        self._changed()
+        if before is not None:
+            await asyncio.to_thread(status.end_leftovers, before)
+        check_ports(self.settings.host, self.settings.port, self.settings.tls_port)
         starting = asyncio.create_task(self._start())
         waiting = asyncio.create_task(stop.wait())
         try:
