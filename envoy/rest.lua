@@ -48,6 +48,13 @@ function envoy_on_response(handle)
   for _, name in ipairs(GRPC_ONLY) do
     headers:remove(name)
   end
+  if status ~= nil and status < 400 and handle:metadata():get("lines") then
+    -- Whoever keeps the answer must not give it to the next, who would hear nothing new.
+    headers:replace("cache-control", "no-store")
+    if headers:get("content-type") == "application/json" then
+      headers:replace("content-type", "application/x-ndjson")
+    end
+  end
   if status == nil or (status < 400 and field == nil) or headers:get("content-type") ~= "application/json" then
     return
   end

@@ -12,12 +12,14 @@ HTTP_BODY = ".google.api.HttpBody"
 
 @dataclass(frozen=True)
 class Method:
-    """A method that may be called from outside. `unwrap` is the field, by its JSON name, that REST answers alone."""
+    """A method for outsiders. `unwrap` is the field, by its JSON name, that REST answers alone; `lines`
+    means that its reply is a stream of messages, not of bytes."""
 
     path: str
     service: str
     streams: bool
     unwrap: str = ""
+    lines: bool = False
 
 
 def transcodable(descriptors: descriptor_pb2.FileDescriptorSet) -> list[Method]:
@@ -41,7 +43,9 @@ def _methods(descriptors: descriptor_pb2.FileDescriptorSet) -> Iterator[Method]:
                 access = method.options.Extensions[policy_pb2.policy].access
                 if access in (policy_pb2.ACCESS_PUBLIC, policy_pb2.ACCESS_ACCOUNT):
                     streams = method.client_streaming or method.server_streaming
-                    yield Method(f"/{name}/{method.name}", name, streams, unwrap)
+                    reply = messages[method.output_type]
+                    lines = method.server_streaming and HTTP_BODY not in {field.type_name for field in reply.field}
+                    yield Method(f"/{name}/{method.name}", name, streams, unwrap, lines)
 
 
 def _take_response_body(method: descriptor_pb2.MethodDescriptorProto, reply: descriptor_pb2.DescriptorProto) -> str:

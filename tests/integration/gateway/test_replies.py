@@ -110,6 +110,8 @@ async def test_stream_is_one_json_object_a_line(rest: httpx.AsyncClient, backend
     backend.answers["StreamUsage"] = records("req_1", "req_2")
     answer = await rest.get("/v1/usage:stream")
     assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["cache-control"] == "no-store"
     assert answer.text.endswith("}\n")
     assert [json.loads(line)["record"]["requestId"] for line in answer.text.splitlines()] == ["req_1", "req_2"]
 
