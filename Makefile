@@ -79,8 +79,8 @@ format: $(STAMP) ## Format the code and repair what the linter can
 gen: $(STAMP) ## Generate gen/ from proto/
 	@$(BIN)/python proto/generate.py
 
-bench: $(STAMP) ## Measure against peers and floors (ARGS choose which)
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(STAMP) ## Measure against peers and floors (B=first is the benchmark's name; ARGS go to it)
+	@$(BIN)/python -m benchmarks.$(or $(B),first) $(ARGS)
 
 tools: $(TOOLS)/.grpcurl-$(GRPCURL_VERSION) $(TOOLS)/.ghz-$(GHZ_VERSION) ## Build grpcurl and ghz into .tools (needs Go)
 
