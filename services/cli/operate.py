@@ -1,9 +1,10 @@
-"""`mercat status`, `logs`, `down` and `migrate`: the running platform from another terminal."""
+"""`mercat status`, `logs`, `down`, `serve` and `migrate`: the platform and its parts from another terminal."""
 
 import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(logs)
     app.command()(down)
     app.command()(migrate)
+    app.command()(serve)
 
 
 def _home(home: Path | None) -> tuple[UpSettings, Home]:
@@ -131,6 +133,19 @@ def down(
             )
         time.sleep(0.05)
     console.print(f"Mercat in {place.path} is stopped.")
+
+
+def serve(
+    services: Annotated[list[str], typer.Argument(help="auth, billing, …; control: all but inference; gateway.")],
+    listen: Annotated[str, typer.Option(help="host:port to listen on.")],
+    metrics: Annotated[int | None, typer.Option(help="Port of 127.0.0.1 for Prometheus.")] = None,
+) -> None:
+    """Hosts services in this process until SIGTERM, as an orchestrator does; servers are given by MERCAT_* variables.
+
+    Example: mercat serve auth billing --listen 0.0.0.0:8001
+    """
+    argv = [sys.executable, "-m", "services", "serve", *services, "--listen", listen]
+    os.execv(sys.executable, argv + (["--metrics", str(metrics)] if metrics else []))  # noqa: S606
 
 
 def migrate(home: HomeOption = None) -> None:

@@ -1,10 +1,9 @@
 """What `mercat up` shows when it is ready: where things are, who may log in, and calls to paste."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from services.embedded.connection import Connection
 
@@ -16,26 +15,33 @@ def closing(connection: Connection, calls: Calls | None = None, console: Console
     console = console or Console(highlight=False, soft_wrap=True)
     console.print()
     console.print("[bold]Mercat is ready[/]")
-    addresses = Table.grid(padding=(0, 2))
-    addresses.add_row("  gRPC", connection.grpc)
-    addresses.add_row("  REST", connection.rest)
-    addresses.add_row("  documentation", f"{connection.rest}/docs")
-    addresses.add_row("  console", connection.console)
+    rows = [
+        ("gRPC", connection.grpc),
+        ("REST", connection.rest),
+        ("documentation", f"{connection.rest}/docs"),
+        ("console", connection.console),
+    ]
     if connection.tls is not None:
-        addresses.add_row("  TLS", f"https://{connection.tls.address}  (authority: {connection.tls.ca})")
-    console.print(addresses)
+        rows.append(("TLS", f"https://{connection.tls.address}  (authority: {connection.tls.ca})"))
+    _aligned(console, rows)
     if connection.accounts:
         console.print("\n[bold]Accounts[/]")
-        accounts = Table.grid(padding=(0, 2))
-        for name, account in connection.accounts.items():
-            accounts.add_row(f"  {name}", account.email, account.password, account.api_key)
-        console.print(accounts)
+        accounts = connection.accounts.items()
+        _aligned(console, [(name, a.email, a.password, a.api_key) for name, a in accounts])
     if connection.models:
         console.print(f"\n[bold]Models[/]  {escape(', '.join(connection.models))}")
     for title, text in [*_first_calls(connection), *(calls(connection) if calls is not None else [])]:
         console.print(f"\n[bold]{escape(title)}[/]")
         console.print(text, markup=False)
     console.print()
+
+
+def _aligned(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Columns that are never cut, however narrow the terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        console.print(f"  {line.rstrip()}", markup=False)
 
 
 def _first_calls(connection: Connection) -> list[tuple[str, str]]:

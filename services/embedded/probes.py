@@ -4,10 +4,7 @@ import asyncio
 
 import asyncpg
 import grpc
-import nats
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from services.embedded.errors import StartError
 
@@ -56,7 +53,11 @@ async def reachable(postgres_url: str, redis_url: str, nats_url: str) -> None:
             await connection.close()
         except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _unreachable("PostgreSQL", "MERCAT_POSTGRES_URL", error) from error
+    # The clients are slow to import, and most starts have no use for them.
     if redis_url:
+        from redis.asyncio import Redis
+        from redis.exceptions import RedisError
+
         try:
             redis: Redis = Redis.from_url(redis_url, socket_connect_timeout=5, socket_timeout=5)
             await redis.ping()
@@ -64,6 +65,8 @@ async def reachable(postgres_url: str, redis_url: str, nats_url: str) -> None:
         except (OSError, ValueError, TimeoutError, RedisError) as error:
             raise _unreachable("Redis", "MERCAT_REDIS_URL", error) from error
     if nats_url:
+        import nats
+
         try:
             client = await nats.connect(nats_url, connect_timeout=5, allow_reconnect=False, error_cb=_quiet)
             await client.close()

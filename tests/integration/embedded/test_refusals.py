@@ -112,7 +112,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
 def test_platform() -> None:
     check_platform()
     check_platform("Darwin", "arm64", (3, 13))
-    with pytest.raises(StartError, match="do not exist for Windows on x86_64.*WSL 2"):
+    with pytest.raises(StartError, match=r"do not exist for Windows on x86_64.*WSL 2"):
         check_platform("Windows", "AMD64", (3, 12))
     with pytest.raises(StartError, match="for Linux on riscv64"):
         check_platform("Linux", "riscv64", (3, 12))
