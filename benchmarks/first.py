@@ -1,5 +1,5 @@
 """Calls per second with everything on (identity, limits, money, durable metering) through Envoy and direct to the
-worker, beside a bare `grpc.aio` echo. One tiny model, one worker, load on the same machine; rounds in alternation, medians.
+worker, beside a bare `grpc.aio` echo. One tiny model, one worker, load on the same machine; rounds in turn, medians.
 
     python -m benchmarks.first [--seconds 5] [--rounds 3] [--in-flight 64]
 """

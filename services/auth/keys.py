@@ -1,0 +1,78 @@
+"""API keys: `mk_live_` or `mk_test_`, 32 random base62 characters, and 6 of a CRC-32, so that a mistyped or invented
+key is refused without asking the database."""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import zlib
+from datetime import datetime
+
+from services.auth.store import Store
+from services.common.db import Database
+from services.common.errors import MercatError
+
+log = logging.getLogger(__name__)
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM = 32
+_EVERY = 5.0  # seconds between writes of when keys were last used
+
+
+def generate(*, test: bool) -> str:
+    """A new secret with 190 bits of randomness."""
+    body = f"mk_{'test' if test else 'live'}_" + "".join(secrets.choice(_BASE62) for _ in range(_RANDOM))
+    return body + _checksum(body)
+
+
+def well_formed(secret: str) -> bool:
+    """Whether the text can be a key at all."""
+    return (
+        secret.startswith(("mk_live_", "mk_test_"))
+        and len(secret) == 8 + _RANDOM + 6
+        and secrets.compare_digest(_checksum(secret[:-6]).encode(), secret[-6:].encode())
+    )
+
+
+def digest(secret: str) -> bytes:
+    """What is stored. A plain hash suffices: the secret has more randomness than anybody can try."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def prefix(secret: str) -> str:
+    """What a person recognises a key by."""
+    return secret[:12]
+
+
+def _checksum(body: str) -> str:
+    value, digits = zlib.crc32(body.encode()), ""
+    for _ in range(6):
+        value, rest = divmod(value, 62)
+        digits = _BASE62[rest] + digits
+    return digits
+
+
+class LastUsed:
+    """When keys were last used, gathered and written now and then."""
+
+    def __init__(self, database: Database, store: Store) -> None:
+        self._database = database
+        self._store = store
+        self._used: dict[str, datetime] = {}
+
+    def mark(self, key_id: str, at: datetime) -> None:
+        self._used[key_id] = at
+
+    async def flush(self) -> None:
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await self._store.touch_api_keys(connection, used)
+        except MercatError as e:
+            log.warning("last use of %d keys was not written: %s", len(used), e)
+
+    async def keep(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self.flush()

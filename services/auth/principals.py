@@ -1,0 +1,64 @@
+"""Answers who a credential belongs to, for the other services."""
+
+import json
+
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+
+from services.auth import keys
+from services.auth.keys import LastUsed
+from services.auth.scopes import BY_ROLE
+from services.auth.store import Store
+from services.auth.tokens import Signer
+from services.common.clock import Clock
+from services.common.db import Database
+from services.common.errors import CredentialInvalid
+from services.common.rpc.context import Context
+
+
+class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
+    """Serves `mercat.auth.v1.PrincipalService`."""
+
+    def __init__(self, database: Database, store: Store, signer: Signer, last_used: LastUsed, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._signer = signer
+        self._last_used = last_used
+        self._clock = clock
+
+    async def ResolvePrincipal(
+        self, request: auth_pb2.ResolvePrincipalRequest, context: Context
+    ) -> auth_pb2.ResolvePrincipalResponse:
+        credential = request.credential
+        key = credential.startswith("mk_")
+        principal = await (self._of_key(credential) if key else self._of_token(credential))
+        return auth_pb2.ResolvePrincipalResponse(principal=principal)
+
+    async def _of_key(self, secret: str) -> auth_pb2.Principal:
+        if not keys.well_formed(secret):
+            raise CredentialInvalid("this is no API key: it is mistyped or cut off")
+        async with self._database.connection() as connection:
+            row = await self._store.resolve_api_key(connection, keys.digest(secret))
+        now = self._clock.now()
+        if row is None or not row["is_active"] or (row["expires_at"] is not None and row["expires_at"] <= now):
+            raise CredentialInvalid("this API key is unknown, revoked or expired; make one with `mercat keys create`")
+        self._last_used.mark(row["key_id"], now)
+        principal = auth_pb2.Principal(
+            user_id=row["user_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=row["role"],
+            scopes=BY_ROLE[row["role"]].intersection(json.loads(row["scopes"])), test=row["test"],
+        )  # fmt: skip
+        if row["expires_at"] is not None:
+            principal.expires_at.FromDatetime(row["expires_at"])
+        return principal
+
+    async def _of_token(self, token: str) -> auth_pb2.Principal:
+        user_id, expires = self._signer.check(token)
+        async with self._database.connection() as connection:
+            user = await self._store.get_user(connection, user_id)
+        if user is None:
+            raise CredentialInvalid("this account is closed")
+        principal = auth_pb2.Principal(
+            user_id=user_id, org_id=user["org_id"], handle=user["username"], role=user["role"],
+            scopes=BY_ROLE[user["role"]],
+        )  # fmt: skip
+        principal.expires_at.FromDatetime(expires)
+        return principal

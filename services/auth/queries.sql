@@ -1,0 +1,71 @@
+-- name: add_user(id, email, username, password_hash, role, display_name, now)!
+INSERT INTO users (id, email, username, password_hash, role, display_name, created_at, updated_at)
+VALUES (:id, :email, :username, :password_hash, :role, :display_name, :now, :now);
+
+-- name: add_organisation(id, handle, personal_of, now)!
+INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :handle, :personal_of, :now);
+
+-- name: add_member(org_id, user_id, role)!
+INSERT INTO members (org_id, user_id, role) VALUES (:org_id, :user_id, :role);
+
+-- name: find_user(email)^
+SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
+WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
+
+-- name: get_user(user_id)^
+SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
+WHERE u.id = :user_id AND u.deleted_at IS NULL;
+
+-- name: fail_sign_in(user_id, locked_until)!
+UPDATE users SET failed_sign_ins = failed_sign_ins + 1, locked_until = :locked_until WHERE id = :user_id;
+
+-- name: pass_sign_in(user_id)!
+UPDATE users SET failed_sign_ins = 0, locked_until = NULL WHERE id = :user_id AND failed_sign_ins > 0;
+
+-- name: update_profile(user_id, display_name, revision, now)^
+-- No row: the revision is no longer the current one. A revision of 0 is any.
+UPDATE users SET display_name = :display_name, revision = revision + 1, updated_at = :now
+WHERE id = :user_id AND deleted_at IS NULL AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
+
+-- name: add_refresh_token(token_hash, family, user_id, expires_at)!
+INSERT INTO refresh_tokens (token_hash, family, user_id, expires_at)
+VALUES (:token_hash, :family, :user_id, :expires_at);
+
+-- name: use_refresh_token(token_hash, now)^
+-- No row: unknown, used or expired. Two at once: one of them gets the row.
+UPDATE refresh_tokens SET used_at = :now WHERE token_hash = :token_hash AND used_at IS NULL AND expires_at > :now
+RETURNING family, user_id;
+
+-- name: end_family_of(token_hash)!
+DELETE FROM refresh_tokens
+WHERE family = (SELECT family FROM refresh_tokens WHERE token_hash = :token_hash);
+
+-- name: forget_refresh_tokens(now)!
+DELETE FROM refresh_tokens WHERE expires_at < :now;
+
+-- name: add_api_key(id, user_id, org_id, key_hash, prefix, name, scopes, test, expires_at, now)^
+INSERT INTO api_keys (id, user_id, org_id, key_hash, prefix, name, scopes, test, expires_at, created_at)
+VALUES (:id, :user_id, :org_id, :key_hash, :prefix, :name, :scopes::text::jsonb, :test, :expires_at, :now)
+RETURNING *;
+
+-- name: list_api_keys(user_id, before, most)
+SELECT * FROM api_keys WHERE user_id = :user_id AND (:before::text IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :most;
+
+-- name: revoke_api_key(key_id, user_id)^
+UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id RETURNING *;
+
+-- name: resolve_api_key(key_hash)^
+SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle
+FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
+WHERE k.key_hash = :key_hash AND u.deleted_at IS NULL;
+
+-- name: touch_api_keys(key_ids, used)!
+UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, t.used)
+FROM unnest(:key_ids::text[], :used::timestamptz[]) AS t (id, used) WHERE k.id = t.id;
+
+-- name: add_audit_log(id, user_id, org_id, action, resource_type, resource_id, metadata, ip_address, user_agent, created_at)!
+INSERT INTO audit_logs (id, user_id, org_id, action, resource_type, resource_id, metadata, ip_address, user_agent, created_at)
+VALUES (:id, :user_id, :org_id, :action, :resource_type, :resource_id, :metadata::text::jsonb,
+    :ip_address::text::inet, :user_agent, :created_at)
+ON CONFLICT DO NOTHING;

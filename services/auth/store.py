@@ -1,0 +1,94 @@
+"""The tables of auth, one typed method per named query."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from services.common.db import Connection, load_queries
+
+Row = Mapping[str, Any]
+
+
+class Store:
+    """Reads and writes within the transaction of the connection given."""
+
+    def __init__(self) -> None:
+        self._q = load_queries("services.auth")
+
+    async def add_user(
+        self, c: Connection, *, user_id: str, org_id: str, email: str, username: str, password_hash: str, role: int,
+        display_name: str, now: datetime,
+    ) -> None:  # fmt: skip
+        """A user and their personal organisation. Raises asyncpg.UniqueViolationError when one is taken."""
+        await self._q.add_user(
+            c, id=user_id, email=email, username=username, password_hash=password_hash, role=role,
+            display_name=display_name, now=now,
+        )  # fmt: skip
+        await self._q.add_organisation(c, id=org_id, handle=username, personal_of=user_id, now=now)
+        await self._q.add_member(c, org_id=org_id, user_id=user_id, role="owner")
+
+    async def find_user(self, c: Connection, email: str) -> Row | None:
+        row: Row | None = await self._q.find_user(c, email=email)
+        return row
+
+    async def get_user(self, c: Connection, user_id: str) -> Row | None:
+        row: Row | None = await self._q.get_user(c, user_id=user_id)
+        return row
+
+    async def fail_sign_in(self, c: Connection, user_id: str, locked_until: datetime | None) -> None:
+        await self._q.fail_sign_in(c, user_id=user_id, locked_until=locked_until)
+
+    async def pass_sign_in(self, c: Connection, user_id: str) -> None:
+        await self._q.pass_sign_in(c, user_id=user_id)
+
+    async def update_profile(
+        self, c: Connection, user_id: str, display_name: str, revision: int, now: datetime
+    ) -> bool:
+        """False when the revision is no longer the current one; 0 is any."""
+        row = await self._q.update_profile(c, user_id=user_id, display_name=display_name, revision=revision, now=now)
+        return row is not None
+
+    async def add_refresh_token(
+        self, c: Connection, token_hash: bytes, family: str, user_id: str, expires_at: datetime
+    ) -> None:
+        await self._q.add_refresh_token(c, token_hash=token_hash, family=family, user_id=user_id, expires_at=expires_at)
+
+    async def use_refresh_token(self, c: Connection, token_hash: bytes, now: datetime) -> tuple[str, str] | None:
+        """(family, user id) of a token that is good now and is used up by this."""
+        row = await self._q.use_refresh_token(c, token_hash=token_hash, now=now)
+        return (row["family"], row["user_id"]) if row else None
+
+    async def end_family_of(self, c: Connection, token_hash: bytes) -> None:
+        """Ends every session that descends from the token's sign-in; nothing for an unknown token."""
+        await self._q.end_family_of(c, token_hash=token_hash)
+
+    async def forget_refresh_tokens(self, c: Connection, now: datetime) -> None:
+        await self._q.forget_refresh_tokens(c, now=now)
+
+    async def add_api_key(
+        self, c: Connection, *, key_id: str, user_id: str, org_id: str, key_hash: bytes, prefix: str, name: str,
+        scopes: Sequence[str], test: bool, expires_at: datetime | None, now: datetime,
+    ) -> Row:  # fmt: skip
+        row: Row = await self._q.add_api_key(
+            c, id=key_id, user_id=user_id, org_id=org_id, key_hash=key_hash, prefix=prefix, name=name,
+            scopes=json.dumps(sorted(scopes)), test=test, expires_at=expires_at, now=now,
+        )  # fmt: skip
+        return row
+
+    async def list_api_keys(self, c: Connection, user_id: str, before: str | None, most: int) -> list[Row]:
+        return [r async for r in self._q.list_api_keys(c, user_id=user_id, before=before, most=most)]
+
+    async def revoke_api_key(self, c: Connection, key_id: str, user_id: str) -> Row | None:
+        row: Row | None = await self._q.revoke_api_key(c, key_id=key_id, user_id=user_id)
+        return row
+
+    async def resolve_api_key(self, c: Connection, key_hash: bytes) -> Row | None:
+        row: Row | None = await self._q.resolve_api_key(c, key_hash=key_hash)
+        return row
+
+    async def touch_api_keys(self, c: Connection, used: Mapping[str, datetime]) -> None:
+        await self._q.touch_api_keys(c, key_ids=list(used), used=list(used.values()))
+
+    async def add_audit_log(self, c: Connection, **columns: Any) -> None:
+        await self._q.add_audit_log(c, **columns)
