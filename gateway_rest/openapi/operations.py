@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from mercat.common.v1 import policy_pb2
 
 from gateway_rest.contracts import Binding
@@ -15,6 +15,7 @@ from gateway_rest.paths import ANY, Variable
 
 # What the segments of a variable are called one by one; a resource name is one field in the contract.
 SEGMENT_NAMES = {("model", 2): ("publisher", "name")}
+SEGMENT_NOTES = {"publisher": "The handle of the organisation that publishes the model.", "name": "The model's name."}
 
 _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _RATES = {
@@ -59,8 +60,15 @@ def leaves(kind: Descriptor, prefix: str = "") -> Iterator[tuple[str, FieldDescr
 
 
 def words(name: str) -> str:
-    """`CreateApiKey` → `Create api key`."""
-    return re.sub(r"(?<!^)([A-Z])", r" \1", name).capitalize()
+    """`CreateApiKey` → `Create API key`."""
+    return re.sub(r"(?<!^)([A-Z])", r" \1", name).capitalize().replace(" api ", " API ")
+
+
+def summary(method: MethodDescriptor, text: str) -> str:
+    """The first sentence of a comment when it says what the method does, else its name in words."""
+    sentence = re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;")
+    telling = sentence.count(" ") > 1 and len(sentence) <= 120 and not sentence.split(" ")[0].isupper()
+    return sentence if telling else words(method.name)
 
 
 class Operations:
@@ -72,11 +80,10 @@ class Operations:
         """The operation object; `number` counts the further bindings of one RPC from 0."""
         method, policy = binding.method, binding.policy
         text = self._comments.get(method.full_name, "")
-        summary = re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;") if text else words(method.name)
         operation: dict[str, Any] = {
             "operationId": f"{method.containing_service.name}_{method.name}" + (f"_{number}" if number else ""),
             "tags": [method.containing_service.name],
-            "summary": summary if len(summary) <= 120 else words(method.name),
+            "summary": summary(method, text),
             "description": self._description(binding, text),
             "x-grpc-method": binding.name,
         }
@@ -115,7 +122,8 @@ class Operations:
         for name, variable in path(binding)[1]:
             field = kind.fields_by_name[variable.field.split(".")[0]]
             schema: Schema = {"type": "string"} if variable.multiple else self._schemas.field(field)
-            note = schema.pop("description", None) or self._comments.get(f"{kind.full_name}.{field.name}")
+            comment = self._comments.get(field.full_name)
+            note = schema.pop("description", None) or " ".join(filter(None, [SEGMENT_NOTES.get(name), comment]))
             parameter = {"name": name, "in": "path", "required": True, "schema": schema}
             parameters.append({**parameter, "description": note} if note else parameter)
         if binding.body != "*":
