@@ -123,7 +123,9 @@ class Operations:
             field = kind.fields_by_name[variable.field.split(".")[0]]
             schema: Schema = {"type": "string"} if variable.multiple else self._schemas.field(field)
             comment = self._comments.get(field.full_name)
-            note = schema.pop("description", None) or " ".join(filter(None, [SEGMENT_NOTES.get(name), comment]))
+            note = schema.pop("description", None) or " ".join(
+                filter(None, [SEGMENT_NOTES.get(name) if variable.multiple else None, comment])
+            )
             parameter = {"name": name, "in": "path", "required": True, "schema": schema}
             parameters.append({**parameter, "description": note} if note else parameter)
         if binding.body != "*":
