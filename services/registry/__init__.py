@@ -1,0 +1,29 @@
+"""Models and their immutable versions, from upload over validation and review to publication and deprecation.
+How models are found is the marketplace's, how they are run the inference workers'."""
+
+from mercat.registry.v1 import registry_pb2_grpc
+
+from services.common.service import Deps, Service
+from services.registry.deployments import DeploymentServicer
+from services.registry.service import RegistryServicer
+from services.registry.store import Store
+from services.registry.validator import Validator
+
+
+async def build(deps: Deps) -> Service:
+    store = Store()
+    validator = Validator(deps.database, store, deps.control, deps.clock, deps.settings.home / "tmp")
+    return Service(
+        "registry",
+        registrations=[
+            (
+                registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake),
+            ),
+            (
+                registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
+                DeploymentServicer(deps.database, store),
+            ),
+        ],
+        tasks=[validator.work],
+    )

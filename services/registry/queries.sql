@@ -1,0 +1,78 @@
+-- name: add_model(id, org_id, publisher, name, display_name, summary, description, category, task, tags, license, homepage, now)!
+INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, category, task, tags, license,
+    homepage, created_at, updated_at)
+VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :category, :task, :tags, :license,
+    :homepage, :now, :now);
+
+-- name: get_model(publisher, name)^
+SELECT m.*, (SELECT coalesce(jsonb_object_agg(a.alias, a.version), '{}') FROM aliases a WHERE a.model_id = m.id) AS aliases
+FROM models m WHERE m.publisher = :publisher AND m.name = :name;
+
+-- name: list_models(org_id, before, most)
+-- With an organisation all of its own, else the published ones.
+SELECT m.*, (SELECT coalesce(jsonb_object_agg(a.alias, a.version), '{}') FROM aliases a WHERE a.model_id = m.id) AS aliases
+FROM models m
+WHERE (CASE WHEN :org_id::text = '' THEN m.latest_version <> '' ELSE m.org_id = :org_id END)
+    AND (:before::text IS NULL OR m.id < :before)
+ORDER BY m.id DESC LIMIT :most;
+
+-- name: update_model(id, display_name, summary, description, tags, revision, now)^
+-- No row: the revision is no longer the current one. A revision of 0 is any; nulls leave a column as it is.
+UPDATE models SET display_name = coalesce(:display_name::text, display_name), summary = coalesce(:summary::text, summary),
+    description = coalesce(:description::text, description), tags = coalesce(:tags::text[], tags),
+    revision = revision + 1, updated_at = :now
+WHERE id = :id AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
+
+-- name: set_latest(id, version, now)!
+UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now), updated_at = :now WHERE id = :id;
+
+-- name: add_version(id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes, now)!
+INSERT INTO versions (id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes,
+    created_at)
+VALUES (:id, :model_id, :version, :state, :framework, :digest, :size_bytes, :signature, :document, :release_notes, :now);
+
+-- name: get_version(model_id, version)^
+SELECT * FROM versions WHERE model_id = :model_id AND version = :version;
+
+-- name: lock_version(model_id, version)^
+SELECT * FROM versions WHERE model_id = :model_id AND version = :version FOR UPDATE;
+
+-- name: list_versions(model_id, all_states, before, most)
+-- Others than the owner see what was published.
+SELECT * FROM versions WHERE model_id = :model_id AND (:all_states OR state IN (6, 7))
+    AND (:before::text IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :most;
+
+-- name: list_reviews(after, most)
+SELECT v.*, m.publisher, m.name FROM versions v JOIN models m ON m.id = v.model_id
+WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
+
+-- name: published_versions(model_id)
+SELECT version FROM versions WHERE model_id = :model_id AND state = 6;
+
+-- name: move_version(id, state, review_note, now)!
+-- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED.
+UPDATE versions SET state = :state, review_note = :review_note,
+    submitted_at = CASE WHEN :state = 4 THEN :now ELSE submitted_at END,
+    published_at = CASE WHEN :state = 6 THEN :now ELSE published_at END,
+    deprecated_at = CASE WHEN :state = 7 THEN :now ELSE deprecated_at END
+WHERE id = :id;
+
+-- name: set_alias(model_id, alias, version)!
+INSERT INTO aliases (model_id, alias, version) VALUES (:model_id, :alias, :version)
+ON CONFLICT (model_id, alias) DO UPDATE SET version = excluded.version;
+
+-- name: get_alias(model_id, alias)$
+SELECT version FROM aliases WHERE model_id = :model_id AND alias = :alias;
+
+-- name: claim_validation(now, until)^
+-- A validation whose process died is claimed again when its claim has run out.
+UPDATE versions SET claimed_until = :until WHERE id = (
+    SELECT id FROM versions WHERE state = 1 AND (claimed_until IS NULL OR claimed_until < :now)
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+) RETURNING *;
+
+-- name: finish_validation(id, state, signature, findings, load_us, run_us, memory_bytes)!
+UPDATE versions SET state = :state, signature = :signature, findings = :findings::text::jsonb,
+    measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL
+WHERE id = :id AND state = 1;

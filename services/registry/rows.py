@@ -1,0 +1,39 @@
+"""Rows as messages of the contract."""
+
+import json
+
+from mercat.common.v1 import tensor_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.registry.store import Row
+
+
+def model_of(row: Row) -> registry_pb2.Model:
+    model = registry_pb2.Model(
+        model_id=row["id"], model=f"{row['publisher']}/{row['name']}", org_id=row["org_id"],
+        display_name=row["display_name"], summary=row["summary"], description=row["description"],
+        category=row["category"], task=row["task"], tags=row["tags"], license=row["license"], homepage=row["homepage"],
+        latest_version=row["latest_version"], aliases=json.loads(row["aliases"]), etag=str(row["revision"]),
+    )  # fmt: skip
+    for name in ("created_at", "updated_at", "published_at"):
+        if row[name] is not None:
+            getattr(model, name).FromDatetime(row[name])
+    return model
+
+
+def version_of(row: Row, model: str) -> registry_pb2.Version:
+    version = registry_pb2.Version.FromString(row["document"])  # settings, samples and labels
+    version.MergeFrom(
+        registry_pb2.Version(
+            version_id=row["id"], model=model, version=row["version"], state=row["state"], framework=row["framework"],
+            digest=row["digest"], size_bytes=row["size_bytes"],
+            signature=tensor_pb2.Signature.FromString(row["signature"]), release_notes=row["release_notes"],
+            findings=[registry_pb2.Finding(**f) for f in json.loads(row["findings"])], review_note=row["review_note"],
+            measured_load_us=row["measured_load_us"], measured_run_us=row["measured_run_us"],
+            measured_memory_bytes=row["measured_memory_bytes"],
+        )
+    )  # fmt: skip
+    for name in ("created_at", "published_at", "deprecated_at"):
+        if row[name] is not None:
+            getattr(version, name).FromDatetime(row[name])
+    return version

@@ -1,0 +1,116 @@
+"""Models: create, describe, list. Their versions are in `service_versions.py`."""
+
+from collections.abc import Callable
+
+import asyncpg
+from mercat.auth.v1 import auth_pb2
+from mercat.event.v1 import event_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.common import audit, ids, outbox, pages
+from services.common.clock import Clock
+from services.common.db import Connection, Database
+from services.common.errors import AlreadyExists, EtagMismatch, ModelNotFound, Violation
+from services.common.rpc.channels import InternalChannel
+from services.common.rpc.context import Context, caller, current
+from services.registry import references
+from services.registry.rows import model_of
+from services.registry.service_versions import VersionMethods
+from services.registry.store import Row, Store
+
+
+class ModelExists(AlreadyExists, reason="MODEL_EXISTS"): ...
+
+
+class RegistryServicer(VersionMethods):
+    """Serves `mercat.registry.v1.RegistryService`."""
+
+    def __init__(
+        self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        super().__init__(control, wake)
+        self._database = database
+        self._store = store
+        self._clock = clock
+
+    def _sees_all(self, model: Row) -> bool:
+        """Whether the caller may see what is not published: the owner and platform admins."""
+        principal = current().principal
+        return principal.org_id == model["org_id"] or principal.role == auth_pb2.ROLE_ADMIN
+
+    async def _visible(self, connection: Connection, name: str) -> Row:
+        """The model. Raises ModelNotFound when there is none that the caller may know of."""
+        reference = references.parse(name)
+        model = await self._store.get_model(connection, reference.publisher, reference.name)
+        if model is None or not (model["published_at"] or self._sees_all(model)):
+            raise ModelNotFound(f"there is no model {reference.model}")
+        return model
+
+    async def _owned(self, connection: Connection, name: str) -> Row:
+        """The caller's own model. Raises ModelNotFound for everybody else's too."""
+        reference = references.parse(name)
+        model = await self._store.get_model(connection, reference.publisher, reference.name)
+        if model is None or model["org_id"] != caller().org_id:
+            raise ModelNotFound(f"you have no model {reference.model}")
+        return model
+
+    async def _changed(self, connection: Connection, model: Row, *, published: bool) -> None:
+        name = f"{model['publisher']}/{model['name']}"
+        await outbox.add(connection, event_pb2.ModelChanged(model_id=model["id"], model=name, published=published))
+
+    async def CreateModel(
+        self, request: registry_pb2.CreateModelRequest, context: Context
+    ) -> registry_pb2.CreateModelResponse:
+        principal = caller()
+        model_id = ids.new("mdl")
+        audit.about("model", model_id)
+        try:
+            async with self._database.transaction() as connection:
+                await self._store.add_model(
+                    connection, id=model_id, org_id=principal.org_id, publisher=principal.handle, name=request.name,
+                    display_name=request.display_name or request.name, summary=request.summary,
+                    description=request.description, category=request.category, task=request.task,
+                    tags=list(dict.fromkeys(request.tags)), license=request.license, homepage=request.homepage,
+                    now=self._clock.now(),
+                )  # fmt: skip
+                row = await self._store.get_model(connection, principal.handle, request.name)
+        except asyncpg.UniqueViolationError:
+            problem = Violation("name", "is the name of one of your models already")
+            raise ModelExists(f"you have a model {request.name} already", violations=[problem]) from None
+        assert row is not None
+        return registry_pb2.CreateModelResponse(model=model_of(row))
+
+    async def GetModel(self, request: registry_pb2.GetModelRequest, context: Context) -> registry_pb2.GetModelResponse:
+        async with self._database.connection() as connection:
+            return registry_pb2.GetModelResponse(model=model_of(await self._visible(connection, request.model)))
+
+    async def ListModels(
+        self, request: registry_pb2.ListModelsRequest, context: Context
+    ) -> registry_pb2.ListModelsResponse:
+        org_id = caller().org_id if request.mine else ""
+        key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
+        async with self._database.connection() as connection:
+            rows = await self._store.list_models(connection, org_id, str(key[0]) if key else None, most + 1)
+        token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
+        return registry_pb2.ListModelsResponse(models=[model_of(r) for r in rows[:most]], next_page_token=token)
+
+    async def UpdateModel(
+        self, request: registry_pb2.UpdateModelRequest, context: Context
+    ) -> registry_pb2.UpdateModelResponse:
+        if request.etag and not request.etag.isdigit():
+            raise EtagMismatch("the model was changed meanwhile; read it again")
+        async with self._database.transaction() as connection:
+            model = await self._owned(connection, request.model)
+            audit.about("model", model["id"])
+            changed = await self._store.update_model(
+                connection, model["id"],
+                display_name=request.display_name if request.HasField("display_name") else None,
+                summary=request.summary if request.HasField("summary") else None,
+                description=request.description if request.HasField("description") else None,
+                tags=list(dict.fromkeys(request.tags)) or None, revision=int(request.etag or 0), now=self._clock.now(),
+            )  # fmt: skip
+            if not changed:
+                raise EtagMismatch("the model was changed meanwhile; read it again")
+            model = await self._owned(connection, request.model)
+            await self._changed(connection, model, published=bool(model["latest_version"]))
+        return registry_pb2.UpdateModelResponse(model=model_of(model))

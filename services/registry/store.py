@@ -1,0 +1,87 @@
+"""The tables of the registry, one typed method per named query."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from services.common.db import Connection, load_queries
+
+Row = Mapping[str, Any]
+
+
+class Store:
+    """Reads and writes within the transaction of the connection given."""
+
+    def __init__(self) -> None:
+        self._q = load_queries("services.registry")
+
+    async def add_model(self, c: Connection, **columns: Any) -> None:
+        """Raises asyncpg.UniqueViolationError when the publisher has a model of that name."""
+        await self._q.add_model(c, **columns)
+
+    async def get_model(self, c: Connection, publisher: str, name: str) -> Row | None:
+        row: Row | None = await self._q.get_model(c, publisher=publisher, name=name)
+        return row
+
+    async def list_models(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
+        """All models of an organisation, or the published ones of all when it is empty."""
+        return [r async for r in self._q.list_models(c, org_id=org_id, before=before, most=most)]
+
+    async def update_model(
+        self, c: Connection, model_id: str, *, display_name: str | None, summary: str | None, description: str | None,
+        tags: Sequence[str] | None, revision: int, now: datetime,
+    ) -> bool:  # fmt: skip
+        """False when the revision is no longer the current one; 0 is any. None leaves a column as it is."""
+        row = await self._q.update_model(
+            c, id=model_id, display_name=display_name, summary=summary, description=description, tags=tags,
+            revision=revision, now=now,
+        )  # fmt: skip
+        return row is not None
+
+    async def set_latest(self, c: Connection, model_id: str, version: str, now: datetime) -> None:
+        await self._q.set_latest(c, id=model_id, version=version, now=now)
+
+    async def add_version(self, c: Connection, **columns: Any) -> None:
+        """Raises asyncpg.UniqueViolationError when the model has that version."""
+        await self._q.add_version(c, **columns)
+
+    async def get_version(self, c: Connection, model_id: str, version: str, *, lock: bool = False) -> Row | None:
+        query = self._q.lock_version if lock else self._q.get_version
+        row: Row | None = await query(c, model_id=model_id, version=version)
+        return row
+
+    async def list_versions(
+        self, c: Connection, model_id: str, *, all_states: bool, before: str | None, most: int
+    ) -> list[Row]:
+        found = self._q.list_versions(c, model_id=model_id, all_states=all_states, before=before, most=most)
+        return [r async for r in found]
+
+    async def list_reviews(self, c: Connection, after: str | None, most: int) -> list[Row]:
+        return [r async for r in self._q.list_reviews(c, after=after, most=most)]
+
+    async def published_versions(self, c: Connection, model_id: str) -> list[str]:
+        return [r["version"] async for r in self._q.published_versions(c, model_id=model_id)]
+
+    async def move_version(self, c: Connection, version_id: str, state: int, note: str, now: datetime) -> None:
+        await self._q.move_version(c, id=version_id, state=state, review_note=note, now=now)
+
+    async def set_alias(self, c: Connection, model_id: str, alias: str, version: str) -> None:
+        await self._q.set_alias(c, model_id=model_id, alias=alias, version=version)
+
+    async def get_alias(self, c: Connection, model_id: str, alias: str) -> str | None:
+        version: str | None = await self._q.get_alias(c, model_id=model_id, alias=alias)
+        return version
+
+    async def claim_validation(self, c: Connection, now: datetime, until: datetime) -> Row | None:
+        row: Row | None = await self._q.claim_validation(c, now=now, until=until)
+        return row
+
+    async def finish_validation(
+        self, c: Connection, version_id: str, *, state: int, signature: bytes, findings: Sequence[Mapping[str, str]],
+        load_us: int, run_us: int, memory_bytes: int,
+    ) -> None:  # fmt: skip
+        await self._q.finish_validation(
+            c, id=version_id, state=state, signature=signature, findings=json.dumps(list(findings)), load_us=load_us,
+            run_us=run_us, memory_bytes=memory_bytes,
+        )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Examines an ONNX model: form, bounds, outside references, operators, signature, and a run. Runs in the child only."""
+
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from services.registry.validation.formats import foreign
+from services.registry.validation.report import Finding, Limits, Report, Tensor
+
+_DATATYPES = {
+    onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.INT8: "INT8", onnx.TensorProto.INT16: "INT16",
+    onnx.TensorProto.INT32: "INT32", onnx.TensorProto.INT64: "INT64", onnx.TensorProto.UINT8: "UINT8",
+    onnx.TensorProto.UINT16: "UINT16", onnx.TensorProto.UINT32: "UINT32", onnx.TensorProto.UINT64: "UINT64",
+    onnx.TensorProto.FLOAT16: "FP16", onnx.TensorProto.FLOAT: "FP32", onnx.TensorProto.DOUBLE: "FP64",
+    onnx.TensorProto.STRING: "BYTES",
+}  # fmt: skip
+_NUMPY = {
+    "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8,
+    "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "FP16": np.float16, "FP32": np.float32,
+    "FP64": np.float64,
+}  # fmt: skip
+_MOST_FINDINGS = 20
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.finding = Finding(code, message, where)
+
+
+def examine(path: Path, limits: Limits) -> Report:
+    """A report of one file. Raises MemoryError when the limits do not suffice to look."""
+    try:
+        if kind := foreign(path):
+            raise _Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
+        model = _parse(path)
+        findings = list(_walk(model, limits))[:_MOST_FINDINGS]
+        if findings:
+            return Report(findings=tuple(findings))
+        _check(path)
+        inputs, outputs = _signature(model)
+        del model
+        return _run(path, inputs, outputs, limits)
+    except _Refused as e:
+        return Report(findings=(e.finding,))
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise _Refused("NOT_ONNX", "the file is no ONNX model, or is cut off") from None
+    if not model.graph.node or not model.ir_version or not model.graph.output:
+        raise _Refused("NOT_ONNX", "the file holds no ONNX graph")
+    return model
+
+
+def _graphs(graph: Any, depth: int, limits: Limits) -> Iterator[tuple[Any, int]]:
+    if depth > limits.depth:
+        raise _Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", graph.name)
+    yield graph, depth
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _graphs(inner, depth + 1, limits)
+
+
+def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
+    """What is wrong with the graphs, before any library follows what they say."""
+    if model.functions:
+        names = {f"{f.domain}.{f.name}" for f in model.functions}
+        for f in model.functions:
+            if any(f"{n.domain}.{n.op_type}" in names for n in f.node):
+                yield Finding("FUNCTION_CALLS", "a function of the model calls another; inline them", f.name)
+    nodes = 0
+    for graph, _ in _graphs(model.graph, 0, limits):
+        nodes += len(graph.node)
+        if nodes > limits.nodes:
+            raise _Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
+        tensors = list(graph.initializer)
+        tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
+        tensors += [t for n in graph.node for a in n.attribute for t in a.tensors]
+        for sparse in graph.sparse_initializer:
+            tensors += [sparse.values, sparse.indices]
+        for tensor in tensors:
+            yield from _tensor(tensor, limits)
+
+
+def _tensor(tensor: Any, limits: Limits) -> Iterator[Finding]:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        yield Finding("EXTERNAL_DATA", f"its values lie outside of the file, at {location[:200]!r}", tensor.name)
+        return
+    elements = 1
+    for dim in tensor.dims:
+        if dim < 0:
+            yield Finding("TENSOR_DIMENSIONS", f"a dimension is {dim}", tensor.name)
+            return
+        elements *= dim
+    width = _width(tensor.data_type)
+    if elements * width > limits.tensor_bytes:
+        yield Finding("TENSOR_TOO_LARGE", f"it claims {elements * width:,} bytes", tensor.name)
+    elif tensor.raw_data and len(tensor.raw_data) < int(elements * width):
+        text = f"it claims {int(elements * width):,} bytes and has {len(tensor.raw_data):,}"
+        yield Finding("TENSOR_CUT_OFF", text, tensor.name)
+
+
+def _width(data_type: int) -> float:
+    if data_type in (onnx.TensorProto.UINT4, onnx.TensorProto.INT4):
+        return 0.5
+    try:
+        return float(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    except (KeyError, TypeError, ValueError):
+        return 1.0
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path), full_check=False)
+    except (onnx.checker.ValidationError, ValueError) as e:
+        text = str(e).strip().partition("\n")[0]
+        # Operators of ONNX Runtime's own domains are unknown to the checker and tried in the run.
+        if "No Op registered" not in text and "No opset import" not in text:
+            raise _Refused("GRAPH_INVALID", text[:500]) from None
+
+
+def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    constants = {t.name for t in model.graph.initializer}
+    inputs = tuple(_spec(v) for v in model.graph.input if v.name not in constants)
+    outputs = tuple(_spec(v) for v in model.graph.output)
+    if not inputs:
+        raise _Refused("NO_INPUTS", "the graph takes nothing")
+    return inputs, outputs
+
+
+def _spec(value: Any) -> Tensor:
+    if not value.type.HasField("tensor_type"):
+        raise _Refused("NOT_A_TENSOR", "only tensors can be sent: sequences, maps and optionals cannot", value.name)
+    tensor = value.type.tensor_type
+    datatype = _DATATYPES.get(tensor.elem_type)
+    if datatype is None:
+        name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise _Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
+    shape: list[int] = []
+    axes: list[str] = []
+    for dim in tensor.shape.dim:
+        fixed = dim.HasField("dim_value") and dim.dim_value > 0
+        shape.append(dim.dim_value if fixed else -1)
+        axes.append("" if fixed else dim.dim_param)
+    return Tensor(value.name, datatype, tuple(shape), tuple(axes))
+
+
+def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(4)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    before = time.perf_counter()
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e)}") from None
+    load_us = int((time.perf_counter() - before) * 1e6)
+    run_us = 0
+    # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
+    problem = ""
+    for length in (1, 16, 64, 320, 512):
+        feeds = {t.name: _example(t, length, limits) for t in inputs}
+        before = time.perf_counter()
+        try:
+            session.run(None, feeds)
+        except Exception as e:
+            problem = problem or _first_line(e)
+            continue
+        run_us = int((time.perf_counter() - before) * 1e6)
+        break
+    else:
+        raise _Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
+    known = tuple(
+        t if t.shape or not ranked.get(t.name)
+        else Tensor(t.name, t.datatype, (-1,) * ranked[t.name], ("",) * ranked[t.name])
+        for t in outputs
+    )  # fmt: skip
+    return Report((), inputs, known, load_us, run_us, memory)
+
+
+def _example(tensor: Tensor, length: int, limits: Limits) -> Any:
+    """Zeros; the first axis, where it may have any length, is 1."""
+    shape = [d if d >= 0 else (1 if i == 0 else length) for i, d in enumerate(tensor.shape)]
+    if tensor.datatype == "BYTES":
+        return np.full(shape, "", object)
+    dtype = np.dtype(_NUMPY[tensor.datatype])
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > limits.tensor_bytes:
+        raise _Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
+    return np.zeros(shape, dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:500]

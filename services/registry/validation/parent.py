@@ -1,0 +1,65 @@
+"""Starts the child, bounds it, and reads its report."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from services.registry.validation.report import Finding, Limits, Report
+
+_MOST_OUTPUT = 4 * 1024 * 1024  # bytes
+
+
+async def validate(path: Path, limits: Limits) -> Report:
+    """Validates one artifact. Whatever the artifact does to the child, the answer is a report."""
+    with tempfile.TemporaryDirectory(prefix="validate-") as folder:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.registry.validation", os.path.abspath(path), json.dumps(asdict(limits)),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            cwd=folder, env=_environment(folder), start_new_session=True, limit=_MOST_OUTPUT,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(limits.wall_seconds):
+                out, _ = await child.communicate()
+        except TimeoutError:
+            return _refused("VALIDATION_TIMEOUT", f"not done after {limits.wall_seconds:g} seconds")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # and whatever it may have started
+            await child.wait()
+    if child.returncode == 0 and len(out) <= _MOST_OUTPUT:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return Report.from_json(out.decode())
+    if child.returncode == -signal.SIGXCPU:
+        return _refused("VALIDATION_CPU", f"more than {limits.cpu_seconds} seconds of processor time")
+    if child.returncode == 3:
+        return _refused("VALIDATION_MEMORY", f"more than {limits.memory_bytes >> 20} MiB of memory")
+    return _refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
+
+
+def _refused(code: str, message: str) -> Report:
+    return Report(findings=(Finding(code, message),))
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Nothing of ours: no secrets, no addresses; only what finding Python's packages needs."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    source = Path(__file__).parents[3]
+    return kept | {"HOME": folder, "TMPDIR": folder, "PYTHONPATH": f"{source}:{source / 'gen'}", "OMP_NUM_THREADS": "1"}
+
+
+def limit_self(limits: Limits) -> None:
+    """Called by the child before it opens anything."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CPU, limits.cpu_seconds),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (value, value))

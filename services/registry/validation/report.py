@@ -1,0 +1,62 @@
+"""What goes into a validation and what comes out of it, as plain data that travels as JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child may use."""
+
+    memory_bytes: int = 8 * 1024**3  # address space; ONNX Runtime reserves far more than it touches
+    cpu_seconds: int = 90
+    wall_seconds: float = 120.0
+    file_bytes: int = 16 * 1024**2  # it has nothing to write
+    tensor_bytes: int = 4 * 1024**3  # of one initialiser or synthesised input
+    nodes: int = 200_000
+    depth: int = 16  # of graphs inside graphs
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why an artifact is refused. `code` is stable; `where` names the node, tensor or file."""
+
+    code: str
+    message: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output: KServe datatype, shape with -1 for any length, one name an axis, empty where it has none."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the child found. Without findings the artifact is fit to be served."""
+
+    findings: tuple[Finding, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    load_us: int = 0
+    run_us: int = 0
+    memory_bytes: int = 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """Raises ValueError, KeyError or TypeError when the text is no report."""
+        data = json.loads(text)
+        inputs, outputs = (
+            tuple(Tensor(t["name"], t["datatype"], tuple(t["shape"]), tuple(t["axes"])) for t in data[side])
+            for side in ("inputs", "outputs")
+        )
+        findings = tuple(Finding(**f) for f in data["findings"])
+        return cls(findings, inputs, outputs, int(data["load_us"]), int(data["run_us"]), int(data["memory_bytes"]))
