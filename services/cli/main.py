@@ -1,51 +1,120 @@
-"""The root of the command line: gathers the commands and turns a known failure into one sentence."""
+"""The root of the command line: finds the command and turns a known failure into one sentence."""
 
 import importlib
-import importlib.util
 import sys
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
-from services.common.settings import SettingsError
-from services.embedded.errors import StartError
+HELP = "A gRPC-first marketplace and inference mesh for AI models."
+# What `mercat --help` shows, by heading: the command, the module that registers it, and the first sentence of its
+# documentation. A module is imported when one of its commands is asked for, so that the help is there at once.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "This machine": {
+        "up": ("up", "Starts Mercat on this machine and watches over it until Ctrl-C."),
+        "status": ("operate", "Shows every process: state, process id, restarts."),
+        "logs": ("operate", "Shows what the processes wrote."),
+        "down": ("operate", "Ends Mercat: calls under way are finished, usage is written, then all stops in order."),
+        "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
+        "migrate": ("operate", "Brings the tables of every service up to date."),
+        "config": ("config", "Prints and checks every setting."),
+    },
+    "Account": {
+        "signup": ("account", "Makes an account and logs in."),
+        "login": ("account", "Logs in; the session is kept for the next commands."),
+        "logout": ("account", "Ends the session."),
+        "whoami": ("account", "Shows who the commands run as."),
+        "keys": ("keys", "API keys for programs."),
+    },
+    "Models": {
+        "search": ("search", "Finds published models."),
+        "infer": ("infer", "Calls a model."),
+        "quote": ("infer", "Shows what a call would cost, without running it."),
+        "models": ("models", "Push, describe, price, review and publish models."),
+    },
+    "Money": {
+        "usage": ("usage", "Lists calls and what they cost."),
+        "balance": ("wallet", "Shows what there is to spend."),
+        "topup": ("wallet", "Adds credit."),
+        "transactions": ("wallet", "Lists what came and went other than by calls."),
+        "earnings": ("wallet", "Shows what your models have earned and not been paid."),
+        "ledger": ("ledger", "The books."),
+    },
+}
+_MODULES = {name: module for panel in COMMANDS.values() for name, (module, _) in panel.items()}
 
-# Modules that add commands by `register(app)`, in the order of `mercat --help`.
-MODULES = ("up", "operate", "config", "account", "models", "inference", "billing")
 
-Failure = (StartError, SettingsError)
+class Root(TyperGroup):
+    """Imports a command's module when the command is asked for; lists them without importing any."""
+
+    _listing = False
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {
+            name: TyperCommand(name, help=sentence, rich_help_panel=panel)
+            for panel, commands in COMMANDS.items()
+            for name, (_, sentence) in commands.items()
+        }
+        self._imported: dict[str, Any] = {}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self._listing or cmd_name not in self.commands:
+            return self.commands.get(cmd_name)
+        if cmd_name not in self._imported:
+            app = typer.Typer(rich_markup_mode="rich", callback=lambda: None)
+            importlib.import_module(f"services.cli.{_MODULES[cmd_name]}").register(app)
+            self._imported |= vars(typer.main.get_group(app))["commands"]
+        return self._imported.get(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
 
 def build() -> typer.Typer:
-    """The command with all that is installed of it."""
-    app = typer.Typer(
+    """The whole command. What a command returns is its exit status."""
+
+    def ended(status: object, **_: object) -> None:
+        if isinstance(status, int) and status:
+            raise typer.Exit(status)
+
+    return typer.Typer(
         name="mercat",
-        help="A gRPC-first marketplace and inference mesh for AI models.",
+        help=HELP,
+        cls=Root,
+        callback=lambda: None,
+        result_callback=ended,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for name in MODULES:
-        if importlib.util.find_spec(f"services.cli.{name}") is not None:
-            importlib.import_module(f"services.cli.{name}").register(app)
-    return app
 
 
 def main() -> None:
-    """Exit status 0, or 1 for a failure that has a sentence, 2 for a wrong command line, 130 for Ctrl-C."""
+    """Exit status 0, 1 for a failure that has a sentence, 2 for a wrong command line, 3 when the server cannot be
+    reached, 130 for Ctrl-C."""
     try:
-        status = build()(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except Failure as error:
+        build()(prog_name="mercat")
+    except Exception as error:
+        if not isinstance(error, _known()):
+            raise
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]mercat:[/] {_escaped(str(error))}")
         sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _known() -> tuple[type[Exception], ...]:
+    """Failures whose text is for the person at the terminal."""
+    from services.common.settings import SettingsError
+    from services.embedded.errors import StartError
+
+    return (StartError, SettingsError)
 
 
 def _escaped(text: str) -> str:

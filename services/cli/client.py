@@ -1,0 +1,261 @@
+"""Calls to the platform: adds the credential, renews it, repeats what may be repeated, rebuilds errors.
+
+A call that changes something carries an idempotency key, and its repetitions the same one: it happens once."""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc
+from mercat.common.v1 import policy_pb2
+from mercat.inference.v1 import inference_pb2_grpc
+from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.registry.v1 import registry_pb2_grpc
+from mercat.storage.v1 import storage_pb2_grpc
+from mercat.usage.v1 import usage_pb2_grpc
+
+from services.cli.session import Login, Logins, Refusal, Target, name_of
+from services.common.errors import CredentialInvalid, MercatError, Unauthenticated, Unavailable, from_rpc_error
+from services.common.rpc.policy import Policy, policy_of
+
+TIMEOUT = 30.0  # seconds, for a call that is given none
+_WAITS = (0.2, 0.6, 1.5)  # seconds before each repetition
+_EARLY = 30.0  # seconds before its end from which an access token is renewed
+_MAX_MESSAGE = 64 * 1024 * 1024  # bytes, as the servers take
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    ("grpc.enable_retries", 0),  # repeated here, with the idempotency key in sight
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
+
+class Unreachable(Exception):
+    """Nobody answers at the server's address."""
+
+
+class Credentials:
+    """What proves who calls: an API key, or the profile's login at this server, renewed when its time comes."""
+
+    def __init__(self, target: Target, api_key: str, profile: str, logins: Logins, now: Callable[[], float]) -> None:
+        self._api_key = api_key
+        self._profile = profile
+        self._logins = logins
+        self._server = name_of(target)
+        self._now = now
+        self.refresh: Callable[[str], auth_pb2.Session] | None = None
+
+    def current(self) -> str:
+        """The credential to send; empty when there is none. Raises MercatError when renewing fails for another reason
+        than that the session has ended."""
+        if self._api_key:
+            return self._api_key
+        login = self._logins.get(self._profile, self._server)
+        if login is None:
+            return ""
+        if login.access_expires_at - self._now() > _EARLY:
+            return login.access_token
+        return self.renewed(login.access_token)
+
+    def renewed(self, stale: str) -> str:
+        """A credential other than `stale`; empty when there is none to be had."""
+        if self._api_key or self.refresh is None:
+            return ""
+        with self._logins.locked():
+            login = self._logins.get(self._profile, self._server)  # another command may have renewed it meanwhile
+            if login is None:
+                return ""
+            if login.access_token != stale and login.access_expires_at - self._now() > _EARLY:
+                return login.access_token
+            try:
+                session = self.refresh(login.refresh_token)
+            except Unauthenticated:
+                self._logins.put(self._profile, self._server, None)
+                return ""
+            self._logins.put(self._profile, self._server, kept(login.email, login.username, session))
+            return session.access_token
+
+    def login(self) -> Login | None:
+        return self._logins.get(self._profile, self._server)
+
+    def keep(self, profile: auth_pb2.Profile, session: auth_pb2.Session) -> None:
+        with self._logins.locked():
+            self._logins.put(self._profile, self._server, kept(profile.email, profile.username, session))
+
+    def forget(self) -> None:
+        with self._logins.locked():
+            self._logins.put(self._profile, self._server, None)
+
+
+def kept(email: str, username: str, session: auth_pb2.Session) -> Login:
+    """A session as it is kept."""
+    return Login(
+        email, username, session.access_token, float(session.access_expires_at.ToMilliseconds()) / 1e3,
+        session.refresh_token, float(session.refresh_expires_at.ToMilliseconds()) / 1e3,
+    )  # fmt: skip
+
+
+class Client:
+    """The stubs of every public service. Calls raise MercatError as the server raised it, or Unreachable."""
+
+    def __init__(self, target: Target, credentials: Credentials) -> None:
+        self.target = target
+        self.credentials = credentials
+        self._channel = _open(target)
+        self.channel = grpc.intercept_channel(self._channel, _Around(target, credentials))
+        credentials.refresh = self._refresh
+
+    def _refresh(self, token: str) -> auth_pb2.Session:
+        request = auth_pb2.RefreshSessionRequest(refresh_token=token)
+        stub = auth_pb2_grpc.AuthServiceStub(self._channel)
+        try:
+            return stub.RefreshSession(request, timeout=TIMEOUT).session
+        except grpc.RpcError as error:
+            raise rebuilt(error, self.target) from None
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @cached_property
+    def auth(self) -> auth_pb2_grpc.AuthServiceStub:
+        return auth_pb2_grpc.AuthServiceStub(self.channel)
+
+    @cached_property
+    def billing(self) -> billing_pb2_grpc.BillingServiceStub:
+        return billing_pb2_grpc.BillingServiceStub(self.channel)
+
+    @cached_property
+    def inference(self) -> inference_pb2_grpc.InferenceServiceStub:
+        return inference_pb2_grpc.InferenceServiceStub(self.channel)
+
+    @cached_property
+    def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
+        return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
+
+    @cached_property
+    def registry(self) -> registry_pb2_grpc.RegistryServiceStub:
+        return registry_pb2_grpc.RegistryServiceStub(self.channel)
+
+    @cached_property
+    def storage(self) -> storage_pb2_grpc.StorageServiceStub:
+        return storage_pb2_grpc.StorageServiceStub(self.channel)
+
+    @cached_property
+    def usage(self) -> usage_pb2_grpc.UsageServiceStub:
+        return usage_pb2_grpc.UsageServiceStub(self.channel)
+
+
+def _open(target: Target) -> grpc.Channel:
+    if not target.tls:
+        return grpc.insecure_channel(target.address, options=_OPTIONS)
+    try:
+        roots = Path(target.ca).read_bytes() if target.ca else None
+    except OSError as error:
+        raise Refusal(f"The authority's file {target.ca} cannot be read ({error.strerror}).") from error
+    return grpc.secure_channel(target.address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+
+
+def policy(path: str) -> Policy:
+    """The policy that the contract declares for `/package.Service/Method`."""
+    service, _, method = path.lstrip("/").partition("/")
+    return policy_of(descriptor_pool.Default().FindServiceByName(service).methods_by_name[method])
+
+
+def rebuilt(error: grpc.RpcError, target: Target) -> Exception:
+    """The error that the server raised; Unreachable when there is no server."""
+    known = from_rpc_error(error)
+    silent = known.reason in ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # without a reason of the platform's own
+    if silent and not _listens(target):
+        return Unreachable(f"Nobody answers at {target.address}.")
+    return known
+
+
+def _listens(target: Target) -> bool:
+    try:
+        socket.create_connection((target.host, target.port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Around(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
+):
+    def __init__(self, target: Target, credentials: Credentials) -> None:
+        self._target = target
+        self._credentials = credentials
+
+    def _with(self, details: Any, credential: str, *, timeout: float | None, key: str = "") -> Any:
+        metadata = list(details.metadata or [])
+        if credential:
+            metadata.append(("authorization", f"Bearer {credential}"))
+        if key and all(name != "idempotency-key" for name, _ in metadata):
+            metadata.append(("idempotency-key", key))
+        return details._replace(metadata=metadata, timeout=details.timeout or timeout)
+
+    def _credential(self, rules: Policy) -> str:
+        credential = self._credentials.current()
+        if not credential and rules.access == policy_pb2.ACCESS_ACCOUNT:
+            raise Refusal("You are not logged in at " + self._target.address + ".", "log in with `mercat login`, "
+                          "sign up with `mercat signup`, or give a key with --api-key or MERCAT_API_KEY")  # fmt: skip
+        return credential
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        rules = policy(details.method)
+        credential = self._credential(rules)
+        key = str(uuid.uuid4()) if rules.mutates else ""
+        renewed = False
+        waits = iter(_WAITS)
+        repeating = False
+        while True:
+            outcome = continuation(self._with(details, credential, timeout=TIMEOUT, key=key), request)
+            error = outcome.exception()
+            if error is None:
+                return outcome
+            if not isinstance(error, grpc.RpcError):
+                raise error
+            known = rebuilt(error, self._target)
+            if isinstance(known, CredentialInvalid) and credential and not renewed:
+                renewed, fresh = True, self._credentials.renewed(credential)
+                if fresh or rules.access == policy_pb2.ACCESS_PUBLIC:
+                    credential = fresh
+                    continue
+            # Refused as still running: the repetition overtook the call whose answer was lost.
+            running = repeating and isinstance(known, MercatError) and known.reason == "IDEMPOTENCY_KEY_RUNNING"
+            wait = next(waits, None)
+            if wait is None or not (running or isinstance(known, Unavailable | Unreachable)):
+                raise known
+            repeating = True
+            after = known.retry_after if isinstance(known, MercatError) else None
+            time.sleep(min(max(wait, after or 0.0), 5.0))
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        credential = self._credential(policy(details.method))
+        call = continuation(self._with(details, credential, timeout=None), request)
+        return self._messages(call)
+
+    def _messages(self, call: Any) -> Iterator[Any]:
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise rebuilt(error, self._target) from None
+        finally:
+            call.cancel()
+
+    def intercept_stream_unary(self, continuation: Any, details: Any, request_iterator: Any) -> Any:
+        credential = self._credential(policy(details.method))
+        outcome = continuation(self._with(details, credential, timeout=None), request_iterator)
+        error = outcome.exception()
+        if isinstance(error, grpc.RpcError):
+            raise rebuilt(error, self._target)
+        return outcome

@@ -1,0 +1,209 @@
+"""`mercat models`: from a file to a published, priced model."""
+
+from typing import Annotated
+
+import typer
+from mercat.billing.v1 import billing_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.cli import output, reviewing
+from services.cli.command import Session, command
+from services.cli.inputs import read_text
+from services.cli.paging import Limit, gather
+from services.cli.prices import parse_price, show_price
+from services.cli.pushing import push
+from services.cli.versions import STATES, findings, show_spec
+
+Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
+Price = Annotated[
+    list[str] | None,
+    typer.Option("--price", metavar="METER=USD", help="For each request, row or input_bytes; add /1M for a million."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    models = typer.Typer(
+        help="Push, describe, price, review and publish models.", no_args_is_help=True, rich_markup_mode="rich"
+    )
+    models.command("push")(command(push))
+    for name, function in (("create", create), ("update", update), ("list", list_models), ("show", show)):
+        models.command(name)(command(function))
+    models.command("price")(command(price))
+    reviewing.register(models)
+    app.add_typer(models, name="models")
+
+
+def create(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The second half of publisher/name.")],
+    summary: Annotated[str, typer.Option(help="One line.")],
+    category: Annotated[str, typer.Option(help="nlp, vision, audio, multimodal or other.")],
+    task: Annotated[str, typer.Option(help="Such as text-embedding.")],
+    license_: Annotated[str, typer.Option("--license", help="SPDX expression, such as MIT.")],
+    display_name: Annotated[str, typer.Option("--title", help="Its name for people.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    homepage: Annotated[str, typer.Option(help="Where more is to be read.")] = "",
+    card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown.")] = "",
+) -> None:
+    """Makes a model without a version; `mercat models push` does both.
+
+    Example: mercat models create adder --summary "Adds" --category other --task arithmetic --license MIT
+    """
+    request = registry_pb2.CreateModelRequest(
+        name=name, display_name=display_name, summary=summary, category=category, task=task, license=license_,
+        tags=tag or [], homepage=homepage, description=read_text(card),
+    )  # fmt: skip
+    model = session.client.registry.CreateModel(request).model
+    if session.json:
+        output.say_json(model)
+    else:
+        output.say(f"{model.model} is there; give it a version with `mercat models push`.")
+
+
+def update(
+    session: Session,
+    model: Model,
+    summary: Annotated[str | None, typer.Option(help="One line.")] = None,
+    display_name: Annotated[str | None, typer.Option("--title", help="Its name for people.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Replaces all tags; repeatable.")] = None,
+    card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown.")] = "",
+    etag: Annotated[str, typer.Option(help="Change it only if it is still as `show --json` named it.")] = "",
+) -> None:
+    """Changes what describes a model.
+
+    Example: mercat models update adder --summary "Adds two vectors" --card README.md
+    """
+    request = registry_pb2.UpdateModelRequest(
+        model=session.full_name(model), summary=summary, display_name=display_name, tags=tag or [], etag=etag,
+        description=read_text(card) if card else None,
+    )  # fmt: skip
+    answer = session.client.registry.UpdateModel(request).model
+    if session.json:
+        output.say_json(answer)
+    else:
+        output.say(f"{answer.model} is changed.")
+
+
+def list_models(
+    session: Session,
+    mine: Annotated[bool, typer.Option("--mine", help="Your own, in any state.")] = False,
+    limit: Limit = 50,
+) -> None:
+    """Lists published models, or your own; newest first.
+
+    Example: mercat models list --mine
+    """
+    request = registry_pb2.ListModelsRequest(mine=mine)
+    answer = gather(session.client.registry.ListModels, request, "models", limit)
+    if session.json:
+        output.say_json(answer)
+        return
+    output.table(
+        ["model", "version", "category", "task", "license", "made (UTC)", "summary"],
+        [
+            (m.model, m.latest_version or "none", m.category, m.task, m.license, output.when(m.created_at), m.summary)
+            for m in answer.models
+        ],
+        empty="You have no models; push one with `mercat models push`." if mine else "No model is published yet.",
+    )
+
+
+def show(
+    session: Session,
+    model: Annotated[str, typer.Argument(help="publisher/name, or publisher/name@1.0.0 for a version.")],
+    card: Annotated[bool, typer.Option("--card", help="Print the model card as well.")] = False,
+) -> None:
+    """Shows a model: what it takes and gives, its price and its versions.
+
+    Examples: mercat models show ada/adder · mercat models show ada/adder@1.0.0
+    """
+    name, _, asked = model.partition("@")
+    name = session.full_name(name)
+    registry = session.client.registry
+    if asked:
+        _version(session, registry.GetVersion(registry_pb2.GetVersionRequest(model=name, version=asked)).version)
+        return
+    found = registry.GetModel(registry_pb2.GetModelRequest(model=name)).model
+    versions = registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=100)).versions
+    cost = session.client.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
+    if session.json:
+        shown = {"model": output.document(found), "price": output.document(cost)}
+        output.say_json(shown | {"versions": [output.document(version) for version in versions]})
+        return
+    aliases = ", ".join(f":{alias} → {version}" for alias, version in sorted(found.aliases.items()))
+    output.facts([
+        ("model", found.model), ("title", found.display_name), ("summary", found.summary),
+        ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
+        ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
+        ("version", found.latest_version or "none published"), ("aliases", aliases),
+        ("published", output.when(found.published_at)),
+    ])  # fmt: skip
+    latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
+    if latest is not None:
+        for title, specs in (("takes", latest.signature.inputs), ("gives", latest.signature.outputs)):
+            output.facts([(title, show_spec(spec)) for spec in specs])
+    output.table(
+        ["version", "state", "size", "made (UTC)", "published (UTC)"],
+        [
+            (v.version, STATES[v.state], output.size(v.size_bytes), output.when(v.created_at),
+             output.when(v.published_at))
+            for v in versions
+        ],
+        empty="It has no versions.",
+    )  # fmt: skip
+    if card and found.description:
+        from rich.markdown import Markdown
+
+        output.console().print(Markdown(output.clean(found.description)))
+
+
+def _version(session: Session, version: registry_pb2.Version) -> None:
+    if session.json:
+        output.say_json(version)
+        return
+    batch = f"up to {version.settings.max_batch_size} rows" if version.settings.max_batch_size else "no"
+    output.facts([
+        ("version", f"{version.model}@{version.version}"), ("state", STATES[version.state]),
+        ("review", version.review_note), ("framework", version.framework), ("digest", version.digest),
+        ("size", output.size(version.size_bytes)), ("batches", batch),
+        *(("takes", show_spec(spec)) for spec in version.signature.inputs),
+        *(("gives", show_spec(spec)) for spec in version.signature.outputs),
+        *(("sample", sample.title) for sample in version.samples),
+        ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
+        ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),
+        ("notes", version.release_notes), ("made", output.when(version.created_at)),
+        ("published", output.when(version.published_at)), ("deprecated", output.when(version.deprecated_at)),
+    ])  # fmt: skip
+    if version.findings:
+        findings(version)
+
+
+def price(
+    session: Session,
+    model: Model,
+    prices: Price = None,
+    free: Annotated[bool, typer.Option("--free", help="Calls cost nothing from now on.")] = False,
+) -> None:
+    """Shows what calls to a model cost, or sets it from now on.
+
+    Examples:
+
+      mercat models price ada/adder
+
+      mercat models price adder --price requests=0.002 --price input_bytes=0.5/1M
+
+      mercat models price adder --free
+    """
+    if free and prices:
+        raise typer.BadParameter("give --free or --price, not both")
+    name = session.full_name(model)
+    billing = session.client.billing
+    if free or prices:
+        components = [parse_price(text) for text in prices or ()]
+        now = billing.SetModelPrice(billing_pb2.SetModelPriceRequest(model=name, components=components)).price
+    else:
+        now = billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
+    if session.json:
+        output.say_json(now)
+    else:
+        output.facts([("model", name), ("price", show_price(now)), ("since", output.when(now.effective_at))])

@@ -1,0 +1,165 @@
+"""What commands print: tables for people, the contract's own JSON for programs, and failures with a way out.
+
+With `--json` standard output is JSON and nothing else (the same JSON as REST's), and a failure is
+`{"error": …}` on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from typing import Any
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from services.cli.client import Unreachable
+from services.cli.session import Refusal
+from services.common.errors import DOMAIN, MercatError
+
+REFUSED, UNREACHABLE = 1, 3  # exit status
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+# What to do next, by reason.
+_NEXT = {
+    "ACCOUNT_TAKEN": "log in with `mercat login`, or choose another email and username",
+    "CREDENTIAL_INVALID": "log in again with `mercat login`, or give another key",
+    "CREDENTIAL_MISSING": "log in with `mercat login`, or give a key with --api-key or MERCAT_API_KEY",
+    "ENGINE_FAILED": "it was not charged; tell the publisher the request id",
+    "IDEMPOTENCY_KEY_REUSED": "leave --idempotency-key out, or give a new one",
+    "INSUFFICIENT_CREDIT": "add credit with `mercat topup 10`; see `mercat balance`",
+    "INTERNAL": "tell the operator the request id; what happened is in `mercat logs`",
+    "LEASE_LOST": "repeat the call; it was not charged",
+    "METERING_UNAVAILABLE": "repeat it in a moment; it was not charged",
+    "MODEL_NOT_FOUND": "find models with `mercat search`; your own are in `mercat models list --mine`",
+    "QUEUE_FULL": "repeat it in a moment; it was not charged",
+    "RATE_LIMITED": "wait a moment and repeat it",
+    "ROLE_MISSING": "log in with an account of that role; publishers sign up with `mercat signup --publisher`",
+    "SCOPE_MISSING": "make a key with that scope: `mercat keys create NAME --scope SCOPE`",
+    "SIGN_IN_FAILED": "check email and password; make an account with `mercat signup`",
+    "TENSOR_INVALID": "see what the model takes with `mercat models show MODEL`",
+}
+
+
+def clean(text: str) -> str:
+    """Somebody else's text without control characters, which could rewrite the terminal."""
+    return text.translate(_CONTROLS)
+
+
+def console(*, error: bool = False) -> Console:
+    """Lines are not broken where they may be copied or piped."""
+    made = Console(stderr=error, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made = Console(stderr=error, highlight=False, soft_wrap=True, width=400)
+    return made
+
+
+def document(message: Message) -> dict[str, Any]:
+    """A message as REST shows it."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def say_json(value: Message | dict[str, Any], *, line: bool = False) -> None:
+    """Prints JSON; `line`: on one line, for streams."""
+    shown = document(value) if isinstance(value, Message) else value
+    typer.echo(json.dumps(shown, ensure_ascii=False, indent=None if line else 2))
+
+
+def say(text: str) -> None:
+    """Prints a line of the program's own, with markup."""
+    console().print(text)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, right: Sequence[str] = ()) -> None:
+    """Prints rows under headings, or the line that says there are none."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(clean(cell)) for cell in row))
+    if made.row_count:
+        console().print(made)
+    else:
+        console().print(empty)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Prints names and values, those without a value left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            grid.add_row(name, escape(clean(value)))
+    console().print(grid)
+
+
+def when(timestamp: Timestamp) -> str:
+    """UTC to the second; empty for none."""
+    if not timestamp.seconds:
+        return ""
+    return timestamp.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """Bytes for people: `22.4 MiB`."""
+    amount, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def duration(microseconds: int) -> str:
+    """`340 µs`, `12.3 ms`, `1.50 s`."""
+    if microseconds < 1000:
+        return f"{microseconds} µs"
+    if microseconds < 1_000_000:
+        return f"{microseconds / 1e3:.1f} ms"
+    return f"{microseconds / 1e6:.2f} s"
+
+
+def fail(error: Exception, *, as_json: bool) -> int:
+    """Prints a failure: one sentence, the reason, the fields, the way out, the request id. Answers the exit status."""
+    if isinstance(error, MercatError):
+        message, reason, hint = error.message, error.reason, _NEXT.get(error.reason, "")
+        code = error.code.name
+    elif isinstance(error, Unreachable):
+        message, reason, code = str(error), "SERVER_UNREACHABLE", "UNAVAILABLE"
+        hint = "start Mercat with `mercat up`, or name another server with --server or MERCAT_SERVER"
+    else:
+        message, reason, code = str(error), "REFUSED", "FAILED_PRECONDITION"
+        hint = error.hint if isinstance(error, Refusal) else ""
+    status = UNREACHABLE if isinstance(error, Unreachable) else REFUSED
+    fields = [(v.field, v.description) for v in error.violations] if isinstance(error, MercatError) else []
+    request_id = error.metadata.get("request_id", "") if isinstance(error, MercatError) else ""
+    if as_json:
+        shown = {
+            "message": message, "status": code, "reason": reason, "domain": DOMAIN, "requestId": request_id,
+            "violations": [{"field": field, "description": text} for field, text in fields], "hint": hint,
+        }  # fmt: skip
+        typer.echo(json.dumps({"error": shown}, ensure_ascii=False), err=True)
+        return status
+    to = console(error=True)
+    if fields:  # whose message repeats them
+        message = "The request is not valid." if message == "; ".join(f"{f}: {d}" for f, d in fields) else message
+    to.print(f"[bold red]mercat:[/] {escape(clean(message))}")
+    for field, text in fields:
+        to.print(f"  • {escape(clean(field))}: {escape(clean(text))}")
+    if reason not in ("REFUSED", "SERVER_UNREACHABLE"):
+        to.print(f"  reason      {escape(clean(reason))}")
+    if hint:
+        to.print(f"  what to do  {escape(hint)}")
+    if request_id:
+        to.print(f"  request id  {escape(clean(request_id))}")
+    return status
+
+
+def is_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty()

@@ -1,0 +1,143 @@
+"""`mercat models push`: the model if it is new, the file, a version of it, its validation, its price, its review."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+from mercat.billing.v1 import billing_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.cli import output
+from services.cli.command import Session
+from services.cli.inputs import read, read_text
+from services.cli.prices import parse_price, show_price
+from services.cli.session import Refusal
+from services.cli.upload import digest_of, upload, validated
+from services.cli.versions import findings, show_spec
+from services.common.errors import MercatError
+
+
+def push(
+    session: Session,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The ONNX model.")],
+    name: Annotated[str, typer.Option(help="The second half of publisher/name.")],
+    version: Annotated[str, typer.Option(help="A semantic version; versions are immutable.")],
+    summary: Annotated[str, typer.Option(help="One line. Needed for a new model.")] = "",
+    category: Annotated[str, typer.Option(help="nlp, vision, audio, multimodal or other. For a new model.")] = "",
+    task: Annotated[str, typer.Option(help="Such as text-embedding. For a new model.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="SPDX expression. For a new model.")] = "",
+    display_name: Annotated[str, typer.Option("--title", help="Its name for people. For a new model.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="Repeatable. For a new model.")] = None,
+    homepage: Annotated[str, typer.Option(help="Where more is to be read. For a new model.")] = "",
+    card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown. For a new model.")] = "",
+    price: Annotated[
+        list[str] | None, typer.Option(metavar="METER=USD", help="What a call costs. Repeatable; none: as it was.")
+    ] = None,
+    max_batch_size: Annotated[int, typer.Option(min=0, help="Rows in one engine run; 0: not batched.")] = 0,
+    max_queue_delay_us: Annotated[int, typer.Option(min=0, help="How long a lone request waits for company.")] = 0,
+    timeout_ms: Annotated[int, typer.Option(min=0, help="The longest a call may take; 0: 30,000.")] = 0,
+    sample: Annotated[
+        list[str] | None, typer.Option(metavar="TITLE=FILE", help="A request that shows the model. Repeatable.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="OUTPUT=FILE", help="What its positions mean: a JSON list. Repeatable.")
+    ] = None,
+    notes: Annotated[str, typer.Option(help="What is new in this version.")] = "",
+    submit: Annotated[bool, typer.Option("--submit", help="Ask for its review at once.")] = False,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the validation.")] = 300.0,
+) -> int:
+    """Uploads a model and waits until it is validated; a refusal says exactly why.
+
+    Examples:
+
+      mercat models push model.onnx --name my-model --version 1.0.0 --summary "Embeds sentences" --category nlp
+      --task text-embedding --license MIT --price requests=0.002 --submit
+
+      mercat models push model.onnx --name my-model --version 1.1.0 --notes "Smaller and faster"
+    """
+    components = [parse_price(text) for text in price or ()]
+    request = registry_pb2.CreateVersionRequest(
+        model=session.full_name(name), version=version, release_notes=notes,
+        settings=registry_pb2.InferenceSettings(
+            max_batch_size=max_batch_size, max_queue_delay_us=max_queue_delay_us, timeout_ms=timeout_ms
+        ),
+    )  # fmt: skip
+    for text in sample or ():
+        _add_sample(request, text)
+    for text in labels or ():
+        _add_labels(request, text)
+    new = registry_pb2.CreateModelRequest(
+        name=request.model.partition("/")[2], summary=summary, category=category, task=task, license=license_,
+        display_name=display_name, tags=tag or [], homepage=homepage, description=read_text(card),
+    )  # fmt: skip
+    created = _ensure(session, request.model, new)
+    request.digest = digest_of(file)
+    quiet = session.json
+    upload(session.client, file, request.digest, quiet=quiet)
+    session.client.registry.CreateVersion(request)
+    made = validated(session.client, request.model, version, wait, quiet=quiet)
+    if made.state == registry_pb2.VERSION_STATE_REFUSED:
+        return _refused(session, made)
+    cost = None
+    if price:
+        asked = billing_pb2.SetModelPriceRequest(model=request.model, components=components)
+        cost = session.client.billing.SetModelPrice(asked).price
+    if submit:
+        step = registry_pb2.SubmitVersionRequest(model=request.model, version=version)
+        made = session.client.registry.SubmitVersion(step).version
+    if session.json:
+        output.say_json({"created": created, "version": output.document(made)}
+                        | ({"price": output.document(cost)} if cost is not None else {}))  # fmt: skip
+        return 0
+    output.facts([
+        ("version", f"{made.model}@{made.version}"),
+        *(("takes", show_spec(spec)) for spec in made.signature.inputs),
+        *(("gives", show_spec(spec)) for spec in made.signature.outputs),
+        ("runs in", output.duration(made.measured_run_us) if made.measured_run_us else ""),
+        ("price", show_price(cost) if cost is not None else ""),
+        ("state", "waits for review" if submit else f"draft; go on with `mercat models submit {new.name}@{version}`"),
+    ])  # fmt: skip
+    return 0
+
+
+def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) -> bool:
+    """Makes the model when the caller has none of that name; answers whether it did."""
+    try:
+        session.client.registry.GetModel(registry_pb2.GetModelRequest(model=model))
+        return False
+    except MercatError as error:
+        if error.reason != "MODEL_NOT_FOUND":
+            raise
+    missing = [f"--{field}" for field in ("summary", "category", "task", "license") if not getattr(new, field)]
+    if missing:
+        raise Refusal(f"{model} is new and needs {', '.join(missing)}.", "see `mercat models push --help`")
+    session.client.registry.CreateModel(new)
+    return True
+
+
+def _refused(session: Session, version: registry_pb2.Version) -> int:
+    if session.json:
+        output.say_json({"version": output.document(version)})
+    else:
+        output.console(error=True).print(f"[bold red]mercat:[/] {version.model}@{version.version} was refused:")
+        findings(version)
+        output.say("Correct the file and push it as another version; this number is taken.")
+    return output.REFUSED
+
+
+def _add_sample(request: registry_pb2.CreateVersionRequest, text: str) -> None:
+    title, separator, path = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"{text!r} has no title; write it as TITLE=FILE")
+    request.samples.add(title=title, request_json=read_text(path))
+
+
+def _add_labels(request: registry_pb2.CreateVersionRequest, text: str) -> None:
+    name, separator, path = text.partition("=")
+    try:
+        names = json.loads(read(path)) if separator else None
+        json_format.ParseDict({"names": names}, request.labels[name])
+    except (ValueError, json_format.ParseError):
+        raise typer.BadParameter(f"{text!r} is no OUTPUT=FILE with a JSON list of texts") from None

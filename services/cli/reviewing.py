@@ -1,0 +1,113 @@
+"""`mercat models submit|approve|reject|publish|deprecate|reviews|alias`: a version's way to the market."""
+
+from typing import Annotated
+
+import typer
+from mercat.registry.v1 import registry_pb2
+
+from services.cli import output
+from services.cli.command import Session, command
+from services.cli.paging import Limit, gather
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Of your own without the publisher.")]
+
+
+def register(models: typer.Typer) -> None:
+    for function in (submit, reviews, approve, reject, publish, deprecate, alias):
+        models.command()(command(function))
+
+
+def _done(session: Session, version: registry_pb2.Version, what: str) -> None:
+    if session.json:
+        output.say_json(version)
+    else:
+        output.say(f"{version.model}@{version.version} {what}.")
+
+
+def submit(session: Session, version: Reference) -> None:
+    """Asks for the review of a draft.
+
+    Example: mercat models submit adder@1.0.0
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.SubmitVersionRequest(model=model, version=number)
+    _done(session, session.client.registry.SubmitVersion(request).version, "waits for review")
+
+
+def reviews(session: Session, limit: Limit = 50) -> None:
+    """Lists the versions that wait for review, oldest first; for administrators.
+
+    Example: mercat models reviews --profile admin
+    """
+    answer = gather(session.client.registry.ListReviews, registry_pb2.ListReviewsRequest(), "versions", limit)
+    if session.json:
+        output.say_json(answer)
+        return
+    output.table(
+        ["version", "framework", "size", "made (UTC)", "notes"],
+        [
+            (f"{v.model}@{v.version}", v.framework, output.size(v.size_bytes), output.when(v.created_at),
+             v.release_notes)
+            for v in answer.versions
+        ],
+        empty="Nothing waits for review.",
+    )  # fmt: skip
+
+
+def approve(session: Session, version: Reference) -> None:
+    """Approves a version that was submitted, so that its owner may publish it; for administrators.
+
+    Example: mercat models approve ada/adder@1.0.0 --profile admin
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.ApproveVersionRequest(model=model, version=number)
+    _done(session, session.client.registry.ApproveVersion(request).version, "is approved; its owner may publish it")
+
+
+def reject(
+    session: Session,
+    version: Reference,
+    reason: Annotated[str, typer.Option(help="What its owner has to change.")],
+) -> None:
+    """Sends a version back to its owner; for administrators.
+
+    Example: mercat models reject ada/adder@1.0.0 --reason "The licence is missing." --profile admin
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.RejectVersionRequest(model=model, version=number, reason=reason)
+    _done(session, session.client.registry.RejectVersion(request).version, "is a draft again")
+
+
+def publish(session: Session, version: Reference) -> None:
+    """Publishes an approved version: from now on it is found and called.
+
+    Example: mercat models publish adder@1.0.0
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.PublishVersionRequest(model=model, version=number)
+    _done(session, session.client.registry.PublishVersion(request).version, "is published")
+
+
+def deprecate(
+    session: Session, version: Reference, reason: Annotated[str, typer.Option(help="Why, for its users.")] = ""
+) -> None:
+    """Retires a published version: it still answers, but is no longer found or the default.
+
+    Example: mercat models deprecate adder@1.0.0 --reason "Use 1.1.0."
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.DeprecateVersionRequest(model=model, version=number, reason=reason)
+    _done(session, session.client.registry.DeprecateVersion(request).version, "is deprecated")
+
+
+def alias(session: Session, name: Annotated[str, typer.Argument(help="Such as stable.")], version: Reference) -> None:
+    """Points an alias at a published version, so that it is called as publisher/name:alias.
+
+    Example: mercat models alias stable adder@1.0.0
+    """
+    model, number = session.version_of(version)
+    answer = session.client.registry.SetAlias(registry_pb2.SetAliasRequest(model=model, alias=name, version=number))
+    if session.json:
+        output.say_json(answer)
+    else:
+        output.say(f"{answer.model}:{answer.alias} is {answer.version}.")

@@ -1,0 +1,102 @@
+"""Sends a file, from where a broken upload stopped, and waits for the validation of a version, with progress bars.
+
+Bars go to standard error, and only to a terminal."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.api import httpbody_pb2
+from mercat.registry.v1 import registry_pb2
+from mercat.storage.v1 import storage_pb2
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+from services.cli import output
+from services.cli.client import Client, Unreachable
+from services.cli.session import Refusal
+from services.common.errors import MercatError, Unavailable
+
+CHUNK = 1 << 20  # bytes; the platform takes up to 2 MiB
+_TRIES = 5
+_POLL = 0.2  # seconds
+
+
+def digest_of(file: Path) -> str:
+    """`sha256:…` of a file, never all of it in memory."""
+    with file.open("rb") as source:
+        return "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
+    """Sends a file's bytes unless the platform has them. Raises MercatError, Unreachable, or Refusal when the file
+    changes meanwhile."""
+    size = file.stat().st_size
+    if not size:
+        raise Refusal(f"{file} is empty.")
+    storage = client.storage
+    request = storage_pb2.CreateUploadRequest(filename=file.name, size_bytes=size, digest=digest)
+    state = storage.CreateUpload(request).upload
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=output.console(error=True), disable=_silent(quiet), transient=True) as bars:
+        bar = bars.add_task(f"uploading {file.name}", total=size)
+        tries = 0
+        while state.state != storage_pb2.Upload.STATE_COMPLETE and state.offset < size:
+            bars.update(bar, completed=state.offset)
+            before = state.offset
+            try:
+                state = storage.WriteUpload(_chunks(file, state, bars, bar), timeout=3600).upload
+            except (Unavailable, Unreachable) as error:
+                tries += 1
+                if tries == _TRIES:
+                    raise
+                time.sleep(min(0.3 * 2**tries, 5.0))
+                state = _where(client, state.upload_id, error)
+            else:
+                if state.offset <= before:
+                    raise Refusal(f"{file} became shorter while it was sent.", "push it again when it is whole")
+    if state.state != storage_pb2.Upload.STATE_COMPLETE:
+        storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=state.upload_id), timeout=600)
+
+
+def _where(client: Client, upload_id: str, error: Exception) -> storage_pb2.Upload:
+    try:
+        return client.storage.GetUpload(storage_pb2.GetUploadRequest(upload_id=upload_id)).upload
+    except (MercatError, Unreachable):
+        raise error from None
+
+
+def _chunks(
+    file: Path, state: storage_pb2.Upload, bars: Progress, bar: object
+) -> Iterator[storage_pb2.WriteUploadRequest]:
+    with file.open("rb") as source:
+        at = state.offset
+        source.seek(at)
+        while at < state.size_bytes and (data := source.read(min(CHUNK, state.size_bytes - at))):
+            body = httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data)
+            yield storage_pb2.WriteUploadRequest(upload_id=state.upload_id, offset=at, chunk=body)
+            at += len(data)
+            bars.update(bar, completed=at)  # type: ignore[arg-type]
+
+
+def validated(client: Client, model: str, version: str, seconds: float, *, quiet: bool) -> registry_pb2.Version:
+    """The version when its validation has ended, either way. Refusal when it takes longer than `seconds`."""
+    until = time.monotonic() + seconds
+    request = registry_pb2.GetVersionRequest(model=model, version=version)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=output.console(error=True), disable=_silent(quiet), transient=True) as bars:
+        bars.add_task(f"validating {model}@{version}", total=None)
+        while True:
+            found = client.registry.GetVersion(request).version
+            if found.state != registry_pb2.VERSION_STATE_VALIDATING:
+                return found
+            if time.monotonic() > until:
+                raise Refusal(
+                    f"{model}@{version} is still being validated after {seconds:g} s.",
+                    f"look again with `mercat models show {model}@{version}`",
+                )
+            time.sleep(_POLL)
+
+
+def _silent(quiet: bool) -> bool:
+    return quiet or not output.console(error=True).is_terminal

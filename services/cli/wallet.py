@@ -1,0 +1,88 @@
+"""`mercat balance`, `topup`, `transactions`, `earnings`."""
+
+from typing import Annotated
+
+import typer
+from mercat.billing.v1 import billing_pb2
+
+from services.cli import output
+from services.cli.command import Session, command
+from services.cli.paging import Limit, gather
+from services.common import money
+
+
+def register(app: typer.Typer) -> None:
+    for function in (balance, topup, transactions, earnings):
+        app.command()(command(function))
+
+
+def balance(session: Session) -> None:
+    """Shows what there is to spend.
+
+    Example: mercat balance
+    """
+    wallet = session.client.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet
+    if session.json:
+        output.say_json(wallet)
+        return
+    held = money.show(wallet.reserved_nanos, wallet.currency) if wallet.reserved_nanos else ""
+    output.facts([
+        ("balance", money.show(wallet.balance_nanos, wallet.currency)), ("of it held for calls", held),
+        ("organisation", wallet.org_id),
+    ])  # fmt: skip
+
+
+def topup(session: Session, amount: Annotated[str, typer.Argument(help="US dollars, such as 10 or 12.50.")]) -> None:
+    """Adds credit. It is sandbox credit: no card is charged.
+
+    Example: mercat topup 10
+    """
+    try:
+        nanos = money.parse(amount)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    answer = session.client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))
+    if session.json:
+        output.say_json(answer)
+        return
+    wallet = answer.wallet
+    added = money.show(answer.transaction.amount_nanos, answer.transaction.currency or wallet.currency)
+    output.say(f"Added {added}. The balance is {money.show(wallet.balance_nanos, wallet.currency)}.")
+
+
+def transactions(session: Session, limit: Limit = 50) -> None:
+    """Lists what came and went other than by calls, newest first.
+
+    Example: mercat transactions -n 10
+    """
+    request = billing_pb2.ListTransactionsRequest()
+    answer = gather(session.client.billing.ListTransactions, request, "transactions", limit)
+    if session.json:
+        output.say_json(answer)
+        return
+    output.table(
+        ["time (UTC)", "type", "amount", "status", "transaction"],
+        [
+            (
+                output.when(one.created_at),
+                billing_pb2.Transaction.Type.Name(one.type).removeprefix("TYPE_").lower().replace("_", " "),
+                money.show(one.amount_nanos, one.currency), one.status, one.transaction_id,
+            )
+            for one in answer.transactions
+        ],
+        empty="There are no transactions; add credit with `mercat topup 10`.",
+        right=["amount"],
+    )  # fmt: skip
+
+
+def earnings(session: Session) -> None:
+    """Shows what your models have earned and not been paid.
+
+    Example: mercat earnings
+    """
+    answer = session.client.billing.GetEarnings(billing_pb2.GetEarningsRequest())
+    if session.json:
+        output.say_json(answer)
+        return
+    fee = f"{answer.platform_fee_ppm / 10_000:g} % of each call"
+    output.facts([("earned", money.show(answer.payable_nanos, answer.currency)), ("kept by the platform", fee)])
