@@ -1,6 +1,6 @@
 -- gRPC says at the end of a reply what HTTP says at its beginning. For a transcoded call whose reply is one message,
 -- what Mercat says there (cost, request id, limits) becomes headers; the transcoder would drop it.
-local KEPT = {"^mercat%-", "^ratelimit", "^retry%-after$"}
+local KEPT = {"^mercat%-", "^ratelimit", "^retry%-after$", "^idempotent%-replayed$"}
 
 function envoy_on_response(handle)
   local headers = handle:headers()

@@ -106,6 +106,20 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off only where the protocol is named; else each answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, then lets requests under way end. Raises OSError when the address is taken."""
     host, _, port = listen.rpartition(":")
@@ -123,8 +137,7 @@ async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> 
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)
+    listener = _listen(host.strip("[]"), int(port))
     stopping = asyncio.create_task(stop.wait())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)

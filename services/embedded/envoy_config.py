@@ -160,7 +160,7 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
         action["idle_timeout"] = STREAM_IDLE
     route: dict[str, Any] = {"match": {**match, "headers": [_GRPC]}, "route": action}
     if method is not None:
-        known: dict[str, Any] = {"unary": not method.streams, "lines": method.lines}
+        known: dict[str, Any] = {"unary": method.answers_once, "lines": method.lines}
         known |= {"unwrap": method.unwrap} if method.unwrap else {}
         route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": known}}
     return route

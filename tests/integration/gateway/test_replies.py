@@ -18,7 +18,12 @@ from services.common.errors import MercatError, Violation
 
 from .conftest import Backend, Door
 
-TRAILERS = (("mercat-request-id", "req_1"), ("mercat-cost-nanos", "5"), ("ratelimit", '"read";r=9'))
+TRAILERS = (
+    ("mercat-request-id", "req_1"),
+    ("mercat-cost-nanos", "5"),
+    ("ratelimit", '"read";r=9'),
+    ("idempotent-replayed", "true"),
+)
 
 
 async def test_reply_is_camel_case_json_with_zeros(rest: httpx.AsyncClient, backend: Backend) -> None:
@@ -47,8 +52,9 @@ async def test_response_body_is_the_field_alone(rest: httpx.AsyncClient, backend
 
 async def test_trailers_of_a_reply_become_headers(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.trailers = TRAILERS
-    answer = await rest.get("/v1/keys")
-    assert dict(TRAILERS).items() <= dict(answer.headers).items()
+    for answer in (await rest.get("/v1/keys"), await rest.post("/v1/uploads/upl_1:write", content=b"x" * 3_000_000)):
+        assert answer.status_code == 200
+        assert dict(TRAILERS).items() <= dict(answer.headers).items()
 
 
 ERRORS: list[tuple[MercatError, int, str]] = [
