@@ -137,6 +137,8 @@ def parse_request(text: bytes) -> inference_pb2.PredictRequest:
     """A Predict request body as REST takes it. Raises BadParameter."""
     try:
         document = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError("it must be an object")
         return json_format.ParseDict(document, inference_pb2.PredictRequest())
     except (ValueError, json_format.ParseError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"the request is not a Predict body: {str(error)[:200]}") from None

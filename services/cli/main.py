@@ -16,7 +16,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("up", "Starts Mercat on this machine and watches over it until Ctrl-C."),
         "status": ("operate", "Shows every process: state, process id, restarts."),
         "logs": ("operate", "Shows what the processes wrote."),
-        "down": ("operate", "Ends Mercat: calls under way are finished, usage is written, then all stops in order."),
+        "down": (
+            "operate",
+            "Ends Mercat: calls under way are finished, usage is written, then everything stops in order.",
+        ),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
         "config": ("config", "Prints and checks every setting."),

@@ -76,7 +76,7 @@ def push(
     request.digest = digest_of(file)
     quiet = session.json
     upload(session.client, file, request.digest, quiet=quiet)
-    session.client.registry.CreateVersion(request)
+    _begin(session, request)
     made = validated(session.client, request.model, version, wait, quiet=quiet)
     if made.state == registry_pb2.VERSION_STATE_REFUSED:
         return _refused(session, made)
@@ -115,6 +115,22 @@ def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) 
         raise Refusal(f"{model} is new and needs {', '.join(missing)}.", "see `mercat models push --help`")
     session.client.registry.CreateModel(new)
     return True
+
+
+def _begin(session: Session, request: registry_pb2.CreateVersionRequest) -> None:
+    """Makes the version. One of the same bytes and settings that is there already is taken up where it is, so that a
+    push that was broken off can be repeated."""
+    registry = session.client.registry
+    try:
+        registry.CreateVersion(request)
+    except MercatError as error:
+        if error.reason != "VERSION_EXISTS":
+            raise
+        known = registry_pb2.GetVersionRequest(model=request.model, version=request.version)
+        there = registry.GetVersion(known).version
+        going_on = (registry_pb2.VERSION_STATE_VALIDATING, registry_pb2.VERSION_STATE_DRAFT)
+        if there.state not in going_on or there.digest != request.digest or there.settings != request.settings:
+            raise error from None
 
 
 def _refused(session: Session, version: registry_pb2.Version) -> int:
