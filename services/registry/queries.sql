@@ -52,10 +52,10 @@ SELECT version FROM versions WHERE model_id = :model_id AND state = 6;
 
 -- name: move_version(id, state, review_note, now)!
 -- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED.
-UPDATE versions SET state = :state, review_note = :review_note,
-    submitted_at = CASE WHEN :state = 4 THEN :now ELSE submitted_at END,
-    published_at = CASE WHEN :state = 6 THEN :now ELSE published_at END,
-    deprecated_at = CASE WHEN :state = 7 THEN :now ELSE deprecated_at END
+UPDATE versions SET state = :state::smallint, review_note = :review_note,
+    submitted_at = CASE WHEN :state::smallint = 4 THEN :now ELSE submitted_at END,
+    published_at = CASE WHEN :state::smallint = 6 THEN :now ELSE published_at END,
+    deprecated_at = CASE WHEN :state::smallint = 7 THEN :now ELSE deprecated_at END
 WHERE id = :id;
 
 -- name: set_alias(model_id, alias, version)!

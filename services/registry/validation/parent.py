@@ -17,10 +17,10 @@ _MOST_OUTPUT = 4 * 1024 * 1024  # bytes
 
 
 async def validate(path: Path, limits: Limits) -> Report:
-    """Validates one artifact. Whatever the artifact does to the child, the answer is a report."""
+    """Validates one artifact, by its absolute path. Whatever the artifact does to the child, the answer is a report."""
     with tempfile.TemporaryDirectory(prefix="validate-") as folder:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.registry.validation", os.path.abspath(path), json.dumps(asdict(limits)),
+            sys.executable, "-m", "services.registry.validation", str(path), json.dumps(asdict(limits)),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             cwd=folder, env=_environment(folder), start_new_session=True, limit=_MOST_OUTPUT,
         )  # fmt: skip

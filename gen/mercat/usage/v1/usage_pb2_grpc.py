@@ -264,7 +264,7 @@ class SettlementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportUsage(self, request, context):
-        """The recorded calls of a time, oldest first, for the reconciler.
+        """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -97,7 +97,7 @@ class SettlementServiceStub:
     GetWatermark: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetWatermarkRequest, _usage_pb2.GetWatermarkResponse]
     """The instant up to which every call that any worker recorded is stored and posted."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
-    """The recorded calls of a time, oldest first, for the reconciler."""
+    """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
 @_typing.type_check_only
 class SettlementServiceAsyncStub(SettlementServiceStub):
@@ -107,7 +107,7 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     GetWatermark: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetWatermarkRequest, _usage_pb2.GetWatermarkResponse]  # type: ignore[assignment]
     """The instant up to which every call that any worker recorded is stored and posted."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
-    """The recorded calls of a time, oldest first, for the reconciler."""
+    """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
 class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
     """What billing asks of the metering pipeline."""
@@ -126,6 +126,6 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.ExportUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_pb2.ExportUsageResponse], _abc.AsyncIterator[_usage_pb2.ExportUsageResponse]]:
-        """The recorded calls of a time, oldest first, for the reconciler."""
+        """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
 def add_SettlementServiceServicer_to_server(servicer: SettlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

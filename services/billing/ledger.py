@@ -1,0 +1,76 @@
+"""Double entry, pure: what a cause does to which accounts. Every posting's entries sum to zero.
+
+Accounts hold what the platform owes: a wallet's balance is money owed to the customer, so a top-up credits it (+)
+against clearing (−), and a call debits it (−) in favour of the publisher and the platform (+)."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.common import money
+
+CURRENCY = "USD"
+WALLET, PAYABLE, FEE, CLEARING = "customer_wallet", "publisher_payable", "platform_fee", "sandbox_clearing"
+PLATFORM = ""  # the organisation of the platform's own accounts
+
+
+@dataclass(frozen=True, order=True)
+class Account:
+    """An account by what it is: whose, and what kind."""
+
+    org_id: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Entries that belong together; `cause` makes the posting unique. Amounts in nanos."""
+
+    cause: str
+    kind: str
+    entries: tuple[tuple[Account, int], ...]
+
+    def __post_init__(self) -> None:
+        if sum(amount for _, amount in self.entries) or not self.entries:
+            raise ValueError(f"the posting of {self.cause} does not sum to zero")
+        if len({account for account, _ in self.entries}) != len(self.entries):
+            raise ValueError(f"the posting of {self.cause} names an account twice")
+
+
+def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int) -> Posting:
+    """A call: the consumer's wallet pays its cost, the platform keeps its share, the publisher earns the rest.
+
+    Raises:
+        ValueError: the cost is not positive.
+    """
+    if cost <= 0:
+        raise ValueError("only a call that costs something is posted")
+    fee = money.share(cost, fee_ppm)
+    parts = (
+        (Account(consumer, WALLET), -cost),
+        (Account(publisher, PAYABLE), cost - fee),
+        (Account(PLATFORM, FEE), fee),
+    )
+    return Posting(cause, "charge", tuple((account, amount) for account, amount in parts if amount))
+
+
+def top_up(cause: str, org_id: str, amount: int) -> Posting:
+    """Money that came in through the sandbox."""
+    if amount <= 0:
+        raise ValueError("a top-up is positive")
+    return Posting(cause, "top_up", ((Account(org_id, WALLET), amount), (Account(PLATFORM, CLEARING), -amount)))
+
+
+def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
+    """SHA-256 over a posting with its account ids, in any order: an edited row no longer fits it."""
+    lines = [cause, kind, *sorted(f"{account_id} {amount}" for account_id, amount in entries)]
+    return hashlib.sha256("\n".join(lines).encode()).digest()
+
+
+def totals(postings: Iterable[Posting]) -> dict[Account, int]:
+    """What the postings together do to each account."""
+    sums: dict[Account, int] = {}
+    for posting in postings:
+        for account, amount in posting.entries:
+            sums[account] = sums.get(account, 0) + amount
+    return sums

@@ -1,0 +1,152 @@
+-- name: add_accounts(ids, org_ids, kinds, currency)!
+INSERT INTO accounts (id, org_id, kind, currency)
+SELECT i, o, k, :currency FROM unnest(:ids::text[], :org_ids::text[], :kinds::text[]) AS t (i, o, k)
+ON CONFLICT DO NOTHING;
+
+-- name: get_accounts(org_ids, kinds, currency)
+SELECT a.id, a.org_id, a.kind FROM accounts a
+JOIN unnest(:org_ids::text[], :kinds::text[]) AS t (o, k) ON a.org_id = t.o AND a.kind = t.k
+WHERE a.currency = :currency;
+
+-- name: add_postings(ids, causes, kinds, digests, now)
+-- The causes that were not posted before, and are now.
+INSERT INTO postings (id, cause, kind, digest, created_at)
+SELECT i, c, k, d, :now FROM unnest(:ids::text[], :causes::text[], :kinds::text[], :digests::bytea[]) AS t (i, c, k, d)
+ON CONFLICT (cause) DO NOTHING RETURNING cause;
+
+-- name: add_entries(posting_ids, account_ids, amounts)!
+INSERT INTO entries (posting_id, account_id, amount)
+SELECT * FROM unnest(:posting_ids::text[], :account_ids::text[], :amounts::bigint[]);
+
+-- name: lock_wallets(org_ids)
+-- Every transaction that moves money takes the wallets first, in this order, so that no two wait for each other.
+SELECT org_id FROM wallets WHERE org_id = ANY(:org_ids::text[]) ORDER BY org_id FOR UPDATE;
+
+-- name: move_balances(account_ids, amounts)!
+INSERT INTO balances AS b (account_id, balance)
+SELECT a, m FROM unnest(:account_ids::text[], :amounts::bigint[]) AS t (a, m) ORDER BY a
+ON CONFLICT (account_id) DO UPDATE SET balance = b.balance + excluded.balance;
+
+-- name: get_balance(org_id, kind, currency)$
+SELECT b.balance FROM balances b JOIN accounts a ON a.id = b.account_id
+WHERE a.org_id = :org_id AND a.kind = :kind AND a.currency = :currency;
+
+-- name: add_wallet(org_id, account_id)!
+INSERT INTO wallets (org_id, account_id) VALUES (:org_id, :account_id) ON CONFLICT DO NOTHING;
+
+-- name: get_wallet(org_id)^
+SELECT w.org_id, w.reserved, coalesce(b.balance, 0) AS balance
+FROM wallets w LEFT JOIN balances b ON b.account_id = w.account_id WHERE w.org_id = :org_id;
+
+-- name: lock_wallet(org_id)^
+SELECT w.org_id, w.reserved, coalesce((SELECT b.balance FROM balances b WHERE b.account_id = w.account_id), 0) AS balance
+FROM wallets w WHERE w.org_id = :org_id FOR UPDATE OF w;
+
+-- name: reserve(org_ids, amounts)!
+UPDATE wallets w SET reserved = w.reserved + t.m
+FROM unnest(:org_ids::text[], :amounts::bigint[]) AS t (o, m) WHERE w.org_id = t.o;
+
+-- name: add_lease(id, org_id, worker_id, granted, expires_at, now)!
+INSERT INTO leases (id, org_id, worker_id, granted, expires_at, created_at)
+VALUES (:id, :org_id, :worker_id, :granted, :expires_at, :now);
+
+-- name: renew_leases(ids, worker_id, expires_at)
+UPDATE leases SET expires_at = :expires_at
+WHERE id = ANY(:ids::text[]) AND worker_id = :worker_id AND NOT closed AND reported IS NULL RETURNING id;
+
+-- name: lock_leases(ids)
+SELECT id, org_id FROM leases WHERE id = ANY(:ids::text[]) ORDER BY id FOR UPDATE;
+
+-- name: lease_owners(ids)
+SELECT DISTINCT org_id FROM leases WHERE id = ANY(:ids::text[]);
+
+-- name: post_to_leases(ids, amounts)
+-- What was posted is no longer reserved; a closed lease reserves nothing, so nothing of it is freed.
+UPDATE leases l SET posted = l.posted + t.m
+FROM unnest(:ids::text[], :amounts::bigint[]) AS t (i, m) WHERE l.id = t.i AND NOT l.closed
+RETURNING l.org_id, t.m AS amount;
+
+-- name: report_leases(ids, spent, worker_id)!
+UPDATE leases l SET reported = t.s FROM unnest(:ids::text[], :spent::bigint[]) AS t (i, s)
+WHERE l.id = t.i AND l.worker_id = :worker_id AND NOT l.closed AND l.reported IS NULL;
+
+-- name: close_settled(ids)
+-- Leases whose worker is done and of which all is posted.
+UPDATE leases SET closed = true WHERE id = ANY(:ids::text[]) AND NOT closed AND posted >= reported
+RETURNING org_id, granted - posted AS rest;
+
+-- name: expired_leases(before, most)
+SELECT id, org_id, expires_at FROM leases WHERE NOT closed AND expires_at < :before ORDER BY expires_at LIMIT :most;
+
+-- name: close_expired(ids, before)
+UPDATE leases SET closed = true WHERE id = ANY(:ids::text[]) AND NOT closed AND expires_at < :before
+RETURNING id, org_id, worker_id, granted - posted AS rest;
+
+-- name: add_price(id, model_id, model, currency, components, now)!
+INSERT INTO prices (id, model_id, model, currency, components, effective_at)
+VALUES (:id, :model_id, :model, :currency, :components::text::jsonb, :now);
+
+-- name: get_price(model_id)^
+SELECT * FROM prices WHERE model_id = :model_id ORDER BY effective_at DESC, id DESC LIMIT 1;
+
+-- name: add_transaction(id, user_id, org_id, amount, currency, type, status, cause, now)^
+INSERT INTO transactions (id, user_id, org_id, amount, currency, type, status, cause, created_at)
+VALUES (:id, :user_id, :org_id, :amount, :currency, :type, :status, :cause, :now)
+ON CONFLICT (cause) DO UPDATE SET cause = excluded.cause RETURNING *;
+
+-- name: list_transactions(org_id, before, most)
+SELECT * FROM transactions WHERE org_id = :org_id AND (:before::text IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :most;
+
+-- name: add_subscription(id, user_id, org_id, now)!
+INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, current_period_start, created_at)
+VALUES (:id, :user_id, :org_id, 'pay_as_you_go', 'active', :now, :now) ON CONFLICT DO NOTHING;
+
+-- name: statement(org_id, start, until, before_at, before_id, before_account, most)
+SELECT p.id, p.cause, a.kind, e.amount, p.created_at
+FROM entries e JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
+WHERE a.org_id = :org_id AND p.created_at >= :start AND p.created_at < :until
+    AND (:before_id::text IS NULL
+        OR (p.created_at, p.id, a.kind) < (:before_at::timestamptz, :before_id, :before_account::text))
+ORDER BY p.created_at DESC, p.id DESC, a.kind DESC LIMIT :most;
+
+-- name: wallet_at(org_id, at)$
+-- The wallet's balance by its entries before an instant.
+SELECT coalesce(sum(e.amount), 0)::bigint FROM entries e
+JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
+WHERE a.org_id = :org_id AND a.kind = 'customer_wallet' AND p.created_at < :at;
+
+-- name: unbalanced_postings()
+SELECT p.id, coalesce(sum(e.amount), 0)::bigint AS total FROM postings p LEFT JOIN entries e ON e.posting_id = p.id
+GROUP BY p.id HAVING coalesce(sum(e.amount), 0) <> 0 OR count(e.posting_id) = 0 LIMIT 100;
+
+-- name: wrong_balances()
+SELECT coalesce(b.account_id, s.account_id) AS account_id, coalesce(b.balance, 0) AS balance,
+    coalesce(s.total, 0)::bigint AS total
+FROM balances b FULL JOIN (SELECT account_id, sum(amount) AS total FROM entries GROUP BY account_id) s
+    ON s.account_id = b.account_id
+WHERE coalesce(b.balance, 0) <> coalesce(s.total, 0) LIMIT 100;
+
+-- name: wrong_reservations()
+SELECT w.org_id, w.reserved, coalesce(l.held, 0)::bigint AS held
+FROM wallets w LEFT JOIN (
+    SELECT org_id, sum(granted - posted) AS held FROM leases WHERE NOT closed GROUP BY org_id
+) l ON l.org_id = w.org_id
+WHERE w.reserved <> coalesce(l.held, 0) LIMIT 100;
+
+-- name: negative_wallets()
+SELECT w.org_id, b.balance FROM wallets w JOIN balances b ON b.account_id = w.account_id
+WHERE b.balance < 0 LIMIT 100;
+
+-- name: postings_after(cause, most)
+-- In order of their causes, with their entries: for the reconciler, which walks them all.
+SELECT p.id, p.cause, p.kind, p.digest, p.created_at, array_agg(e.account_id ORDER BY e.account_id) AS account_ids,
+    array_agg(e.amount ORDER BY e.account_id) AS amounts,
+    -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS moved
+FROM (SELECT * FROM postings WHERE cause COLLATE "C" > :cause ORDER BY cause COLLATE "C" LIMIT :most) p
+LEFT JOIN entries e ON e.posting_id = p.id
+GROUP BY p.id, p.cause, p.kind, p.digest, p.created_at ORDER BY p.cause COLLATE "C";
+
+-- name: postings_of(causes)
+SELECT p.id, p.cause, -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS moved
+FROM postings p LEFT JOIN entries e ON e.posting_id = p.id WHERE p.cause = ANY(:causes::text[]) GROUP BY p.id, p.cause;

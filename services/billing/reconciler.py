@@ -1,0 +1,161 @@
+"""Checks the books: recomputes what is derived, and compares the ledger with the recorded usage, row by row."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from mercat.billing.v1 import billing_pb2
+from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
+from prometheus_client import Gauge
+
+from services.billing import ledger
+from services.billing.store import Row, Store
+from services.common.db import Database
+from services.common.errors import MercatError
+from services.common.rpc.channels import InternalChannel
+
+log = logging.getLogger(__name__)
+DISCREPANCIES = Gauge("mercat_ledger_discrepancies", "Rows of the books that disagreed at the last check")
+_MOST = 100  # discrepancies named
+_CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
+
+Discrepancy = billing_pb2.Discrepancy
+
+
+@dataclass
+class _Found:
+    postings: int = 0
+    usage: int = 0
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+    # Calls that only one of usage and ledger has: perhaps just on their way from one to the other.
+    unmatched: set[str] = field(default_factory=set)
+
+    def add(self, code: str, subject: str, message: str) -> None:
+        if len(self.discrepancies) < _MOST:
+            self.discrepancies.append(Discrepancy(code=code, subject=subject, message=message))
+
+
+class Reconciler:
+    """Reads the books and usage; changes neither."""
+
+    def __init__(self, database: Database, store: Store, control: InternalChannel) -> None:
+        self._database = database
+        self._store = store
+        self._usage = usage_pb2_grpc.SettlementServiceStub(control)
+
+    async def repeat(self, seconds: float) -> None:
+        """Checks every so often, for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.check()
+            except MercatError as e:
+                log.warning("the books were not checked: %s", e)
+
+    async def check(self) -> billing_pb2.CheckLedgerResponse:
+        """Everything there is to check."""
+        found = _Found()
+        async with self._database.connection() as connection, connection.transaction(isolation="repeatable_read"):
+            for query, rows in (await self._store.findings(connection)).items():
+                for row in rows:
+                    found.add(*_derived(query, row))
+            await self._merge(self._store.postings(connection), self._calls(), found)
+        settled = await self._recheck(found)
+        DISCREPANCIES.set(len(found.discrepancies))
+        for d in found.discrepancies:
+            log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
+        return billing_pb2.CheckLedgerResponse(
+            clean=not found.discrepancies, postings_checked=found.postings, usage_checked=found.usage,
+            discrepancies=found.discrepancies, settled_through=settled,
+        )  # fmt: skip
+
+    async def _calls(self, request_ids: Iterable[str] = ()) -> AsyncIterator[usage_pb2.UsageRecord]:
+        request = usage_pb2.ExportUsageRequest(request_ids=request_ids)
+        async for page in self._usage.ExportUsage(request):
+            for record in page.records:
+                yield record
+
+    async def _merge(
+        self, postings: AsyncIterator[Row], calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found
+    ) -> None:
+        """Walks both in the order of request ids; neither is ever held in memory."""
+        posting, call = await anext(postings, None), await _next_paid(calls, found)
+        while posting is not None or call is not None:
+            if posting is not None and not posting["cause"].startswith("req_"):
+                _check_posting(posting, found)
+                posting = await anext(postings, None)
+            elif call is None or (posting is not None and posting["cause"] < call.request_id):
+                assert posting is not None
+                _check_posting(posting, found)
+                found.unmatched.add(posting["cause"])
+                posting = await anext(postings, None)
+            elif posting is None or call.request_id < posting["cause"]:
+                found.unmatched.add(call.request_id)
+                call = await _next_paid(calls, found)
+            else:
+                _check_posting(posting, found)
+                _compare(posting, call, found)
+                posting, call = await anext(postings, None), await _next_paid(calls, found)
+
+    async def _recheck(self, found: _Found) -> Timestamp:
+        """Looks again at what had no counterpart, once everything recorded until now is posted."""
+        now = Timestamp()
+        now.GetCurrentTime()
+        until = asyncio.get_running_loop().time() + _CATCH_UP
+        while True:
+            settled = (await self._usage.GetWatermark(usage_pb2.GetWatermarkRequest())).settled_through
+            if settled.ToNanoseconds() >= now.ToNanoseconds() or asyncio.get_running_loop().time() > until:
+                break
+            await asyncio.sleep(0.1)
+        if not found.unmatched:
+            return settled
+        names = sorted(found.unmatched)[:10_000]
+        recorded = {r.request_id: r async for r in self._calls(names)}
+        async with self._database.connection() as connection:
+            posted = await self._store.postings_of(connection, names)
+        for name in names:
+            call, posting = recorded.get(name), posted.get(name)
+            if call is not None and posting is not None:
+                _compare(posting, call, found)
+            elif posting is not None:
+                found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
+            elif call is not None and call.timestamp.ToNanoseconds() < settled.ToNanoseconds():
+                found.add("POSTING_MISSING", name, f"a call of {call.cost_nanos} nanos was recorded but not posted")
+        return settled
+
+
+async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found) -> usage_pb2.UsageRecord | None:
+    async for call in calls:
+        found.usage += 1
+        if call.cost_nanos > 0 and not call.test:
+            return call
+    return None
+
+
+def _check_posting(row: Row, found: _Found) -> None:
+    found.postings += 1
+    entries = list(zip(row["account_ids"], row["amounts"], strict=True)) if row["account_ids"][0] else []
+    if ledger.digest(row["cause"], row["kind"], entries) != bytes(row["digest"]):
+        found.add("POSTING_EDITED", row["id"], f"the posting of {row['cause']} is not what was posted")
+
+
+def _compare(posting: Row, call: usage_pb2.UsageRecord, found: _Found) -> None:
+    if posting["moved"] != call.cost_nanos:
+        text = f"usage says {call.cost_nanos} nanos, the posting moved {posting['moved']}"
+        found.add("COST_DIFFERS", call.request_id, text)
+
+
+def _derived(query: str, row: Row) -> tuple[str, str, str]:
+    if query == "unbalanced_postings":
+        return "POSTING_UNBALANCED", row["id"], f"its entries sum to {row['total']}, not to zero"
+    if query == "wrong_balances":
+        return (
+            "BALANCE_DIFFERS",
+            row["account_id"],
+            f"the balance is {row['balance']}, its entries sum to {row['total']}",
+        )
+    if query == "wrong_reservations":
+        return "RESERVATION_DIFFERS", row["org_id"], f"{row['reserved']} nanos are reserved, leases hold {row['held']}"
+    return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos"

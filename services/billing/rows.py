@@ -1,0 +1,44 @@
+"""Rows as messages of the contract."""
+
+import json
+
+from mercat.billing.v1 import billing_pb2
+
+from services.billing.ledger import CURRENCY
+from services.billing.store import Row
+
+
+def price_of(row: Row) -> billing_pb2.Price:
+    price = billing_pb2.Price(
+        price_id=row["id"], model_id=row["model_id"], model=row["model"], currency=row["currency"],
+        components=[
+            billing_pb2.PriceComponent(meter=meter, nanos_per_million=nanos)
+            for meter, nanos in json.loads(row["components"])
+        ],
+    )  # fmt: skip
+    price.effective_at.FromDatetime(row["effective_at"])
+    return price
+
+
+def wallet_of(org_id: str, row: Row | None) -> billing_pb2.Wallet:
+    return billing_pb2.Wallet(
+        org_id=org_id, currency=CURRENCY, balance_nanos=row["balance"] if row else 0,
+        reserved_nanos=row["reserved"] if row else 0,
+    )  # fmt: skip
+
+
+def transaction_of(row: Row) -> billing_pb2.Transaction:
+    transaction = billing_pb2.Transaction(
+        transaction_id=row["id"], type=row["type"], amount_nanos=row["amount"], currency=row["currency"],
+        status=row["status"],
+    )  # fmt: skip
+    transaction.created_at.FromDatetime(row["created_at"])
+    return transaction
+
+
+def entry_of(row: Row) -> billing_pb2.StatementEntry:
+    entry = billing_pb2.StatementEntry(
+        posting_id=row["id"], cause=row["cause"], account=row["kind"], amount_nanos=row["amount"]
+    )
+    entry.created_at.FromDatetime(row["created_at"])
+    return entry

@@ -1,0 +1,12 @@
+"""Settings of billing."""
+
+from services.common.settings import Settings, option
+
+
+class BillingSettings(Settings):
+    """What the platform keeps, and how long a worker may hold money."""
+
+    fee_ppm: int = option(200_000, "the platform's share of each call", unit="millionths", ge=0, le=1_000_000)
+    lease_seconds: float = option(20.0, "how long a wallet lease lives without renewal", unit="seconds", ge=5)
+    lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
+    reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)

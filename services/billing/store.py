@@ -1,0 +1,210 @@
+"""The books' tables. `post` is the only way anything is posted."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from services.billing import ledger
+from services.billing.ledger import CURRENCY, WALLET, Account, Posting
+from services.common import ids
+from services.common.db import Connection, load_queries
+
+Row = Mapping[str, Any]
+
+
+class Store:
+    """Reads and writes within the transaction of the connection given."""
+
+    def __init__(self) -> None:
+        self._q = load_queries("services.billing")
+        self._accounts: dict[Account, str] = {}  # accounts are never deleted
+
+    async def account_ids(self, c: Connection, accounts: Iterable[Account]) -> dict[Account, str]:
+        """The ids of accounts, which are opened where they are new."""
+        wanted = list(dict.fromkeys(accounts))
+        unknown = sorted(a for a in wanted if a not in self._accounts)
+        found: dict[Account, str] = {}
+        if unknown:
+            orgs, kinds = [a.org_id for a in unknown], [a.kind for a in unknown]
+            await self._q.add_accounts(
+                c, ids=[ids.new("acc") for _ in unknown], org_ids=orgs, kinds=kinds, currency=CURRENCY
+            )
+            async for r in self._q.get_accounts(c, org_ids=orgs, kinds=kinds, currency=CURRENCY):
+                found[Account(r["org_id"], r["kind"])] = r["id"]
+        return {a: found.get(a) or self._accounts[a] for a in wanted}
+
+    def remember(self, accounts: Mapping[Account, str]) -> None:
+        """Keeps account ids in memory; only after the transaction that opened them has committed."""
+        self._accounts.update(accounts)
+
+    async def ensure_wallet(self, c: Connection, org_id: str) -> None:
+        """Opens the organisation's wallet when it has none."""
+        account = Account(org_id, WALLET)
+        found = await self.account_ids(c, [account])
+        await self._q.add_wallet(c, org_id=org_id, account_id=found[account])
+
+    async def lock_wallets(self, c: Connection, org_ids: Iterable[str]) -> None:
+        """Takes the wallets' locks, in one order everywhere."""
+        async for _ in self._q.lock_wallets(c, org_ids=sorted(set(org_ids))):
+            pass
+
+    async def post(self, c: Connection, postings: Sequence[Posting], now: datetime) -> set[str]:
+        """Posts what was not posted before, and moves the balances. The wallets it touches must be locked.
+
+        Returns:
+            The causes posted now.
+        """
+        if not postings:
+            return set()
+        accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
+        made = {p.cause: ids.new("pst") for p in postings}
+        digests = [ledger.digest(p.cause, p.kind, [(accounts[a], m) for a, m in p.entries]) for p in postings]
+        rows = self._q.add_postings(
+            c, ids=[made[p.cause] for p in postings], causes=[p.cause for p in postings],
+            kinds=[p.kind for p in postings], digests=digests, now=now,
+        )  # fmt: skip
+        new = {r["cause"] async for r in rows}
+        fresh = [p for p in postings if p.cause in new]
+        entries = [(made[p.cause], accounts[a], m) for p in fresh for a, m in p.entries]
+        if entries:
+            posting_ids, account_ids, amounts = zip(*entries, strict=True)
+            await self._q.add_entries(
+                c, posting_ids=list(posting_ids), account_ids=list(account_ids), amounts=list(amounts)
+            )
+            moves = sorted((accounts[a], m) for a, m in ledger.totals(fresh).items())
+            await self._q.move_balances(c, account_ids=[a for a, _ in moves], amounts=[m for _, m in moves])
+        return new
+
+    async def get_wallet(self, c: Connection, org_id: str, *, lock: bool = False) -> Row | None:
+        """reserved and balance, nanos."""
+        query = self._q.lock_wallet if lock else self._q.get_wallet
+        row: Row | None = await query(c, org_id=org_id)
+        return row
+
+    async def get_balance(self, c: Connection, account: Account) -> int:
+        balance = await self._q.get_balance(c, org_id=account.org_id, kind=account.kind, currency=CURRENCY)
+        return int(balance or 0)
+
+    # Leases
+
+    async def add_lease(
+        self, c: Connection, org_id: str, worker_id: str, granted: int, expires_at: datetime, now: datetime
+    ) -> str:
+        """Reserves a slice; the wallet must be locked."""
+        lease_id = ids.new("lse")
+        await self._q.add_lease(
+            c, id=lease_id, org_id=org_id, worker_id=worker_id, granted=granted, expires_at=expires_at, now=now
+        )
+        await self._q.reserve(c, org_ids=[org_id], amounts=[granted])
+        return lease_id
+
+    async def renew_leases(self, c: Connection, lease_ids: Sequence[str], worker_id: str, until: datetime) -> set[str]:
+        """Those that are still the worker's."""
+        async for _ in self._q.lock_leases(c, ids=lease_ids):
+            pass
+        return {r["id"] async for r in self._q.renew_leases(c, ids=lease_ids, worker_id=worker_id, expires_at=until)}
+
+    async def lock_owners(self, c: Connection, lease_ids: Sequence[str]) -> None:
+        """Locks the wallets of leases, then the leases."""
+        orgs = [r["org_id"] async for r in self._q.lease_owners(c, ids=lease_ids)]
+        await self.lock_wallets(c, orgs)
+        async for _ in self._q.lock_leases(c, ids=lease_ids):
+            pass
+
+    async def post_to_leases(self, c: Connection, spent: Mapping[str, int]) -> None:
+        """What calls cost leaves the leases they were taken from, and no longer counts as reserved."""
+        rows = self._q.post_to_leases(c, ids=list(spent), amounts=list(spent.values()))
+        await self._free(c, [(r["org_id"], r["amount"]) async for r in rows])
+        await self.close_settled(c, list(spent))
+
+    async def report_leases(self, c: Connection, worker_id: str, spent: Mapping[str, int]) -> None:
+        """Their worker spends no more from these."""
+        await self._q.report_leases(c, ids=list(spent), spent=list(spent.values()), worker_id=worker_id)
+        await self.close_settled(c, list(spent))
+
+    async def close_settled(self, c: Connection, lease_ids: Sequence[str]) -> None:
+        rows = self._q.close_settled(c, ids=lease_ids)
+        await self._free(c, [(r["org_id"], r["rest"]) async for r in rows])
+
+    async def expired_leases(self, c: Connection, before: datetime) -> list[Row]:
+        return [r async for r in self._q.expired_leases(c, before=before, most=1000)]
+
+    async def close_expired(self, c: Connection, lease_ids: Sequence[str], before: datetime) -> list[Row]:
+        rows = [r async for r in self._q.close_expired(c, ids=lease_ids, before=before)]
+        await self._free(c, [(r["org_id"], r["rest"]) for r in rows])
+        return rows
+
+    async def _free(self, c: Connection, amounts: Iterable[tuple[str, int]]) -> None:
+        sums: dict[str, int] = {}
+        for org_id, amount in amounts:
+            sums[org_id] = sums.get(org_id, 0) - amount
+        if sums:
+            await self._q.reserve(c, org_ids=list(sums), amounts=list(sums.values()))
+
+    # Prices, transactions, statements
+
+    async def add_price(
+        self, c: Connection, *, price_id: str, model_id: str, model: str, components: Sequence[tuple[str, int]],
+        now: datetime,
+    ) -> None:  # fmt: skip
+        await self._q.add_price(
+            c,
+            id=price_id,
+            model_id=model_id,
+            model=model,
+            currency=CURRENCY,
+            components=json.dumps(components),
+            now=now,
+        )
+
+    async def get_price(self, c: Connection, model_id: str) -> Row | None:
+        row: Row | None = await self._q.get_price(c, model_id=model_id)
+        return row
+
+    async def add_transaction(self, c: Connection, **columns: Any) -> Row:
+        """The transaction of a cause, made now or before."""
+        row: Row = await self._q.add_transaction(c, **columns)
+        return row
+
+    async def list_transactions(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
+        return [r async for r in self._q.list_transactions(c, org_id=org_id, before=before, most=most)]
+
+    async def add_subscription(self, c: Connection, user_id: str, org_id: str, now: datetime) -> None:
+        await self._q.add_subscription(c, id=ids.new("sub"), user_id=user_id, org_id=org_id, now=now)
+
+    async def statement(
+        self, c: Connection, org_id: str, start: datetime, until: datetime,
+        before: tuple[datetime, str, str] | None, most: int,
+    ) -> list[Row]:  # fmt: skip
+        at, posting_id, account = before or (None, None, None)
+        rows = self._q.statement(
+            c, org_id=org_id, start=start, until=until, before_at=at, before_id=posting_id, before_account=account,
+            most=most,
+        )  # fmt: skip
+        return [r async for r in rows]
+
+    async def wallet_at(self, c: Connection, org_id: str, at: datetime) -> int:
+        return int(await self._q.wallet_at(c, org_id=org_id, at=at))
+
+    # The reconciler
+
+    async def findings(self, c: Connection) -> Mapping[str, list[Row]]:
+        """Rows that disagree with the rest of the books, by query."""
+        names = ("unbalanced_postings", "wrong_balances", "wrong_reservations", "negative_wallets")
+        return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
+
+    async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:
+        """The postings of these causes, with what they moved."""
+        return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
+
+    async def postings(self, c: Connection, page: int = 1000) -> AsyncIterator[Row]:
+        """Every posting with its entries, in the order of causes."""
+        cause = ""
+        while True:
+            rows = [r async for r in self._q.postings_after(c, cause=cause, most=page)]
+            for row in rows:
+                yield row
+            if len(rows) < page:
+                return
+            cause = rows[-1]["cause"]

@@ -1,0 +1,34 @@
+"""Every successful call, recorded once: stores what the workers metered, has it posted, and shows it to whom it
+concerns. What a call costs was settled when it ran; what the money does is billing's."""
+
+from mercat.usage.v1 import usage_pb2_grpc
+
+from services.common.service import Deps, Service
+from services.usage.consumer import Consumer
+from services.usage.partitions import keep_partitions
+from services.usage.service import UsageServicer
+from services.usage.service_settlement import SettlementServicer
+from services.usage.store import Store
+
+
+async def build(deps: Deps) -> Service:
+    store = Store()
+    consumer = Consumer(deps.database, store, deps.events, deps.control)
+
+    async def partitions() -> None:
+        await keep_partitions(deps.database, deps.clock)
+
+    return Service(
+        "usage",
+        registrations=[
+            (
+                usage_pb2_grpc.add_UsageServiceServicer_to_server,
+                UsageServicer(deps.database, store, deps.events, deps.clock),
+            ),
+            (
+                usage_pb2_grpc.add_SettlementServiceServicer_to_server,
+                SettlementServicer(deps.database, store, deps.events, deps.clock),
+            ),
+        ],
+        tasks=[consumer.work, partitions],
+    )

@@ -1,0 +1,87 @@
+"""Stores what the workers metered: records first, then their postings, then the acknowledgement.
+
+A death between any two of these brings the messages back. Records are unique by request id and postings by their cause,
+so the second time changes nothing; and what is posted is always what is stored, so that the two can never differ."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.event.v1 import event_pb2
+from mercat.usage.v1 import usage_pb2
+from nats.aio.msg import Msg
+
+from services.common import ids, outbox
+from services.common.db import Database
+from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events, broadcast
+from services.common.rpc.channels import InternalChannel
+from services.usage.store import Store
+
+log = logging.getLogger(__name__)
+DURABLE = "usage-records"
+LIVE = "mercat.live.usage."
+_MESSAGES = 64  # of one transaction
+_ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
+
+Record = usage_pb2.UsageRecord
+
+
+class Consumer:
+    """The one durable consumer of the stream of records."""
+
+    def __init__(self, database: Database, store: Store, events: Events, control: InternalChannel) -> None:
+        self._database = database
+        self._store = store
+        self._events = events
+        self._billing = billing_pb2_grpc.LeaseServiceStub(control)
+
+    async def work(self) -> None:
+        """Stores and posts, for ever."""
+        async for messages in self._events.pull(
+            USAGE_STREAM, DURABLE, USAGE_SUBJECT, batch=_MESSAGES, ack_wait=_ACK_WAIT
+        ):
+            try:
+                await self._take(messages)
+            except Exception as e:
+                log.exception("%d messages of usage wait: %s", len(messages), e)
+                await asyncio.gather(*(m.nak(delay=1) for m in messages), return_exceptions=True)
+                await asyncio.sleep(0.2)
+
+    async def _take(self, messages: Sequence[Msg]) -> None:
+        records: dict[str, Record] = {}
+        for message in messages:
+            for record in event_pb2.UsageBatch.FromString(message.data).records:
+                if ids.is_id("req", record.request_id):
+                    records.setdefault(record.request_id, record)
+                else:
+                    log.error("a usage record without a request id was dropped: %r", record.request_id)
+        if records:
+            batch = list(records.values())
+            async with self._database.transaction() as connection:
+                new = await self._store.add_records(connection, batch)
+                for event in _statistics([records[r] for r in new]):
+                    await outbox.add(connection, event)
+                if len(new) < len(batch):
+                    batch = await self._store.get_records(connection, list(records))
+            await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=batch))
+            await self._tell([records[r] for r in new])
+        await asyncio.gather(*(m.ack() for m in messages))
+
+    async def _tell(self, records: Sequence[Record]) -> None:
+        """Those who watch their usage live."""
+        by_org: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_org[record.org_id].append(record)
+        for org_id, own in by_org.items():
+            await broadcast(self._events, LIVE + org_id, event_pb2.UsageBatch(records=own).SerializeToString())
+
+
+def _statistics(records: Sequence[Record]) -> list[event_pb2.UsageStored]:
+    by_model: dict[str, event_pb2.UsageStored] = {}
+    for record in records:
+        event = by_model.setdefault(record.model, event_pb2.UsageStored(model=record.model))
+        event.calls += 1
+        event.latency_us_sum += record.latency_us
+    return list(by_model.values())

@@ -1,0 +1,114 @@
+"""Usage, for those who called and those whose models were called."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from mercat.event.v1 import event_pb2
+from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
+from nats.aio.msg import Msg
+
+from services.common import pages
+from services.common.clock import Clock
+from services.common.db import Database
+from services.common.errors import InvalidFields, NotFound, Violation
+from services.common.events import Events, listen
+from services.common.rpc.context import Context, caller
+from services.usage.consumer import LIVE
+from services.usage.store import Store
+
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+_BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
+
+
+class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
+    """Serves `mercat.usage.v1.UsageService`."""
+
+    def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._events = events
+        self._clock = clock
+
+    def _span(self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest) -> tuple[datetime, datetime]:
+        start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else _BEGINNING
+        # A worker's clock may run a little ahead of this one.
+        later = self._clock.now() + timedelta(days=1)
+        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else later
+        if until < start:
+            raise InvalidFields(violations=[Violation("end_time", "must not be before start_time")])
+        return start, until
+
+    async def ListUsage(self, request: usage_pb2.ListUsageRequest, context: Context) -> usage_pb2.ListUsageResponse:
+        start, until = self._span(request)
+        publisher = request.view == usage_pb2.USAGE_VIEW_PUBLISHER
+        key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
+        async with self._database.connection() as connection:
+            records = await self._store.list_records(
+                connection, caller().org_id, publisher=publisher, model=request.model, start=start, until=until,
+                before=str(key[0]) if key else None, most=most + 1,
+            )  # fmt: skip
+        token = pages.encode([records[most - 1].request_id]) if len(records) > most else ""
+        shown = [_for_publisher(r) if publisher else r for r in records[:most]]
+        return usage_pb2.ListUsageResponse(records=shown, next_page_token=token)
+
+    async def GetUsageRecord(
+        self, request: usage_pb2.GetUsageRecordRequest, context: Context
+    ) -> usage_pb2.GetUsageRecordResponse:
+        org_id = caller().org_id
+        try:
+            async with self._database.connection() as connection:
+                records = await self._store.get_records(connection, [request.request_id])
+        except ValueError:
+            records = []
+        for record in records:
+            if record.org_id == org_id:
+                return usage_pb2.GetUsageRecordResponse(record=record)
+            if record.publisher_org_id == org_id:
+                return usage_pb2.GetUsageRecordResponse(record=_for_publisher(record))
+        raise NotFound("you have no such call; one shows up within a second", reason="USAGE_RECORD_NOT_FOUND")
+
+    async def SummarizeUsage(
+        self, request: usage_pb2.SummarizeUsageRequest, context: Context
+    ) -> usage_pb2.SummarizeUsageResponse:
+        start, until = self._span(request)
+        async with self._database.connection() as connection:
+            rows = await self._store.summarize(
+                connection, caller().org_id, publisher=request.view == usage_pb2.USAGE_VIEW_PUBLISHER, start=start,
+                until=until,
+            )  # fmt: skip
+        models = [
+            usage_pb2.ModelUsage(
+                model=r["model"], calls=r["calls"], cost_nanos=r["cost"], mean_latency_us=r["mean_latency_us"],
+                units={"requests": r["calls"], "rows": r["rows"] or 0, "input_bytes": r["input_bytes"] or 0},
+            )
+            for r in rows
+        ]  # fmt: skip
+        return usage_pb2.SummarizeUsageResponse(
+            calls=sum(m.calls for m in models), cost_nanos=sum(m.cost_nanos for m in models), models=models
+        )
+
+    async def StreamUsage(
+        self, request: usage_pb2.StreamUsageRequest, context: Context
+    ) -> AsyncIterator[usage_pb2.StreamUsageResponse]:
+        queue: asyncio.Queue[usage_pb2.UsageRecord] = asyncio.Queue(_BEHIND)
+
+        async def heard(message: Msg) -> None:
+            for record in event_pb2.UsageBatch.FromString(message.data).records:
+                if not queue.full():
+                    queue.put_nowait(record)
+
+        stop = await listen(self._events, LIVE + caller().org_id, heard)
+        await self._events.client.flush()  # from here on nothing is missed
+        try:
+            while True:
+                yield usage_pb2.StreamUsageResponse(record=await queue.get())
+        finally:
+            await stop()
+
+
+def _for_publisher(record: usage_pb2.UsageRecord) -> usage_pb2.UsageRecord:
+    """Without what is the consumer's own business."""
+    for name in ("user_id", "key_id", "lease_id"):
+        record.ClearField(name)
+    return record

@@ -1,0 +1,59 @@
+"""What billing asks of the metering pipeline."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
+
+from services.common.clock import Clock
+from services.common.db import Database
+from services.common.errors import Unavailable
+from services.common.events import USAGE_STREAM, Events
+from services.common.rpc.context import Context
+from services.usage.store import Store
+
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
+    """Serves `mercat.usage.v1.SettlementService`."""
+
+    def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._events = events
+        self._clock = clock
+
+    async def GetWatermark(
+        self, request: usage_pb2.GetWatermarkRequest, context: Context
+    ) -> usage_pb2.GetWatermarkResponse:
+        asked = self._clock.now()
+        try:
+            info = await self._events.js.stream_info(USAGE_STREAM)
+        except Exception as e:
+            raise Unavailable(
+                "the stream of usage cannot be asked", reason="METERING_UNAVAILABLE", retry_after=1
+            ) from e
+        response = usage_pb2.GetWatermarkResponse()
+        # A message leaves the work queue when its records are stored and posted, so the oldest one left is the mark.
+        if info.state.messages == 0:
+            response.settled_through.FromDatetime(asked)
+        else:
+            oldest = await self._events.js.get_msg(USAGE_STREAM, info.state.first_seq)
+            stored = getattr(oldest, "time", None)
+            response.settled_through.FromDatetime(stored if isinstance(stored, datetime) else _BEGINNING)
+        return response
+
+    async def ExportUsage(
+        self, request: usage_pb2.ExportUsageRequest, context: Context
+    ) -> AsyncIterator[usage_pb2.ExportUsageResponse]:
+        start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else _BEGINNING
+        later = self._clock.now() + timedelta(days=1)
+        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else later
+        async with self._database.connection() as connection:
+            if request.request_ids:
+                records = await self._store.get_records(connection, list(request.request_ids))
+                yield usage_pb2.ExportUsageResponse(records=records)
+                return
+            async for page in self._store.export(connection, start, until):
+                yield usage_pb2.ExportUsageResponse(records=page)

@@ -1,0 +1,85 @@
+"""The table of usage, one typed method per named query."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from mercat.usage.v1 import usage_pb2
+
+from services.common import ids
+from services.common.db import Connection, load_queries
+
+Row = Mapping[str, Any]
+Record = usage_pb2.UsageRecord
+
+
+def moment(request_id: str) -> datetime:
+    """The time inside a request id: what `timestamp` always is. Raises ValueError for what is no id."""
+    return datetime.fromtimestamp(ids.milliseconds(request_id) / 1000, UTC)
+
+
+class Store:
+    """Reads and writes within the transaction of the connection given."""
+
+    def __init__(self) -> None:
+        self._q = load_queries("services.usage")
+
+    async def add_records(self, c: Connection, records: Sequence[Record]) -> set[str]:
+        """Stores what was not stored before; answers the request ids stored now."""
+        rows = self._q.add_records(
+            c, ids=[ids.new("use") for _ in records], request_ids=[r.request_id for r in records],
+            timestamps=[moment(r.request_id) for r in records], org_ids=[r.org_id for r in records],
+            user_ids=[r.user_id for r in records], key_ids=[r.key_id for r in records],
+            model_ids=[r.model_id for r in records], models=[r.model for r in records],
+            versions=[r.version for r in records], publishers=[r.publisher_org_id for r in records],
+            tokens=[r.units.get("tokens", 0) for r in records], units=[json.dumps(dict(r.units)) for r in records],
+            price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
+            latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
+            regions=[r.region for r in records], tests=[r.test for r in records],
+            lease_ids=[r.lease_id for r in records],
+        )  # fmt: skip
+        return {r["request_id"] async for r in rows}
+
+    async def get_records(self, c: Connection, request_ids: Sequence[str]) -> list[Record]:
+        """Those of them that are stored, in the order of their ids."""
+        moments = [moment(r) for r in request_ids]
+        return [record_of(r) async for r in self._q.get_records(c, request_ids=request_ids, timestamps=moments)]
+
+    async def list_records(
+        self, c: Connection, org_id: str, *, publisher: bool, model: str, start: datetime, until: datetime,
+        before: str | None, most: int,
+    ) -> list[Record]:  # fmt: skip
+        query = self._q.list_as_publisher if publisher else self._q.list_as_consumer
+        rows = query(c, org_id=org_id, model=model, start=start, until=until, before=before, most=most)
+        return [record_of(r) async for r in rows]
+
+    async def summarize(
+        self, c: Connection, org_id: str, *, publisher: bool, start: datetime, until: datetime
+    ) -> list[Row]:
+        query = self._q.summarize_as_publisher if publisher else self._q.summarize_as_consumer
+        return [r async for r in query(c, org_id=org_id, start=start, until=until)]
+
+    async def export(
+        self, c: Connection, start: datetime, until: datetime, page: int = 1000
+    ) -> AsyncIterator[list[Record]]:
+        """Pages of records in the order of their request ids."""
+        after = ""
+        while True:
+            rows = [r async for r in self._q.export_records(c, start=start, until=until, after=after, most=page)]
+            if rows:
+                yield [record_of(r) for r in rows]
+                after = rows[-1]["request_id"]
+            if len(rows) < page:
+                return
+
+
+def record_of(row: Row) -> Record:
+    record = Record(
+        request_id=row["request_id"], org_id=row["org_id"], user_id=row["user_id"], key_id=row["api_key_id"],
+        model_id=row["model_id"], model=row["model"], version=row["version"], publisher_org_id=row["publisher_org_id"],
+        units=json.loads(row["units"]), price_id=row["price_id"], cost_nanos=row["cost"], latency_us=row["latency_us"],
+        status_code=row["status_code"], region=row["region"], test=row["test"], lease_id=row["lease_id"],
+    )  # fmt: skip
+    record.timestamp.FromDatetime(row["timestamp"])
+    return record
