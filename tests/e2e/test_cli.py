@@ -1,0 +1,189 @@
+"""The main job by the command line alone: a publisher sells a model, a consumer finds, calls and pays for it."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import graphs
+from tests.platform import Platform
+
+PASSWORD = "correct horse battery staple"
+PRICE = "0.002"  # USD a call
+PRICE_NANOS = 2_000_000
+CALLS = 5
+
+
+class Person:
+    """Somebody at a terminal of their own."""
+
+    def __init__(self, platform: Platform, folder: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MERCAT_")}
+        self.environment = kept | {
+            "XDG_CONFIG_HOME": str(folder), "MERCAT_HOME": str(platform.home), "NO_COLOR": "1",
+        }  # fmt: skip
+
+    def run(self, *words: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *words],
+            env=self.environment | variables, input=stdin, capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, stdin: str = "", **variables: str) -> str:
+        """What a command that succeeds prints."""
+        done = self.run(*words, stdin=stdin, **variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, *words: str, stdin: str = "", **variables: str) -> Any:
+        return json.loads(self(*words, "--json", stdin=stdin, **variables))
+
+    def refused(self, *words: str, status: int = 1, **variables: str) -> str:
+        """What a command that is refused says."""
+        done = self.run(*words, **variables)
+        assert done.returncode == status, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def person(platform: Platform, tmp_path: Path) -> Callable[..., Person]:
+    def make(*signup: str) -> Person:
+        name = f"e{token_hex(5)}"
+        made = Person(platform, tmp_path / name)
+        made("signup", f"{name}@example.com", name, "--password-stdin", *signup, stdin=PASSWORD)
+        made.name = name  # type: ignore[attr-defined]
+        return made
+
+    return make
+
+
+@pytest.fixture
+def admin(platform: Platform, tmp_path: Path) -> Person:
+    made = Person(platform, tmp_path / "admin")
+    made("login", "--demo", "admin")
+    return made
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.1)
+
+
+def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Path) -> None:
+    publisher, consumer = person("--publisher"), person()
+    word = f"zyx{token_hex(4)}"
+    file = tmp_path / "model.onnx"
+    file.write_bytes(graphs.addition())
+
+    # A publisher pushes a model with a price; it is validated, reviewed, published.
+    pushed = publisher.json(
+        "models", "push", str(file), "--name", "adder", "--version", "1.0.0", "--summary", f"Adds {word}",
+        "--category", "other", "--task", "arithmetic", "--license", "MIT", "--price", f"requests={PRICE}", "--submit",
+    )  # fmt: skip
+    model = pushed["version"]["model"]
+    assert pushed["created"] is True
+    assert pushed["version"]["state"] == "VERSION_STATE_REVIEW"
+    assert [spec["name"] for spec in pushed["version"]["signature"]["inputs"]] == ["a", "b"]
+    assert f"{model}@1.0.0" in admin("models", "reviews")
+    admin("models", "approve", f"{model}@1.0.0")
+    assert f"{model}@1.0.0 is published" in publisher("models", "publish", "adder@1.0.0")
+
+    # A consumer adds credit, makes a key, finds the model.
+    consumer("topup", "1")
+    secret = consumer.json("keys", "create", "app", "--scope", "inference:call")["secret"]
+    eventually(lambda: model in consumer("search", word))
+    assert "0.002 USD a request" in consumer("models", "show", model)
+    inputs = ("--input", "a=[1, 2, 9007199254740993]", "--input", "b=[10, 20, 1]")
+    assert consumer.json("quote", model, *inputs)["costNanos"] == str(PRICE_NANOS)
+
+    # They call it; the reply carries its cost.
+    requests = set()
+    for _ in range(CALLS):
+        answer = consumer.json("infer", model, *inputs, MERCAT_API_KEY=secret)
+        assert answer["costNanos"] == str(PRICE_NANOS)
+        assert answer["outputs"][0]["data"] == [11, 22, "9007199254740994"]
+        requests.add(answer["requestId"])
+    assert len(requests) == CALLS
+
+    # Each call is in the usage once; what one paid the other and the platform got.
+    def recorded() -> set[str]:
+        return {record["requestId"] for record in consumer.json("usage", "--model", model)["records"]}
+
+    eventually(lambda: recorded() == requests)
+    assert len(consumer.json("usage", "--model", model)["records"]) == CALLS
+    earned = publisher.json("earnings")
+    fee = CALLS * PRICE_NANOS * earned["platformFeePpm"] // 1_000_000
+
+    def settled() -> bool:
+        balance = int(consumer.json("balance")["balanceNanos"])
+        return balance == 1_000_000_000 - CALLS * PRICE_NANOS
+
+    eventually(settled)
+    assert int(publisher.json("earnings")["payableNanos"]) == CALLS * PRICE_NANOS - fee
+    assert publisher.json("usage", "--summary", "--publisher")["calls"] == str(CALLS)
+    assert admin.json("ledger", "check")["clean"] is True
+
+
+def test_files_in_and_out(person: Callable[..., Person], admin: Person, tmp_path: Path) -> None:
+    publisher = person("--publisher")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(graphs.addition())
+    about = ("--summary", "Adds", "--category", "other", "--task", "arithmetic", "--license", "MIT", "--submit")
+    model = publisher.json("models", "push", str(file), "--name", "adder", "--version", "1.0.0", *about)["version"][
+        "model"
+    ]
+    admin("models", "approve", f"{model}@1.0.0")
+    publisher("models", "publish", "adder@1.0.0")
+    a, b = np.arange(4, dtype=np.int64), np.full(4, 2**60, np.int64)
+    np.save(tmp_path / "a.npy", a)
+    (tmp_path / "b.bin").write_bytes(b.tobytes())
+    inputs = ("--input", f"a=@{tmp_path / 'a.npy'}", "--raw", f"b={tmp_path / 'b.bin'}")
+    shown = publisher("infer", model, *inputs, "--output", str(tmp_path / "sum.npy"))
+    assert "cost" in shown
+    assert np.array_equal(np.load(tmp_path / "sum.npy"), a + b)
+    (tmp_path / "request.json").write_text(
+        json.dumps({"inputs": [{"name": "a", "data": [1]}, {"name": "b", "data": [2]}]})
+    )
+    answer = publisher.json("infer", f"{model}@1.0.0", "--data", str(tmp_path / "request.json"))
+    assert answer["outputs"][0]["data"] == [3]
+
+
+def test_refusals_say_what_to_do(person: Callable[..., Person], tmp_path: Path) -> None:
+    consumer, publisher = person(), person("--publisher")
+    said = consumer.refused("infer", "nobody/nothing", "--input", "x=[1]")
+    assert "MODEL_NOT_FOUND" in said
+    assert "mercat search" in said
+    assert "req_" in said
+    (tmp_path / "model.onnx").write_bytes(b"\x80\x04not a model at all")
+    about = ("--summary", "x", "--category", "other", "--task", "x", "--license", "MIT")
+    push = ("models", "push", str(tmp_path / "model.onnx"), "--name", "bad", "--version", "1.0.0", *about)
+    assert "ROLE_MISSING" in consumer.refused(*push) or "SCOPE_MISSING" in consumer.refused(*push)
+    done = publisher.run(*push)
+    assert done.returncode == 1
+    assert "NOT_ONNX" in done.stdout
+    assert "CREDENTIAL_INVALID" in consumer.refused("whoami", MERCAT_API_KEY="mk_live_wrong")
+    assert "mercat up" in consumer.refused("whoami", MERCAT_SERVER="127.0.0.1:1", MERCAT_API_KEY="x", status=3)
+    assert "not logged in" in consumer.refused("whoami", "--profile", "other")
+    consumer.refused("topup", "lots", status=2)
+
+
+def test_sessions_are_private_and_end(person: Callable[..., Person]) -> None:
+    someone = person()
+    kept = next(someone.folder.rglob("credentials.json"))
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert someone.json("whoami")["username"] == someone.name  # type: ignore[attr-defined]
+    someone("logout")
+    assert "mercat login" in someone.refused("whoami")
