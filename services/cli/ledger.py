@@ -5,6 +5,7 @@ from mercat.billing.v1 import billing_pb2
 
 from services.cli import output
 from services.cli.command import Session, command
+from services.cli.usage import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -22,11 +23,11 @@ def check(session: Session) -> int:
     if session.json:
         output.say_json(answer)
         return 0 if answer.clean else 1
-    counted = f"{answer.postings_checked:,} postings and {answer.usage_checked:,} calls checked"
+    checked = f"{counted(answer.postings_checked, 'posting')} and {counted(answer.usage_checked, 'call')} checked"
     through = output.when(answer.settled_through)
     if answer.clean:
-        output.say(f"[green]The books agree:[/] {counted}" + (f", settled through {through} UTC." if through else "."))
+        output.say(f"[green]The books agree:[/] {checked}" + (f", settled through {through} UTC." if through else "."))
         return 0
-    output.say(f"[red]The books disagree:[/] {counted}.")
+    output.say(f"[red]The books disagree:[/] {checked}.")
     output.table(["code", "about", "what"], [(d.code, d.subject, d.message) for d in answer.discrepancies], empty="")
     return 1

@@ -130,6 +130,7 @@ def show(
         shown = {"model": output.document(found), "price": output.document(cost)}
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
+    latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
     aliases = ", ".join(f":{alias} → {version}" for alias, version in sorted(found.aliases.items()))
     output.facts([
         ("model", found.model), ("title", found.display_name), ("summary", found.summary),
@@ -137,11 +138,9 @@ def show(
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
         ("published", output.when(found.published_at)),
+        *(("takes", show_spec(spec)) for spec in (latest.signature.inputs if latest else ())),
+        *(("gives", show_spec(spec)) for spec in (latest.signature.outputs if latest else ())),
     ])  # fmt: skip
-    latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
-    if latest is not None:
-        for title, specs in (("takes", latest.signature.inputs), ("gives", latest.signature.outputs)):
-            output.facts([(title, show_spec(spec)) for spec in specs])
     output.table(
         ["version", "state", "size", "made (UTC)", "published (UTC)"],
         [

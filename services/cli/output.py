@@ -27,6 +27,7 @@ _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 # What to do next, by reason.
 _NEXT = {
     "ACCOUNT_TAKEN": "log in with `mercat login`, or choose another email and username",
+    "ALIAS_NOT_FOUND": "see its aliases with `mercat models show MODEL`",
     "CREDENTIAL_INVALID": "log in again with `mercat login`, or give another key",
     "CREDENTIAL_MISSING": "log in with `mercat login`, or give a key with --api-key or MERCAT_API_KEY",
     "ENGINE_FAILED": "it was not charged; tell the publisher the request id",
@@ -39,9 +40,13 @@ _NEXT = {
     "QUEUE_FULL": "repeat it in a moment; it was not charged",
     "RATE_LIMITED": "wait a moment and repeat it",
     "ROLE_MISSING": "log in with an account of that role; publishers sign up with `mercat signup --publisher`",
-    "SCOPE_MISSING": "make a key with that scope: `mercat keys create NAME --scope SCOPE`",
+    "SCOPE_MISSING": "use a login that may do this (--profile), or a key made with that --scope",
     "SIGN_IN_FAILED": "check email and password; make an account with `mercat signup`",
+    "STORAGE_UNAVAILABLE": "repeat it in a moment; see `mercat status`",
     "TENSOR_INVALID": "see what the model takes with `mercat models show MODEL`",
+    "VERSION_EXISTS": "push it under the next number",
+    "VERSION_NOT_FOUND": "see its versions with `mercat models show MODEL`",
+    "VERSION_STATE": "see where it is with `mercat models show MODEL@VERSION`",
 }
 
 
@@ -89,13 +94,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str,
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Prints names and values, those without a value left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            grid.add_row(name, escape(clean(value)))
-    console().print(grid)
+    shown = [(name, clean(value)) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    to = console()
+    for name, value in shown:
+        to.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}")
 
 
 def when(timestamp: Timestamp) -> str:

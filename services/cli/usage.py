@@ -13,6 +13,7 @@ from services.cli.paging import Limit, gather
 from services.cli.times import parse_time
 from services.common import money
 
+_METERS = ["requests", "rows", "input_bytes"]
 _HEADINGS = ["time (UTC)", "model", "version", "units", "cost", "latency", "request"]
 
 
@@ -68,8 +69,14 @@ def _times(to: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest, sin
 
 
 def show_units(units: Mapping[str, int]) -> str:
-    """`1 requests, 3 rows`, in the order of names."""
-    return ", ".join(f"{count:,} {meter}" for meter, count in sorted(units.items()))
+    """`1 request, 3 rows, 1,024 input bytes`."""
+    order = sorted(units.items(), key=lambda unit: (_METERS.index(unit[0]) if unit[0] in _METERS else 99, unit[0]))
+    return ", ".join(counted(count, meter.removesuffix("s").replace("_", " ")) for meter, count in order)
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 call`, `1,000 calls`."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
 def _row(record: usage_pb2.UsageRecord) -> tuple[str, ...]:
@@ -119,7 +126,7 @@ def _summary(session: Session, publisher: bool, since: str, until: str) -> None:
         empty="No calls in that time.",
         right=["calls", "cost", "mean latency"],
     )
-    output.say(f"[bold]{answer.calls:,} calls, {money.show(answer.cost_nanos)}[/]")
+    output.say(f"[bold]{counted(answer.calls, 'call')}, {money.show(answer.cost_nanos)}[/]")
 
 
 def _follow(session: Session) -> None:
