@@ -173,8 +173,10 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
     run_us = 0
     # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
     problem = ""
-    for length in (1, 16, 64, 320, 512):
-        feeds = {t.name: _example(t, length, limits) for t in inputs}
+    # Axes between the first and the last grow with it, as an image's do, or stay 1, as the rows of a state do.
+    open_inside = any(d < 0 for t in inputs for d in t.shape[1:-1])
+    for length, inner in ((n, i) for n in (1, 16, 64, 320, 512) for i in ((n, 1) if open_inside and n > 1 else (n,))):
+        feeds = {t.name: _example(t, length, inner, limits) for t in inputs}
         before = time.perf_counter()
         try:
             session.run(None, feeds)
@@ -195,9 +197,11 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
     return Report((), inputs, known, load_us, run_us, memory)
 
 
-def _example(tensor: Tensor, length: int, limits: Limits) -> Any:
-    """Zeros; the first axis, where it may have any length, is 1."""
-    shape = [d if d >= 0 else (1 if i == 0 else length) for i, d in enumerate(tensor.shape)]
+def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
+    """Zeros. Of the axes that may have any length the first is 1, the last `length`, those between `inner`."""
+    last = len(tensor.shape) - 1
+    lengths = [1 if i == 0 else length if i == last else inner for i in range(len(tensor.shape))]
+    shape = [d if d >= 0 else n for d, n in zip(tensor.shape, lengths, strict=True)]
     if tensor.datatype == "BYTES":
         return np.full(shape, "", object)
     dtype = np.dtype(_NUMPY[tensor.datatype])
