@@ -38,10 +38,6 @@ INSERT INTO wallets (org_id, account_id) VALUES (:org_id, :account_id) ON CONFLI
 SELECT w.org_id, w.reserved, coalesce(b.balance, 0) AS balance
 FROM wallets w LEFT JOIN balances b ON b.account_id = w.account_id WHERE w.org_id = :org_id;
 
--- name: lock_wallet(org_id)^
-SELECT w.org_id, w.reserved, coalesce((SELECT b.balance FROM balances b WHERE b.account_id = w.account_id), 0) AS balance
-FROM wallets w WHERE w.org_id = :org_id FOR UPDATE OF w;
-
 -- name: reserve(org_ids, amounts)!
 UPDATE wallets w SET reserved = w.reserved + t.m
 FROM unnest(:org_ids::text[], :amounts::bigint[]) AS t (o, m) WHERE w.org_id = t.o;

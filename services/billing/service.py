@@ -56,8 +56,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         cause = f"topup:{current().request_id}"
         posting = ledger.top_up(cause, principal.org_id, request.amount_nanos)
         async with self._database.transaction() as connection:
-            await self._store.ensure_wallet(connection, principal.org_id)
-            await self._store.lock_wallets(connection, [principal.org_id])
+            await self._store.lock_or_open_wallets(connection, [principal.org_id])
             await self._store.post(connection, [posting], now)
             transaction = await self._store.add_transaction(
                 connection, id=ids.new("txn"), user_id=principal.user_id, org_id=principal.org_id,

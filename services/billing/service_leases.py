@@ -47,8 +47,8 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
         now = self._clock.now()
         expires = now + self._lifetime
         async with self._database.transaction() as connection:
-            await self._store.ensure_wallet(connection, request.org_id)
-            wallet = await self._store.get_wallet(connection, request.org_id, lock=True)
+            await self._store.lock_or_open_wallets(connection, [request.org_id])
+            wallet = await self._store.get_wallet(connection, request.org_id)
             assert wallet is not None
             balance, reserved = int(wallet["balance"]), int(wallet["reserved"])
             granted = leases.grant(balance - reserved, request.minimum_nanos, request.wanted_nanos)
@@ -98,11 +98,9 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
             return billing_pb2.PostUsageResponse(posted=0)
         accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
         async with self._database.transaction() as connection:
-            for org_id in sorted({r.org_id for r in paid.values()}):
-                await self._store.ensure_wallet(connection, org_id)
+            await self._store.lock_or_open_wallets(connection, (r.org_id for r in paid.values()))
             known = await self._store.account_ids(connection, accounts)
             leased = sorted({r.lease_id for r in paid.values() if r.lease_id})
-            await self._store.lock_wallets(connection, (r.org_id for r in paid.values()))
             await self._store.lock_owners(connection, leased)
             new = await self._store.post(connection, postings, self._clock.now())
             spent = _by_lease(paid[cause] for cause in new)

@@ -44,10 +44,18 @@ class Store:
         found = await self.account_ids(c, [account])
         await self._q.add_wallet(c, org_id=org_id, account_id=found[account])
 
-    async def lock_wallets(self, c: Connection, org_ids: Iterable[str]) -> None:
-        """Takes the wallets' locks, in one order everywhere."""
-        async for _ in self._q.lock_wallets(c, org_ids=sorted(set(org_ids))):
-            pass
+    async def lock_wallets(self, c: Connection, org_ids: Iterable[str]) -> set[str]:
+        """Takes the wallets' locks, in one order everywhere; answers those that there are."""
+        return {r["org_id"] async for r in self._q.lock_wallets(c, org_ids=sorted(set(org_ids)))}
+
+    async def lock_or_open_wallets(self, c: Connection, org_ids: Iterable[str]) -> None:
+        """Like `lock_wallets`, and opens those that there are not."""
+        wanted = set(org_ids)
+        found = await self.lock_wallets(c, wanted)
+        if found != wanted:
+            for org_id in sorted(wanted - found):
+                await self.ensure_wallet(c, org_id)
+            await self.lock_wallets(c, wanted)
 
     async def post(self, c: Connection, postings: Sequence[Posting], now: datetime) -> set[str]:
         """Posts what was not posted before, and moves the balances. The wallets it touches must be locked.
@@ -76,10 +84,10 @@ class Store:
             await self._q.move_balances(c, account_ids=[a for a, _ in moves], amounts=[m for _, m in moves])
         return new
 
-    async def get_wallet(self, c: Connection, org_id: str, *, lock: bool = False) -> Row | None:
-        """reserved and balance, nanos."""
-        query = self._q.lock_wallet if lock else self._q.get_wallet
-        row: Row | None = await query(c, org_id=org_id)
+    async def get_wallet(self, c: Connection, org_id: str) -> Row | None:
+        """reserved and balance, nanos. To act on them, lock the wallet first, in a statement of its own: a statement
+        that waits for a lock sees the locked row as it is then, but other tables as they were when it began."""
+        row: Row | None = await self._q.get_wallet(c, org_id=org_id)
         return row
 
     async def get_balance(self, c: Connection, account: Account) -> int:
