@@ -5,13 +5,14 @@ from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
-from services.usage.partitions import keep_partitions
+from services.usage.partitions import keep_partitions, make_partitions
 from services.usage.service import UsageServicer
 from services.usage.service_settlement import SettlementServicer
 from services.usage.store import Store
 
 
 async def build(deps: Deps) -> Service:
+    await make_partitions(deps.database, deps.clock.now())  # before the first record arrives
     store = Store()
     consumer = Consumer(deps.database, store, deps.events, deps.control)
 

@@ -13,8 +13,9 @@ from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 from nats.aio.msg import Msg
 
-from services.common import ids, outbox
+from services.common import failpoints, ids, outbox
 from services.common.db import Database
+from services.common.errors import Unavailable
 from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events, broadcast
 from services.common.rpc.channels import InternalChannel
 from services.usage.store import Store
@@ -24,6 +25,7 @@ DURABLE = "usage-records"
 LIVE = "mercat.live.usage."
 _MESSAGES = 64  # of one transaction
 _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
+_POSTED_AT_ONCE = 5_000  # records of one transaction of billing's
 
 Record = usage_pb2.UsageRecord
 
@@ -42,32 +44,53 @@ class Consumer:
         async for messages in self._events.pull(
             USAGE_STREAM, DURABLE, USAGE_SUBJECT, batch=_MESSAGES, ack_wait=_ACK_WAIT
         ):
+            holding = asyncio.create_task(_hold(messages))
             try:
                 await self._take(messages)
-            except Exception as e:
-                log.exception("%d messages of usage wait: %s", len(messages), e)
-                await asyncio.gather(*(m.nak(delay=1) for m in messages), return_exceptions=True)
-                await asyncio.sleep(0.2)
+            finally:
+                holding.cancel()
 
     async def _take(self, messages: Sequence[Msg]) -> None:
+        try:
+            await self._store_and_post(messages)
+        except Unavailable as e:  # all of them would fare alike
+            log.warning("%d messages of usage wait: %s", len(messages), e)
+            await _later(messages, 1)
+            await asyncio.sleep(0.2)
+        except Exception:
+            if len(messages) > 1:  # one that cannot be taken must not hold up the others
+                for message in messages:
+                    await self._take([message])
+                return
+            (message,) = messages
+            attempt = message.metadata.num_delivered
+            log.exception("message %d of usage was refused, attempt %d", message.metadata.sequence.stream, attempt)
+            await _later(messages, min(2 ** min(attempt, 6), 60))
+        else:
+            failpoints.passing("usage.before_ack")
+            await asyncio.gather(*(m.ack() for m in messages))
+
+    async def _store_and_post(self, messages: Sequence[Msg]) -> None:
         records: dict[str, Record] = {}
         for message in messages:
             for record in event_pb2.UsageBatch.FromString(message.data).records:
-                if ids.is_id("req", record.request_id):
-                    records.setdefault(record.request_id, record)
-                else:
-                    log.error("a usage record without a request id was dropped: %r", record.request_id)
-        if records:
-            batch = list(records.values())
-            async with self._database.transaction() as connection:
-                new = await self._store.add_records(connection, batch)
-                for event in _statistics([records[r] for r in new]):
-                    await outbox.add(connection, event)
-                if len(new) < len(batch):
-                    batch = await self._store.get_records(connection, list(records))
-            await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=batch))
-            await self._tell([records[r] for r in new])
-        await asyncio.gather(*(m.ack() for m in messages))
+                if not ids.is_id("req", record.request_id):
+                    raise ValueError(f"a usage record without a request id: {record.request_id!r}")
+                records.setdefault(record.request_id, record)
+        if not records:
+            return
+        batch = list(records.values())
+        async with self._database.transaction() as connection:
+            new = await self._store.add_records(connection, batch)
+            for event in _statistics([records[r] for r in new]):
+                await outbox.add(connection, event)
+            if len(new) < len(batch):
+                batch = await self._store.get_records(connection, list(records))
+        failpoints.passing("usage.stored")
+        for at in range(0, len(batch), _POSTED_AT_ONCE):
+            part = batch[at : at + _POSTED_AT_ONCE]
+            await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=part))
+        await self._tell([records[r] for r in new])
 
     async def _tell(self, records: Sequence[Record]) -> None:
         """Those who watch their usage live."""
@@ -76,6 +99,17 @@ class Consumer:
             by_org[record.org_id].append(record)
         for org_id, own in by_org.items():
             await broadcast(self._events, LIVE + org_id, event_pb2.UsageBatch(records=own).SerializeToString())
+
+
+async def _hold(messages: Sequence[Msg]) -> None:
+    """Tells the stream that the messages are being worked on, so that a slow transaction does not bring them back."""
+    while True:
+        await asyncio.sleep(_ACK_WAIT / 3)
+        await asyncio.gather(*(m.in_progress() for m in messages), return_exceptions=True)
+
+
+async def _later(messages: Sequence[Msg], seconds: float) -> None:
+    await asyncio.gather(*(m.nak(delay=seconds) for m in messages), return_exceptions=True)
 
 
 def _statistics(records: Sequence[Record]) -> list[event_pb2.UsageStored]:

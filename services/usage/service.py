@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from services.common import pages
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import InvalidFields, NotFound, Violation
+from services.common.errors import InvalidFields, NotFound, OutOfRange, Violation
 from services.common.events import Events, listen
 from services.common.rpc.context import Context, caller
 from services.usage.consumer import LIVE
@@ -19,6 +19,9 @@ from services.usage.store import Store
 
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
+
+
+class WatcherBehind(OutOfRange, reason="WATCHER_BEHIND"): ...
 
 
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
@@ -56,11 +59,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self, request: usage_pb2.GetUsageRecordRequest, context: Context
     ) -> usage_pb2.GetUsageRecordResponse:
         org_id = caller().org_id
-        try:
-            async with self._database.connection() as connection:
-                records = await self._store.get_records(connection, [request.request_id])
-        except ValueError:
-            records = []
+        async with self._database.connection() as connection:
+            records = await self._store.get_records(connection, [request.request_id])
         for record in records:
             if record.org_id == org_id:
                 return usage_pb2.GetUsageRecordResponse(record=record)
@@ -91,18 +91,22 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     async def StreamUsage(
         self, request: usage_pb2.StreamUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.StreamUsageResponse]:
-        queue: asyncio.Queue[usage_pb2.UsageRecord] = asyncio.Queue(_BEHIND)
+        queue: asyncio.Queue[usage_pb2.UsageRecord] = asyncio.Queue()
+        behind = False
 
         async def heard(message: Msg) -> None:
-            for record in event_pb2.UsageBatch.FromString(message.data).records:
-                if not queue.full():
+            nonlocal behind
+            behind = behind or queue.qsize() > _BEHIND
+            if not behind:
+                for record in event_pb2.UsageBatch.FromString(message.data).records:
                     queue.put_nowait(record)
 
         stop = await listen(self._events, LIVE + caller().org_id, heard)
         await self._events.client.flush()  # from here on nothing is missed
         try:
-            while True:
+            while not (behind and queue.empty()):
                 yield usage_pb2.StreamUsageResponse(record=await queue.get())
+            raise WatcherBehind("calls were recorded faster than they were read; list the rest and stream again")
         finally:
             await stop()
 

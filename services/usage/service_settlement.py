@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import nats
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
+from nats.js.errors import NotFoundError
 
 from services.common.clock import Clock
 from services.common.db import Database
@@ -27,22 +29,28 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
     async def GetWatermark(
         self, request: usage_pb2.GetWatermarkRequest, context: Context
     ) -> usage_pb2.GetWatermarkResponse:
-        asked = self._clock.now()
         try:
-            info = await self._events.js.stream_info(USAGE_STREAM)
-        except Exception as e:
+            settled = await self._settled()
+        except (nats.errors.Error, TimeoutError) as e:
             raise Unavailable(
                 "the stream of usage cannot be asked", reason="METERING_UNAVAILABLE", retry_after=1
             ) from e
         response = usage_pb2.GetWatermarkResponse()
-        # A message leaves the work queue when its records are stored and posted, so the oldest one left is the mark.
-        if info.state.messages == 0:
-            response.settled_through.FromDatetime(asked)
-        else:
-            oldest = await self._events.js.get_msg(USAGE_STREAM, info.state.first_seq)
-            stored = getattr(oldest, "time", None)
-            response.settled_through.FromDatetime(stored if isinstance(stored, datetime) else _BEGINNING)
+        response.settled_through.FromDatetime(settled)
         return response
+
+    async def _settled(self) -> datetime:
+        # A message leaves the work queue when its records are stored and posted, so the oldest one left is the mark.
+        while True:
+            asked = self._clock.now()
+            state = (await self._events.js.stream_info(USAGE_STREAM)).state
+            if state.messages == 0:
+                return asked
+            try:
+                oldest = await self._events.js.get_msg(USAGE_STREAM, state.first_seq)
+            except NotFoundError:  # it has left meanwhile
+                continue
+            return oldest.time or _BEGINNING
 
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context

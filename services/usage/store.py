@@ -43,8 +43,9 @@ class Store:
 
     async def get_records(self, c: Connection, request_ids: Sequence[str]) -> list[Record]:
         """Those of them that are stored, in the order of their ids."""
-        moments = [moment(r) for r in request_ids]
-        return [record_of(r) async for r in self._q.get_records(c, request_ids=request_ids, timestamps=moments)]
+        known = [r for r in request_ids if ids.is_id("req", r)]
+        moments = [moment(r) for r in known]
+        return [record_of(r) async for r in self._q.get_records(c, request_ids=known, timestamps=moments)]
 
     async def list_records(
         self, c: Connection, org_id: str, *, publisher: bool, model: str, start: datetime, until: datetime,
