@@ -1,0 +1,215 @@
+"""Auth, registry, usage and billing in this process over real servers, with a clock that can be moved and without
+workers: a test says itself what was called."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.event.v1 import event_pb2
+from mercat.registry.v1 import registry_pb2_grpc
+from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
+from redis.asyncio import Redis
+
+from services.__main__ import build
+from services.common import ids, outbox
+from services.common.db import Database, migrate
+from services.common.events import USAGE_SUBJECT, Events
+from services.common.limits import Limiter
+from services.common.rpc.channels import InternalChannel
+from services.common.rpc.idempotency import IdempotencyKeys
+from services.common.rpc.pipeline import Guard
+from services.common.rpc.principals import Principals
+from services.common.rpc.server import Server
+from services.common.service import Deps
+from services.common.settings import Settings, discover, load
+from services.embedded.nats import Nats
+from services.embedded.ports import free_ports
+from services.embedded.postgres import Postgres
+from services.embedded.valkey import Valkey
+
+USD = 1_000_000_000  # nanos
+ADMIN, PASSWORD = "admin@mercat.localhost", "correct horse battery staple"
+
+
+class MovedClock:
+    """The machine's clock, moved by what a test says."""
+
+    def __init__(self) -> None:
+        self.moved = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.moved
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.moved.total_seconds()
+
+
+@dataclass
+class Person:
+    """Somebody with an account; a publisher, so that all that is asked here is theirs to ask."""
+
+    org_id: str
+    username: str
+    metadata: list[tuple[str, str]]
+
+
+@dataclass
+class Books:
+    """What a test works with."""
+
+    postgres_url: str
+    events: Events
+    channel: grpc.aio.Channel
+    internal: InternalChannel
+    clock: MovedClock
+    deps: dict[str, Deps] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.auth = auth_pb2_grpc.AuthServiceStub(self.channel)
+        self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
+        self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
+        self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
+        self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
+        self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
+
+    async def person(self, credit: int = 0) -> Person:
+        name = f"t{secrets.token_hex(6)}"
+        signed = await self.auth.SignUp(
+            auth_pb2.SignUpRequest(
+                email=f"{name}@example.com", username=name, password=PASSWORD, role=auth_pb2.ROLE_PUBLISHER
+            ),
+            metadata=_somewhere(),
+        )
+        person = Person(
+            signed.profile.org_id, name, [("authorization", f"Bearer {signed.session.access_token}")]
+        )  # fmt: skip
+        if credit:
+            await self.top_up(person, credit)
+        return person
+
+    async def admin(self) -> list[tuple[str, str]]:
+        signed = await self.auth.SignIn(auth_pb2.SignInRequest(email=ADMIN, password=PASSWORD), metadata=_somewhere())
+        return [("authorization", f"Bearer {signed.session.access_token}")]
+
+    async def top_up(self, person: Person, nanos: int, key: str = "") -> billing_pb2.TopUpWalletResponse:
+        metadata = person.metadata + ([("idempotency-key", key)] if key else [])
+        return await self.billing.TopUpWallet(  # type: ignore[no-any-return, misc]
+            billing_pb2.TopUpWalletRequest(amount_nanos=nanos), metadata=metadata
+        )
+
+    async def wallet(self, person: Person) -> billing_pb2.Wallet:
+        got = await self.billing.GetWallet(billing_pb2.GetWalletRequest(), metadata=person.metadata)
+        return got.wallet
+
+    async def earned(self, person: Person) -> int:
+        got = await self.billing.GetEarnings(billing_pb2.GetEarningsRequest(), metadata=person.metadata)
+        return got.payable_nanos
+
+    async def check(self) -> billing_pb2.CheckLedgerResponse:
+        request = billing_pb2.CheckLedgerRequest()
+        return await self.billing.CheckLedger(request, metadata=await self.admin(), timeout=60)
+
+    async def acquire(
+        self, person: Person, minimum: int, wanted: int = 0, worker: str = "wrk_1"
+    ) -> billing_pb2.AcquireLeaseResponse:
+        request = billing_pb2.AcquireLeaseRequest(
+            org_id=person.org_id, worker_id=worker, minimum_nanos=minimum, wanted_nanos=wanted or minimum
+        )
+        return await self.leases.AcquireLease(request)
+
+    async def close(self, lease_id: str, spent: int, worker: str = "wrk_1") -> None:
+        request = billing_pb2.CloseLeasesRequest(worker_id=worker)
+        request.leases.add(lease_id=lease_id, spent_nanos=spent)
+        await self.leases.CloseLeases(request)
+
+    def call(
+        self, consumer: Person, publisher: Person, cost: int, *, lease_id: str = "", model: str = "", test: bool = False
+    ) -> usage_pb2.UsageRecord:
+        """A record as a worker makes one."""
+        record = usage_pb2.UsageRecord(
+            request_id=ids.new("req"), org_id=consumer.org_id, user_id="usr_x", key_id="key_x", model_id="mdl_x",
+            model=model or f"{publisher.username}/m", version="1.0.0", publisher_org_id=publisher.org_id,
+            units={"requests": 1, "rows": 3, "input_bytes": 120}, price_id="prc_x", cost_nanos=cost, latency_us=1500,
+            region="local", test=test, lease_id=lease_id,
+        )  # fmt: skip
+        record.timestamp.FromDatetime(ids.timestamp(record.request_id))
+        return record
+
+    async def send(self, *records: usage_pb2.UsageRecord) -> None:
+        """Publishes one message of records, as a worker does."""
+        batch = event_pb2.UsageBatch(records=records, worker_id="wrk_1")
+        await self.events.js.publish(USAGE_SUBJECT, batch.SerializeToString())
+
+    async def settled(self, seconds: float = 20) -> None:
+        """Waits until nothing is left in the stream."""
+        async with asyncio.timeout(seconds):
+            while (await self.events.js.stream_info("USAGE")).state.messages:
+                await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def superuser(self, schema: str = "billing") -> AsyncIterator[Any]:
+        """A connection that no trigger stops."""
+        connection = await asyncpg.connect(self.postgres_url)
+        try:
+            await connection.execute(f"SET search_path TO {schema}; SET session_replication_role TO replica")
+            yield connection
+        finally:
+            await connection.close()
+
+
+def _somewhere() -> list[tuple[str, str]]:
+    """An address of one's own: sign-ins are limited by address."""
+    return [("x-forwarded-for", ".".join(["10", *(str(b) for b in secrets.token_bytes(3))]))]
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Books]:
+    """Everything up, migrated and serving; stopped afterwards."""
+    address, token = f"127.0.0.1:{free_ports(1)[0]}", secrets.token_hex()
+    async with Postgres(folder / "postgres") as postgres, Valkey(folder / "valkey") as valkey, Nats(folder / "n") as n:
+        values: dict[str, Any] = {
+            "home": folder / "home", "postgres_url": postgres.url, "internal_token": token, "jwt_key_file": folder / "jwt.pem",
+            "admin_email": ADMIN, "admin_password": PASSWORD, "storage_url": f"file://{folder}/artifacts",
+        }  # fmt: skip
+        events = await Events.connect(n.url, "tests")
+        redis: Redis = Redis.from_url(valkey.url)
+        internal, channel, clock = InternalChannel(address, token), grpc.aio.insecure_channel(address), MovedClock()
+        books = Books(postgres.url, events, channel, internal, clock)
+        server, tasks, databases = Server(), [], []
+        for name in ("auth", "registry", "usage", "billing"):
+            await migrate(postgres.url, name, f"services.{name}")
+            database = await Database.connect(postgres.url, name)
+            databases.append(database)
+            principals, limiter = Principals(internal), Limiter(redis)
+            settings = load(discover().get(name, Settings), **values)
+            books.deps[name] = deps = Deps(
+                settings, database, events, redis, limiter, principals, internal, clock, "wrk_tests"
+            )
+            service = await build(name, deps)
+            guard = Guard(token, principals, limiter, IdempotencyKeys(database, clock))
+            for registration in service.registrations:
+                server.add(registration, guard)
+            tasks += [outbox.relay(database, events), *(task() for task in service.tasks)]
+        await server.start(address)
+        work = [asyncio.create_task(task) for task in tasks]
+        yield books
+        for task in work:
+            task.cancel()
+        ended = await asyncio.gather(*work, return_exceptions=True)
+        await channel.close()
+        await internal.close()
+        await server.drain(notice=0, grace=0.1)
+        for database in databases:
+            await database.close()
+        await events.close()
+        await redis.aclose()
+        assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
