@@ -76,7 +76,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     control = InternalChannel(base.control or listen, base.internal_token)
     redis: Redis = Redis.from_url(base.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
-    principals, limiter = Principals(control), Limiter(redis)
+    principals, limiter = Principals(control), Limiter(redis, base.limit_scale)
     await principals.listen(events)
     server = Server()
     services: list[Service] = []
@@ -100,6 +100,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
             add_to(server, guard)
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys), name=f"{name}-sweep")]
+        tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
     await server.start(listen, public_services())
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()

@@ -138,17 +138,18 @@ class Platform:
         return os.environ | {
             "MERCAT_HOME": str(self.home), "MERCAT_PORT": str(self.port), "MERCAT_WORKERS": str(self.workers),
             "MERCAT_DEMO": "true" if self.demo else "false", "MERCAT_ADMIN_EMAIL": ADMIN_EMAIL,
-            "MERCAT_ADMIN_PASSWORD": self.admin_password, "NO_COLOR": "1", **self.env,
+            "MERCAT_ADMIN_PASSWORD": self.admin_password, "NO_COLOR": "1", "MERCAT_LIMIT_SCALE": "1000",
+            **self.env,
         }  # fmt: skip
 
     def start(self, timeout: float = 120) -> "Platform":
         """Returns when everything answers."""
         self.home.mkdir(parents=True, exist_ok=True)
-        log = (self.home.parent / f"{self.home.name}.up.log").open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli.main", "up"],
-            env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        with (self.home.parent / f"{self.home.name}.up.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli.main", "up"],
+                env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

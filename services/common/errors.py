@@ -110,6 +110,10 @@ class InvalidFields(InvalidArgument, reason="INVALID_FIELDS"):
         super().__init__(text, violations=violations, **kwargs)  # type: ignore[arg-type]
 
 
+class Malformed(InvalidArgument, reason="MALFORMED"):
+    """The bytes of the request are not of its type."""
+
+
 class CredentialMissing(Unauthenticated, reason="CREDENTIAL_MISSING"): ...
 
 

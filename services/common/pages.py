@@ -28,6 +28,11 @@ def decode(token: str, *kinds: type) -> list[str | int] | None:
         key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (ValueError, binascii.Error):
         key = None
-    if not isinstance(key, list) or [type(k) for k in key] != list(kinds):
+    if not isinstance(key, list) or [type(k) for k in key] != list(kinds) or not all(map(_storable, key)):
         raise InvalidFields(violations=[Violation("page_token", "is not a token of this list; start without one")])
     return key
+
+
+def _storable(value: str | int) -> bool:
+    """Whether PostgreSQL has such a text or bigint: not so for NUL, lone surrogates and larger numbers."""
+    return value.isprintable() if isinstance(value, str) else -(2**63) <= value < 2**63

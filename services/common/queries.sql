@@ -24,6 +24,10 @@ SELECT body_hash, request_id, answer, locked_until FROM idempotency_keys WHERE k
 -- name: answer_key(answer, key_hash)!
 UPDATE idempotency_keys SET answer = :answer WHERE key_hash = :key_hash AND answer IS NULL;
 
+-- name: hold_keys(key_hashes, locked_until)!
+UPDATE idempotency_keys SET locked_until = :locked_until
+WHERE key_hash = ANY(:key_hashes::bytea[]) AND answer IS NULL;
+
 -- name: release_key(now, key_hash)!
 UPDATE idempotency_keys SET locked_until = :now WHERE key_hash = :key_hash AND answer IS NULL;
 

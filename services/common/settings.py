@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     admin_email: str = option("admin@mercat.localhost", "email address of the first administrator")
     admin_password: str = option("", "password of the first administrator; empty: the home's", secret=True)
     grpc: str = option("", "host:port where clients reach the front door")
+    limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     process: str = option("", "name of this process, such as worker-0")
     log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

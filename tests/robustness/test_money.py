@@ -55,20 +55,20 @@ async def test_usage_consumer_killed_over_and_over(broken: Platform, model: str,
     killed = 0
     while not running.done() and killed < kills:
         await asyncio.sleep(seed.uniform(0.2, 1.2))
-        broken.kill("control")
+        died = broken.kill("control")
         killed += 1
-        await asyncio.to_thread(until_ready, broken, "control")
+        await asyncio.to_thread(until_ready, broken, "control", died)
     seen = await running
     print(f"{killed} kills in {seen.seconds:.0f} s")
     await asyncio.to_thread(until_ready, broken, "control")
     judge(broken, consumer, seen, credit=credit, price=PRICE)
 
 
-def until_ready(platform: Platform, part: str) -> None:
-    """Returns when the supervisor has a part back. Fails after a minute."""
+def until_ready(platform: Platform, part: str, died: int = 0) -> None:
+    """Returns when the supervisor has a part back, as another process than the one that died. Fails after a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if platform.states().get(part) == "ready":
+        if platform.states().get(part) == "ready" and platform.pids().get(part) != died:
             return
         time.sleep(0.05)
     raise TimeoutError(f"{part} did not come back:\n{platform.log()}")
@@ -79,7 +79,7 @@ async def test_worker_killed_at_each_step(
     own_platform: Callable[..., Platform], step: str, seed: random.Random
 ) -> None:
     """Case 2: a worker dies by SIGKILL at a step of the call; its idempotency key afterwards charges nothing more."""
-    at = seed.randrange(20, 60)
+    at = seed.randrange(2, 5) if step.endswith("ack") else seed.randrange(20, 60)  # an ack is for many calls
     platform = own_platform(workers=1, env={"MERCAT_FAILPOINTS": f"inference.{step}={at}"})
     model = platform.publish(platform.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
     credit = 10 * USD
@@ -89,7 +89,7 @@ async def test_worker_killed_at_each_step(
     started = time.monotonic()
     ended = await asyncio.gather(*(traffic.once() for _ in range(150)))
     traffic.seen.seconds = time.monotonic() - started
-    assert platform.pids()["worker-0"] != first, "the worker was not killed: the case proves nothing"
+    assert platform.pids().get("worker-0") != first, "the worker was not killed: the case proves nothing"
     assert ended == ["OK"] * 150
     # Every attempt that had no answer was an attempt of one of the 150 calls: the ledger must know just these.
     traffic.seen.unknown = 0
@@ -105,7 +105,7 @@ async def test_a_paused_consumer_posts_once(broken: Platform, model: str) -> Non
     pid = broken.pids()["control"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        await traffic.many(300)  # from leases that are there already, or refused
+        await traffic.many(300, seconds=3)  # from leases that are there already, or refused
         await asyncio.sleep(float(os.environ.get("MERCAT_TEST_PAUSE", "12")))
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from services.common.errors import from_rpc_error
+
 # Codes that an answer of Mercat's own can have; a broken connection shows as UNAVAILABLE without Mercat's trailers.
 _IN_DOUBT = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -71,7 +73,8 @@ class Caller:
                 seen.unknown += 1
                 return "UNKNOWN"
             seen.refused.add(str(request_id))
-            seen.errors[e.code().name] += 1
+            reason = from_rpc_error(e).reason
+            seen.errors[f"{e.code().name} {reason}"] += 1
             return e.code().name
         trailers = dict(await call.trailing_metadata())
         request_id = str(trailers["mercat-request-id"])
@@ -90,17 +93,18 @@ class Caller:
                 return ended
             await asyncio.sleep(0.1)
 
-    async def many(self, count: int, *, in_flight: int = 32) -> Seen:
-        """`count` calls, so many at a time."""
+    async def many(self, count: int, *, in_flight: int = 32, seconds: float = 120) -> Seen:
+        """Calls, so many at a time, until `count` more of them are answered OK or the time is over."""
         left = count
         started = time.monotonic()
 
         async def one_after_another() -> None:
             nonlocal left
-            while left > 0:
+            while left > 0 and time.monotonic() < started + seconds:
                 left -= 1
-                if await self.call() not in ("OK", "RESOURCE_EXHAUSTED"):
-                    await asyncio.sleep(0.02)  # as a client that backs off a little
+                if await self.call() != "OK":
+                    left += 1
+                    await asyncio.sleep(0.05)  # as a client that backs off a little
 
         await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
         self.seen.seconds += time.monotonic() - started

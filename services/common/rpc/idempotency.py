@@ -1,10 +1,13 @@
 """Idempotency keys: the first answer of a mutating call is kept for 24 hours and given to every repetition.
 
-A claimed key also keeps the call's request id. When a call dies half-way, its claim runs out and a repetition runs
-under the same request id, which is what makes the second metering or posting of it fall away."""
+A claimed key also keeps the call's request id. A process holds the claims of its calls by renewing them; when it dies,
+they run out within seconds and a repetition runs under the same request id, which is what makes the second metering or
+posting of it fall away."""
 
+import asyncio
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +28,10 @@ from services.common.errors import (
 )
 
 queries = load_queries("services.common")
+log = logging.getLogger(__name__)
 KEPT = timedelta(hours=24)
+_HELD = timedelta(seconds=6)  # that a claim lives without renewal
+_RENEW = 2.0  # seconds
 MAX_KEY = 255
 
 
@@ -54,9 +60,10 @@ class IdempotencyKeys:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._held: set[bytes] = set()
 
-    async def claim(self, scope: str, key: str, method: str, body: bytes, request_id: str, seconds: float) -> Claim:
-        """Takes the key for at most `seconds`, or answers what it was answered before.
+    async def claim(self, scope: str, key: str, method: str, body: bytes, request_id: str) -> Claim:
+        """Takes the key until `answer`, or answers what it was answered before.
 
         Raises:
             InvalidFields: the key is not 1 to 255 printable characters.
@@ -72,9 +79,10 @@ class IdempotencyKeys:
         async with self._database.connection() as connection:
             row = await queries.claim_key(
                 connection, key_hash=key_hash, body_hash=body_hash, request_id=request_id,
-                locked_until=now + timedelta(seconds=seconds), now=now,
+                locked_until=now + _HELD, now=now,
             )  # fmt: skip
             if row is not None:
+                self._held.add(key_hash)
                 return Claim(row["request_id"], None, key_hash, secret)
             row = await queries.get_key(connection, key_hash=key_hash)
         if row is None:  # forgotten between the two statements
@@ -89,12 +97,25 @@ class IdempotencyKeys:
 
     async def answer(self, claim: Claim, answer: Answer) -> None:
         """Keeps a final answer; one that a repetition might better is not kept, and the key is free again."""
+        self._held.discard(claim.key_hash)
         async with self._database.connection() as connection:
             if answer.error is not None and answer.error.retryable:
                 await queries.release_key(connection, key_hash=claim.key_hash, now=self._clock.now())
             else:
                 sealed = _encode(answer, claim.secret)
                 await queries.answer_key(connection, key_hash=claim.key_hash, answer=sealed)
+
+    async def hold(self) -> None:
+        """Renews the claims of calls under way, for ever."""
+        while True:
+            await asyncio.sleep(_RENEW)
+            if self._held:
+                try:
+                    async with self._database.connection() as connection:
+                        until = self._clock.now() + _HELD
+                        await queries.hold_keys(connection, key_hashes=list(self._held), locked_until=until)
+                except MercatError as e:
+                    log.warning("%d idempotency keys could not be held: %s", len(self._held), e)
 
     async def forget(self) -> None:
         """Drops keys past their 24 hours."""

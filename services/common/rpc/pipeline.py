@@ -146,7 +146,7 @@ class Pipeline:
         """Wraps a unary-unary method."""
         done, seconds = CALLS.labels(self.method, "OK"), SECONDS.labels(self.method)
 
-        async def call_it(request: Message, context: Context) -> Message | None:
+        async def call_it(request: Message | None, context: Context) -> Message | None:
             started = time.perf_counter()
             call: Call | None = None
             try:
@@ -180,7 +180,7 @@ class Pipeline:
         scope = f"{call.principal.org_id or call.address}"
         # Deterministic bytes: two serialisations of equal messages hash alike.
         body = request.SerializeToString(deterministic=True)
-        claim = await keys.claim(scope, key, self.method, body, call.request_id, seconds)
+        claim = await keys.claim(scope, key, self.method, body, call.request_id)
         call.request_id = claim.request_id
         call.trailers[0] = ("mercat-request-id", claim.request_id)
         if claim.answer is not None:

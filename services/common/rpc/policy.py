@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 from mercat.common.v1 import policy_pb2, rule_pb2
 
-from services.common.errors import InvalidFields, Violation
+from services.common.errors import InvalidFields, Malformed, Violation
 
 Check = Callable[[Message, str, list[Violation]], None]
 
@@ -37,8 +37,11 @@ def policy_of(method: MethodDescriptor) -> Policy:
     return Policy(p.access, frozenset(p.scopes), frozenset(p.roles), p.mutates, p.audited, p.rate)
 
 
-def validate(request: Message) -> None:
-    """Raises InvalidFields naming every field that breaks its rule."""
+def validate(request: Message | None) -> None:
+    """Raises InvalidFields naming every field that breaks its rule, and Malformed when there is no request: its bytes
+    could not be read."""
+    if request is None:
+        raise Malformed("the request cannot be decoded: its bytes are not a message of this method's type")
     check = _compile(request.DESCRIPTOR)
     if check is None:
         return
@@ -124,7 +127,9 @@ def _value_check(rule: rule_pb2.Rule, field: FieldDescriptor) -> Callable[[objec
 
     def check(value: object, where: str, found: list[Violation]) -> None:
         if isinstance(value, str | bytes):
-            if len(value) < rule.min_len:
+            if isinstance(value, str) and "\0" in value:  # no text in PostgreSQL
+                found.append(Violation(where, "must not contain a NUL character"))
+            elif len(value) < rule.min_len:
                 found.append(Violation(where, f"at least {rule.min_len} {kind}, not {len(value)}"))
             elif rule.max_len and len(value) > rule.max_len:
                 found.append(Violation(where, f"at most {rule.max_len} {kind}, not {len(value)}"))

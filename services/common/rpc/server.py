@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import _async as aio_health
@@ -27,6 +28,18 @@ OPTIONS: list[tuple[str, int]] = [
 ]
 # A servicer and the generated function that registers it.
 Registration = tuple[Callable[[Any, Any], None], object]
+
+
+def _lenient(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
+    """None for bytes that are no request, which the pipeline refuses: gRPC itself would end the call as INTERNAL."""
+
+    def deserialize(data: bytes) -> Message | None:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return None
+
+    return deserialize
 
 
 class _Wrapping:
@@ -51,7 +64,7 @@ class _Wrapping:
 
     def _wrap(self, path: str, handler: Any, method: Any) -> Any:
         pipeline = Pipeline(path, policy_of(method), self.guard, streams_in=handler.request_streaming)
-        de, ser = handler.request_deserializer, handler.response_serializer
+        de, ser = _lenient(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             reply_type = GetMessageClass(method.output_type)
             return grpc.unary_unary_rpc_method_handler(pipeline.unary(handler.unary_unary, reply_type), de, ser)
