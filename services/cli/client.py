@@ -170,8 +170,11 @@ def policy(path: str) -> Policy:
 
 
 def rebuilt(error: grpc.RpcError, target: Target) -> Exception:
-    """The error that the server raised; Unreachable when there is no server."""
+    """The error that the server raised; Unreachable when there is no server, Refusal when it cannot be trusted."""
     known = from_rpc_error(error)
+    if "CERTIFICATE_VERIFY_FAILED" in known.message and known.reason == "UNAVAILABLE":
+        hint = "name the file of its authority with MERCAT_CA; `mercat up` keeps it as tls/ca.pem in its home"
+        return Refusal(f"The certificate of {target.address} is not signed by an authority trusted here.", hint)
     silent = known.reason in ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # without a reason of the platform's own
     if silent and not _listens(target):
         return Unreachable(f"Nobody answers at {target.address}.")

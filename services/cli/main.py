@@ -1,6 +1,7 @@
 """The root of the command line: finds the command and turns a known failure into one sentence."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -67,6 +68,8 @@ class Root(TyperGroup):
         if self._listing or cmd_name not in self.commands:
             return self.commands.get(cmd_name)
         if cmd_name not in self._imported:
+            if cmd_name not in COMMANDS["This machine"]:
+                os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failures are told in one sentence, once
             app = typer.Typer(rich_markup_mode="rich", callback=lambda: None)
             importlib.import_module(f"services.cli.{_MODULES[cmd_name]}").register(app)
             self._imported |= vars(typer.main.get_group(app))["commands"]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from services.cli import output
 from services.cli.client import Client, Unreachable
 from services.cli.session import Refusal
-from services.common.errors import MercatError, Unavailable
+from services.common.errors import Aborted, MercatError, Unavailable
 
 CHUNK = 1 << 20  # bytes; the platform takes up to 2 MiB
 _TRIES = 5
@@ -46,7 +46,7 @@ def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
             before = state.offset
             try:
                 state = storage.WriteUpload(_chunks(file, state, bars, bar), timeout=3600).upload
-            except (Unavailable, Unreachable) as error:
+            except (Unavailable, Unreachable, Aborted) as error:  # Aborted: the broken stream is still being ended
                 tries += 1
                 if tries == _TRIES:
                     raise
