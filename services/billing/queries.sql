@@ -116,6 +116,23 @@ WHERE a.org_id = :org_id AND a.kind = 'customer_wallet' AND p.created_at < :at;
 SELECT p.id, coalesce(sum(e.amount), 0)::bigint AS total FROM postings p LEFT JOIN entries e ON e.posting_id = p.id
 GROUP BY p.id HAVING coalesce(sum(e.amount), 0) <> 0 OR count(e.posting_id) = 0 LIMIT 100;
 
+-- name: orphan_entries()
+SELECT e.posting_id, count(*) AS count FROM entries e LEFT JOIN postings p ON p.id = e.posting_id
+WHERE p.id IS NULL GROUP BY e.posting_id LIMIT 100;
+
+-- name: unexplained_postings()
+-- Those of calls are compared with usage, row by row.
+SELECT p.id, p.cause FROM postings p LEFT JOIN transactions t ON t.cause = p.cause
+WHERE t.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+
+-- name: wrong_transactions()
+SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved
+FROM transactions t LEFT JOIN postings p ON p.cause = t.cause LEFT JOIN LATERAL (
+    SELECT sum(e.amount) AS moved FROM entries e JOIN accounts a ON a.id = e.account_id
+    WHERE e.posting_id = p.id AND a.org_id = t.org_id
+) m ON true
+WHERE t.status = 'succeeded' AND t.amount <> coalesce(m.moved, 0) LIMIT 100;
+
 -- name: wrong_balances()
 SELECT coalesce(b.account_id, s.account_id) AS account_id, coalesce(b.balance, 0) AS balance,
     coalesce(s.total, 0)::bigint AS total

@@ -199,7 +199,10 @@ class Store:
 
     async def findings(self, c: Connection) -> Mapping[str, list[Row]]:
         """Rows that disagree with the rest of the books, by query."""
-        names = ("unbalanced_postings", "wrong_balances", "wrong_reservations", "negative_wallets")
+        names = (
+            "unbalanced_postings", "orphan_entries", "unexplained_postings", "wrong_balances", "wrong_reservations",
+            "negative_wallets", "wrong_transactions",
+        )  # fmt: skip
         return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
 
     async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:

@@ -102,9 +102,7 @@ class Books:
 
     async def top_up(self, person: Person, nanos: int, key: str = "") -> billing_pb2.TopUpWalletResponse:
         metadata = person.metadata + ([("idempotency-key", key)] if key else [])
-        return await self.billing.TopUpWallet(  # type: ignore[no-any-return, misc]
-            billing_pb2.TopUpWalletRequest(amount_nanos=nanos), metadata=metadata
-        )
+        return await self.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos), metadata=metadata)
 
     async def wallet(self, person: Person) -> billing_pb2.Wallet:
         got = await self.billing.GetWallet(billing_pb2.GetWalletRequest(), metadata=person.metadata)
@@ -177,8 +175,8 @@ async def running(folder: Path) -> AsyncIterator[Books]:
     address, token = f"127.0.0.1:{free_ports(1)[0]}", secrets.token_hex()
     async with Postgres(folder / "postgres") as postgres, Valkey(folder / "valkey") as valkey, Nats(folder / "n") as n:
         values: dict[str, Any] = {
-            "home": folder / "home", "postgres_url": postgres.url, "internal_token": token, "jwt_key_file": folder / "jwt.pem",
-            "admin_email": ADMIN, "admin_password": PASSWORD, "storage_url": f"file://{folder}/artifacts",
+            "home": folder / "home", "postgres_url": postgres.url, "internal_token": token,
+            "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD, "storage_url": f"file://{folder}/artifacts",
         }  # fmt: skip
         events = await Events.connect(n.url, "tests")
         redis: Redis = Redis.from_url(valkey.url)
@@ -205,7 +203,7 @@ async def running(folder: Path) -> AsyncIterator[Books]:
         for task in work:
             task.cancel()
         ended = await asyncio.gather(*work, return_exceptions=True)
-        await channel.close()
+        await channel.close(None)
         await internal.close()
         await server.drain(notice=0, grace=0.1)
         for database in databases:

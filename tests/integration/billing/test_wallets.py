@@ -28,14 +28,16 @@ async def test_a_top_up_adds_credit_and_a_transaction(books: Books) -> None:
     assert made.wallet.balance_nanos == 5 * USD
     listed = await books.billing.ListTransactions(billing_pb2.ListTransactionsRequest(), metadata=person.metadata)
     assert list(listed.transactions) == [made.transaction]
-    assert made.transaction.type == billing_pb2.Transaction.TYPE_TOP_UP and made.transaction.currency == "USD"
+    assert made.transaction.type == billing_pb2.Transaction.TYPE_TOP_UP
+    assert made.transaction.currency == "USD"
 
 
 async def test_a_top_up_under_one_key_adds_once_even_ten_times_at_once(books: Books) -> None:
     person = await books.person()
     made = await asyncio.gather(*(books.top_up(person, USD, "one-key") for _ in range(10)), return_exceptions=True)
     errors = [from_rpc_error(e) for e in made if isinstance(e, grpc.RpcError)]
-    assert len(errors) < 10 and {e.reason for e in errors} <= {"IDEMPOTENCY_KEY_RUNNING"}
+    assert len(errors) < 10
+    assert {e.reason for e in errors} <= {"IDEMPOTENCY_KEY_RUNNING"}
     assert (await books.wallet(person)).balance_nanos == USD
 
 
@@ -193,7 +195,8 @@ async def test_prices_are_set_by_owners_and_never_changed(books: Books) -> None:
     )
     model = f"{owner.username}/m"
     free = await books.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model))
-    assert not free.price.components and not free.price.price_id
+    assert not free.price.components
+    assert not free.price.price_id
     request = billing_pb2.SetModelPriceRequest(
         model=model, components=[billing_pb2.PriceComponent(meter="requests", nanos_per_million=2 * USD)]
     )
@@ -205,7 +208,8 @@ async def test_prices_are_set_by_owners_and_never_changed(books: Books) -> None:
     request.components[0].nanos_per_million = 3 * USD
     second = (await books.billing.SetModelPrice(request, metadata=owner.metadata)).price
     resolved = await books.leases.ResolvePrice(billing_pb2.ResolvePriceRequest(model_id=created.model.model_id))
-    assert resolved.price == second and second.price_id != first.price_id
+    assert resolved.price == second
+    assert second.price_id != first.price_id
     async with books.superuser() as connection:
         assert await connection.fetchval("SELECT count(*) FROM prices WHERE model = $1", model) == 2
 
