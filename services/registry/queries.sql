@@ -72,6 +72,9 @@ UPDATE versions SET claimed_until = :until WHERE id = (
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ) RETURNING *;
 
+-- name: release_validation(id)!
+UPDATE versions SET claimed_until = NULL WHERE id = :id AND state = 1;
+
 -- name: finish_validation(id, state, signature, findings, load_us, run_us, memory_bytes)!
 UPDATE versions SET state = :state, signature = :signature, findings = :findings::text::jsonb,
     measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL

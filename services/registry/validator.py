@@ -47,7 +47,7 @@ class Validator:
                 async with self._database.transaction() as connection:
                     row = await self._store.claim_validation(connection, now, now + _CLAIM)
                 if row is not None:
-                    await self._validate(row)
+                    await self._validate_or_release(row)
                     continue
             except MercatError as e:
                 log.warning("validation waits: %s", e)
@@ -57,6 +57,15 @@ class Validator:
             except TimeoutError:
                 pass
             self._woken.clear()
+
+    async def _validate_or_release(self, row: Row) -> None:
+        """A process that is stopped leaves the version to the next one."""
+        try:
+            await self._validate(row)
+        except asyncio.CancelledError:
+            async with self._database.transaction() as connection:
+                await self._store.release_validation(connection, row["id"])
+            raise
 
     async def _validate(self, row: Row) -> None:
         declared = tensor_pb2.Signature.FromString(row["signature"])

@@ -119,7 +119,7 @@ CATALOGUE = (
         tags=("ocr", "chinese", "english"),
         license="Apache-2.0",
         homepage="https://github.com/RapidAI/RapidOCR",
-        prices=("rows=0.0002", "input_bytes=0.00005/1K"),
+        prices=("rows=0.0002", "input_bytes=0.00005/1M"),
         samples={"A picture of one word": lambda: samples.picture(64, 160)},
         max_batch_size=8,
     ),

@@ -23,7 +23,7 @@ PUBLISHER = "mercat"
 CONSUMER = "consumer"
 KEY_NAME = "mercat up"
 CREDIT = 25_000_000_000  # nanos, to try with
-_WAIT = 120.0  # seconds for the validation of one model
+_WAIT = 300.0  # seconds for the validation of one model; one that died with its process is begun again within 180
 
 
 async def publish(connection: Connection) -> Connection:
