@@ -151,9 +151,17 @@ def show(
         empty="It has no versions.",
     )  # fmt: skip
     if card and found.description:
-        from rich.markdown import Markdown
+        _card(output.clean(found.description))
 
-        output.console().print(Markdown(output.clean(found.description)))
+
+def _card(text: str) -> None:
+    to = output.console()
+    if not to.is_terminal:
+        typer.echo(text)
+        return
+    from rich.markdown import Markdown  # slow to import, and seldom needed
+
+    to.print(Markdown(text))
 
 
 def _version(session: Session, version: registry_pb2.Version) -> None:

@@ -13,9 +13,15 @@ STATES = {
 
 def show_spec(spec: tensor_pb2.TensorSpec) -> str:
     """`input_ids INT64 [batch, any]`."""
-    names = list(spec.axes) or [""] * len(spec.shape)
-    axes = [name or ("any" if length < 0 else str(length)) for name, length in zip(names, spec.shape, strict=False)]
+    names = [*spec.axes, *[""] * len(spec.shape)]
+    axes = [_axis(name, length) for name, length in zip(names, spec.shape, strict=False)]
     return f"{spec.name} {spec.datatype} [{', '.join(axes)}]"
+
+
+def _axis(name: str, length: int) -> str:
+    if length >= 0:
+        return str(length)
+    return "any" if not name or name.startswith("unk__") else name  # what exporters call an axis without a name
 
 
 def findings(version: registry_pb2.Version) -> None:

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 import pytest
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
+from mercat.common.v1 import tensor_pb2
 
 from services.cli import output
 from services.cli.client import Unreachable
 from services.cli.session import Refusal
 from services.cli.times import parse_span, parse_time
+from services.cli.versions import show_spec
 from services.common.errors import InsufficientCredit, InvalidFields, Violation
 
 
@@ -72,3 +74,9 @@ def test_spans_and_times() -> None:
     for text in ("", "soon", "12", "-1h", "1w"):
         with pytest.raises(typer.BadParameter):
             parse_time(text, now)
+
+
+def test_axes_are_shown_as_they_are_named() -> None:
+    spec = tensor_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1, 4, -1, -1], axes=["batch", "", "unk__7", ""])
+    assert show_spec(spec) == "x FP32 [batch, 4, any, any]"
+    assert show_spec(tensor_pb2.TensorSpec(name="x", datatype="INT8", shape=[-1, 3])) == "x INT8 [any, 3]"
