@@ -1,0 +1,85 @@
+"""Postings are exact and balanced, whatever the amounts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.billing import ledger
+from services.billing.ledger import FEE, PAYABLE, PLATFORM, WALLET, Account
+
+costs = st.integers(1, 2**62)
+fees = st.integers(0, 1_000_000)
+entries = st.lists(st.tuples(st.text("abc_", min_size=1), st.integers(-(2**62), 2**62)), min_size=1, max_size=4)
+
+
+@given(costs, fees)
+def test_a_charge_loses_and_makes_no_nano(cost: int, fee_ppm: int) -> None:
+    moved = dict(ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
+    assert sum(moved.values()) == 0
+    assert moved[Account("org_a", WALLET)] == -cost
+    fee, earned = moved.get(Account(PLATFORM, FEE), 0), moved.get(Account("org_b", PAYABLE), 0)
+    assert fee + earned == cost
+    assert fee >= 0
+    assert earned >= 0
+    assert abs(fee * 1_000_000 - cost * fee_ppm) <= 500_000  # half a nano at most
+
+
+@pytest.mark.parametrize(
+    ("cost", "fee_ppm", "fee"),
+    [(1000, 200_000, 200), (1, 500_000, 0), (3, 500_000, 2), (5, 500_000, 2), (7, 200_000, 1), (9, 0, 0)],
+)
+def test_fees_are_rounded_half_even(cost: int, fee_ppm: int, fee: int) -> None:
+    moved = dict(ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
+    assert moved.get(Account(PLATFORM, FEE), 0) == fee
+
+
+def test_a_publisher_may_call_its_own_model() -> None:
+    moved = dict(ledger.charge("req_1", "org_a", "org_a", 1000, 200_000).entries)
+    assert moved == {Account("org_a", WALLET): -1000, Account("org_a", PAYABLE): 800, Account(PLATFORM, FEE): 200}
+
+
+@pytest.mark.parametrize("cost", [0, -1])
+def test_what_costs_nothing_is_not_posted(cost: int) -> None:
+    with pytest.raises(ValueError, match="only a call that costs"):
+        ledger.charge("req_1", "org_a", "org_b", cost, 0)
+    with pytest.raises(ValueError, match="positive"):
+        ledger.top_up("topup:1", "org_a", cost)
+
+
+@pytest.mark.parametrize("amounts", [(), (1,), (5, -4)])
+def test_a_posting_that_does_not_balance_cannot_be_made(amounts: tuple[int, ...]) -> None:
+    parts = tuple((Account(f"org_{n}", WALLET), amount) for n, amount in enumerate(amounts))
+    with pytest.raises(ValueError, match="sum to zero"):
+        ledger.Posting("req_1", "charge", parts)
+
+
+def test_a_posting_names_an_account_once() -> None:
+    account = Account("org_a", WALLET)
+    with pytest.raises(ValueError, match="twice"):
+        ledger.Posting("req_1", "charge", ((account, 1), (account, -1)))
+
+
+@given(entries, st.randoms())
+def test_a_digest_does_not_depend_on_order(some: list[tuple[str, int]], random: object) -> None:
+    shuffled = list(some)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert ledger.digest("req_1", "charge", some) == ledger.digest("req_1", "charge", shuffled)
+
+
+@given(entries, st.integers(0, 3), st.integers(1, 100))
+def test_any_change_shows_in_the_digest(some: list[tuple[str, int]], at: int, by: int) -> None:
+    original = ledger.digest("req_1", "charge", some)
+    at %= len(some)
+    edited = [*some[:at], (some[at][0], some[at][1] + by), *some[at + 1 :]]
+    assert ledger.digest("req_1", "charge", edited) != original
+    assert ledger.digest("req_1", "charge", [*some, ("acc_x", 0)]) != original
+    assert ledger.digest("req_2", "charge", some) != original
+    assert ledger.digest("req_1", "top_up", some) != original
+
+
+def test_totals_add_up_by_account() -> None:
+    made = [ledger.charge(f"req_{n}", "org_a", f"org_{n % 2}", 1000, 200_000) for n in range(4)]
+    assert ledger.totals(made) == {
+        Account("org_a", WALLET): -4000, Account("org_0", PAYABLE): 1600, Account("org_1", PAYABLE): 1600,
+        Account(PLATFORM, FEE): 800,
+    }  # fmt: skip
