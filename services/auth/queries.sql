@@ -16,11 +16,25 @@ WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
 SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL;
 
--- name: fail_sign_in(user_id, locked_until)!
-UPDATE users SET failed_sign_ins = failed_sign_ins + 1, locked_until = :locked_until WHERE id = :user_id;
+-- name: fail_sign_in(user_id, now, free)$
+-- The value is the lock there was before.
+WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
+UPDATE users u SET
+    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE u.failed_sign_ins + 1 END,
+    locked_until = CASE
+        WHEN b.locked_until > :now THEN u.locked_until
+        WHEN u.failed_sign_ins + 1 >= :free::integer
+            THEN :now::timestamptz + least(3600, power(2, least(u.failed_sign_ins + 1 - :free::integer, 12))) * interval '1 second'
+    END
+FROM before b WHERE u.id = b.id RETURNING b.locked_until;
 
--- name: pass_sign_in(user_id)!
-UPDATE users SET failed_sign_ins = 0, locked_until = NULL WHERE id = :user_id AND failed_sign_ins > 0;
+-- name: pass_sign_in(user_id, now)$
+-- The value is the lock that stays.
+WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
+UPDATE users u SET
+    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE 0 END,
+    locked_until = CASE WHEN b.locked_until > :now THEN b.locked_until END
+FROM before b WHERE u.id = b.id RETURNING b.locked_until;
 
 -- name: update_profile(user_id, display_name, revision, now)^
 -- No row: the revision is no longer the current one. A revision of 0 is any.

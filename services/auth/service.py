@@ -6,6 +6,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 
@@ -13,7 +14,7 @@ from services.auth import keys, passwords
 from services.auth.scopes import BY_ROLE
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
-from services.common import audit, ids, outbox, pages
+from services.common import audit, etags, ids, outbox, pages
 from services.common.db import Connection
 from services.common.errors import (
     AlreadyExists,
@@ -34,6 +35,7 @@ from services.common.service import Deps
 REFRESH_LIFETIME = timedelta(days=30)
 RESERVED = frozenset({"admin", "api", "v1", "openai", "console", "docs"})
 _FREE_FAILURES = 5  # wrong passwords before an account is locked, for twice as long each time, at most an hour
+_WRONG = "the email or the password is wrong"
 
 
 class SignInFailed(Unauthenticated, reason="SIGN_IN_FAILED"):
@@ -98,22 +100,21 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         async with self._database.connection() as connection:
             user = await self._store.find_user(connection, request.email)
         now = self._clock.now()
-        if user is not None and user["locked_until"] is not None and user["locked_until"] > now:
-            wait = (user["locked_until"] - now).total_seconds()
-            raise ResourceExhausted(
-                "too many wrong passwords; wait before the next attempt", reason="ACCOUNT_LOCKED", retry_after=wait
-            )
+        if user is not None:
+            _unlocked(user["locked_until"], now)
         right = await passwords.verify_password(user["password_hash"] if user else None, request.password)
-        if user is None or not right:
-            if user is not None:
-                past = user["failed_sign_ins"] + 1 - _FREE_FAILURES
-                lock = timedelta(seconds=min(3600, 2**past)) if past >= 0 else None
-                async with self._database.connection() as connection:
-                    await self._store.fail_sign_in(connection, user["id"], now + lock if lock else None)
-            raise SignInFailed("the email or the password is wrong")
+        if user is None:
+            raise SignInFailed(_WRONG)
+        # The lock is looked at again: of many attempts made at once only the free ones are told anything.
+        now = self._clock.now()
+        if not right:
+            async with self._database.connection() as connection:
+                locked = await self._store.fail_sign_in(connection, user["id"], now, _FREE_FAILURES)
+            _unlocked(locked, now)
+            raise SignInFailed(_WRONG)
         audit.about("user", user["id"])
         async with self._database.transaction() as connection:
-            await self._store.pass_sign_in(connection, user["id"])
+            _unlocked(await self._store.pass_sign_in(connection, user["id"], now), now)
             await self._store.forget_refresh_tokens(connection, now)
             session = await self._new_session(connection, user["id"], ids.new("ses"))
         return auth_pb2.SignInResponse(profile=_profile(user), session=session)
@@ -159,13 +160,12 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def UpdateProfile(
         self, request: auth_pb2.UpdateProfileRequest, context: Context
     ) -> auth_pb2.UpdateProfileResponse:
-        if request.etag and not request.etag.isdigit():
-            raise EtagMismatch("the profile was changed meanwhile; read it again")
+        revision = etags.revision(request.etag, "profile")
         user_id = caller().user_id
         audit.about("user", user_id)
         async with self._database.transaction() as connection:
             changed = await self._store.update_profile(
-                connection, user_id, request.display_name, int(request.etag or 0), self._clock.now()
+                connection, user_id, request.display_name, revision, self._clock.now()
             )
             if not changed:
                 raise EtagMismatch("the profile was changed meanwhile; read it again")
@@ -181,9 +181,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise InvalidFields(violations=[Violation("scopes", f"there is no scope {min(unknown)}")])
         if missing := scopes - own:
             raise PermissionDenied(f"you do not hold the scope {min(missing)} yourself", reason="SCOPE_MISSING")
-        expires = request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None
-        if expires is not None and expires <= now:
-            raise InvalidFields(violations=[Violation("expires_at", "must be in the future")])
+        expires = _future(request.expires_at, now) if request.HasField("expires_at") else None
         secret = keys.generate(test=request.test)
         key_id = ids.new("key")
         audit.about("api_key", key_id)
@@ -219,6 +217,25 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
         return auth_pb2.GetJwksResponse(keys=[self._signer.public_jwk()])
+
+
+def _unlocked(locked_until: datetime | None, now: datetime) -> None:
+    """Raises ResourceExhausted, with a retry hint, while an account is locked."""
+    if locked_until is not None and locked_until > now:
+        raise ResourceExhausted(
+            "too many wrong passwords; wait before the next attempt", reason="ACCOUNT_LOCKED",
+            retry_after=(locked_until - now).total_seconds(),
+        )  # fmt: skip
+
+
+def _future(timestamp: Timestamp, now: datetime) -> datetime:
+    try:
+        at = timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):  # a year that no calendar here has
+        at = now
+    if at <= now:
+        raise InvalidFields(violations=[Violation("expires_at", "must be in the future, and before the year 10000")])
+    return at
 
 
 def _hash(token: str) -> bytes:

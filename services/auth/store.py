@@ -36,11 +36,16 @@ class Store:
         row: Row | None = await self._q.get_user(c, user_id=user_id)
         return row
 
-    async def fail_sign_in(self, c: Connection, user_id: str, locked_until: datetime | None) -> None:
-        await self._q.fail_sign_in(c, user_id=user_id, locked_until=locked_until)
+    async def fail_sign_in(self, c: Connection, user_id: str, now: datetime, free: int) -> datetime | None:
+        """Counts a wrong password; the failures from the `free`th on lock the account, for twice as long each time and
+        an hour at most. Answers until when it was locked already; such a failure does not count."""
+        locked: datetime | None = await self._q.fail_sign_in(c, user_id=user_id, now=now, free=free)
+        return locked
 
-    async def pass_sign_in(self, c: Connection, user_id: str) -> None:
-        await self._q.pass_sign_in(c, user_id=user_id)
+    async def pass_sign_in(self, c: Connection, user_id: str, now: datetime) -> datetime | None:
+        """Forgets the failures, unless the account is locked; answers until when it is."""
+        locked: datetime | None = await self._q.pass_sign_in(c, user_id=user_id, now=now)
+        return locked
 
     async def update_profile(
         self, c: Connection, user_id: str, display_name: str, revision: int, now: datetime

@@ -152,6 +152,7 @@ class Pipeline:
             try:
                 call, metadata = await self.admit(context)
                 validate(request)
+                assert request is not None
                 key = metadata.get("idempotency-key")
                 if key is not None and self.policy.mutates and self.guard.idempotency is not None:
                     reply = await self._once(call, str(key), request, context, handler, reply_type)

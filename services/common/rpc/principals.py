@@ -20,6 +20,7 @@ TTL = 4.0  # seconds
 REFRESH = 2.0
 FORGET_SUBJECT = "mercat.forget.principal"
 _MOST = 200_000
+_LONGEST = 4096  # characters
 
 
 class Principals:
@@ -59,6 +60,8 @@ class Principals:
         """Raises CredentialInvalid, or Unavailable when auth cannot be asked."""
         if (principal := self.cached(credential)) is not None:
             return principal
+        if len(credential) > _LONGEST:
+            raise CredentialInvalid("no credential is this long")
         return await asyncio.shield(self._fly(credential))
 
     def _fly(self, credential: str) -> "asyncio.Task[auth_pb2.Principal]":
