@@ -82,7 +82,8 @@ class Consumer:
         batch = list(records.values())
         async with self._database.transaction() as connection:
             new = await self._store.add_records(connection, batch)
-            for event in _statistics([records[r] for r in new]):
+            fresh = [r for r in batch if r.request_id in new]
+            for event in _statistics(fresh):
                 await outbox.add(connection, event)
             if len(new) < len(batch):
                 batch = await self._store.get_records(connection, list(records))
@@ -90,7 +91,7 @@ class Consumer:
         for at in range(0, len(batch), _POSTED_AT_ONCE):
             part = batch[at : at + _POSTED_AT_ONCE]
             await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=part))
-        await self._tell([records[r] for r in new])
+        await self._tell(fresh)
 
     async def _tell(self, records: Sequence[Record]) -> None:
         """Those who watch their usage live."""

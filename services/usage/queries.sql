@@ -26,16 +26,32 @@ SELECT * FROM usage_records WHERE publisher_org_id = :org_id AND (:model::text =
 ORDER BY request_id DESC LIMIT :most;
 
 -- name: summarize_as_consumer(org_id, start, until)
+WITH calls AS (
+    SELECT model, cost, latency_us, units FROM usage_records
+    WHERE org_id = :org_id AND timestamp >= :start AND timestamp < :until
+), counted AS (
+    SELECT model, jsonb_object_agg(meter, total) AS units FROM (
+        SELECT model, u.key AS meter, sum(u.value::bigint) AS total
+        FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
+    ) AS t GROUP BY model
+)
 SELECT model, count(*) AS calls, sum(cost)::bigint AS cost, avg(latency_us)::bigint AS mean_latency_us,
-    sum((units ->> 'rows')::bigint)::bigint AS rows, sum((units ->> 'input_bytes')::bigint)::bigint AS input_bytes
-FROM usage_records WHERE org_id = :org_id AND timestamp >= :start AND timestamp < :until
-GROUP BY model ORDER BY cost DESC, model;
+    coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
+FROM calls GROUP BY model ORDER BY cost DESC, model;
 
 -- name: summarize_as_publisher(org_id, start, until)
+WITH calls AS (
+    SELECT model, cost, latency_us, units FROM usage_records
+    WHERE publisher_org_id = :org_id AND timestamp >= :start AND timestamp < :until
+), counted AS (
+    SELECT model, jsonb_object_agg(meter, total) AS units FROM (
+        SELECT model, u.key AS meter, sum(u.value::bigint) AS total
+        FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
+    ) AS t GROUP BY model
+)
 SELECT model, count(*) AS calls, sum(cost)::bigint AS cost, avg(latency_us)::bigint AS mean_latency_us,
-    sum((units ->> 'rows')::bigint)::bigint AS rows, sum((units ->> 'input_bytes')::bigint)::bigint AS input_bytes
-FROM usage_records WHERE publisher_org_id = :org_id AND timestamp >= :start AND timestamp < :until
-GROUP BY model ORDER BY cost DESC, model;
+    coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
+FROM calls GROUP BY model ORDER BY cost DESC, model;
 
 -- name: export_records(start, until, after, most)
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after

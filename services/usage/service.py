@@ -1,6 +1,7 @@
 """Usage, for those who called and those whose models were called."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -80,7 +81,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         models = [
             usage_pb2.ModelUsage(
                 model=r["model"], calls=r["calls"], cost_nanos=r["cost"], mean_latency_us=r["mean_latency_us"],
-                units={"requests": r["calls"], "rows": r["rows"] or 0, "input_bytes": r["input_bytes"] or 0},
+                units=json.loads(r["units"]),
             )
             for r in rows
         ]  # fmt: skip
