@@ -141,10 +141,13 @@ def test_files_in_and_out(person: Callable[..., Person], admin: Person, tmp_path
     publisher = person("--publisher")
     file = tmp_path / "model.onnx"
     file.write_bytes(graphs.addition())
-    about = ("--summary", "Adds", "--category", "other", "--task", "arithmetic", "--license", "MIT", "--submit")
-    model = publisher.json("models", "push", str(file), "--name", "adder", "--version", "1.0.0", *about)["version"][
-        "model"
-    ]
+    about = ("--summary", "Adds", "--category", "other", "--task", "arithmetic", "--license", "MIT")
+    push = ("models", "push", str(file), "--name", "adder", "--version", "1.0.0", *about)
+    assert publisher.json(*push)["version"]["state"] == "VERSION_STATE_DRAFT"
+    pushed = publisher.json(*push, "--submit")["version"]  # given again, it goes on
+    assert pushed["state"] == "VERSION_STATE_REVIEW"
+    assert "VERSION_EXISTS" in publisher.refused(*push)
+    model = pushed["model"]
     admin("models", "approve", f"{model}@1.0.0")
     publisher("models", "publish", "adder@1.0.0")
     a, b = np.arange(4, dtype=np.int64), np.full(4, 2**60, np.int64)
