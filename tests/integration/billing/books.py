@@ -108,6 +108,13 @@ class Books:
         got = await self.billing.GetWallet(billing_pb2.GetWalletRequest(), metadata=person.metadata)
         return got.wallet
 
+    async def until_free(self, person: Person) -> int:
+        """Waits until no lease holds anything; the balance then."""
+        async with asyncio.timeout(20):
+            while (wallet := await self.wallet(person)).reserved_nanos:
+                await asyncio.sleep(0.05)
+        return wallet.balance_nanos
+
     async def earned(self, person: Person) -> int:
         got = await self.billing.GetEarnings(billing_pb2.GetEarningsRequest(), metadata=person.metadata)
         return got.payable_nanos

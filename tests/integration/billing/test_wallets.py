@@ -11,15 +11,7 @@ from mercat.usage.v1 import usage_pb2
 
 from services.common.errors import InsufficientCredit, from_rpc_error
 from services.common.events import listen
-from tests.integration.billing.books import USD, Books, Person
-
-
-async def _until_free(books: Books, person: Person) -> int:
-    """Waits until no lease holds anything; the balance then."""
-    async with asyncio.timeout(20):
-        while (wallet := await books.wallet(person)).reserved_nanos:
-            await asyncio.sleep(0.05)
-    return wallet.balance_nanos
+from tests.integration.billing.books import USD, Books
 
 
 async def test_a_top_up_adds_credit_and_a_transaction(books: Books) -> None:
@@ -80,7 +72,7 @@ async def test_leases_posting_and_spending_at_once_never_overdraw(books: Books) 
     await asyncio.gather(*(worker(f"wrk_{n}") for n in range(8)))
     await books.settled()
     assert spent == USD, "all of the credit was to be had, and no more"
-    assert await _until_free(books, person) == 0
+    assert await books.until_free(person) == 0
     assert await books.earned(publisher) == USD * 8 // 10
 
 
@@ -109,7 +101,7 @@ async def test_a_lease_closes_when_what_it_spent_is_posted(books: Books) -> None
     await books.close(lease.lease_id, 600)
     assert (await books.wallet(person)).reserved_nanos == 1000, "the spent part is not posted yet"
     await books.send(call)
-    assert await _until_free(books, person) == USD - 600
+    assert await books.until_free(person) == USD - 600
     assert await books.earned(publisher) == 480
 
 
@@ -130,7 +122,7 @@ async def test_a_dead_workers_lease_comes_back_without_what_it_spent(books: Book
     await books.settled()
     assert (await books.wallet(person)).reserved_nanos == USD - USD // 4
     books.clock.moved += timedelta(seconds=31)
-    assert await _until_free(books, person) == USD - USD // 4
+    assert await books.until_free(person) == USD - USD // 4
     lost = await books.leases.RenewLeases(
         billing_pb2.RenewLeasesRequest(worker_id="wrk_1", lease_ids=[lease.lease_id])
     )  # fmt: skip
@@ -159,7 +151,7 @@ async def test_the_same_batch_posts_once(books: Books) -> None:
     assert again.posted == 0
     await books.settled()
     await books.close(lease.lease_id, 350)
-    assert await _until_free(books, person) == USD - 350
+    assert await books.until_free(person) == USD - 350
     # Each call is rounded on its own: 20 % of 7 is 1.
     assert await books.earned(publisher) == 50 * 6
 
