@@ -13,6 +13,7 @@ from services.common.events import USAGE_SUBJECT, Events
 
 log = logging.getLogger(__name__)
 _MOST = 1000  # records of one message; one is about 400 bytes and a message may have 1 MiB
+_GATHER = 0.003  # seconds that records gather before a message, while calls come several at a time
 _PATIENCE = 1.0  # seconds without an acknowledgement after which new calls are refused before they run
 
 
@@ -24,6 +25,7 @@ class Meter:
         self._worker_id = worker_id
         self._gathered: list[tuple[usage_pb2.UsageRecord, asyncio.Future[None]]] = []
         self._flight: asyncio.Task[None] | None = None
+        self._crowded = False  # the last message held several records
         self._failing_since: float | None = None
 
     def check(self) -> None:
@@ -46,7 +48,10 @@ class Meter:
     async def _fly(self) -> None:
         try:
             while self._gathered:
+                if self._crowded:
+                    await asyncio.sleep(_GATHER)
                 batch, self._gathered = self._gathered[:_MOST], self._gathered[_MOST:]
+                self._crowded = len(batch) > 1
                 message = event_pb2.UsageBatch(records=[r for r, _ in batch], worker_id=self._worker_id)
                 failpoints.passing("inference.before_ack")
                 await self._store(message.SerializeToString())

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 DURABLE = "usage-records"
 LIVE = "mercat.live.usage."
 _MESSAGES = 64  # of one transaction
+_GATHER = 0.05  # seconds that messages gather while there are few
 _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
 _POSTED_AT_ONCE = 5_000  # records of one transaction of billing's
 
@@ -49,6 +50,8 @@ class Consumer:
                 await self._take(messages)
             finally:
                 holding.cancel()
+            if len(messages) < _MESSAGES:  # what a transaction costs hardly depends on how much it stores
+                await asyncio.sleep(_GATHER)
 
     async def _take(self, messages: Sequence[Msg]) -> None:
         try:
