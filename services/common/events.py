@@ -48,6 +48,7 @@ class Events:
         client = await nats.connect(
             url, name=name, max_reconnect_attempts=-1, reconnect_time_wait=0.25, ping_interval=5,
             max_outstanding_pings=2, connect_timeout=5, error_cb=on_error, pending_size=64 * 1024 * 1024,
+            drain_timeout=2,  # what a cancelled consumer had fetched is never taken, and comes back by itself
         )  # fmt: skip
         events = cls(client)
         await events._ensure_streams()
