@@ -121,7 +121,7 @@ def routes() -> list[Route]:
         return Response(described, headers=HEADERS, media_type=JSON)
 
     return [
-        Route("/", landing),
+        *(Route(path, landing) for path in ("/", "/console", "/console/")),
         Route("/openapi.json", openapi_json),
         Route("/docs", page),
         Route("/docs/start.js", start),

@@ -11,8 +11,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import uvloop
+from mercat.common.v1 import policy_pb2
 from prometheus_client import start_http_server
 from redis.asyncio import Redis
 
@@ -24,6 +26,7 @@ from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.idempotency import IdempotencyKeys
 from services.common.rpc.pipeline import Guard
+from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
 from services.common.rpc.server import Server
 from services.common.service import Deps, Service
@@ -57,9 +60,14 @@ def public_services() -> list[str]:
     names = ["inference.GRPCInferenceService"]
     for name in CONTRACTS:
         descriptor = importlib.import_module(f"mercat.{name}.v1.{name}_pb2").DESCRIPTOR
-        names += [s.full_name for s in descriptor.services_by_name.values()]
+        names += [s.full_name for s in descriptor.services_by_name.values() if not _is_internal(s)]
     importlib.import_module("tritonclient.grpc.service_pb2")
     return names
+
+
+def _is_internal(service: Any) -> bool:
+    """Whether outsiders have no business with any of its methods."""
+    return all(policy_of(m).access == policy_pb2.ACCESS_INTERNAL for m in service.methods)
 
 
 async def build(name: str, deps: Deps) -> Service:

@@ -97,8 +97,9 @@ class Server:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
 
     async def start(self, address: str, reflected: Sequence[str] = ()) -> None:
-        """Binds and serves. Raises RuntimeError when the address is taken."""
-        names = [*self._services, *reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+        """Binds and serves, and describes the services named in `reflected`. Raises RuntimeError when the address is
+        taken."""
+        names = [*reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         reflection.enable_server_reflection([*dict.fromkeys(names), reflection.SERVICE_NAME], self._server)
         self._server.add_insecure_port(address)
         await self._server.start()
