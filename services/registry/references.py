@@ -33,6 +33,14 @@ def parse(text: str, field: str = "model") -> Reference:
     return Reference(**{k: v or "" for k, v in match.groupdict().items()})
 
 
+def parse_model(text: str, field: str = "model") -> Reference:
+    """A model without any version. Raises InvalidFields naming `field`."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None or match["version"] or match["alias"]:
+        raise InvalidFields(violations=[Violation(field, "must be publisher/name")])
+    return Reference(match["publisher"], match["name"])
+
+
 def precedence(version: str) -> tuple[object, ...]:
     """Sort key of a semantic version (semver.org, 11): a pre-release comes before its release, numbers before words."""
     release, _, pre = version.partition("-")

@@ -7,7 +7,7 @@ from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.common import audit, ids, outbox, pages
+from services.common import audit, etags, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, EtagMismatch, ModelNotFound, Violation
@@ -40,7 +40,7 @@ class RegistryServicer(VersionMethods):
 
     async def _visible(self, connection: Connection, name: str) -> Row:
         """The model. Raises ModelNotFound when there is none that the caller may know of."""
-        reference = references.parse(name)
+        reference = references.parse_model(name)
         model = await self._store.get_model(connection, reference.publisher, reference.name)
         if model is None or not (model["published_at"] or self._sees_all(model)):
             raise ModelNotFound(f"there is no model {reference.model}")
@@ -48,7 +48,7 @@ class RegistryServicer(VersionMethods):
 
     async def _owned(self, connection: Connection, name: str) -> Row:
         """The caller's own model. Raises ModelNotFound for everybody else's too."""
-        reference = references.parse(name)
+        reference = references.parse_model(name)
         model = await self._store.get_model(connection, reference.publisher, reference.name)
         if model is None or model["org_id"] != caller().org_id:
             raise ModelNotFound(f"you have no model {reference.model}")
@@ -97,8 +97,7 @@ class RegistryServicer(VersionMethods):
     async def UpdateModel(
         self, request: registry_pb2.UpdateModelRequest, context: Context
     ) -> registry_pb2.UpdateModelResponse:
-        if request.etag and not request.etag.isdigit():
-            raise EtagMismatch("the model was changed meanwhile; read it again")
+        revision = etags.revision(request.etag, "model")
         async with self._database.transaction() as connection:
             model = await self._owned(connection, request.model)
             audit.about("model", model["id"])
@@ -107,7 +106,7 @@ class RegistryServicer(VersionMethods):
                 display_name=request.display_name if request.HasField("display_name") else None,
                 summary=request.summary if request.HasField("summary") else None,
                 description=request.description if request.HasField("description") else None,
-                tags=list(dict.fromkeys(request.tags)) or None, revision=int(request.etag or 0), now=self._clock.now(),
+                tags=list(dict.fromkeys(request.tags)) or None, revision=revision, now=self._clock.now(),
             )  # fmt: skip
             if not changed:
                 raise EtagMismatch("the model was changed meanwhile; read it again")

@@ -177,7 +177,7 @@ def _check_samples(request: registry_pb2.CreateVersionRequest) -> None:
     for i, sample in enumerate(request.samples):
         try:
             body = json.loads(sample.request_json)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             found.append(Violation(f"samples[{i}].request_json", f"is not JSON: {e}"))
             continue
         if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):

@@ -49,7 +49,7 @@ class Validator:
                 if row is not None:
                     await self._validate_or_release(row)
                     continue
-            except MercatError as e:
+            except (MercatError, OSError) as e:  # a full disk, too; the claim runs out and the version is taken again
                 log.warning("validation waits: %s", e)
                 await asyncio.sleep(1)
             try:
@@ -74,7 +74,7 @@ class Validator:
             with path.open("wb") as file:
                 async for piece in self._storage.FetchArtifact(storage_pb2.FetchArtifactRequest(digest=row["digest"])):
                     file.write(piece.data)
-            report = await validate(path, Limits())
+            report = await _report(path)
         findings = [*report.findings, *_differences(declared, report), *_batching(row, report)]
         state = registry_pb2.VERSION_STATE_REFUSED if findings else registry_pb2.VERSION_STATE_DRAFT
         signature = declared if findings else _signature(report)
@@ -85,6 +85,18 @@ class Validator:
                 load_us=report.load_us, run_us=report.run_us, memory_bytes=report.memory_bytes,
             )  # fmt: skip
         log.info("validated %s: %s", row["id"], [f.code for f in findings] or "fit to be served")
+
+
+async def _report(path: Path) -> Report:
+    """Of an artifact. One that this code has no answer to is refused: it must not hold up those behind it."""
+    try:
+        return await validate(path, Limits())
+    except OSError:
+        raise
+    except Exception:
+        log.exception("validation failed")
+        finding = Finding("VALIDATION_FAILED", "Mercat could not validate this artifact; tell support the version id")
+        return Report(findings=(finding,))
 
 
 def _spec(t: Tensor) -> tensor_pb2.TensorSpec:

@@ -55,6 +55,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         org_id, now = caller().org_id, self._clock.now()
         async with self._database.transaction() as connection:
             known = await self._store.get_artifact(connection, request.digest, org_id)
+            if known is not None and known["size_bytes"] != request.size_bytes:
+                problem = Violation("size_bytes", f"your artifact of this digest has {known['size_bytes']} bytes")
+                raise InvalidFields(violations=[problem])
             row = await self._store.add_upload(
                 connection, upload_id=ids.new("upl"), org_id=org_id, filename=request.filename,
                 size_bytes=request.size_bytes, digest=request.digest, complete=known is not None, now=now,
@@ -86,31 +89,36 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def CompleteUpload(
         self, request: storage_pb2.CompleteUploadRequest, context: Context
     ) -> storage_pb2.CompleteUploadResponse:
-        row = await self._own(request.upload_id)
-        audit.about("upload", row["id"])
-        if not row["complete"]:
-            held = self._spool.offset(row["id"])
-            if held < row["size_bytes"]:
-                raise FailedPrecondition(
-                    f"{held} of {row['size_bytes']} bytes have arrived; send the rest first",
-                    reason="UPLOAD_INCOMPLETE", metadata={"offset": str(held)},
-                )  # fmt: skip
-            found = await self._spool.digest(row["id"])
-            if found != row["digest"]:
-                self._spool.remove(row["id"])
-                raise DataLoss(
-                    f"the bytes that arrived are {found}, not {row['digest']}; send them again from the start",
-                    reason="UPLOAD_CORRUPT",
-                )
-            await self._blobs.put(row["digest"], self._spool.path(row["id"]))
-            async with self._database.transaction() as connection:
-                await self._store.add_artifact(
-                    connection, digest=row["digest"], size_bytes=row["size_bytes"], org_id=row["org_id"],
-                    filename=row["filename"], now=self._clock.now(),
-                )  # fmt: skip
-                row = await self._store.complete_upload(connection, row["id"])
-            self._spool.remove(row["id"])
+        audit.about("upload", request.upload_id)
+        with self._spool.claim(request.upload_id):
+            row = await self._own(request.upload_id)
+            if not row["complete"]:
+                row = await self._complete(row)
         return storage_pb2.CompleteUploadResponse(upload=self._upload(row))
+
+    async def _complete(self, row: Row) -> Row:
+        held = self._spool.offset(row["id"])
+        if held < row["size_bytes"]:
+            raise FailedPrecondition(
+                f"{held} of {row['size_bytes']} bytes have arrived; send the rest first",
+                reason="UPLOAD_INCOMPLETE", metadata={"offset": str(held)},
+            )  # fmt: skip
+        found = await self._spool.digest(row["id"])
+        if found != row["digest"]:
+            self._spool.remove(row["id"])
+            raise DataLoss(
+                f"the bytes that arrived are {found}, not {row['digest']}; send them again from the start",
+                reason="UPLOAD_CORRUPT",
+            )
+        await self._blobs.put(row["digest"], self._spool.path(row["id"]))
+        async with self._database.transaction() as connection:
+            await self._store.add_artifact(
+                connection, digest=row["digest"], size_bytes=row["size_bytes"], org_id=row["org_id"],
+                filename=row["filename"], now=self._clock.now(),
+            )  # fmt: skip
+            row = await self._store.complete_upload(connection, row["id"])
+        self._spool.remove(row["id"])
+        return row
 
     async def DownloadArtifact(
         self, request: storage_pb2.DownloadArtifactRequest, context: Context

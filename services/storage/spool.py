@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
 from services.common.errors import Aborted, InvalidFields, OutOfRange, Violation
@@ -17,7 +19,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writing: set[str] = set()
+        self._claimed: set[str] = set()
 
     def path(self, upload_id: str) -> Path:
         return self._folder / upload_id
@@ -39,17 +41,14 @@ class Spool:
             Aborted: the offset is not that of the upload, or somebody else is writing it.
             OutOfRange: there is more than `size`; nothing past it is kept.
         """
-        if upload_id in self._writing:
-            raise Aborted("this upload is being written by another call", reason="UPLOAD_BUSY", retry_after=1)
-        held = self.offset(upload_id)
-        if offset != held:
-            raise Aborted(
-                f"the upload goes on at byte {held}, not {offset}",
-                reason="UPLOAD_OFFSET", metadata={"offset": str(held)},
-            )  # fmt: skip
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._writing.add(upload_id)
-        try:
+        with self.claim(upload_id):
+            held = self.offset(upload_id)
+            if offset != held:
+                raise Aborted(
+                    f"the upload goes on at byte {held}, not {offset}",
+                    reason="UPLOAD_OFFSET", metadata={"offset": str(held)},
+                )  # fmt: skip
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.path(upload_id).open("ab") as file:
                 try:
                     synced = held
@@ -61,14 +60,22 @@ class Spool:
                         await asyncio.to_thread(file.write, chunk)
                         held += len(chunk)
                         if held - synced >= _SYNC_EVERY:
-                            await asyncio.to_thread(_sync, file.fileno(), file)
+                            await asyncio.to_thread(_sync, file)
                             synced = held
                 finally:
-                    file.flush()
-                    os.fsync(file.fileno())
-        finally:
-            self._writing.discard(upload_id)
+                    _sync(file)
         return held
+
+    @contextmanager
+    def claim(self, upload_id: str) -> Iterator[None]:
+        """Keeps others away from an upload meanwhile. Raises Aborted when somebody has it."""
+        if upload_id in self._claimed:
+            raise Aborted("another call is at work on this upload", reason="UPLOAD_BUSY", retry_after=1)
+        self._claimed.add(upload_id)
+        try:
+            yield
+        finally:
+            self._claimed.discard(upload_id)
 
     async def digest(self, upload_id: str) -> str:
         """`sha256:…` of what is held."""
@@ -83,6 +90,6 @@ class Spool:
         self.path(upload_id).unlink(missing_ok=True)
 
 
-def _sync(descriptor: int, file: object) -> None:
-    file.flush()  # type: ignore[attr-defined]
-    os.fsync(descriptor)
+def _sync(file: BufferedWriter) -> None:
+    file.flush()
+    os.fsync(file.fileno())

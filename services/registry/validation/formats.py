@@ -26,7 +26,7 @@ _MAGIC = (
 def foreign(path: Path) -> str:
     """What a file is when it cannot be an ONNX model, in words; empty when it may be one. Links count as foreign."""
     status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         return "a link or special file"
     with path.open("rb") as file:
         head = file.read(512)

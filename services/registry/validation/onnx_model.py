@@ -2,7 +2,8 @@
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ _NUMPY = {
     "FP64": np.float64,
 }  # fmt: skip
 _MOST_FINDINGS = 20
+_MOST_AXES = 32
+_MOST_TENSORS = 1000  # inputs, and outputs
+_LONGEST_NAME = 200
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # how ONNX Runtime says it
 
 
 class _Refused(Exception):
@@ -40,11 +45,11 @@ def examine(path: Path, limits: Limits) -> Report:
         if kind := foreign(path):
             raise _Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
         model = _parse(path)
-        findings = list(_walk(model, limits))[:_MOST_FINDINGS]
+        findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
         if findings:
             return Report(findings=tuple(findings))
-        _check(path)
         inputs, outputs = _signature(model)
+        _check(path)
         del model
         return _run(path, inputs, outputs, limits)
     except _Refused as e:
@@ -62,14 +67,38 @@ def _parse(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _graphs(graph: Any, depth: int, limits: Limits) -> Iterator[tuple[Any, int]]:
+def _bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
+    """A graph or function, and every graph inside it."""
     if depth > limits.depth:
-        raise _Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", graph.name)
-    yield graph, depth
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graphs(inner, depth + 1, limits)
+        raise _Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
+    yield body
+    attributes = [a for node in body.node for a in node.attribute]
+    if isinstance(body, onnx.FunctionProto):
+        attributes += body.attribute_proto
+    for attribute in attributes:
+        for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            yield from _bodies(inner, depth + 1, limits)
+
+
+def _tensors(body: Any) -> Iterator[Any]:
+    """Every tensor written down in a graph or function, graphs inside it excepted."""
+    attributes = [a for node in body.node for a in node.attribute]
+    sparse: list[Any] = []
+    if isinstance(body, onnx.FunctionProto):
+        attributes += body.attribute_proto
+    else:
+        yield from body.initializer
+        sparse += body.sparse_initializer
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparse += ([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []) + list(
+            attribute.sparse_tensors
+        )
+    for tensor in sparse:
+        yield tensor.values
+        yield tensor.indices
 
 
 def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
@@ -80,17 +109,14 @@ def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
             if any(f"{n.domain}.{n.op_type}" in names for n in f.node):
                 yield Finding("FUNCTION_CALLS", "a function of the model calls another; inline them", f.name)
     nodes = 0
-    for graph, _ in _graphs(model.graph, 0, limits):
-        nodes += len(graph.node)
-        if nodes > limits.nodes:
-            raise _Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
-        tensors = list(graph.initializer)
-        tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
-        tensors += [t for n in graph.node for a in n.attribute for t in a.tensors]
-        for sparse in graph.sparse_initializer:
-            tensors += [sparse.values, sparse.indices]
-        for tensor in tensors:
-            yield from _tensor(tensor, limits)
+    training = [g for info in model.training_info for g in (info.initialization, info.algorithm)]
+    for outer in (model.graph, *model.functions, *training):
+        for body in _bodies(outer, 0, limits):
+            nodes += len(body.node)
+            if nodes > limits.nodes:
+                raise _Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
+            for tensor in _tensors(body):
+                yield from _tensor(tensor, limits)
 
 
 def _tensor(tensor: Any, limits: Limits) -> Iterator[Finding]:
@@ -98,27 +124,38 @@ def _tensor(tensor: Any, limits: Limits) -> Iterator[Finding]:
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         yield Finding("EXTERNAL_DATA", f"its values lie outside of the file, at {location[:200]!r}", tensor.name)
         return
-    elements = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            yield Finding("TENSOR_DIMENSIONS", f"a dimension is {dim}", tensor.name)
-            return
-        elements *= dim
-    width = _width(tensor.data_type)
-    if elements * width > limits.tensor_bytes:
-        yield Finding("TENSOR_TOO_LARGE", f"it claims {elements * width:,} bytes", tensor.name)
-    elif tensor.raw_data and len(tensor.raw_data) < int(elements * width):
-        text = f"it claims {int(elements * width):,} bytes and has {len(tensor.raw_data):,}"
-        yield Finding("TENSOR_CUT_OFF", text, tensor.name)
+    if (least := min(tensor.dims, default=0)) < 0:
+        yield Finding("TENSOR_DIMENSIONS", f"a dimension is {least}", tensor.name)
+        return
+    bits = _bits(tensor.data_type)
+    size = _bytes(tensor.dims, bits, limits.tensor_bytes)
+    if size is None:
+        yield Finding("TENSOR_TOO_LARGE", f"it claims more than {limits.tensor_bytes:,} bytes", tensor.name)
+    elif tensor.raw_data and len(tensor.raw_data) < size:
+        yield Finding("TENSOR_CUT_OFF", f"it claims {size:,} bytes and has {len(tensor.raw_data):,}", tensor.name)
 
 
-def _width(data_type: int) -> float:
+def _bytes(dims: Iterable[int], bits: int, most: int) -> int | None:
+    """What a tensor takes; None for more than `most`, without working out how many more."""
+    lengths = list(dims)
+    if 0 in lengths:
+        return 0
+    total = bits
+    for length in lengths:
+        total *= length
+        if total > most * 8:
+            return None
+    return total // 8
+
+
+def _bits(data_type: int) -> int:
+    """Of one element; those of a type nobody knows count as a byte."""
     if data_type in (onnx.TensorProto.UINT4, onnx.TensorProto.INT4):
-        return 0.5
+        return 4
     try:
-        return float(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+        return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize) * 8
     except (KeyError, TypeError, ValueError):
-        return 1.0
+        return 8
 
 
 def _check(path: Path) -> None:
@@ -137,6 +174,12 @@ def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor
     outputs = tuple(_spec(v) for v in model.graph.output)
     if not inputs:
         raise _Refused("NO_INPUTS", "the graph takes nothing")
+    for t in (*inputs, *outputs):
+        if not t.name or any(len(n) > _LONGEST_NAME or (n and not n.isprintable()) for n in (t.name, *t.axes)):
+            text = f"inputs, outputs and their axes have names of at most {_LONGEST_NAME} printable characters"
+            raise _Refused("NAME_INVALID", text, t.name)
+    if max(len(inputs), len(outputs)) > _MOST_TENSORS:
+        raise _Refused("TOO_MANY_TENSORS", f"more than {_MOST_TENSORS} inputs or outputs")
     return inputs, outputs
 
 
@@ -146,7 +189,8 @@ def _spec(value: Any) -> Tensor:
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:
-        name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        known = tensor.elem_type in onnx.TensorProto.DataType.values()
+        name = onnx.TensorProto.DataType.Name(tensor.elem_type) if known else f"type {tensor.elem_type}"
         raise _Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
     shape: list[int] = []
     axes: list[str] = []
@@ -168,6 +212,7 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as e:
+        _no_memory(e)
         raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e)}") from None
     load_us = int((time.perf_counter() - before) * 1e6)
     run_us = 0
@@ -181,6 +226,7 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         try:
             session.run(None, feeds)
         except Exception as e:
+            _no_memory(e)
             problem = problem or _first_line(e)
             continue
         run_us = int((time.perf_counter() - before) * 1e6)
@@ -202,12 +248,19 @@ def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
     last = len(tensor.shape) - 1
     lengths = [1 if i == 0 else length if i == last else inner for i in range(len(tensor.shape))]
     shape = [d if d >= 0 else n for d, n in zip(tensor.shape, lengths, strict=True)]
-    if tensor.datatype == "BYTES":
-        return np.full(shape, "", object)
-    dtype = np.dtype(_NUMPY[tensor.datatype])
-    if int(np.prod(shape, dtype=object)) * dtype.itemsize > limits.tensor_bytes:
+    texts = tensor.datatype == "BYTES"
+    dtype = np.dtype(object if texts else _NUMPY[tensor.datatype])
+    if len(shape) > _MOST_AXES:
+        raise _Refused("INPUT_TOO_LARGE", f"it has {len(shape)} axes; at most {_MOST_AXES}", tensor.name)
+    if _bytes(shape, dtype.itemsize * 8, limits.tensor_bytes) is None:
         raise _Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
-    return np.zeros(shape, dtype)
+    return np.full(shape, "", object) if texts else np.zeros(shape, dtype)
+
+
+def _no_memory(error: Exception) -> None:
+    """Raises MemoryError when that is what the engine's error means."""
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        raise MemoryError from error
 
 
 def _first_line(error: Exception) -> str:

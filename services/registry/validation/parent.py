@@ -21,12 +21,12 @@ async def validate(path: Path, limits: Limits) -> Report:
     with tempfile.TemporaryDirectory(prefix="validate-") as folder:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.registry.validation", str(path), json.dumps(asdict(limits)),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            cwd=folder, env=_environment(folder), start_new_session=True, limit=_MOST_OUTPUT,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            cwd=folder, env=_environment(folder), start_new_session=True,
         )  # fmt: skip
         try:
             async with asyncio.timeout(limits.wall_seconds):
-                out, _ = await child.communicate()
+                out = await _read(child)
         except TimeoutError:
             return _refused("VALIDATION_TIMEOUT", f"not done after {limits.wall_seconds:g} seconds")
         finally:
@@ -43,6 +43,18 @@ async def validate(path: Path, limits: Limits) -> Report:
     return _refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
 
 
+async def _read(child: asyncio.subprocess.Process) -> bytes:
+    """What a child says until it has ended, or one piece more than it may."""
+    assert child.stdout is not None
+    out = bytearray()
+    while piece := await child.stdout.read(1 << 16):
+        out += piece
+        if len(out) > _MOST_OUTPUT:
+            return bytes(out)
+    await child.wait()
+    return bytes(out)
+
+
 def _refused(code: str, message: str) -> Report:
     return Report(findings=(Finding(code, message),))
 
@@ -56,10 +68,11 @@ def _environment(folder: str) -> dict[str, str]:
 
 def limit_self(limits: Limits) -> None:
     """Called by the child before it opens anything."""
-    for kind, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.cpu_seconds),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0),
+    for kind, soft, hard in (
+        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+        # Were they equal, the kernel would send SIGKILL alone, which does not say why.
+        (resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 5),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        resource.setrlimit(kind, (soft, hard))

@@ -25,6 +25,15 @@ class Finding:
     message: str
     where: str = ""
 
+    def __post_init__(self) -> None:
+        # Both may quote the artifact: kept short, and without characters that no database or terminal should see.
+        object.__setattr__(self, "message", _harmless(self.message, 500))
+        object.__setattr__(self, "where", _harmless(self.where, 200))
+
+
+def _harmless(text: str, most: int) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
+
 
 @dataclass(frozen=True)
 class Tensor:
