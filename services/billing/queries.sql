@@ -112,6 +112,9 @@ SELECT coalesce(sum(e.amount), 0)::bigint FROM entries e
 JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
 WHERE a.org_id = :org_id AND a.kind = 'customer_wallet' AND p.created_at < :at;
 
+-- name: trial_balance()
+SELECT a.kind, sum(b.balance)::bigint AS balance FROM balances b JOIN accounts a ON a.id = b.account_id GROUP BY a.kind;
+
 -- name: unbalanced_postings()
 SELECT p.id, coalesce(sum(e.amount), 0)::bigint AS total FROM postings p LEFT JOIN entries e ON e.posting_id = p.id
 GROUP BY p.id HAVING coalesce(sum(e.amount), 0) <> 0 OR count(e.posting_id) = 0 LIMIT 100;

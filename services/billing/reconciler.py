@@ -62,6 +62,7 @@ class Reconciler:
         """Everything there is to check."""
         found = _Found()
         async with self._database.connection() as connection, _snapshot(connection):
+            balances = await self._store.trial_balance(connection)
             for query, rows in (await self._store.findings(connection)).items():
                 for row in rows:
                     found.add(*_derived(query, row))
@@ -72,7 +73,7 @@ class Reconciler:
             log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
         return billing_pb2.CheckLedgerResponse(
             clean=not found.discrepancies, postings_checked=found.postings, usage_checked=found.usage,
-            discrepancies=found.discrepancies, settled_through=settled,
+            discrepancies=found.discrepancies, settled_through=settled, balances_nanos=balances,
         )  # fmt: skip
 
     async def _calls(self, request_ids: Iterable[str] = ()) -> AsyncIterator[usage_pb2.UsageRecord]:

@@ -205,6 +205,10 @@ class Store:
         )  # fmt: skip
         return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
 
+    async def trial_balance(self, c: Connection) -> dict[str, int]:
+        """What all accounts of a kind hold together, nanos."""
+        return {r["kind"]: r["balance"] async for r in self._q.trial_balance(c)}
+
     async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:
         """The postings of these causes, with what they moved."""
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}

@@ -6,6 +6,7 @@ from mercat.billing.v1 import billing_pb2
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.usage import counted
+from services.common import money
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +26,8 @@ def check(session: Session) -> int:
         return 0 if answer.clean else 1
     checked = f"{counted(answer.postings_checked, 'posting')} and {counted(answer.usage_checked, 'call')} checked"
     through = output.when(answer.settled_through)
+    balances = sorted(answer.balances_nanos.items())
+    output.table(["accounts", "hold"], [(kind, money.show(nanos)) for kind, nanos in balances], empty="")
     if answer.clean:
         output.say(f"[green]The books agree:[/] {checked}" + (f", settled through {through} UTC." if through else "."))
         return 0

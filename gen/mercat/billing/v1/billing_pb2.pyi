@@ -557,11 +557,32 @@ Global___Discrepancy: _TypeAlias = Discrepancy  # noqa: Y015
 class CheckLedgerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BalancesNanosEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CLEAN_FIELD_NUMBER: _builtins.int
     POSTINGS_CHECKED_FIELD_NUMBER: _builtins.int
     USAGE_CHECKED_FIELD_NUMBER: _builtins.int
     DISCREPANCIES_FIELD_NUMBER: _builtins.int
     SETTLED_THROUGH_FIELD_NUMBER: _builtins.int
+    BALANCES_NANOS_FIELD_NUMBER: _builtins.int
     clean: _builtins.bool
     postings_checked: _builtins.int
     usage_checked: _builtins.int
@@ -569,6 +590,10 @@ class CheckLedgerResponse(_message.Message):
     def discrepancies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Discrepancy]: ...
     @_builtins.property
     def settled_through(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def balances_nanos(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The trial balance: what all accounts of a kind hold together, nanos. Its values sum to zero."""
+
     def __init__(
         self,
         *,
@@ -577,10 +602,11 @@ class CheckLedgerResponse(_message.Message):
         usage_checked: _builtins.int = ...,
         discrepancies: _abc.Iterable[Global___Discrepancy] | None = ...,
         settled_through: _timestamp_pb2.Timestamp | None = ...,
+        balances_nanos: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settled_through", b"settled_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "discrepancies", b"discrepancies", "postings_checked", b"postings_checked", "settled_through", b"settled_through", "usage_checked", b"usage_checked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances_nanos", b"balances_nanos", "clean", b"clean", "discrepancies", b"discrepancies", "postings_checked", b"postings_checked", "settled_through", b"settled_through", "usage_checked", b"usage_checked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
