@@ -37,13 +37,12 @@ class Catalogue:
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
-        """Fills a new index from the table; the first start has nothing to fill it from."""
-        if self._index.is_new:
+        """Fills the index from the table, at every start: the last process may have died between the two."""
+        async with self._writing:
             async with self._database.connection() as connection:
                 listings = [listing async for listing in self._store.all_listings(connection)]
-            async with self._writing:
-                await asyncio.to_thread(self._index.put, listings, clear=True)
-                self._index.complete()
+            await asyncio.to_thread(self._index.put, listings, clear=True)
+            self._index.complete()
 
     async def apply(self, connection: Connection, event: Message) -> None:
         """Takes over what an event says has changed."""
@@ -52,6 +51,7 @@ class Catalogue:
             self._dirty.add(event.model)
             return
         assert isinstance(event, event_pb2.ModelChanged | event_pb2.PriceChanged)
+        await self._store.begin_change(connection)
         listing = await self._compose(event.model)
         if listing is None:
             await self._store.remove_listing(connection, event.model)
@@ -76,6 +76,19 @@ class Catalogue:
 
     async def rebuild(self) -> int:
         """Composes every published model anew, and the index with it; answers how many there are."""
+        async with self._database.transaction() as connection:
+            await self._store.await_changes(connection)
+            listings = await self._published()
+            names = {x.model.model for x in listings}
+            async for known in self._store.all_listings(connection):
+                if known.model.model not in names:
+                    await self._store.remove_listing(connection, known.model.model)
+            for listing in listings:
+                await self._store.put_listing(connection, listing, self._clock.now())
+        await self.load()
+        return len(listings)
+
+    async def _published(self) -> list[marketplace_pb2.Listing]:
         listings: list[marketplace_pb2.Listing] = []
         token = ""
         while True:
@@ -83,20 +96,7 @@ class Catalogue:
             listings += [x for m in page.models if (x := await self._compose(m.model)) is not None]
             token = page.next_page_token
             if not token:
-                break
-        names = {x.model.model for x in listings}
-        async with self._database.transaction() as connection:
-            async for known in self._store.all_listings(connection):
-                if known.model.model not in names:
-                    await self._store.remove_listing(connection, known.model.model)
-            for listing in listings:
-                await self._store.put_listing(connection, listing, self._clock.now())
-        async with self._database.connection() as connection:
-            counted = await self._store.get_listings(connection, sorted(names))
-        async with self._writing:
-            await asyncio.to_thread(self._index.put, list(counted.values()), clear=True)
-            self._index.complete()
-        return len(listings)
+                return listings
 
     async def keep_fresh(self) -> None:
         """Writes changed listings to the index at once, and call counts now and then, for ever."""
@@ -105,7 +105,7 @@ class Catalogue:
         while True:
             try:
                 await asyncio.wait_for(self._wake.wait(), _STATISTICS)
-                await asyncio.sleep(_GATHER)  # also lets the transaction of the event commit
+                await asyncio.sleep(_GATHER)
             except TimeoutError:
                 pass
             self._wake.clear()
@@ -123,7 +123,8 @@ class Catalogue:
     async def _write(self, names: set[str]) -> None:
         if not names:
             return
-        async with self._database.connection() as connection:
-            listings = await self._store.get_listings(connection, sorted(names))
         async with self._writing:
+            async with self._database.transaction() as connection:
+                await self._store.await_changes(connection)
+                listings = await self._store.get_listings(connection, sorted(names))
             await asyncio.to_thread(self._index.put, list(listings.values()), gone=names - listings.keys())

@@ -1,7 +1,6 @@
 """The search index: tantivy, in this process, in a folder of the home. It can be lost at any time and built anew."""
 
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from tantivy import Document, Filter, Occur, Order, Query, SchemaBuilder, TextAn
 
 VERSION = 1  # of the schema; an index of another version is built anew
 FACETS = ("category", "task", "tags", "framework", "license")
-_WORD = re.compile(r"\w+")
 # How much a hit in a field counts.
 _BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
 _MOST = 10_000  # hits that pages can reach
@@ -39,10 +37,10 @@ class Index:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._schema = _schema()
         self._index = tantivy.Index(self._schema, str(folder), reuse=True)
-        analyzer = (
+        self._analyzer = (
             TextAnalyzerBuilder(Tokenizer.simple()).filter(Filter.lowercase()).filter(Filter.ascii_fold()).build()
         )
-        self._index.register_tokenizer("words", analyzer)
+        self._index.register_tokenizer("words", self._analyzer)
         self._writer = self._index.writer(heap_size=30_000_000, num_threads=1)
 
     def _is_current(self) -> bool:
@@ -101,7 +99,7 @@ class Index:
 
     def _query(self, wanted: Wanted) -> Query:
         parts: list[tuple[Occur, Query]] = []
-        words = [w.lower() for w in _WORD.findall(wanted.words)][:16]
+        words = self._analyzer.analyze(wanted.words)[:16]  # as the documents' own words were made
         for i, word in enumerate(words):
             parts.append((Occur.Must, self._word(word, last=i == len(words) - 1)))
         for name, values in wanted.filters.items():

@@ -17,3 +17,11 @@ SELECT * FROM listings WHERE model = ANY(:models::text[]);
 
 -- name: all_listings(after, most)
 SELECT * FROM listings WHERE model COLLATE "C" > :after ORDER BY model COLLATE "C" LIMIT :most;
+
+-- name: begin_change()$
+-- Until the transaction ends, nobody gets past await_changes.
+SELECT pg_advisory_xact_lock_shared(hashtext('mercat-listings'));
+
+-- name: await_changes()$
+-- Changes under way are committed, and none begins before the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('mercat-listings'));

@@ -46,6 +46,14 @@ class Store:
                 return
             after = rows[-1]["model"]
 
+    async def begin_change(self, c: Connection) -> None:
+        """Before a listing is composed anew: whoever calls `await_changes` then waits for this transaction."""
+        await self._q.begin_change(c)
+
+    async def await_changes(self, c: Connection) -> None:
+        """What is read after this has every change that had begun."""
+        await self._q.await_changes(c)
+
 
 def listing_of(row: Mapping[str, Any]) -> Listing:
     listing = Listing.FromString(row["document"])
