@@ -29,6 +29,7 @@ from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
 from services.common.rpc.server import Server
+from services.common.rpc.tracing import Tracer
 from services.common.service import Deps, Service
 from services.common.settings import Settings, discover, load
 
@@ -86,6 +87,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
     principals, limiter = Principals(control), Limiter(redis, base.limit_scale)
     await principals.listen(events)
+    tracer = Tracer(base.trace_endpoint, base.trace_ratio, base.process) if base.trace_endpoint else None
     server = Server()
     services: list[Service] = []
     databases: list[Database] = []
@@ -101,7 +103,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         service = await build(name, deps)
         services.append(service)
         keys = IdempotencyKeys(database, clock)
-        guard = Guard(base.internal_token, principals, limiter, keys)
+        guard = Guard(base.internal_token, principals, limiter, keys, tracer)
         for registration in service.registrations:
             server.add(registration, guard)
         for add_to in service.raw:
@@ -126,6 +128,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         await database.close()
     await events.close()
     await control.close()
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
     await redis.aclose()
     for finished in done - {stopping}:
         finished.result()  # a task that failed takes the process down, to be started anew

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     grpc: str = option("", "host:port where clients reach the front door")
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     process: str = option("", "name of this process, such as worker-0")
+    trace_endpoint: str = option("", "OpenTelemetry collector, OTLP over gRPC: http://127.0.0.1:4317; empty: none")
+    trace_ratio: float = option(0.01, "share of calls that are traced without their caller asking", ge=0, le=1)
     log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     @field_validator("home", mode="after")

@@ -6,6 +6,7 @@ from typing import Any
 
 from grpc import aio
 from mercat.auth.v1 import auth_pb2
+from opentelemetry.trace import Span
 
 from services.common.errors import CredentialMissing
 
@@ -27,6 +28,7 @@ class Call:
     traceparent: str = ""
     audited: bool = False
     resource: tuple[str, str] = ("", "")
+    span: Span | None = None
     trailers: list[tuple[str, str | bytes]] = field(default_factory=list)
 
     @property

@@ -27,11 +27,13 @@ from services.common.errors import (
     to_status,
 )
 from services.common.limits import CLASSES, Limiter
+from services.common.rpc import tracing
 from services.common.rpc.channels import TOKEN_KEY
 from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
 from services.common.rpc.policy import Policy, validate
 from services.common.rpc.principals import Principals
+from services.common.rpc.tracing import Tracer
 
 log = logging.getLogger(__name__)
 CALLS = Counter("mercat_rpc_calls_total", "Calls answered", ["method", "code"])
@@ -47,6 +49,7 @@ class Guard:
     principals: Principals
     limiter: Limiter
     idempotency: IdempotencyKeys | None = None
+    tracer: Tracer | None = None
 
 
 def credential_of(metadata: dict[str, str | bytes]) -> str:
@@ -89,6 +92,8 @@ class Pipeline:
         if left is not None:
             call.deadline = asyncio.get_running_loop().time() + left
         call.traceparent = str(metadata.get("traceparent", ""))
+        if (tracer := self.guard.tracer) is not None:
+            call.span, call.traceparent = tracer.start(self.method, call.request_id, call.traceparent)
         call.trailers.append(("mercat-request-id", call.request_id))
         policy = self.policy
         if policy.access == policy_pb2.ACCESS_INTERNAL:
@@ -128,6 +133,7 @@ class Pipeline:
     async def fail(self, context: Context, call: Call | None, error: BaseException) -> None:
         """Ends the call with the one error form. Never returns."""
         if isinstance(error, asyncio.CancelledError):
+            tracing.end(call.span if call else None, "CANCELLED")
             raise error
         request_id = call.request_id if call else ids.new("req")
         if isinstance(error, TimeoutError):
@@ -140,6 +146,7 @@ class Pipeline:
             trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
         trailers.append((STATUS_KEY, to_status(error, request_id).SerializeToString()))
         CALLS.labels(self.method, error.code.name).inc()
+        tracing.end(call.span if call else None, error.code.name, error.reason)
         await context.abort(error.code, error.message, tuple(trailers))
 
     def unary(self, handler: Callable[..., Any], reply_type: type[Message]) -> Callable[..., Any]:
@@ -163,6 +170,7 @@ class Pipeline:
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)
                 return None
+            tracing.end(call.span, "OK")
             done.inc()
             seconds.observe(time.perf_counter() - started)
             return reply
@@ -214,6 +222,8 @@ class Pipeline:
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)
+                return
+            tracing.end(call.span, "OK")
             CALLS.labels(self.method, "OK").inc()
 
         return call_it
@@ -230,6 +240,7 @@ class Pipeline:
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)
                 return None
+            tracing.end(call.span, "OK")
             CALLS.labels(self.method, "OK").inc()
             return reply
 
