@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -13,15 +14,16 @@ from pathlib import Path
 
 from services.registry.validation.report import Finding, Limits, Report
 
+log = logging.getLogger(__name__)
 _MOST_OUTPUT = 4 * 1024 * 1024  # bytes
 
 
 async def validate(path: Path, limits: Limits) -> Report:
     """Validates one artifact, by its absolute path. Whatever the artifact does to the child, the answer is a report."""
-    with tempfile.TemporaryDirectory(prefix="validate-") as folder:
+    with tempfile.TemporaryDirectory(prefix="validate-") as folder, tempfile.TemporaryFile() as said:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.registry.validation", str(path), json.dumps(asdict(limits)),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=said,
             cwd=folder, env=_environment(folder), start_new_session=True,
         )  # fmt: skip
         try:
@@ -33,6 +35,8 @@ async def validate(path: Path, limits: Limits) -> Report:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # and whatever it may have started
             await child.wait()
+        said.seek(0)
+        complaint = said.read(_MOST_OUTPUT)[-2000:].decode(errors="replace")
     if child.returncode == 0 and len(out) <= _MOST_OUTPUT:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return Report.from_json(out.decode())
@@ -40,6 +44,7 @@ async def validate(path: Path, limits: Limits) -> Report:
         return _refused("VALIDATION_CPU", f"more than {limits.cpu_seconds} seconds of processor time")
     if child.returncode == 3:
         return _refused("VALIDATION_MEMORY", f"more than {limits.memory_bytes >> 20} MiB of memory")
+    log.warning("a validation ended with %s: %s", child.returncode, complaint)
     return _refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
 
 
