@@ -61,9 +61,9 @@ class Index:
         if clear:
             self._writer.delete_all_documents()
         for model in gone:
-            self._writer.delete_documents("model", model)
+            self._writer.delete_documents_by_term("model", model)
         for listing in listings:
-            self._writer.delete_documents("model", listing.model.model)
+            self._writer.delete_documents_by_term("model", listing.model.model)
             self._writer.add_document(_document(listing))
         self._writer.commit()
         self._index.reload()

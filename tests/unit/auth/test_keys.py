@@ -1,0 +1,97 @@
+"""Keys and tokens are what they say, and nothing near them is."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.auth import keys
+from services.auth.scopes import BY_ROLE
+from services.auth.tokens import LIFETIME, Signer
+from services.common.errors import CredentialInvalid
+
+_SECRET = keys.generate(test=False)
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_a_generated_key_is_well_formed(test: bool) -> None:
+    made = {keys.generate(test=test) for _ in range(200)}
+    assert len(made) == 200
+    assert all(map(keys.well_formed, made))
+    assert all(k.startswith("mk_test_" if test else "mk_live_") for k in made)
+
+
+@given(st.integers(8, len(_SECRET) - 1), st.sampled_from("0123456789ABCXYZabcxyz_-é"))
+def test_one_wrong_character_is_noticed(at: int, character: str) -> None:
+    mistyped = _SECRET[:at] + character + _SECRET[at + 1 :]
+    assert keys.well_formed(mistyped) == (mistyped == _SECRET)
+
+
+@given(st.integers(8, len(_SECRET) - 2))
+def test_two_swapped_characters_are_noticed(at: int) -> None:
+    swapped = _SECRET[:at] + _SECRET[at + 1] + _SECRET[at] + _SECRET[at + 2 :]
+    assert keys.well_formed(swapped) == (swapped == _SECRET)
+
+
+@given(st.text())
+def test_no_text_breaks_the_check(text: str) -> None:
+    assert not keys.well_formed(text)
+    assert not keys.well_formed("mk_live_" + text)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
+    clock = Clock()
+    signer = Signer.load(tmp_path / "secrets" / "jwt.pem", clock)  # type: ignore[arg-type]
+    token, expires = signer.sign("usr_1")
+    assert signer.check(token) == ("usr_1", expires)
+    clock.at += LIFETIME - timedelta(seconds=1)
+    assert signer.check(token)[0] == "usr_1"
+    clock.at += timedelta(seconds=1)
+    with pytest.raises(CredentialInvalid):
+        signer.check(token)
+
+
+def test_the_key_is_kept_and_is_the_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "jwt.pem"
+    token, _ = Signer.load(path, Clock()).sign("usr_1")  # type: ignore[arg-type]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Signer.load(path, Clock()).check(token)[0] == "usr_1"  # type: ignore[arg-type]
+    with pytest.raises(CredentialInvalid):
+        Signer.load(tmp_path / "other.pem", Clock()).check(token)  # type: ignore[arg-type]
+
+
+@given(st.text())
+def test_no_text_breaks_a_signer(text: str) -> None:
+    with pytest.raises(CredentialInvalid):
+        _signer().check(text)
+
+
+def _signer() -> Signer:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Signer(Ed25519PrivateKey.generate(), "kid", Clock())  # type: ignore[arg-type]
+
+
+def test_the_published_key_checks_tokens() -> None:
+    signer = _signer()
+    found = signer.public_jwk()
+    key = jwt.PyJWK({n: getattr(found, n) for n in ("kty", "crv", "kid", "use", "alg", "x")})
+    options = {"verify_exp": False, "verify_iat": False}
+    claims = jwt.decode(signer.sign("usr_1")[0], key, ["EdDSA"], options, audience="mercat", issuer="mercat")  # type: ignore[arg-type]
+    assert claims["sub"] == "usr_1"
+
+
+def test_each_role_can_do_all_that_the_lesser_can() -> None:
+    consumer, publisher, admin = (BY_ROLE[role] for role in sorted(BY_ROLE))
+    assert consumer < publisher < admin
