@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from services.common import ids
 from services.common.errors import Internal, InvalidArgument, MercatError
 from services.common.rpc.context import Call, Context, current, enter
-from services.common.rpc.pipeline import Guard, Pipeline
+from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import Policy
 from services.inference.deployments import Deployments
 from services.inference.hotpath import HotPath, Inputs
@@ -103,7 +103,7 @@ class KServe:
         for name, policy, method, request, response in unary:
             pipeline = Pipeline(f"/inference.GRPCInferenceService/{name}", policy, guard)
             made[name] = grpc.unary_unary_rpc_method_handler(
-                pipeline.unary(method, response), request.FromString, response.SerializeToString
+                pipeline.unary(method, response), lenient(request.FromString), response.SerializeToString
             )
         stream = Pipeline("/inference.GRPCInferenceService/ModelStreamInfer", _CALL, guard)
         made["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(

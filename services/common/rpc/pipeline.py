@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from mercat.common.v1 import policy_pb2
 from prometheus_client import Counter, Histogram
 
@@ -71,6 +71,18 @@ def client_address(metadata: dict[str, str | bytes], peer: str) -> str:
         return forwarded.rsplit(",", 1)[-1].strip()
     kind, _, rest = peer.partition(":")
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "local"
+
+
+def lenient(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
+    """None for bytes that are no request, which the pipeline refuses: gRPC itself would end the call as INTERNAL."""
+
+    def deserialize(data: bytes) -> Message | None:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return None
+
+    return deserialize
 
 
 class Pipeline:

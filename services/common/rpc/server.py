@@ -7,14 +7,13 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import _async as aio_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.rpc.pipeline import Guard, Pipeline
+from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import policy_of
 
 log = logging.getLogger(__name__)
@@ -28,18 +27,6 @@ OPTIONS: list[tuple[str, int]] = [
 ]
 # A servicer and the generated function that registers it.
 Registration = tuple[Callable[[Any, Any], None], object]
-
-
-def _lenient(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
-    """None for bytes that are no request, which the pipeline refuses: gRPC itself would end the call as INTERNAL."""
-
-    def deserialize(data: bytes) -> Message | None:
-        try:
-            return deserializer(data)
-        except DecodeError:
-            return None
-
-    return deserialize
 
 
 class _Wrapping:
@@ -64,7 +51,7 @@ class _Wrapping:
 
     def _wrap(self, path: str, handler: Any, method: Any) -> Any:
         pipeline = Pipeline(path, policy_of(method), self.guard, streams_in=handler.request_streaming)
-        de, ser = _lenient(handler.request_deserializer), handler.response_serializer
+        de, ser = lenient(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             reply_type = GetMessageClass(method.output_type)
             return grpc.unary_unary_rpc_method_handler(pipeline.unary(handler.unary_unary, reply_type), de, ser)

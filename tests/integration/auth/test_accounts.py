@@ -167,7 +167,10 @@ def test_a_profile_changes_by_its_etag(person: Account) -> None:
 
 def test_bytes_that_are_no_request_are_an_invalid_argument(platform: Platform) -> None:
     person = platform.publisher()
-    for path in ("/mercat.auth.v1.AuthService/SignIn", "/mercat.storage.v1.StorageService/GetUpload"):
+    for path in (
+        "/mercat.auth.v1.AuthService/SignIn", "/mercat.storage.v1.StorageService/GetUpload",
+        "/mercat.inference.v1.InferenceService/Predict", "/inference.GRPCInferenceService/ModelInfer",
+    ):  # fmt: skip
         call = platform.channel.unary_unary(path)
         error = fails(call, b"\xff\xff\xff", metadata=person.metadata, timeout=10)
         assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
