@@ -19,7 +19,8 @@ class Person:
 
     def __init__(self, url: str, token: str = "") -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=60)
+        once = httpx.Limits(max_keepalive_connections=0)  # nobody closes this client
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=60, limits=once)
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         answer = self.http.request(method, path, json=body, **options)
