@@ -92,7 +92,11 @@ def test_detached_seen_followed_and_ended(mercat: Mercat) -> None:
 
 def test_ctrl_c_in_the_foreground(mercat: Mercat) -> None:
     with subprocess.Popen(
-        mercat.command("up"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=mercat.environment
+        mercat.command("up", "--no-demo"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=mercat.environment,
     ) as running:
         assert running.stdout is not None
         lines = []
