@@ -139,6 +139,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.GetModelPriceRequest, context: Context
     ) -> billing_pb2.GetModelPriceResponse:
         owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=request.model))
+        if not owner.published and current().principal.org_id != owner.org_id:
+            raise ModelNotFound(f"there is no model {request.model}")
         async with self._database.connection() as connection:
             row = await self._store.get_price(connection, owner.model_id)
         free = billing_pb2.Price(model_id=owner.model_id, model=request.model, currency=CURRENCY)

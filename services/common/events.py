@@ -83,7 +83,10 @@ class Events:
         await self.js.publish(subject, payload, headers={"Nats-Msg-Id": event_id})
 
     async def close(self) -> None:
-        await self.client.drain()
+        try:
+            await self.client.drain()
+        except nats.errors.Error as e:  # the server is gone already: there is nobody to say goodbye to
+            log.warning("nats: %s", e)
 
     async def pull(
         self, stream: str, durable: str, subject: str, *, batch: int, ack_wait: float = 30.0, max_pending: int = 1000

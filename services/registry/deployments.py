@@ -63,4 +63,6 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
             model = await self._store.get_model(connection, reference.publisher, reference.name)
         if model is None:
             raise ModelNotFound(f"there is no model {reference.model}")
-        return registry_pb2.ResolveOwnerResponse(model_id=model["id"], org_id=model["org_id"])
+        return registry_pb2.ResolveOwnerResponse(
+            model_id=model["id"], org_id=model["org_id"], published=bool(model["published_at"])
+        )

@@ -72,8 +72,8 @@ UPDATE versions SET claimed_until = :until WHERE id = (
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ) RETURNING *;
 
--- name: release_validation(id)!
-UPDATE versions SET claimed_until = NULL WHERE id = :id AND state = 1;
+-- name: hold_validation(id, until)!
+UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 
 -- name: finish_validation(id, state, signature, findings, load_us, run_us, memory_bytes)!
 UPDATE versions SET state = :state, signature = :signature, findings = :findings::text::jsonb,

@@ -77,9 +77,9 @@ class Store:
         row: Row | None = await self._q.claim_validation(c, now=now, until=until)
         return row
 
-    async def release_validation(self, c: Connection, version_id: str) -> None:
-        """Gives a claim back, so that nobody waits for its end."""
-        await self._q.release_validation(c, id=version_id)
+    async def hold_validation(self, c: Connection, version_id: str, until: datetime | None) -> None:
+        """Prolongs a claim, or gives it back, so that nobody waits for its end."""
+        await self._q.hold_validation(c, id=version_id, until=until)
 
     async def finish_validation(
         self, c: Connection, version_id: str, *, state: int, signature: bytes, findings: Sequence[Mapping[str, str]],

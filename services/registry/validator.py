@@ -20,7 +20,8 @@ from services.registry.validation import Finding, Limits, Report, Tensor, valida
 
 log = logging.getLogger(__name__)
 _POLL = 1.0  # seconds; another process may have made the version
-_CLAIM = timedelta(minutes=3)  # longer than a validation may take
+_CLAIM = timedelta(seconds=20)  # that a version is left to a process that says no more
+_RENEW = 5.0  # seconds
 
 
 class Validator:
@@ -59,13 +60,26 @@ class Validator:
             self._woken.clear()
 
     async def _validate_or_release(self, row: Row) -> None:
-        """A process that is stopped leaves the version to the next one."""
+        """Holds the claim meanwhile. A process that is stopped leaves the version to the next one at once, one that dies
+        within seconds."""
+        holding = asyncio.create_task(self._hold(row["id"]))
         try:
             await self._validate(row)
         except asyncio.CancelledError:
             async with self._database.transaction() as connection:
-                await self._store.release_validation(connection, row["id"])
+                await self._store.hold_validation(connection, row["id"], None)
             raise
+        finally:
+            holding.cancel()
+
+    async def _hold(self, version_id: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEW)
+            try:
+                async with self._database.transaction() as connection:
+                    await self._store.hold_validation(connection, version_id, self._clock.now() + _CLAIM)
+            except MercatError as e:
+                log.warning("the claim on %s was not renewed: %s", version_id, e)
 
     async def _validate(self, row: Row) -> None:
         declared = tensor_pb2.Signature.FromString(row["signature"])

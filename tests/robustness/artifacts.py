@@ -180,6 +180,12 @@ def named(name: str) -> bytes:
     return model.SerializeToString()
 
 
+def opset(version: int) -> bytes:
+    model = base()
+    model.opset_import[0].version = version
+    return model.SerializeToString()
+
+
 def no_inputs() -> bytes:
     model = base()
     del model.graph.input[:]

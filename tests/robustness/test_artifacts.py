@@ -47,6 +47,10 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "negative dimension": ("TENSOR_DIMENSIONS", lambda: artifacts.claims([-4, -64])),
     "too few values": ("TENSOR_CUT_OFF", artifacts.too_few_values),
     "large when run": ("VALIDATION_MEMORY", lambda: artifacts.makes_when_run(25 * artifacts.GIB)),
+    "negative dimension of an input": ("TENSOR_DIMENSIONS", lambda: artifacts.input_of([-4])),
+    "opset of the future": ("ENGINE_REFUSES", lambda: artifacts.opset(999)),
+    "claims values it has none of": ("GRAPH_INVALID", lambda: artifacts.claims([1024, 1024])),
+    "a model and an archive": ("NOT_ONNX", lambda: GOOD + artifacts.archive({"data.pkl": b"."})),
     "input too large": ("INPUT_TOO_LARGE", lambda: artifacts.input_of([2**40, 2**20])),
     "input of too many texts": ("INPUT_TOO_LARGE", lambda: artifacts.input_of([2**62], TensorProto.STRING)),
     "input of too many axes": ("INPUT_TOO_LARGE", lambda: artifacts.input_of([1] * 70)),
@@ -87,6 +91,16 @@ async def test_pickles_are_not_executed(kind: str, tmp_path: Path) -> None:
     report = await examine(tmp_path, getattr(artifacts, kind)(witness))
     assert codes(report) == {"NOT_ONNX"}
     assert not witness.exists()
+
+
+async def test_more_than_a_model_can_have_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.write(GOOD)
+        file.truncate(40 * 1024**3)  # sparse: it takes no disk
+    started = time.monotonic()
+    assert codes(await validate(path, Limits())) == {"FILE_TOO_LARGE"}
+    assert time.monotonic() - started < 10
 
 
 async def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ async def test_worker_killed_at_each_step(
     judge(platform, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
 
 
+@pytest.mark.parametrize("step", ["stored", "before_ack"])
+async def test_consumer_killed_at_each_step(own_platform: Callable[..., Platform], step: str) -> None:
+    """Case 1 at its two tender places: records stored but not posted, and posted but not acknowledged."""
+    platform = own_platform(workers=1, env={"MERCAT_FAILPOINTS": f"usage.{step}=3"})
+    model = platform.publish(platform.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
+    credit = 10 * USD
+    consumer = platform.sign_up(credit=credit)
+    traffic = caller(platform, consumer, model)
+    first = platform.pids()["control"]
+    await traffic.many(1_000)
+    await asyncio.to_thread(until_ready, platform, "control", first)
+    judge(platform, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
+
+
 async def test_a_paused_consumer_posts_once(broken: Platform, model: str) -> None:
     """Case 7: the consumer sleeps past its ack wait and wakes up again."""
     credit = 10 * USD

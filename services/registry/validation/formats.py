@@ -34,6 +34,10 @@ def foreign(path: Path) -> str:
         return "an empty file"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "a Python pickle"
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite model"
+    if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "a safetensors file, which holds weights and no graph"
     if head[:2] == b"PK":
         return _archive(path)
     if head[257:262] == b"ustar":

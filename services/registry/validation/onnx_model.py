@@ -1,6 +1,7 @@
 """Examines an ONNX model: form, bounds, outside references, operators, signature, and a run. Runs in the child only."""
 
 import resource
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -44,6 +45,8 @@ def examine(path: Path, limits: Limits) -> Report:
     try:
         if kind := foreign(path):
             raise _Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
+        if (size := path.stat().st_size) > limits.artifact_bytes:
+            raise _Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
         model = _parse(path)
         findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
         if findings:
@@ -162,10 +165,10 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=False)
     except (onnx.checker.ValidationError, ValueError) as e:
-        text = str(e).strip().partition("\n")[0]
+        text = _first_line(e, path)
         # Operators of ONNX Runtime's own domains are unknown to the checker and tried in the run.
         if "No Op registered" not in text and "No opset import" not in text:
-            raise _Refused("GRAPH_INVALID", text[:500]) from None
+            raise _Refused("GRAPH_INVALID", text) from None
 
 
 def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -195,6 +198,8 @@ def _spec(value: Any) -> Tensor:
     shape: list[int] = []
     axes: list[str] = []
     for dim in tensor.shape.dim:
+        if dim.HasField("dim_value") and dim.dim_value < -1:  # some exporters write -1 for any length
+            raise _Refused("TENSOR_DIMENSIONS", f"a dimension is {dim.dim_value}", value.name)
         fixed = dim.HasField("dim_value") and dim.dim_value > 0
         shape.append(dim.dim_value if fixed else -1)
         axes.append("" if fixed else dim.dim_param)
@@ -213,7 +218,7 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as e:
         _no_memory(e)
-        raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e)}") from None
+        raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e, path)}") from None
     load_us = int((time.perf_counter() - before) * 1e6)
     run_us = 0
     # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
@@ -227,13 +232,13 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
             session.run(None, feeds)
         except Exception as e:
             _no_memory(e)
-            problem = problem or _first_line(e)
+            problem = problem or _first_line(e, path)
             continue
         run_us = int((time.perf_counter() - before) * 1e6)
         break
     else:
         raise _Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = _peak_memory()
     ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
     known = tuple(
         t if t.shape or not ranked.get(t.name)
@@ -263,5 +268,17 @@ def _no_memory(error: Exception) -> None:
         raise MemoryError from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:500]
+def _first_line(error: Exception, path: Path) -> str:
+    """Without the folder of this machine that the file happens to lie in."""
+    return str(error).replace(str(path), "the file").strip().partition("\n")[0][:500]
+
+
+def _peak_memory() -> int:
+    """Bytes this process held at most. On Linux `ru_maxrss` would not do: it outlives the start of a program, so that
+    it begins at what the parent holds."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -5,7 +5,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -44,6 +43,9 @@ async def validate(path: Path, limits: Limits) -> Report:
         return _refused("VALIDATION_CPU", f"more than {limits.cpu_seconds} seconds of processor time")
     if child.returncode == 3:
         return _refused("VALIDATION_MEMORY", f"more than {limits.memory_bytes >> 20} MiB of memory")
+    if child.returncode == -signal.SIGKILL:
+        log.warning("a validation was killed from outside; is the machine short of memory?")
+        return _refused("VALIDATION_KILLED", "the system ended the process that opened it, as when memory runs out")
     log.warning("a validation ended with %s: %s", child.returncode, complaint)
     return _refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
 
@@ -69,15 +71,3 @@ def _environment(folder: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
     source = Path(__file__).parents[3]
     return kept | {"HOME": folder, "TMPDIR": folder, "PYTHONPATH": f"{source}:{source / 'gen'}", "OMP_NUM_THREADS": "1"}
-
-
-def limit_self(limits: Limits) -> None:
-    """Called by the child before it opens anything."""
-    for kind, soft, hard in (
-        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
-        # Were they equal, the kernel would send SIGKILL alone, which does not say why.
-        (resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 5),
-        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0, 0),
-    ):
-        resource.setrlimit(kind, (soft, hard))

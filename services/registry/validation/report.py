@@ -12,6 +12,7 @@ class Limits:
     cpu_seconds: int = 90
     wall_seconds: float = 120.0
     file_bytes: int = 16 * 1024**2  # it has nothing to write
+    artifact_bytes: int = 2 * 1024**3  # protobuf, and so ONNX, has none larger
     tensor_bytes: int = 4 * 1024**3  # of one initialiser or synthesised input
     nodes: int = 200_000
     depth: int = 16  # of graphs inside graphs
