@@ -60,8 +60,8 @@ class Validator:
             self._woken.clear()
 
     async def _validate_or_release(self, row: Row) -> None:
-        """Holds the claim meanwhile. A process that is stopped leaves the version to the next one at once, one that dies
-        within seconds."""
+        """Holds the claim meanwhile. A process that is stopped leaves the version to the next one at once, one that
+        dies within seconds."""
         holding = asyncio.create_task(self._hold(row["id"]))
         try:
             await self._validate(row)

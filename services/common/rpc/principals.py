@@ -12,12 +12,13 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 from nats.aio.msg import Msg
 
-from services.common.errors import CredentialInvalid, MercatError
+from services.common.errors import CredentialInvalid, DeadlineExceeded, MercatError, Unavailable
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
 
 TTL = 4.0  # seconds
 REFRESH = 2.0
+STALE = 30.0
 FORGET_SUBJECT = "mercat.forget.principal"
 _MOST = 200_000
 _LONGEST = 4096  # characters
@@ -57,12 +58,19 @@ class Principals:
         return entry[1]
 
     async def resolve(self, credential: str) -> auth_pb2.Principal:
-        """Raises CredentialInvalid, or Unavailable when auth cannot be asked."""
+        """Raises CredentialInvalid, or Unavailable when auth cannot be asked and has not answered for `STALE` seconds:
+        while it is away nobody can revoke a key either."""
         if (principal := self.cached(credential)) is not None:
             return principal
         if len(credential) > _LONGEST:
             raise CredentialInvalid("no credential is this long")
-        return await asyncio.shield(self._fly(credential))
+        try:
+            return await asyncio.shield(self._fly(credential))
+        except (Unavailable, DeadlineExceeded):
+            entry = self._entries.get(credential)
+            if entry is None or time.monotonic() - entry[0] > STALE:
+                raise
+            return entry[1]
 
     def _fly(self, credential: str) -> "asyncio.Task[auth_pb2.Principal]":
         task = self._flights.get(credential)
