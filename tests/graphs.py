@@ -32,6 +32,15 @@ def addition() -> bytes:
     )  # fmt: skip
 
 
+def lookup() -> bytes:
+    """int64 index [N] → squares [N] of 0 to 3: the graph itself refuses every other index."""
+    return _model(
+        [helper.make_node("Gather", ["squares", "index"], ["square"])],
+        [("index", TensorProto.INT64, ["N"])], [("square", TensorProto.INT64, ["N"])],
+        [numpy_helper.from_array(np.array([0, 1, 4, 9], np.int64), "squares")],
+    )  # fmt: skip
+
+
 def slow(loops: int = 2_000_000) -> bytes:
     """int64 [1] → [1]: counts up in a loop for as long as `loops` takes, then answers its input."""
     body = helper.make_graph(

@@ -1,14 +1,18 @@
 """Wallets, leases and postings over real servers: nothing is spent twice, nothing is stranded."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, timedelta
 
+import asyncpg
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
 
+from services.common import ids, pages
 from services.common.errors import InsufficientCredit, from_rpc_error
 from services.common.events import listen
 from tests.integration.billing.books import USD, Books
@@ -186,7 +190,12 @@ async def test_prices_are_set_by_owners_and_never_changed(books: Books) -> None:
         metadata=owner.metadata,
     )
     model = f"{owner.username}/m"
-    free = await books.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model))
+    # Before it is published nobody else learns that it exists.
+    for metadata in (None, other.metadata):
+        with pytest.raises(grpc.RpcError) as refused:
+            await books.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model), metadata=metadata)
+        assert from_rpc_error(refused.value).reason == "MODEL_NOT_FOUND"
+    free = await books.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model), metadata=owner.metadata)
     assert not free.price.components
     assert not free.price.price_id
     request = billing_pb2.SetModelPriceRequest(
@@ -222,6 +231,88 @@ async def test_statement_opens_and_closes_with_the_wallet(books: Books) -> None:
     assert page.opening_nanos == 0
     assert page.closing_nanos == sum(e.amount_nanos for e in entries) == USD - 50
     assert {e.account for e in entries} == {"customer_wallet"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+async def test_a_statement_adds_up_for_who_earns_and_spends(books: Books, size: int) -> None:
+    """Opening, every entry and closing fit, also when pages end between two entries of one posting."""
+    person, other = await books.person(USD), await books.person(USD)
+    await books.send(books.call(person, person, 1000), books.call(other, person, 500), books.call(person, other, 70))
+    await books.settled()
+    request = billing_pb2.GetStatementRequest(page_size=size)
+    entries: list[billing_pb2.StatementEntry] = []
+    while True:
+        page = await books.billing.GetStatement(request, metadata=person.metadata)
+        assert len(page.entries) <= size
+        entries += page.entries
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+    assert Counter(e.account for e in entries) == {"customer_wallet": 3, "publisher_payable": 2}
+    assert len({(e.posting_id, e.account) for e in entries}) == len(entries)
+    assert [e.posting_id for e in entries] == sorted((e.posting_id for e in entries), reverse=True)
+    balance, earned = (await books.wallet(person)).balance_nanos, await books.earned(person)
+    assert (page.opening_nanos, page.closing_nanos) == (0, balance + earned)
+    assert sum(e.amount_nanos for e in entries) == page.closing_nanos
+    # From the middle on, the opening is what the earlier entries came to.
+    earliest = min(e.created_at.ToNanoseconds() for e in entries)
+    start = Timestamp()
+    start.FromNanoseconds(earliest + 1000)
+    later = await books.billing.GetStatement(
+        billing_pb2.GetStatementRequest(start_time=start, page_size=1000), metadata=person.metadata
+    )
+    assert later.opening_nanos == sum(e.amount_nanos for e in entries if e.created_at.ToNanoseconds() == earliest)
+    assert later.opening_nanos + sum(e.amount_nanos for e in later.entries) == later.closing_nanos
+
+
+async def test_a_statement_page_of_another_list_is_refused(books: Books) -> None:
+    person = await books.person(USD)
+    token = pages.encode(["txn_1"])
+    with pytest.raises(grpc.RpcError) as refused:
+        await books.billing.GetStatement(
+            billing_pb2.GetStatementRequest(page_token=token), metadata=person.metadata
+        )  # fmt: skip
+    assert [v.field for v in from_rpc_error(refused.value).violations] == ["page_token"]
+
+
+async def test_prices_cannot_be_edited(books: Books) -> None:
+    connection = await asyncpg.connect(books.postgres_url)
+    try:
+        await connection.execute("SET search_path TO billing")
+        await connection.execute(
+            "INSERT INTO prices VALUES ('prc_fixed', 'mdl_none', 'nobody/none', 'USD', '[]', now())"
+            " ON CONFLICT DO NOTHING"
+        )
+        for statement in ("UPDATE prices SET components = '[]'", "DELETE FROM prices", "TRUNCATE prices"):
+            with pytest.raises(asyncpg.RaiseError, match="immutable"):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_database_itself_refuses_entries_that_do_not_balance(books: Books) -> None:
+    person = await books.person(USD)
+    connection = await asyncpg.connect(books.postgres_url)
+    try:
+        await connection.execute("SET search_path TO billing")
+        wallet = await connection.fetchval("SELECT account_id FROM wallets WHERE org_id = $1", person.org_id)
+        clearing = await connection.fetchval("SELECT id FROM accounts WHERE kind = 'sandbox_clearing'")
+        add = "INSERT INTO entries SELECT $1, a, m FROM unnest($2::text[], $3::bigint[]) AS t (a, m)"
+        for accounts, amounts, good in (
+            ([wallet], [5], False), ([wallet, clearing], [5, -4], False), ([wallet, clearing], [5, -5], True),
+        ):  # fmt: skip
+            change = connection.transaction()
+            await change.start()
+            posting = ids.new("pst")
+            await connection.execute("INSERT INTO postings VALUES ($1, $1, 'gift', 'x', now())", posting)
+            if good:
+                await connection.execute(add, posting, accounts, amounts)
+            else:
+                with pytest.raises(asyncpg.RaiseError, match="zero"):
+                    await connection.execute(add, posting, accounts, amounts)
+            await change.rollback()
+    finally:
+        await connection.close()
 
 
 async def test_everybody_who_signs_up_has_a_subscription(books: Books) -> None:

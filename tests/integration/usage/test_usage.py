@@ -143,6 +143,9 @@ async def test_statistics_of_each_model_are_told_once(books: Books) -> None:
 async def test_what_billing_refuses_waits_and_is_posted_later(books: Books) -> None:
     person, publisher = await books.person(USD), await books.person()
     call = books.call(person, publisher, 100)
+    stream = books.usage.StreamUsage(usage_pb2.StreamUsageRequest(), metadata=person.metadata)
+    watching = asyncio.create_task(_first(stream, 1))
+    await asyncio.sleep(0.3)
     async with books.superuser() as connection:
         await connection.execute("ALTER TABLE postings RENAME TO postings_away")
         try:
@@ -159,6 +162,9 @@ async def test_what_billing_refuses_waits_and_is_posted_later(books: Books) -> N
     await books.settled(30)
     assert (await books.wallet(person)).balance_nanos == USD - 100
     assert await _list(books, person) == [call]
+    async with asyncio.timeout(5):
+        assert await watching == [call], "who watches is told of what is recorded, whenever it is posted"
+    stream.cancel()
 
 
 async def test_a_message_that_cannot_be_read_holds_up_no_others(books: Books) -> None:
