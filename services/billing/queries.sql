@@ -98,19 +98,21 @@ ORDER BY id DESC LIMIT :most;
 INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, current_period_start, created_at)
 VALUES (:id, :user_id, :org_id, 'pay_as_you_go', 'active', :now, :now) ON CONFLICT DO NOTHING;
 
--- name: statement(org_id, start, until, before_at, before_id, before_account, most)
-SELECT p.id, p.cause, a.kind, e.amount, p.created_at
-FROM entries e JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
-WHERE a.org_id = :org_id AND p.created_at >= :start AND p.created_at < :until
-    AND (:before_id::text IS NULL
-        OR (p.created_at, p.id, a.kind) < (:before_at::timestamptz, :before_id, :before_account::text))
-ORDER BY p.created_at DESC, p.id DESC, a.kind DESC LIMIT :most;
+-- name: statement(org_id, start, until, before_id, before_account, most)
+-- Newest first: each account's index is walked backwards from the last page's end, for no more rows than the page has.
+SELECT x.id, x.cause, x.kind, x.amount, x.created_at FROM accounts a CROSS JOIN LATERAL (
+    SELECT p.id, p.cause, a.kind, e.amount, p.created_at FROM entries e JOIN postings p ON p.id = e.posting_id
+    WHERE e.account_id = a.id AND p.created_at >= :start AND p.created_at < :until
+        AND e.posting_id <= :before_id AND (e.posting_id < :before_id OR a.kind < :before_account)
+    ORDER BY e.posting_id DESC LIMIT :most
+) x
+WHERE a.org_id = :org_id ORDER BY x.id DESC, x.kind DESC LIMIT :most;
 
--- name: wallet_at(org_id, at)$
--- The wallet's balance by its entries before an instant.
+-- name: held_at(org_id, at)$
+-- What the organisation's accounts hold together by their entries before an instant.
 SELECT coalesce(sum(e.amount), 0)::bigint FROM entries e
 JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
-WHERE a.org_id = :org_id AND a.kind = 'customer_wallet' AND p.created_at < :at;
+WHERE a.org_id = :org_id AND p.created_at < :at;
 
 -- name: trial_balance()
 SELECT a.kind, sum(b.balance)::bigint AS balance FROM balances b JOIN accounts a ON a.id = b.account_id GROUP BY a.kind;

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.billing.v1 import billing_pb2
@@ -13,9 +12,9 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
-from services.billing.store import Row, Store
-from services.common.db import Connection, Database
-from services.common.errors import MercatError
+from services.billing.store import Row, Store, snapshot
+from services.common.db import Database
+from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
 
 log = logging.getLogger(__name__)
@@ -55,13 +54,15 @@ class Reconciler:
             await asyncio.sleep(seconds)
             try:
                 await self.check()
-            except MercatError as e:
+            except Unavailable as e:
                 log.warning("the books were not checked: %s", e)
+            except Exception:  # a check that fails must not stop the services beside it
+                log.exception("the books were not checked")
 
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         """Everything there is to check."""
         found = _Found()
-        async with self._database.connection() as connection, _snapshot(connection):
+        async with self._database.connection() as connection, snapshot(connection):
             balances = await self._store.trial_balance(connection)
             for query, rows in (await self._store.findings(connection)).items():
                 for row in rows:
@@ -135,11 +136,6 @@ class Reconciler:
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
                 found.add("POSTING_MISSING", name, f"a call of {call.cost_nanos} nanos was recorded but not posted")
-
-
-def _snapshot(connection: Connection) -> Any:
-    """One state of the books for all that is read."""
-    return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
 async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found) -> usage_pb2.UsageRecord | None:

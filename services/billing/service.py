@@ -11,7 +11,7 @@ from services.billing import ledger
 from services.billing.ledger import CURRENCY, PAYABLE, Account
 from services.billing.reconciler import Reconciler
 from services.billing.rows import entry_of, price_of, transaction_of, wallet_of
-from services.billing.store import Store
+from services.billing.store import NEWEST, Store, snapshot
 from services.common import audit, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
@@ -88,19 +88,14 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else self._clock.now()
         if until < start:
             raise InvalidFields(violations=[Violation("end_time", "must not be before start_time")])
-        key, most = pages.decode(request.page_token, str, str, str), pages.size(request.page_size)
-        before = None
-        if key is not None:
-            try:
-                before = (datetime.fromisoformat(str(key[0])), str(key[1]), str(key[2]))
-            except ValueError:
-                raise InvalidFields(violations=[Violation("page_token", "is not a token of this list")]) from None
-        async with self._database.connection() as connection:
+        key, most = pages.decode(request.page_token, str, str), pages.size(request.page_size)
+        before = (str(key[0]), str(key[1])) if key else NEWEST
+        async with self._database.connection() as connection, snapshot(connection):
             rows = await self._store.statement(connection, org_id, start, until, before, most + 1)
-            opening = await self._store.wallet_at(connection, org_id, start)
-            closing = await self._store.wallet_at(connection, org_id, until)
+            opening = await self._store.held_at(connection, org_id, start)
+            closing = await self._store.held_at(connection, org_id, until)
         last = rows[most - 1] if len(rows) > most else None
-        token = pages.encode([last["created_at"].isoformat(), last["id"], last["kind"]]) if last else ""
+        token = pages.encode([last["id"], last["kind"]]) if last else ""
         return billing_pb2.GetStatementResponse(
             opening_nanos=opening, closing_nanos=closing, entries=[entry_of(r) for r in rows[:most]],
             next_page_token=token,

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+import nats
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
@@ -16,7 +17,7 @@ from services.billing.store import Store
 from services.common import money
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import InsufficientCredit, MercatError
+from services.common.errors import InsufficientCredit, Unavailable
 from services.common.events import Events, broadcast
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context
@@ -58,7 +59,10 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
                 )
         if not granted:
             if reserved > 0:  # perhaps idle with another worker
-                await broadcast(self._events, f"mercat.recall.{request.org_id}", b"")
+                try:
+                    await broadcast(self._events, f"mercat.recall.{request.org_id}", b"")
+                except nats.errors.Error as e:  # the answer is the same: idle slices come back by themselves
+                    log.warning("idle slices could not be called back: %s", e)
             raise InsufficientCredit(
                 f"the wallet has {money.show(balance - reserved)} free and this call needs"
                 f" {money.show(request.minimum_nanos)}; add credit with `mercat topup`",
@@ -123,8 +127,10 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
             await asyncio.sleep(_SWEEP)
             try:
                 await self._recover()
-            except MercatError as e:
+            except Unavailable as e:
                 log.warning("expired leases stay for now: %s", e)
+            except Exception:  # they are looked at again; the services beside this must go on
+                log.exception("expired leases stay for now")
 
     async def _recover(self) -> None:
         before = self._clock.now() - self._grace

@@ -11,6 +11,12 @@ from services.common import ids
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
+NEWEST = ("pst_" + ids.ALPHABET[-1] * 26, ids.ALPHABET[-1])  # sorts after every entry of a statement
+
+
+def snapshot(connection: Connection) -> Any:
+    """A transaction that reads one state of the books, whatever is posted meanwhile."""
+    return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
 class Store:
@@ -183,17 +189,16 @@ class Store:
 
     async def statement(
         self, c: Connection, org_id: str, start: datetime, until: datetime,
-        before: tuple[datetime, str, str] | None, most: int,
+        before: tuple[str, str], most: int,
     ) -> list[Row]:  # fmt: skip
-        at, posting_id, account = before or (None, None, None)
+        """Entries older than the one of a posting and an account's kind, newest first."""
         rows = self._q.statement(
-            c, org_id=org_id, start=start, until=until, before_at=at, before_id=posting_id, before_account=account,
-            most=most,
-        )  # fmt: skip
+            c, org_id=org_id, start=start, until=until, before_id=before[0], before_account=before[1], most=most
+        )
         return [r async for r in rows]
 
-    async def wallet_at(self, c: Connection, org_id: str, at: datetime) -> int:
-        return int(await self._q.wallet_at(c, org_id=org_id, at=at))
+    async def held_at(self, c: Connection, org_id: str, at: datetime) -> int:
+        return int(await self._q.held_at(c, org_id=org_id, at=at))
 
     # The reconciler
 

@@ -8,10 +8,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
+import nats
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 from nats.aio.msg import Msg
+from prometheus_client import Counter
 
 from services.common import failpoints, ids, outbox
 from services.common.db import Database
@@ -21,6 +23,7 @@ from services.common.rpc.channels import InternalChannel
 from services.usage.store import Store
 
 log = logging.getLogger(__name__)
+REFUSED = Counter("mercat_usage_refusals_total", "Attempts at a message of usage that failed for what is in it")
 DURABLE = "usage-records"
 LIVE = "mercat.live.usage."
 _MESSAGES = 64  # of one transaction
@@ -67,11 +70,13 @@ class Consumer:
                 return
             (message,) = messages
             attempt = message.metadata.num_delivered
+            REFUSED.inc()
             log.exception("message %d of usage was refused, attempt %d", message.metadata.sequence.stream, attempt)
             await _later(messages, min(2 ** min(attempt, 6), 60))
         else:
             failpoints.passing("usage.before_ack")
-            await asyncio.gather(*(m.ack() for m in messages))
+            # One whose acknowledgement is lost comes back, and changes nothing.
+            await asyncio.gather(*(m.ack() for m in messages), return_exceptions=True)
 
     async def _store_and_post(self, messages: Sequence[Msg]) -> None:
         records: dict[str, Record] = {}
@@ -91,18 +96,21 @@ class Consumer:
             if len(new) < len(batch):
                 batch = await self._store.get_records(connection, list(records))
         failpoints.passing("usage.stored")
+        await self._tell(fresh)  # now, since a repetition finds nothing new to tell
         for at in range(0, len(batch), _POSTED_AT_ONCE):
             part = batch[at : at + _POSTED_AT_ONCE]
             await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=part))
-        await self._tell(fresh)
 
     async def _tell(self, records: Sequence[Record]) -> None:
         """Those who watch their usage live."""
         by_org: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             by_org[record.org_id].append(record)
-        for org_id, own in by_org.items():
-            await broadcast(self._events, LIVE + org_id, event_pb2.UsageBatch(records=own).SerializeToString())
+        try:
+            for org_id, own in by_org.items():
+                await broadcast(self._events, LIVE + org_id, event_pb2.UsageBatch(records=own).SerializeToString())
+        except nats.errors.Error as e:  # the list has them; only the money must not wait
+            log.warning("live usage was not told: %s", e)
 
 
 async def _hold(messages: Sequence[Msg]) -> None:

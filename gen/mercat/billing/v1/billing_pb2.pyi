@@ -364,10 +364,14 @@ class GetStatementResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     opening_nanos: _builtins.int
+    """What the accounts held together before the time began: opening and all of its entries add up to closing."""
     closing_nanos: _builtins.int
+    """What they held when it ended."""
     next_page_token: _builtins.str
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementEntry]: ...
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementEntry]:
+        """Newest first."""
+
     def __init__(
         self,
         *,
