@@ -4,6 +4,7 @@ The messages are those that `tritonclient` brings: compiling the same proto a se
 name is `publisher/name`, also with `:alias`; its version is the request's `model_version`, when it is given."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from mercat.common.v1 import policy_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from services.common import ids
-from services.common.errors import Internal, InvalidArgument, MercatError
+from services.common.errors import Internal, InvalidArgument, Malformed, MercatError
 from services.common.rpc.context import Call, Context, current, enter
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import Policy
@@ -20,6 +21,7 @@ from services.inference.deployments import Deployments
 from services.inference.hotpath import HotPath, Inputs
 from services.inference.tensors import BadTensor, Signature, to_raw
 
+log = logging.getLogger(__name__)
 _CALL = Policy(
     policy_pb2.ACCESS_ACCOUNT, frozenset({"inference:call"}), frozenset(), True, False, policy_pb2.RATE_CLASS_INFERENCE
 )
@@ -107,7 +109,7 @@ class KServe:
             )
         stream = Pipeline("/inference.GRPCInferenceService/ModelStreamInfer", _CALL, guard)
         made["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            self._stream(stream), p.ModelInferRequest.FromString, p.ModelStreamInferResponse.SerializeToString
+            self._stream(stream), lenient(p.ModelInferRequest.FromString), p.ModelStreamInferResponse.SerializeToString
         )
         return made
 
@@ -233,12 +235,15 @@ class KServe:
         )
         enter(call)
         try:
+            if request is None:
+                raise Malformed("the request cannot be decoded: its bytes are not a ModelInferRequest")
             return service_pb2.ModelStreamInferResponse(infer_response=await self.infer(request, None))
         except MercatError as e:
             error = e
         except Exception:
-            error = Internal("an internal error")
+            log.exception("a call of a stream failed: %s", call.request_id)
+            error = Internal("an internal error; tell support the request id")
         response = service_pb2.ModelStreamInferResponse(error_message=f"[{error.reason}] {error.message}")
-        response.infer_response.id = request.id
+        response.infer_response.id = request.id if request is not None else ""
         response.infer_response.parameters["mercat_request_id"].string_param = call.request_id
         return response

@@ -13,6 +13,7 @@ from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from services.common.errors import MercatError, from_rpc_error
@@ -253,6 +254,21 @@ def test_triton_client_streams(client: triton.InferenceServerClient, consumer: A
             assert error is None
             assert result.as_numpy("sum").tolist() == [n + 1]
             assert result.get_response().id == str(n)
+
+
+def test_bytes_that_are_no_request_are_refused_in_their_place(
+    platform: Platform, consumer: Account, model: str
+) -> None:
+    stream = platform.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
+    good = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[bytes(8), bytes(8)])
+    for name in ("a", "b"):
+        good.inputs.add(name=name, datatype="INT64", shape=[1])
+    first, second = stream(iter([b"\xff\xff", good.SerializeToString()]), metadata=consumer.metadata, timeout=10)
+    assert "MALFORMED" in first.error_message
+    assert not second.error_message
 
 
 def test_a_stream_without_a_key_is_refused(client: triton.InferenceServerClient) -> None:
