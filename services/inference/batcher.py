@@ -74,7 +74,7 @@ class Batcher:
             ModelRefused, EngineFailed: as the engine.
         """
         loop = asyncio.get_running_loop()
-        if self._rows_waiting + rows > self._most_waiting:
+        if self._rows_waiting and self._rows_waiting + rows > self._most_waiting:
             raise QueueFull(f"{self._rows_waiting} rows are waiting for this model", retry_after=0.5)
         # Rows go together when all but their first axis agrees and the same outputs are wanted.
         key = (*(a.shape[1:] for a in inputs.values()), *outputs) if self._max_rows else ()

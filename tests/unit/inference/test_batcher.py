@@ -100,3 +100,9 @@ async def test_a_call_the_model_refuses_fails_alone():
     ended = await asyncio.gather(*(batcher.submit(rows(v), 1, ["y"], None) for v in values), return_exceptions=True)
     assert [isinstance(e, ValueError) for e in ended] == [False, False, True, False]
     assert ended[3]["y"].item() == 8
+
+
+async def test_a_call_larger_than_the_queue_runs_when_nobody_waits():
+    batcher = Batcher(Doubler(0), max_rows=0, delay=0, most_waiting=2)
+    answer = await batcher.submit(rows(*range(10)), 10, ["y"], None)
+    assert len(answer["y"]) == 10
