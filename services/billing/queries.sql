@@ -157,13 +157,16 @@ SELECT w.org_id, b.balance FROM wallets w JOIN balances b ON b.account_id = w.ac
 WHERE b.balance < 0 LIMIT 100;
 
 -- name: postings_after(cause, most)
--- In order of their causes, with their entries: for the reconciler, which walks them all.
-SELECT p.id, p.cause, p.kind, p.digest, p.created_at, array_agg(e.account_id ORDER BY e.account_id) AS account_ids,
-    array_agg(e.amount ORDER BY e.account_id) AS amounts,
-    -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS moved
+-- In order of their causes, with their entries: for the reconciler, which walks them all. LATERAL looks the entries up by
+-- posting; a join might read the whole table for every page.
+SELECT p.id, p.cause, p.kind, p.digest, p.created_at, e.account_ids, e.amounts, e.moved
 FROM (SELECT * FROM postings WHERE cause COLLATE "C" > :cause ORDER BY cause COLLATE "C" LIMIT :most) p
-LEFT JOIN entries e ON e.posting_id = p.id
-GROUP BY p.id, p.cause, p.kind, p.digest, p.created_at ORDER BY p.cause COLLATE "C";
+CROSS JOIN LATERAL (
+    SELECT array_agg(account_id ORDER BY account_id) AS account_ids, array_agg(amount ORDER BY account_id) AS amounts,
+        -coalesce(sum(amount) FILTER (WHERE amount < 0), 0)::bigint AS moved
+    FROM entries WHERE posting_id = p.id
+) e
+ORDER BY p.cause COLLATE "C";
 
 -- name: postings_of(causes)
 SELECT p.id, p.cause, -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS moved

@@ -148,7 +148,7 @@ async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found)
 
 def _check_posting(row: Row, found: _Found) -> None:
     found.postings += 1
-    entries = list(zip(row["account_ids"], row["amounts"], strict=True)) if row["account_ids"][0] else []
+    entries = list(zip(row["account_ids"], row["amounts"], strict=True)) if row["account_ids"] else []
     if ledger.digest(row["cause"], row["kind"], entries) != bytes(row["digest"]):
         found.add("POSTING_EDITED", row["id"], f"the posting of {row['cause']} is not what was posted")
 

@@ -30,6 +30,7 @@ _MESSAGES = 64  # of one transaction
 _GATHER = 0.05  # seconds that messages gather while there are few
 _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
 _POSTED_AT_ONCE = 5_000  # records of one transaction of billing's
+_TOLD_AT_ONCE = 500  # records of one live message; one is at most about 1 KiB and a message may have 1 MiB
 
 Record = usage_pb2.UsageRecord
 
@@ -108,7 +109,9 @@ class Consumer:
             by_org[record.org_id].append(record)
         try:
             for org_id, own in by_org.items():
-                await broadcast(self._events, LIVE + org_id, event_pb2.UsageBatch(records=own).SerializeToString())
+                for at in range(0, len(own), _TOLD_AT_ONCE):
+                    part = event_pb2.UsageBatch(records=own[at : at + _TOLD_AT_ONCE])
+                    await broadcast(self._events, LIVE + org_id, part.SerializeToString())
         except nats.errors.Error as e:  # the list has them; only the money must not wait
             log.warning("live usage was not told: %s", e)
 

@@ -112,6 +112,23 @@ async def test_the_stream_shows_ones_own_calls_as_they_are_stored(books: Books) 
     stream.cancel()
 
 
+async def test_who_watches_sees_a_burst_whole(books: Books) -> None:
+    """More than fits one message of the broker, taken as one batch."""
+    person, publisher = await books.person(USD), await books.person()
+    stream = books.usage.StreamUsage(usage_pb2.StreamUsageRequest(), metadata=person.metadata)
+    calls = [books.call(person, publisher, 0, model=f"{publisher.username}/{'m' * 900}") for _ in range(9900)]
+    reading = asyncio.create_task(_first(stream, len(calls)))
+    await asyncio.sleep(0.3)
+    async with books.superuser("usage") as connection, connection.transaction():
+        await connection.execute("LOCK TABLE usage_records IN EXCLUSIVE MODE")
+        await books.send(books.call(publisher, publisher, 0))  # the consumer waits with this one
+        await asyncio.sleep(0.3)
+        await asyncio.gather(*(books.send(*calls[at : at + 300]) for at in range(0, len(calls), 300)))
+    async with asyncio.timeout(20):
+        assert {r.request_id for r in await reading} == {c.request_id for c in calls}
+    stream.cancel()
+
+
 async def _first(stream: object, count: int) -> list[usage_pb2.UsageRecord]:
     records: list[usage_pb2.UsageRecord] = []
     async for response in stream:  # type: ignore[attr-defined]
