@@ -54,6 +54,16 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int) -
     return Posting(cause, "charge", tuple((account, amount) for account, amount in parts if amount))
 
 
+def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
+    """Whether entries are those of a call of this cost between these two, at whatever fee was in force."""
+    moved: dict[Account, int] = {}
+    for account, amount in entries:
+        moved[account] = moved.get(account, 0) + amount
+    paid = moved.pop(Account(consumer, WALLET), 0)
+    earned, fee = moved.pop(Account(publisher, PAYABLE), 0), moved.pop(Account(PLATFORM, FEE), 0)
+    return not moved and paid == -cost and earned >= 0 and fee >= 0 and earned + fee == cost
+
+
 def top_up(cause: str, org_id: str, amount: int) -> Posting:
     """Money that came in through the sandbox."""
     if amount <= 0:

@@ -156,18 +156,26 @@ WHERE w.reserved <> coalesce(l.held, 0) LIMIT 100;
 SELECT w.org_id, b.balance FROM wallets w JOIN balances b ON b.account_id = w.account_id
 WHERE b.balance < 0 LIMIT 100;
 
+-- name: wrong_wallets()
+SELECT w.org_id, w.account_id FROM wallets w LEFT JOIN accounts a ON a.id = w.account_id
+WHERE a.org_id IS DISTINCT FROM w.org_id OR a.kind <> 'customer_wallet' LIMIT 100;
+
 -- name: postings_after(cause, most)
 -- In order of their causes, with their entries: for the reconciler, which walks them all. LATERAL looks the entries up by
 -- posting; a join might read the whole table for every page.
-SELECT p.id, p.cause, p.kind, p.digest, p.created_at, e.account_ids, e.amounts, e.moved
+SELECT p.id, p.cause, p.kind, p.digest, e.account_ids, e.org_ids, e.kinds, e.amounts
 FROM (SELECT * FROM postings WHERE cause COLLATE "C" > :cause ORDER BY cause COLLATE "C" LIMIT :most) p
 CROSS JOIN LATERAL (
-    SELECT array_agg(account_id ORDER BY account_id) AS account_ids, array_agg(amount ORDER BY account_id) AS amounts,
-        -coalesce(sum(amount) FILTER (WHERE amount < 0), 0)::bigint AS moved
-    FROM entries WHERE posting_id = p.id
+    SELECT array_agg(e.account_id) AS account_ids, array_agg(a.org_id) AS org_ids, array_agg(a.kind) AS kinds,
+        array_agg(e.amount) AS amounts
+    FROM entries e LEFT JOIN accounts a ON a.id = e.account_id WHERE e.posting_id = p.id
 ) e
 ORDER BY p.cause COLLATE "C";
 
 -- name: postings_of(causes)
-SELECT p.id, p.cause, -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS moved
-FROM postings p LEFT JOIN entries e ON e.posting_id = p.id WHERE p.cause = ANY(:causes::text[]) GROUP BY p.id, p.cause;
+SELECT p.id, p.cause, e.account_ids, e.org_ids, e.kinds, e.amounts FROM postings p CROSS JOIN LATERAL (
+    SELECT array_agg(e.account_id) AS account_ids, array_agg(a.org_id) AS org_ids, array_agg(a.kind) AS kinds,
+        array_agg(e.amount) AS amounts
+    FROM entries e LEFT JOIN accounts a ON a.id = e.account_id WHERE e.posting_id = p.id
+) e
+WHERE p.cause = ANY(:causes::text[]);

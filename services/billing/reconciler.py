@@ -12,6 +12,7 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.ledger import Account
 from services.billing.store import Row, Store, snapshot
 from services.common.db import Database
 from services.common.errors import Unavailable
@@ -148,16 +149,23 @@ async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found)
 
 def _check_posting(row: Row, found: _Found) -> None:
     found.postings += 1
-    entries = list(zip(row["account_ids"], row["amounts"], strict=True)) if row["account_ids"] else []
+    entries = zip(row["account_ids"] or (), row["amounts"] or (), strict=True)
     if ledger.digest(row["cause"], row["kind"], entries) != bytes(row["digest"]):
         found.add("POSTING_EDITED", row["id"], f"the posting of {row['cause']} is not what was posted")
 
 
 def _compare(posting: Row, call: usage_pb2.UsageRecord, found: _Found) -> None:
-    cost = 0 if call.test else call.cost_nanos
-    if posting["moved"] != cost:
-        text = f"usage says {cost} nanos, the posting moved {posting['moved']}"
-        found.add("COST_DIFFERS", call.request_id, text)
+    cost, amounts = 0 if call.test else call.cost_nanos, posting["amounts"] or ()
+    moved = -sum(amount for amount in amounts if amount < 0)
+    if moved != cost:
+        found.add("COST_DIFFERS", call.request_id, f"usage says {cost} nanos, the posting moved {moved}")
+        return
+    accounts = [
+        Account(o or "", k or "") for o, k in zip(posting["org_ids"] or (), posting["kinds"] or (), strict=True)
+    ]
+    if not ledger.charges(zip(accounts, amounts, strict=True), call.org_id, call.publisher_org_id, cost):
+        text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos"
+        found.add("PARTIES_DIFFER", call.request_id, text)
 
 
 def _derived(query: str, row: Row) -> tuple[str, str, str]:
@@ -172,6 +180,8 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
             return "RESERVATION_DIFFERS", row["org_id"], text
         case "negative_wallets":
             return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos"
+        case "wrong_wallets":
+            return "WALLET_MISPLACED", row["org_id"], f"the wallet's account {row['account_id']} is not its own"
         case "wrong_transactions":
             text = f"{row['amount']} nanos by the transaction, {row['moved']} by its posting"
             return "TRANSACTION_DIFFERS", row["id"], text

@@ -206,7 +206,7 @@ class Store:
         """Rows that disagree with the rest of the books, by query."""
         names = (
             "unbalanced_postings", "orphan_entries", "unexplained_postings", "wrong_balances", "wrong_reservations",
-            "negative_wallets", "wrong_transactions",
+            "negative_wallets", "wrong_transactions", "wrong_wallets",
         )  # fmt: skip
         return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
 
@@ -215,7 +215,7 @@ class Store:
         return {r["kind"]: r["balance"] async for r in self._q.trial_balance(c)}
 
     async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:
-        """The postings of these causes, with what they moved."""
+        """The postings of these causes, with their entries."""
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
 
     async def postings(self, c: Connection, page: int = 1000) -> AsyncIterator[Row]:

@@ -155,6 +155,65 @@ async def test_a_forged_top_up_is_named(books: Books, paid: Paid) -> None:
     assert (await books.check()).clean
 
 
+async def test_earnings_given_to_somebody_else_are_named_though_all_sums_fit(books: Books, paid: Paid) -> None:
+    """The posting is rewritten to pay another publisher, with its digest and both balances."""
+    thief = await books.person(USD)
+    await books.send(books.call(thief, thief, 50))  # so that they have an account for earnings
+    await books.settled()
+    async with books.superuser() as connection:
+        account = "SELECT id FROM accounts WHERE org_id = $1 AND kind = 'publisher_payable'"
+        from_, to = [await connection.fetchval(account, p.org_id) for p in (paid.publisher, thief)]
+        before = await connection.fetchval("SELECT digest FROM postings WHERE id = $1", paid.posting_id)
+        entries = await connection.fetch(
+            "SELECT account_id, amount FROM entries WHERE posting_id = $1", paid.posting_id
+        )
+        moved = [(to if e["account_id"] == from_ else e["account_id"], e["amount"]) for e in entries]
+        after = ledger.digest(paid.request_id, "charge", moved)
+
+        async def pay(old: str, new: str, digest: bytes) -> None:
+            change = "UPDATE entries SET account_id = $3 WHERE posting_id = $1 AND account_id = $2"
+            await connection.execute(change, paid.posting_id, old, new)
+            await connection.execute("UPDATE postings SET digest = $2 WHERE id = $1", paid.posting_id, digest)
+            for account_id, amount in ((old, -800), (new, 800)):
+                move = "UPDATE balances SET balance = balance + $2 WHERE account_id = $1"
+                await connection.execute(move, account_id, amount)
+
+        await pay(from_, to, after)
+        assert await _found(books) == {("PARTIES_DIFFER", paid.request_id)}
+        await pay(to, from_, before)
+    assert (await books.check()).clean
+
+
+async def test_an_account_given_to_somebody_else_is_named(books: Books, paid: Paid) -> None:
+    found = await _edit(
+        books, "UPDATE accounts SET org_id = $2 WHERE org_id = $1 AND kind = 'publisher_payable'",
+        "UPDATE accounts SET org_id = $1 WHERE org_id = $2 AND kind = 'publisher_payable'",
+        paid.publisher.org_id, ids.new("org"),
+    )  # fmt: skip
+    assert found == {("PARTIES_DIFFER", paid.request_id)}
+
+
+async def test_a_wallet_with_somebody_elses_account_is_named(books: Books, paid: Paid) -> None:
+    other = await books.person(USD)
+    async with books.superuser() as connection:
+        theirs = await connection.fetchval("SELECT account_id FROM wallets WHERE org_id = $1", other.org_id)
+    found = await _edit(
+        books, "UPDATE wallets SET account_id = $3 WHERE org_id = $1 AND account_id = $2",
+        "UPDATE wallets SET account_id = $2 WHERE org_id = $1 AND account_id = $3",
+        paid.consumer.org_id, paid.wallet_id, theirs,
+    )  # fmt: skip
+    assert found == {("WALLET_MISPLACED", paid.consumer.org_id)}
+
+
+async def test_a_call_charged_to_somebody_else_is_named(books: Books, paid: Paid) -> None:
+    found = await _edit(
+        books, "UPDATE usage_records SET org_id = $3 WHERE request_id = $1 AND org_id = $2",
+        "UPDATE usage_records SET org_id = $2 WHERE request_id = $1 AND org_id = $3",
+        paid.request_id, paid.consumer.org_id, ids.new("org"), schema="usage",
+    )  # fmt: skip
+    assert found == {("PARTIES_DIFFER", paid.request_id)}
+
+
 async def test_a_top_up_taken_away_is_named(books: Books, paid: Paid) -> None:
     async with books.superuser() as connection:
         row = await connection.fetchrow("SELECT id, amount FROM transactions WHERE org_id = $1", paid.consumer.org_id)

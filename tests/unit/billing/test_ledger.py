@@ -77,6 +77,24 @@ def test_any_change_shows_in_the_digest(some: list[tuple[str, int]], at: int, by
     assert ledger.digest("req_1", "top_up", some) != original
 
 
+@given(costs, fees, st.integers(1, 100))
+def test_a_charge_is_known_at_any_fee_and_no_other_is_taken_for_it(cost: int, fee_ppm: int, by: int) -> None:
+    entries = ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries
+    assert ledger.charges(entries, "org_a", "org_b", cost)
+    assert not ledger.charges(entries, "org_a", "org_b", cost + by)
+    assert not ledger.charges(entries, "org_c", "org_b", cost)
+    if any(account == Account("org_b", PAYABLE) for account, _ in entries):
+        assert not ledger.charges(entries, "org_a", "org_c", cost)
+    extra = ((Account("org_c", PAYABLE), by), (Account("org_c", WALLET), -by))
+    assert not ledger.charges([*entries, *extra], "org_a", "org_b", cost)
+    more = ((Account("org_b", PAYABLE), cost + by), (Account(PLATFORM, FEE), -by), (Account("org_a", WALLET), -cost))
+    assert not ledger.charges(more, "org_a", "org_b", cost), "no fee is negative"
+
+
+def test_a_publishers_own_call_is_a_charge_too() -> None:
+    assert ledger.charges(ledger.charge("req_1", "org_a", "org_a", 5, 200_000).entries, "org_a", "org_a", 5)
+
+
 def test_totals_add_up_by_account() -> None:
     made = [ledger.charge(f"req_{n}", "org_a", f"org_{n % 2}", 1000, 200_000) for n in range(4)]
     assert ledger.totals(made) == {
