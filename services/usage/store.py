@@ -19,6 +19,11 @@ def moment(request_id: str) -> datetime:
     return datetime.fromtimestamp(ids.milliseconds(request_id) / 1000, UTC)
 
 
+def tokens(units: Mapping[str, int]) -> int:
+    """What was counted in tokens, of whatever kind: `tokens`, `input_tokens`, `output_tokens`, …"""
+    return sum(count for meter, count in units.items() if meter == "tokens" or meter.endswith("_tokens"))
+
+
 class Store:
     """Reads and writes within the transaction of the connection given."""
 
@@ -33,7 +38,7 @@ class Store:
             user_ids=[r.user_id for r in records], key_ids=[r.key_id for r in records],
             model_ids=[r.model_id for r in records], models=[r.model for r in records],
             versions=[r.version for r in records], publishers=[r.publisher_org_id for r in records],
-            tokens=[r.units.get("tokens", 0) for r in records], units=[json.dumps(dict(r.units)) for r in records],
+            tokens=[tokens(r.units) for r in records], units=[json.dumps(dict(r.units)) for r in records],
             price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
