@@ -184,13 +184,16 @@ def from_status(status: status_pb2.Status) -> MercatError:
     cls = MercatError._by_reason.get(info.reason)
     if cls is None or cls.code.value[0] != status.code:
         cls = MercatError._by_code.get(status.code, Internal)
-    return cls(
+    error = cls.__new__(cls)  # a subclass may be made in a way of its own
+    MercatError.__init__(
+        error,
         status.message,
         reason=info.reason or code_pb2.Code.Name(status.code),
         metadata=dict(info.metadata),
         violations=[Violation(v.field, v.description) for v in bad.field_violations],
         retry_after=retry_after,
     )
+    return error
 
 
 def from_rpc_error(error: grpc.RpcError) -> MercatError:

@@ -3,6 +3,7 @@
 Everything a call needs is already in the process; the network is asked only on a miss, and once for the record."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ class HotPath:
             EngineFailed, Unavailable: none of them is charged.
         """
         loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived, began = loop.time(), time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
         signature = deployment.signature
         inputs = read(signature)
@@ -89,7 +90,7 @@ class HotPath:
             failpoints.passing("inference.after_engine")
             if lease is not None:
                 wallets.check(lease)
-            record = self._record(call, deployment, priced, cost, lease, int((loop.time() - arrived) * 1e6))
+            record = self._record(call, deployment, priced, cost, lease, int((time.perf_counter() - began) * 1e6))
             spent = True  # from here on the record is published, whatever becomes of the caller
             await self._meter.record(record)
         finally:

@@ -10,7 +10,7 @@ import tantivy
 from mercat.marketplace.v1 import marketplace_pb2
 from tantivy import Document, Filter, Occur, Order, Query, SchemaBuilder, TextAnalyzerBuilder, Tokenizer
 
-VERSION = 1  # of the schema; an index of another version is built anew
+VERSION = 2  # of the schema; an index of another version is built anew
 FACETS = ("category", "task", "tags", "framework", "license")
 # How much a hit in a field counts.
 _BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
@@ -147,7 +147,7 @@ def _document(listing: marketplace_pb2.Listing) -> Document:
         document.add_text(field_name, text)
     for tag in model.tags:
         document.add_text("tags", tag)
-    document.add_integer("published", model.published_at.seconds)
+    document.add_integer("published", model.published_at.ToMilliseconds())
     document.add_integer("popularity", listing.total_requests)
     document.add_integer("price", sum(c.nanos_per_million for c in listing.price.components))
     return document

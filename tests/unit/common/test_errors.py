@@ -33,6 +33,19 @@ def test_an_error_is_rebuilt_as_what_it_was(error: MercatError):
     assert back.retry_after == error.retry_after
 
 
+class Odd(NotFound, reason="ODD"):
+    """Made in a way of its own."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def test_an_error_with_a_constructor_of_its_own_is_rebuilt():
+    back = from_status(to_status(Odd("this", "that")))
+    assert type(back) is Odd
+    assert back.message == "this and that"
+
+
 def test_a_known_reason_brings_its_own_class_back():
     assert type(from_status(to_status(InsufficientCredit("x")))) is InsufficientCredit
     assert type(from_status(to_status(NotFound("x", reason="SOMETHING_ELSE")))) is NotFound
