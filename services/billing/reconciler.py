@@ -21,6 +21,7 @@ from services.common.rpc.channels import InternalChannel
 log = logging.getLogger(__name__)
 DISCREPANCIES = Gauge("mercat_ledger_discrepancies", "Rows of the books that disagreed at the last check")
 _MOST = 100  # discrepancies named
+_FIRST = 60.0  # seconds until the first check: a process that is often started anew checks all the same
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
@@ -50,9 +51,11 @@ class Reconciler:
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
 
     async def repeat(self, seconds: float) -> None:
-        """Checks every so often, for ever."""
+        """Checks a minute after the start, and then every so often, for ever."""
+        wait = min(seconds, _FIRST)
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(wait)
+            wait = seconds
             try:
                 await self.check()
             except Unavailable as e:

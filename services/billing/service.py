@@ -1,7 +1,5 @@
 """Wallets, prices, statements and the ledger's check, for people."""
 
-from datetime import UTC, datetime
-
 from google.protobuf.message import Message
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
@@ -18,8 +16,7 @@ from services.common.db import Connection, Database
 from services.common.errors import InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
-
-_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+from services.common.spans import span
 
 
 class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
@@ -84,10 +81,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.GetStatementRequest, context: Context
     ) -> billing_pb2.GetStatementResponse:
         org_id = caller().org_id
-        start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else _BEGINNING
-        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else self._clock.now()
-        if until < start:
-            raise InvalidFields(violations=[Violation("end_time", "must not be before start_time")])
+        start, until = span(request, self._clock.now())
         key, most = pages.decode(request.page_token, str, str), pages.size(request.page_size)
         before = (str(key[0]), str(key[1])) if key else NEWEST
         async with self._database.connection() as connection, snapshot(connection):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -12,13 +12,13 @@ from nats.aio.msg import Msg
 from services.common import pages
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import InvalidFields, NotFound, OutOfRange, Violation
+from services.common.errors import NotFound, OutOfRange
 from services.common.events import Events, listen
 from services.common.rpc.context import Context, caller
+from services.common.spans import span
 from services.usage.consumer import LIVE
 from services.usage.store import Store
 
-_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
 
 
@@ -35,13 +35,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self._clock = clock
 
     def _span(self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest) -> tuple[datetime, datetime]:
-        start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else _BEGINNING
         # A worker's clock may run a little ahead of this one.
-        later = self._clock.now() + timedelta(days=1)
-        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else later
-        if until < start:
-            raise InvalidFields(violations=[Violation("end_time", "must not be before start_time")])
-        return start, until
+        return span(request, self._clock.now() + timedelta(days=1))
 
     async def ListUsage(self, request: usage_pb2.ListUsageRequest, context: Context) -> usage_pb2.ListUsageResponse:
         start, until = self._span(request)

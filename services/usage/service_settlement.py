@@ -1,7 +1,7 @@
 """What billing asks of the metering pipeline."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import nats
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -12,9 +12,8 @@ from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.events import USAGE_STREAM, Events
 from services.common.rpc.context import Context
+from services.common.spans import BEGINNING, span
 from services.usage.store import Store
-
-_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
@@ -50,14 +49,12 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
                 oldest = await self._events.js.get_msg(USAGE_STREAM, state.first_seq)
             except NotFoundError:  # it has left meanwhile
                 continue
-            return oldest.time or _BEGINNING
+            return oldest.time or BEGINNING
 
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.ExportUsageResponse]:
-        start = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else _BEGINNING
-        later = self._clock.now() + timedelta(days=1)
-        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else later
+        start, until = span(request, self._clock.now() + timedelta(days=1))
         async with self._database.connection() as connection:
             if request.request_ids:
                 records = await self._store.get_records(connection, list(request.request_ids))

@@ -32,6 +32,8 @@ class Store:
 
     async def add_records(self, c: Connection, records: Sequence[Record]) -> set[str]:
         """Stores what was not stored before; answers the request ids stored now."""
+        # In one order everywhere: two consumers that store the same records at once then never wait for each other.
+        records = sorted(records, key=lambda r: r.request_id)
         rows = self._q.add_records(
             c, ids=[ids.new("use") for _ in records], request_ids=[r.request_id for r in records],
             timestamps=[moment(r.request_id) for r in records], org_ids=[r.org_id for r in records],

@@ -133,6 +133,19 @@ async def test_a_dead_workers_lease_comes_back_without_what_it_spent(books: Book
     assert list(lost.lost_lease_ids) == [lease.lease_id]
 
 
+async def test_recovery_outlives_an_error_of_the_database(books: Books) -> None:
+    person = await books.person(USD)
+    await books.acquire(person, USD)
+    async with books.superuser() as connection:
+        await connection.execute("ALTER TABLE leases RENAME TO leases_away")
+        try:
+            await asyncio.sleep(3)  # at least one attempt fails
+        finally:
+            await connection.execute("ALTER TABLE leases_away RENAME TO leases")
+    books.clock.moved += timedelta(seconds=31)
+    assert await books.until_free(person) == USD
+
+
 async def test_a_record_that_comes_after_its_lease_is_posted_all_the_same(books: Books) -> None:
     person, publisher = await books.person(USD), await books.person()
     lease = await books.acquire(person, 100, 100)

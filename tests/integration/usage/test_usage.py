@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from mercat.billing.v1 import billing_pb2
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 from services.common.errors import from_rpc_error
 from services.common.events import EVENT_STREAM, USAGE_SUBJECT
+from services.usage.store import Store
 from tests.integration.billing.books import USD, Books, Person
 
 CONSUMER, PUBLISHER = usage_pb2.USAGE_VIEW_CONSUMER, usage_pb2.USAGE_VIEW_PUBLISHER
@@ -98,6 +100,40 @@ async def test_a_time_that_ends_before_it_starts_is_refused(books: Books) -> Non
     with pytest.raises(grpc.RpcError) as refused:
         await books.usage.ListUsage(request, metadata=person.metadata)
     assert [v.field for v in from_rpc_error(refused.value).violations] == ["end_time"]
+
+
+@pytest.mark.parametrize(
+    "bad", [Timestamp(seconds=10**15), Timestamp(seconds=-(10**15)), Timestamp(seconds=1, nanos=-5)]
+)
+@pytest.mark.parametrize("field", ["start_time", "end_time"])
+async def test_a_time_that_is_none_is_refused(books: Books, bad: Timestamp, field: str) -> None:
+    person = await books.person()
+    span = {field: bad}
+    for answer in (
+        books.usage.ListUsage(usage_pb2.ListUsageRequest(**span), metadata=person.metadata),
+        books.usage.SummarizeUsage(usage_pb2.SummarizeUsageRequest(**span), metadata=person.metadata),
+        books.billing.GetStatement(billing_pb2.GetStatementRequest(**span), metadata=person.metadata),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            await answer
+        assert [v.field for v in from_rpc_error(refused.value).violations] == [field]
+
+
+async def test_two_consumers_of_the_same_messages_do_not_stop_each_other(books: Books) -> None:
+    """A paused consumer's messages came back to another one, in another order; both store them at once."""
+    person, publisher = await books.person(USD), await books.person()
+    calls = [books.call(person, publisher, 0) for _ in range(3000)]
+    database, store = books.deps["usage"].database, Store()
+
+    async def add(records: list[usage_pb2.UsageRecord]) -> int:
+        async with database.transaction() as connection:
+            return len(await store.add_records(connection, records))
+
+    for _ in range(3):
+        added = await asyncio.gather(*(add(calls[::way]) for way in (1, -1, 1, -1)))
+        assert sum(added) == len(calls)
+        async with books.superuser("usage") as connection:
+            await connection.execute("DELETE FROM usage_records WHERE org_id = $1", person.org_id)
 
 
 async def test_the_stream_shows_ones_own_calls_as_they_are_stored(books: Books) -> None:
