@@ -1,6 +1,7 @@
 """Wallets, leases and postings over real servers: nothing is spent twice, nothing is stranded."""
 
 import asyncio
+import random
 from collections import Counter
 from datetime import UTC, timedelta
 
@@ -15,7 +16,7 @@ from mercat.usage.v1 import usage_pb2
 from services.common import ids, pages
 from services.common.errors import InsufficientCredit, from_rpc_error
 from services.common.events import listen
-from tests.integration.billing.books import USD, Books
+from tests.integration.billing.books import USD, Books, Person
 
 
 async def test_a_top_up_adds_credit_and_a_transaction(books: Books) -> None:
@@ -171,6 +172,34 @@ async def test_the_same_batch_posts_once(books: Books) -> None:
     assert await books.until_free(person) == USD - 350
     # Each call is rounded on its own: 20 % of 7 is 1.
     assert await books.earned(publisher) == 50 * 6
+
+
+async def test_overlapping_batches_in_any_order_never_stop_each_other(books: Books) -> None:
+    """Postings of many organisations, most of them new to the books, beside top-ups and leases of the same wallets."""
+    people = await asyncio.gather(*(books.person() for _ in range(8)))
+    calls = [books.call(people[n % 8], people[n * 5 % 7], 1 + n % 3) for n in range(400)]
+    chance = random.Random(7)
+
+    async def post() -> int:
+        some = chance.sample(calls, 300)
+        return (await books.leases.PostUsage(billing_pb2.PostUsageRequest(records=some))).posted
+
+    async def spend(person: Person) -> None:
+        for _ in range(3):
+            await books.top_up(person, 10_000)
+            lease = await books.acquire(person, 10)
+            await books.close(lease.lease_id, 0)
+
+    posted = asyncio.gather(*(post() for _ in range(12)))
+    await asyncio.gather(*(spend(person) for person in people))
+    assert sum(await posted) <= len(calls)
+    await books.send(*calls)
+    await books.settled()
+    for person in people:
+        spent = sum(c.cost_nanos for c in calls if c.org_id == person.org_id)
+        assert await books.until_free(person) == 30_000 - spent
+    checked = await books.check()
+    assert checked.clean, checked.discrepancies
 
 
 async def test_what_is_posted_is_what_is_stored(books: Books) -> None:
