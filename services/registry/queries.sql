@@ -23,8 +23,13 @@ UPDATE models SET display_name = coalesce(:display_name::text, display_name), su
     revision = revision + 1, updated_at = :now
 WHERE id = :id AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
 
+-- name: touch_model(id, now)!
+-- Changes of its versions and aliases change a model: its etag is another, and until the transaction ends they wait for
+-- each other here, before they read what they decide by.
+UPDATE models SET revision = revision + 1, updated_at = :now WHERE id = :id;
+
 -- name: set_latest(id, version, now)!
-UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now), updated_at = :now WHERE id = :id;
+UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now) WHERE id = :id;
 
 -- name: add_version(id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes, now)!
 INSERT INTO versions (id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes,

@@ -10,7 +10,7 @@ from mercat.registry.v1 import registry_pb2
 from services.common import audit, etags, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import AlreadyExists, EtagMismatch, ModelNotFound, Violation
+from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.registry import references
@@ -98,12 +98,15 @@ class RegistryServicer(VersionMethods):
         self, request: registry_pb2.UpdateModelRequest, context: Context
     ) -> registry_pb2.UpdateModelResponse:
         revision = etags.revision(request.etag, "model")
+        if request.HasField("summary") and not request.summary:
+            raise InvalidFields(violations=[Violation("summary", "must not be empty; leave it out to keep it")])
         async with self._database.transaction() as connection:
             model = await self._owned(connection, request.model)
             audit.about("model", model["id"])
+            name = request.display_name or model["name"]  # as in CreateModel
             changed = await self._store.update_model(
                 connection, model["id"],
-                display_name=request.display_name if request.HasField("display_name") else None,
+                display_name=name if request.HasField("display_name") else None,
                 summary=request.summary if request.HasField("summary") else None,
                 description=request.description if request.HasField("description") else None,
                 tags=list(dict.fromkeys(request.tags)) or None, revision=revision, now=self._clock.now(),

@@ -116,13 +116,16 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.transaction() as connection:
             owner = lifecycle.STEPS[step].actor is Actor.OWNER
             model = await (self._owned(connection, name) if owner else self._visible(connection, name))
+            changes_model = lifecycle.STEPS[step].target in CALLABLE
+            if changes_model:  # or two versions published at once would each miss the other, and one be the default
+                await self._store.touch_model(connection, model["id"], self._clock.now())
             row = await self._store.get_version(connection, model["id"], number, lock=True)
             if row is None:
                 raise VersionNotFound(f"{name} has no version {number}")
             audit.about("version", row["id"])
             state = lifecycle.advance(step, row["state"])
             await self._store.move_version(connection, row["id"], state, note, self._clock.now())
-            if state in CALLABLE:
+            if changes_model:
                 published = await self._store.published_versions(connection, model["id"])
                 latest = references.newest(published)
                 await self._store.set_latest(connection, model["id"], latest, self._clock.now())
@@ -162,6 +165,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.transaction() as connection:
             model = await self._owned(connection, request.model)
             audit.about("model", model["id"])
+            await self._store.touch_model(connection, model["id"], self._clock.now())
             row = await self._store.get_version(connection, model["id"], request.version)
             if row is None:
                 raise VersionNotFound(f"{request.model} has no version {request.version}")

@@ -39,6 +39,10 @@ class Store:
         )  # fmt: skip
         return row is not None
 
+    async def touch_model(self, c: Connection, model_id: str, now: datetime) -> None:
+        """Gives a model a new etag, and makes every other change of its versions or aliases wait for this one."""
+        await self._q.touch_model(c, id=model_id, now=now)
+
     async def set_latest(self, c: Connection, model_id: str, version: str, now: datetime) -> None:
         await self._q.set_latest(c, id=model_id, version=version, now=now)
 

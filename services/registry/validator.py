@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import MercatError
 from services.common.rpc.channels import InternalChannel
+from services.registry.scratch import scratch, sweep
 from services.registry.store import Row, Store
 from services.registry.validation import Finding, Limits, Report, Tensor, validate
 
@@ -42,6 +42,8 @@ class Validator:
     async def work(self) -> None:
         """Validates, for ever."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if left := await asyncio.to_thread(sweep, self._folder):
+            log.info("removed what %d interrupted validations left", left)
         while True:
             try:
                 now = self._clock.now()
@@ -83,13 +85,13 @@ class Validator:
 
     async def _validate(self, row: Row) -> None:
         declared = tensor_pb2.Signature.FromString(row["signature"])
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            path = Path(folder) / "model.onnx"
+        with scratch(self._folder) as folder:
+            path = folder / "model.onnx"
             with path.open("wb") as file:
                 async for piece in self._storage.FetchArtifact(storage_pb2.FetchArtifactRequest(digest=row["digest"])):
                     file.write(piece.data)
             report = await _report(path)
-        findings = [*report.findings, *_differences(declared, report), *_batching(row, report)]
+        findings = [*report.findings, *_differences(declared, report), *_batching(row, report), *_labels(row, report)]
         state = registry_pb2.VERSION_STATE_REFUSED if findings else registry_pb2.VERSION_STATE_DRAFT
         signature = declared if findings else _signature(report)
         async with self._database.transaction() as connection:
@@ -150,4 +152,15 @@ def _batching(row: Row, report: Report) -> list[Finding]:
         Finding("NOT_BATCHABLE", "max_batch_size needs a first axis of any length; this one has none", t.name)
         for t in (*report.inputs, *report.outputs)
         if not t.shape or t.shape[0] != -1
+    ]
+
+
+def _labels(row: Row, report: Report) -> list[Finding]:
+    """Labels say what an output means; those of an output that is not there say nothing."""
+    if report.findings:
+        return []
+    outputs = {t.name for t in report.outputs}
+    labels = registry_pb2.Version.FromString(row["document"]).labels
+    return [
+        Finding("LABELS_DIFFER", "the graph has no output of this name", n) for n in sorted(labels) if n not in outputs
     ]

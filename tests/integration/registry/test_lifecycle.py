@@ -256,6 +256,19 @@ def test_a_fixed_axis_is_not_batched(platform: Platform, maker: Account) -> None
     assert {(f.code, f.where) for f in got.findings} == {("NOT_BATCHABLE", "x"), ("NOT_BATCHABLE", "y")}
 
 
+def test_labels_are_of_outputs_that_are_there(platform: Platform, maker: Account) -> None:
+    model, digest = new_model(maker), platform.upload(maker, graphs.tiny())
+    names = r.Labels(names=["a", "b", "c", "d"])
+    for version, output in (("1.0.0", "y"), ("2.0.0", "logits")):
+        maker.registry.CreateVersion(
+            r.CreateVersionRequest(model=model, version=version, digest=digest, labels={output: names})
+        )
+    ended = (V.VERSION_STATE_DRAFT, V.VERSION_STATE_REFUSED)
+    until(lambda: all(get(maker, model, v).state in ended for v in ("1.0.0", "2.0.0")), 30)
+    assert get(maker, model, "1.0.0").labels["y"].names == names.names
+    assert [(f.code, f.where) for f in get(maker, model, "2.0.0").findings] == [("LABELS_DIFFER", "logits")]
+
+
 def test_somebody_elses_artifact_makes_no_version(platform: Platform, maker: Account, rival: Account) -> None:
     theirs = platform.upload(rival, graphs.tiny(seed=99))
     error = fails(maker.registry.CreateVersion, r.CreateVersionRequest(
@@ -298,6 +311,30 @@ def test_a_model_changes_by_its_etag(maker: Account) -> None:
     for etag in (before.etag, "²", "9" * 60):
         change.etag = etag
         assert fails(maker.registry.UpdateModel, change).reason == "ETAG_MISMATCH"
+
+
+def test_publishing_and_aliases_change_the_etag(platform: Platform, maker: Account) -> None:
+    model = platform.publish(maker, graphs.tiny())
+    platform.publish(maker, graphs.tiny(), model.partition("/")[2], version="1.1.0")
+
+    def etag() -> str:
+        return str(maker.registry.GetModel(r.GetModelRequest(model=model)).model.etag)
+
+    before = etag()
+    maker.registry.SetAlias(r.SetAliasRequest(model=model, alias="stable", version="1.0.0"))
+    aliased = etag()
+    maker.registry.DeprecateVersion(request("Deprecate", model, "1.1.0"))
+    assert len({before, aliased, etag()}) == 3
+    stale = r.UpdateModelRequest(model=model, summary="of what I saw", etag=before)
+    assert fails(maker.registry.UpdateModel, stale).reason == "ETAG_MISMATCH"
+
+
+def test_a_model_keeps_a_summary_and_a_name(maker: Account) -> None:
+    model = new_model(maker, display_name="Shown")
+    error = fails(maker.registry.UpdateModel, r.UpdateModelRequest(model=model, summary=""))
+    assert (error.reason, [v.field for v in error.violations]) == ("INVALID_FIELDS", ["summary"])
+    after = maker.registry.UpdateModel(r.UpdateModelRequest(model=model, display_name="")).model
+    assert (after.display_name, after.summary) == (model.partition("/")[2], "s")
 
 
 def test_models_are_listed_in_pages(platform: Platform) -> None:
