@@ -6,8 +6,9 @@ from mercat.inference.v1 import inference_pb2_grpc
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
 from services.common.service import Deps, Service
+from services.inference.artifacts import Artifacts
 from services.inference.deployments import Deployments
-from services.inference.engine import OrtEngine
+from services.inference.engines.ort import OrtEngine
 from services.inference.hotpath import HotPath
 from services.inference.kserve import KServe
 from services.inference.metering import Meter
@@ -19,7 +20,8 @@ from services.inference.wallets import Wallets
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, InferenceSettings)
-    engine = OrtEngine(threads=settings.threads, runs=settings.runs)
+    artifacts = Artifacts(deps.control, settings.home / "cache" / "models", settings.cache_mb << 20)
+    engine = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
     deployments = Deployments(deps.control, engine, settings)
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)

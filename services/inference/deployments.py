@@ -17,9 +17,8 @@ from nats.aio.msg import Msg
 from services.common.errors import NotFound
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
-from services.inference.artifacts import Artifacts
 from services.inference.batcher import Batcher
-from services.inference.engine import Engine, Loaded
+from services.inference.engines import Engine, Loaded
 from services.inference.settings import InferenceSettings
 from services.inference.tensors import Signature
 
@@ -61,7 +60,6 @@ class Deployments:
     def __init__(self, channel: InternalChannel, engine: Engine, settings: InferenceSettings) -> None:
         self._registry = registry_pb2_grpc.DeploymentServiceStub(channel)
         self._billing = billing_pb2_grpc.LeaseServiceStub(channel)
-        self._artifacts = Artifacts(channel, settings.home / "cache" / "models", settings.cache_mb << 20)
         self._engine = engine
         self._settings = settings
         self._by_reference: OrderedDict[str, Deployment] = OrderedDict()
@@ -158,13 +156,12 @@ class Deployments:
 
     async def _load(self, proto: registry_pb2.Deployment) -> Resident:
         started = time.perf_counter()
-        path = await self._artifacts.fetch(proto.digest)
         self._make_room(proto.size_bytes)
-        model = await self._engine.load(path)
+        model = await self._engine.load(proto)
         settings = proto.settings
         batcher = Batcher(
             model.run, max_rows=settings.max_batch_size, delay=settings.max_queue_delay_us / 1e6,
-            most_waiting=self._settings.queue_rows, runs=self._settings.runs,
+            most_waiting=self._settings.queue_rows, runs=self._engine.runs,
         )  # fmt: skip
         resident = Resident(model, batcher, proto.size_bytes, time.perf_counter() - started)
         self._residents[proto.version_id] = resident

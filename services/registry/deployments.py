@@ -51,7 +51,7 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                 model_id=model["id"], version_id=row["id"], model=reference.model, version=row["version"],
                 org_id=model["org_id"], digest=row["digest"], size_bytes=row["size_bytes"], framework=row["framework"],
                 signature=tensor_pb2.Signature.FromString(row["signature"]), settings=document.settings,
-                state=row["state"],
+                state=row["state"], samples=document.samples,
             )
         )  # fmt: skip
 

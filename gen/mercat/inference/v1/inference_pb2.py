@@ -29,7 +29,7 @@ from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.common.v1 import tensor_pb2 as mercat_dot_common_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/inference/v1/inference.proto\x12\x13mercat.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1dmercat/common/v1/tensor.proto\"\x89\x01\n\x06Tensor\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12(\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0b\n\x03raw\x18\x05 \x01(\x0c\"\x93\x01\n\x0ePredictRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\x12\x1b\n\x07outputs\x18\x03 \x03(\tB\n\xaa\xbb\x18\x06\x18\xc8\x01@\x80\x02\x12\x12\n\nraw_output\x18\x04 \x01(\x08\"\x87\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12,\n\x07outputs\x18\x04 \x03(\x0b\x32\x1b.mercat.inference.v1.Tensor\x12\x12\n\ncost_nanos\x18\x05 \x01(\x03\"`\n\x0cQuoteRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\"\xd3\x01\n\rQuoteResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\x12\x12\n\ncost_nanos\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12<\n\x05units\x18\x06 \x03(\x0b\x32-.mercat.inference.v1.QuoteResponse.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"/\n\x13GetSignatureRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\"f\n\x14GetSignatureResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.mercat.common.v1.Signature2\xe8\x03\n\x10InferenceService\x12\x99\x01\n\x07Predict\x12#.mercat.inference.v1.PredictRequest\x1a$.mercat.inference.v1.PredictResponse\"C\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model=*/*}:predict:\x01*\x12\x8f\x01\n\x05Quote\x12!.mercat.inference.v1.QuoteRequest\x1a\".mercat.inference.v1.QuoteResponse\"?\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/models/{model=*/*}:quote:\x01*\x12\xa5\x01\n\x0cGetSignature\x12(.mercat.inference.v1.GetSignatureRequest\x1a).mercat.inference.v1.GetSignatureResponse\"@\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02\"\x12 /v1/models/{model=*/*}:signatureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/inference/v1/inference.proto\x12\x13mercat.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1dmercat/common/v1/tensor.proto\"\x89\x01\n\x06Tensor\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12(\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0b\n\x03raw\x18\x05 \x01(\x0c\"\xc1\x01\n\x0ePredictRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\x12\x1b\n\x07outputs\x18\x03 \x03(\tB\n\xaa\xbb\x18\x06\x18\xc8\x01@\x80\x02\x12\x12\n\nraw_output\x18\x04 \x01(\x08\x12\x1a\n\x08priority\x18\x05 \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\n\x12\x10\n\x08no_cache\x18\x06 \x01(\x08\"\x97\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12,\n\x07outputs\x18\x04 \x03(\x0b\x32\x1b.mercat.inference.v1.Tensor\x12\x12\n\ncost_nanos\x18\x05 \x01(\x03\x12\x0e\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08\"`\n\x0cQuoteRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\"\xd3\x01\n\rQuoteResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\x12\x12\n\ncost_nanos\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12<\n\x05units\x18\x06 \x03(\x0b\x32-.mercat.inference.v1.QuoteResponse.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"/\n\x13GetSignatureRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\"f\n\x14GetSignatureResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.mercat.common.v1.Signature2\xe8\x03\n\x10InferenceService\x12\x99\x01\n\x07Predict\x12#.mercat.inference.v1.PredictRequest\x1a$.mercat.inference.v1.PredictResponse\"C\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model=*/*}:predict:\x01*\x12\x8f\x01\n\x05Quote\x12!.mercat.inference.v1.QuoteRequest\x1a\".mercat.inference.v1.QuoteResponse\"?\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/models/{model=*/*}:quote:\x01*\x12\xa5\x01\n\x0cGetSignature\x12(.mercat.inference.v1.GetSignatureRequest\x1a).mercat.inference.v1.GetSignatureResponse\"@\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02\"\x12 /v1/models/{model=*/*}:signatureb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST'].fields_by_name['inputs']._serialized_options = b'\252\273\030\005\010\001@\200\002'
   _globals['_PREDICTREQUEST'].fields_by_name['outputs']._loaded_options = None
   _globals['_PREDICTREQUEST'].fields_by_name['outputs']._serialized_options = b'\252\273\030\006\030\310\001@\200\002'
+  _globals['_PREDICTREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_PREDICTREQUEST'].fields_by_name['priority']._serialized_options = b'\252\273\030\0040\0008\n'
   _globals['_QUOTEREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_QUOTEREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\005\010\001\030\310\001'
   _globals['_QUOTEREQUEST'].fields_by_name['inputs']._loaded_options = None
@@ -65,19 +67,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR']._serialized_start=212
   _globals['_TENSOR']._serialized_end=349
   _globals['_PREDICTREQUEST']._serialized_start=352
-  _globals['_PREDICTREQUEST']._serialized_end=499
-  _globals['_PREDICTRESPONSE']._serialized_start=502
-  _globals['_PREDICTRESPONSE']._serialized_end=637
-  _globals['_QUOTEREQUEST']._serialized_start=639
-  _globals['_QUOTEREQUEST']._serialized_end=735
-  _globals['_QUOTERESPONSE']._serialized_start=738
-  _globals['_QUOTERESPONSE']._serialized_end=949
-  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_start=905
-  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_end=949
-  _globals['_GETSIGNATUREREQUEST']._serialized_start=951
-  _globals['_GETSIGNATUREREQUEST']._serialized_end=998
-  _globals['_GETSIGNATURERESPONSE']._serialized_start=1000
-  _globals['_GETSIGNATURERESPONSE']._serialized_end=1102
-  _globals['_INFERENCESERVICE']._serialized_start=1105
-  _globals['_INFERENCESERVICE']._serialized_end=1593
+  _globals['_PREDICTREQUEST']._serialized_end=545
+  _globals['_PREDICTRESPONSE']._serialized_start=548
+  _globals['_PREDICTRESPONSE']._serialized_end=699
+  _globals['_QUOTEREQUEST']._serialized_start=701
+  _globals['_QUOTEREQUEST']._serialized_end=797
+  _globals['_QUOTERESPONSE']._serialized_start=800
+  _globals['_QUOTERESPONSE']._serialized_end=1011
+  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_start=967
+  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_end=1011
+  _globals['_GETSIGNATUREREQUEST']._serialized_start=1013
+  _globals['_GETSIGNATUREREQUEST']._serialized_end=1060
+  _globals['_GETSIGNATURERESPONSE']._serialized_start=1062
+  _globals['_GETSIGNATURERESPONSE']._serialized_end=1164
+  _globals['_INFERENCESERVICE']._serialized_start=1167
+  _globals['_INFERENCESERVICE']._serialized_end=1655
 # @@protoc_insertion_point(module_scope)

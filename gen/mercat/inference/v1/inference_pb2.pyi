@@ -71,10 +71,16 @@ class PredictRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     RAW_OUTPUT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    NO_CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`publisher/name`, `publisher/name@1.4.2` or `publisher/name:alias`."""
     raw_output: _builtins.bool
     """Answer with `raw` instead of `data`. Implied when every input is `raw`."""
+    priority: _builtins.int
+    """Class among the calls that wait for the model, 1 first; 0: the model's default. Only where the model has classes."""
+    no_cache: _builtins.bool
+    """Run the model even when its answer to equal inputs is cached."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]: ...
     @_builtins.property
@@ -88,10 +94,12 @@ class PredictRequest(_message.Message):
         inputs: _abc.Iterable[Global___Tensor] | None = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
         raw_output: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+        no_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "outputs", b"outputs", "raw_output", b"raw_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "no_cache", b"no_cache", "outputs", b"outputs", "priority", b"priority", "raw_output", b"raw_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,10 +114,13 @@ class PredictResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     request_id: _builtins.str
     cost_nanos: _builtins.int
+    cached: _builtins.bool
+    """Whether the answer came from the response cache."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]: ...
     def __init__(
@@ -120,10 +131,11 @@ class PredictResponse(_message.Message):
         request_id: _builtins.str = ...,
         outputs: _abc.Iterable[Global___Tensor] | None = ...,
         cost_nanos: _builtins.int = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "cost_nanos", b"cost_nanos", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

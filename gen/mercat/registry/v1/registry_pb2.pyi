@@ -48,6 +48,34 @@ VERSION_STATE_PUBLISHED: VersionState.ValueType  # 6
 VERSION_STATE_DEPRECATED: VersionState.ValueType  # 7
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
+class _Placement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Placement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_UNSPECIFIED: _Placement.ValueType  # 0
+    """Embedded."""
+    PLACEMENT_EMBEDDED: _Placement.ValueType  # 1
+    """ONNX Runtime beside the worker."""
+    PLACEMENT_TRITON: _Placement.ValueType  # 2
+    """Triton; UNAVAILABLE while it cannot be reached."""
+    PLACEMENT_TRITON_OR_EMBEDDED: _Placement.ValueType  # 3
+    """Triton, and the embedded engine while Triton cannot be reached."""
+
+class Placement(_Placement, metaclass=_PlacementEnumTypeWrapper):
+    """Which engine runs a version."""
+
+PLACEMENT_UNSPECIFIED: Placement.ValueType  # 0
+"""Embedded."""
+PLACEMENT_EMBEDDED: Placement.ValueType  # 1
+"""ONNX Runtime beside the worker."""
+PLACEMENT_TRITON: Placement.ValueType  # 2
+"""Triton; UNAVAILABLE while it cannot be reached."""
+PLACEMENT_TRITON_OR_EMBEDDED: Placement.ValueType  # 3
+"""Triton, and the embedded engine while Triton cannot be reached."""
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A model: what all its versions share."""
@@ -156,26 +184,145 @@ class InferenceSettings(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_DELAY_US_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    PREFERRED_BATCH_SIZES_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_US_FIELD_NUMBER: _builtins.int
+    PRIORITY_LEVELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    FALLBACK_VERSION_FIELD_NUMBER: _builtins.int
     max_batch_size: _builtins.int
     """Rows in one engine run; 0: the model is not batched. Needs a dynamic first axis on every tensor."""
     max_queue_delay_us: _builtins.int
-    """How long a lone request may wait for company, microseconds."""
+    """How long a request that came with others may wait for a full batch, microseconds; a lone one never waits."""
     timeout_ms: _builtins.int
     """The longest a call may take, milliseconds; 0: 30,000."""
+    max_queue_size: _builtins.int
+    """Rows that may wait; 0: as the worker is set."""
+    queue_timeout_us: _builtins.int
+    """The longest a call may wait for its run, microseconds; 0: until its deadline."""
+    priority_levels: _builtins.int
+    """Classes 1 (served first) to this; 0: all calls are alike."""
+    default_priority_level: _builtins.int
+    """The class of a call that names none; 0: the middle one."""
+    placement: Global___Placement.ValueType
+    fallback_version: _builtins.str
+    """A published version of the same model that answers while this one keeps failing, unless the caller named this
+    version exactly.
+    """
+    @_builtins.property
+    def preferred_batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Batches of one of these sizes start without waiting for `max_queue_delay_us`."""
+
+    @_builtins.property
+    def response_cache(self) -> Global___ResponseCache:
+        """Set for a deterministic model: equal inputs may be answered from memory."""
+
+    @_builtins.property
+    def padding(self) -> _containers.RepeatedCompositeFieldContainer[Global___AxisPadding]:
+        """Axes whose lengths may be padded, so that calls of different lengths run together."""
+
     def __init__(
         self,
         *,
         max_batch_size: _builtins.int = ...,
         max_queue_delay_us: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
+        preferred_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        max_queue_size: _builtins.int = ...,
+        queue_timeout_us: _builtins.int = ...,
+        priority_levels: _builtins.int = ...,
+        default_priority_level: _builtins.int = ...,
+        placement: Global___Placement.ValueType = ...,
+        response_cache: Global___ResponseCache | None = ...,
+        padding: _abc.Iterable[Global___AxisPadding] | None = ...,
+        fallback_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response_cache", b"response_cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_size", b"max_batch_size", "max_queue_delay_us", b"max_queue_delay_us", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_priority_level", b"default_priority_level", "fallback_version", b"fallback_version", "max_batch_size", b"max_batch_size", "max_queue_delay_us", b"max_queue_delay_us", "max_queue_size", b"max_queue_size", "padding", b"padding", "placement", b"placement", "preferred_batch_sizes", b"preferred_batch_sizes", "priority_levels", b"priority_levels", "queue_timeout_us", b"queue_timeout_us", "response_cache", b"response_cache", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InferenceSettings: _TypeAlias = InferenceSettings  # noqa: Y015
+
+@_typing.final
+class ResponseCache(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    HIT_PRICE_PERCENT_FIELD_NUMBER: _builtins.int
+    ttl_seconds: _builtins.int
+    """How long an answer is kept, seconds; 0: 3,600."""
+    hit_price_percent: _builtins.int
+    """What an answer from the cache costs, in percent of the price."""
+    def __init__(
+        self,
+        *,
+        ttl_seconds: _builtins.int = ...,
+        hit_price_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit_price_percent", b"hit_price_percent", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseCache: _TypeAlias = ResponseCache  # noqa: Y015
+
+@_typing.final
+class AxisPadding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    axis: _builtins.str
+    """The axis's name in the signature, such as `sequence`."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths to pad to, ascending; a longer axis is left as it is. Empty: the longest call of the batch."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What inputs are filled with, by input name; those not named with 0. Outputs are cut back to the caller's length."""
+
+    def __init__(
+        self,
+        *,
+        axis: _builtins.str = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "buckets", b"buckets", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AxisPadding: _TypeAlias = AxisPadding  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
@@ -1131,6 +1278,9 @@ class Deployment(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    REPOSITORY_MODEL_FIELD_NUMBER: _builtins.int
+    REPOSITORY_VERSION_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1141,10 +1291,17 @@ class Deployment(_message.Message):
     size_bytes: _builtins.int
     framework: _builtins.str
     state: Global___VersionState.ValueType
+    repository_model: _builtins.str
+    """The name of the model and the number of the version in a Triton model repository."""
+    repository_version: _builtins.int
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
     def settings(self) -> Global___InferenceSettings: ...
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """Requests to warm up with, the version's samples."""
+
     def __init__(
         self,
         *,
@@ -1159,10 +1316,13 @@ class Deployment(_message.Message):
         signature: _tensor_pb2.Signature | None = ...,
         settings: Global___InferenceSettings | None = ...,
         state: Global___VersionState.ValueType = ...,
+        samples: _abc.Iterable[Global___Sample] | None = ...,
+        repository_model: _builtins.str = ...,
+        repository_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,72 +1,56 @@
-"""Engines. `Engine` is the one interface; `OrtEngine` runs ONNX models in this process with ONNX Runtime."""
+"""`OrtEngine` runs ONNX models in this process with ONNX Runtime."""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import onnxruntime as ort
+from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import Internal, InvalidArgument
+from services.inference.artifacts import Artifacts
+from services.inference.engines import EngineFailed, Inputs, ModelRefused, Outputs
 from services.inference.tensors import Array
 
-Outputs = Mapping[str, Array]
 # A run expected to be shorter than this is done on the event loop's own thread: handing it to another costs as much.
 INLINE = 200e-6  # seconds
-ort.set_default_logger_severity(3)
-
-
-class ModelRefused(InvalidArgument, reason="MODEL_REFUSED_INPUT"):
-    """The tensors fit the signature, but the model's graph does not take them."""
-
-
-class EngineFailed(Internal, reason="ENGINE_FAILED"):
-    """The engine failed in a run; the caller is not charged."""
-
-
-class Loaded(Protocol):
-    """A model that an engine holds."""
-
-    async def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Outputs:
-        """Raises ModelRefused or EngineFailed."""
-        ...
-
-
-class Engine(Protocol):
-    """Holds and runs models."""
-
-    async def load(self, path: Path) -> Loaded:
-        """Raises EngineFailed when the file cannot be loaded."""
-        ...
-
-    async def close(self) -> None: ...
+_WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first is there with `onnxruntime-gpu`
+ort.set_default_logger_severity(4)
 
 
 class OrtEngine:
-    """ONNX Runtime on the CPU. `threads` work inside one run, `runs` runs go at a time. Runs release the GIL; making a
-    session does not."""
+    """ONNX Runtime, on the GPU where its provider is installed, else on the CPU. `threads` work inside one run, `runs`
+    runs go at a time. Runs release the GIL; making a session does not."""
 
-    def __init__(self, *, threads: int, runs: int) -> None:
+    batches = False
+
+    def __init__(self, artifacts: Artifacts, *, threads: int, runs: int) -> None:
+        self.runs = runs
+        self._artifacts = artifacts
         self._threads = threads
         self._pool = ThreadPoolExecutor(runs, thread_name_prefix="ort")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="ort-load")
 
-    async def load(self, path: Path) -> "OrtModel":
+    async def load(self, deployment: registry_pb2.Deployment) -> "OrtModel":
+        path = await self._artifacts.fetch(deployment.digest)
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are shared
+        providers = [p for p in _WANTED if p in ort.get_available_providers()]
 
         def make() -> ort.InferenceSession:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(str(path), options, providers=providers)
 
         try:
             session = await asyncio.get_running_loop().run_in_executor(self._loader, make)
         except Exception as e:  # ONNX Runtime's exceptions share no base class
             raise EngineFailed("the model could not be loaded") from e
         return OrtModel(session, self._pool)
+
+    async def healthy(self) -> bool:
+        return True
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -81,18 +65,28 @@ class OrtModel:
         self._pool = pool
         self._expected = 1.0  # seconds a run is expected to take; the first goes to the pool
 
-    async def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Outputs:
+    async def run(self, inputs: Inputs, outputs: Sequence[str]) -> Outputs:
+        options = ort.RunOptions()
         if self._expected < INLINE:
-            arrays = self._run(inputs, outputs)
+            arrays = self._run(inputs, outputs, options)
         else:
-            loop = asyncio.get_running_loop()
-            arrays = await loop.run_in_executor(self._pool, self._run, inputs, outputs)
+            running = asyncio.get_running_loop().run_in_executor(self._pool, self._run, inputs, outputs, options)
+            try:
+                arrays = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                options.terminate = True  # ONNX Runtime looks at it between two nodes of the graph
+                await asyncio.wait([running])
+                running.exception()
+                raise
         return dict(zip(outputs, arrays, strict=True))
 
-    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    async def unload(self) -> None:
+        """The session is freed with the last run that uses it."""
+
+    def _run(self, inputs: Inputs, outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
         started = time.perf_counter()
         try:
-            arrays: list[Any] = self._session.run(outputs, inputs)
+            arrays: list[Any] = self._session.run(outputs, inputs, options)
         except Exception as e:
             text = str(e).partition("\n")[0][:300]
             if "INVALID_ARGUMENT" in text or "InvalidArgument" in type(e).__name__ or "Non-zero status code" in text:
