@@ -85,7 +85,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     control = InternalChannel(base.control or listen, base.internal_token)
     redis: Redis = Redis.from_url(base.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
-    principals, limiter = Principals(control), Limiter(redis, base.limit_scale)
+    principals, limiter = Principals(control), Limiter(redis, base.limit_scale, base.limit_share)
     await principals.listen(events)
     tracer = Tracer(base.trace_endpoint, base.trace_ratio, base.process) if base.trace_endpoint else None
     server = Server()

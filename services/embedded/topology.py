@@ -72,9 +72,11 @@ def own_processes(settings: UpSettings, home: Home, urls: Urls, addresses: Addre
     """Control, the workers and the web edge, by name."""
     env = environment(settings, home, urls, addresses)
     specs = {"control": _serve("control", "control", addresses.control, addresses, env, settings, home)}
+    # Between workers calls are not spread quite evenly, so that each keeps half as much again of the limits.
+    share = {"MERCAT_LIMIT_SHARE": str(min(1.0, 1.5 / len(addresses.workers)))}
     for number, listen in enumerate(addresses.workers):
         name = f"worker-{number}"
-        specs[name] = _serve(name, "inference", listen, addresses, env, settings, home)
+        specs[name] = _serve(name, "inference", listen, addresses, env | share, settings, home)
     specs["gateway"] = _serve("gateway", "gateway", addresses.gateway, addresses, env, settings, home)
     return specs
 

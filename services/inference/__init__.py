@@ -12,6 +12,7 @@ from services.inference.engines.ort import OrtEngine
 from services.inference.hotpath import HotPath
 from services.inference.kserve import KServe
 from services.inference.metering import Meter
+from services.inference.residency import Residency
 from services.inference.service import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.wallets import Wallets
@@ -22,7 +23,7 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, InferenceSettings)
     artifacts = Artifacts(deps.control, settings.home / "cache" / "models", settings.cache_mb << 20)
     engine = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
-    deployments = Deployments(deps.control, engine, settings)
+    deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)
     path = HotPath(deployments, wallets, meter, deps.limiter, settings.region)

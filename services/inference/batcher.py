@@ -1,169 +1,270 @@
 """Dynamic batching: calls that wait while the engine is busy run together. An idle engine starts at once, so a lone
-call never waits for company."""
+call never waits for company.
+
+A call is a `Ticket`. It is refused at once when it could not end before its deadline, it is dropped when its caller is
+gone, and a run whose callers are all gone is ended inside the engine."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
-from services.common.errors import DeadlineExceeded, ResourceExhausted
+from services.common.errors import DeadlineExceeded
+from services.inference.engines import Loaded
+from services.inference.padding import Padder
+from services.inference.telemetry import Figures
 from services.inference.tensors import Array
+from services.inference.tickets import FOREVER, QueueFull, Queueing, Ticket, TooLate
 
-Run = Callable[[Mapping[str, Array], Sequence[str]], Awaitable[Mapping[str, Array]]]
-
-
-class QueueFull(ResourceExhausted, reason="QUEUE_FULL"):
-    """Too many rows wait for this model."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    inputs: Mapping[str, Array]
-    rows: int
-    outputs: Sequence[str]
-    key: tuple[object, ...]
-    deadline: float | None
-    since: float
-    future: "asyncio.Future[Mapping[str, Array]]"
-
-
-@dataclass(slots=True)
-class Figures:
-    """Counted since the model was loaded; times in nanoseconds."""
-
-    calls: int = 0
-    failures: int = 0
-    rows: int = 0
-    runs: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
-    failure_ns: int = 0
-    last_ms: int = 0
+_LOOK = 64  # tickets that do not fit beside the first of a batch before looking further costs more than it gains
+_SMOOTH = 0.2  # weight of the newest run in what a run is expected to take
 
 
 class Batcher:
-    """One model's queue.
+    """One model's queue."""
 
-    `max_rows` is the most rows of a run; 0: calls are never put together. `delay` is how long, in seconds, a batch that
-    is not full may wait when the last one held several calls. `most_waiting` bounds the rows that wait.
-    """
-
-    def __init__(self, run: Run, *, max_rows: int, delay: float, most_waiting: int, runs: int = 1) -> None:
-        self._run = run
-        self._max_rows = max_rows
-        self._delay = delay
-        self._most_waiting = most_waiting
-        self._queue: deque[_Waiting] = deque()
+    def __init__(
+        self, model: Loaded, queueing: Queueing, figures: Figures, *, padder: Padder | None = None, runs: int = 1
+    ) -> None:
+        self._model = model
+        self._q = queueing
+        self._padder = padder
+        self._queues: tuple[deque[Ticket], ...] = tuple(deque() for _ in range(max(1, queueing.levels)))
+        self._running: set[Ticket] = set()
         self._rows_waiting = 0
-        self._free = runs
+        self._runs = self._free = runs  # how many go at a time
         self._crowded = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self.figures = Figures()
+        self._run_time = 0.0  # seconds that a run is expected to take
+        self._row_time = 0.0  # and its share for a row
+        self._run_started = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = FOREVER
+        self._wakeup: asyncio.Event | None = None
+        self.figures = figures
 
-    async def submit(
-        self, inputs: Mapping[str, Array], rows: int, outputs: Sequence[str], deadline: float | None
-    ) -> Mapping[str, Array]:
-        """Runs the inputs, alone or with others', and answers this call's rows.
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait."""
+        return self._rows_waiting
+
+    def expected(self, rows: int) -> float:
+        """Seconds until a call of so many rows would be answered at the current queue; 0 while the engine is idle, for
+        what was measured before may not hold any more."""
+        if self._free:
+            return 0.0
+        rest = max(0.0, self._run_started + self._run_time - asyncio.get_running_loop().time())
+        return rest + self._row_time * (self._rows_waiting / self._runs + rows)
+
+    async def submit(self, ticket: Ticket) -> Mapping[str, Array]:
+        """Runs a call, alone or with others', and answers its rows.
 
         Raises:
             QueueFull: too many rows wait; comes with a retry hint.
-            DeadlineExceeded: the deadline (event loop's clock) passed before a run could start.
-            ModelRefused, EngineFailed: as the engine.
+            TooLate: it could not end before its deadline.
+            DeadlineExceeded: the deadline passed while it waited or ran.
+            ModelRefused, EngineFailed, EngineUnavailable: as the engine.
         """
-        loop = asyncio.get_running_loop()
-        if self._rows_waiting and self._rows_waiting + rows > self._most_waiting:
-            raise QueueFull(f"{self._rows_waiting} rows are waiting for this model", retry_after=0.5)
+        q, loop = self._q, asyncio.get_running_loop()
+        now = loop.time()
+        if ticket.deadline < now + self.expected(ticket.rows):
+            self.figures.refused()
+            raise TooLate("this call cannot end before its deadline; allow it more time, or call less at once")
+        if self._rows_waiting and self._rows_waiting + ticket.rows > q.most_waiting:
+            self._shed(ticket)
         # Rows go together when all but their first axis agrees and the same outputs are wanted.
-        key = (*(a.shape[1:] for a in inputs.values()), *outputs) if self._max_rows else ()
-        waiting = _Waiting(inputs, rows, outputs, key, deadline, time.perf_counter(), loop.create_future())
-        self._queue.append(waiting)
-        self._rows_waiting += rows
+        if q.max_rows:
+            shapes = self._padder.key(ticket.inputs) if self._padder else [a.shape[1:] for a in ticket.inputs.values()]
+            ticket.key = (*shapes, *ticket.outputs)
+        ticket.since = time.perf_counter()
+        ticket.start_by = min(ticket.deadline, now + q.timeout)
+        level = min(max(ticket.level or q.level, 1), len(self._queues))
+        self._queues[level - 1].append(ticket)
+        self._rows_waiting += ticket.rows
+        if ticket.start_by < self._alarm_at:
+            self._set_alarm(ticket.start_by)
         if self._free:
             self._start()
+        elif self._wakeup is not None and self._enough():
+            self._wakeup.set()
         try:
-            return await waiting.future
+            return await ticket.future
         except asyncio.CancelledError:
-            waiting.future.cancel()
+            ticket.future.cancel()
+            if ticket.batch is not None:
+                self._leave(ticket.batch)
             raise
 
+    def _shed(self, ticket: Ticket) -> None:
+        """Makes room by refusing a call of a lower class that waits, or refuses this one."""
+        level = min(max(ticket.level or self._q.level, 1), len(self._queues))
+        hint = min(max(self.expected(0), 0.05), 5.0)
+        for queue in reversed(self._queues[level:]):
+            while queue and self._rows_waiting + ticket.rows > self._q.most_waiting:
+                shed = queue.pop()
+                self._rows_waiting -= shed.rows
+                shed.fail(QueueFull("calls of a higher class took this call's place", retry_after=hint))
+                self.figures.refused()
+        if self._rows_waiting and self._rows_waiting + ticket.rows > self._q.most_waiting:
+            self.figures.refused()
+            raise QueueFull(f"{self._rows_waiting} rows are waiting for this model", retry_after=hint)
+
+    def _leave(self, batch: "asyncio.Task[None]") -> None:
+        if all(t.future.done() for t in self._running if t.batch is batch):
+            batch.cancel()
+
+    # Deadlines: one timer for the earliest of all; most calls have long ended when it rings.
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = asyncio.get_running_loop().call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        now = asyncio.get_running_loop().time()
+        earliest = FOREVER
+        for queue in self._queues:
+            for t in queue:
+                if t.start_by <= now:
+                    t.fail(DeadlineExceeded("the deadline passed while the call was waiting"))
+                else:
+                    earliest = min(earliest, t.start_by)
+        for t in list(self._running):
+            if t.deadline <= now and t.batch is not None:
+                t.fail(DeadlineExceeded("the model did not answer before the deadline"))
+                self._leave(t.batch)
+            else:
+                earliest = min(earliest, t.deadline)
+        self._alarm, self._alarm_at = None, FOREVER
+        if earliest < FOREVER:
+            self._set_alarm(max(earliest, now + 0.001))
+
+    # Runs
+
     def _start(self) -> None:
+        # In a task of its own, so that all calls of this turn of the event loop are in its first batch.
         self._free -= 1
         task = asyncio.get_running_loop().create_task(self._work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            while self._queue:
-                if self._delay and self._crowded and self._rows_waiting < self._max_rows:
-                    await asyncio.sleep(self._delay)
-                if batch := self._take():
+            while self._rows_waiting:
+                if self._q.delay and self._crowded and not self._enough():
+                    await self._gather()
+                if batch := self._take(task):
                     await self._run_batch(batch)
+        except asyncio.CancelledError:
+            pass  # nobody waits for the run that was under way any more
         finally:
             self._free += 1
-        if self._queue:
+        if self._rows_waiting:
             self._start()
 
-    def _take(self) -> list[_Waiting]:
-        """The next batch: the head of the queue and all that fit beside it. Those whose caller is gone are dropped."""
+    def _enough(self) -> bool:
+        return self._rows_waiting >= self._q.max_rows or self._rows_waiting in self._q.preferred
+
+    async def _gather(self) -> None:
+        """Waits until a batch is full or its first call has waited long enough."""
+        oldest = min(queue[0].since for queue in self._queues if queue)
+        left = oldest + self._q.delay - time.perf_counter()
+        if left > 0 and self._wakeup is None:
+            self._wakeup = asyncio.Event()
+            try:
+                async with asyncio.timeout(left):
+                    await self._wakeup.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._wakeup = None
+
+    def _take(self, task: "asyncio.Task[None]") -> list[Ticket]:
+        """The next batch: the head of the first class that waits, and all that fit beside it."""
         now = asyncio.get_running_loop().time()
-        batch: list[_Waiting] = []
+        most = self._q.max_rows
+        batch: list[Ticket] = []
         rows = 0
-        passed: list[_Waiting] = []
-        while self._queue:
-            w = self._queue.popleft()
-            if w.future.done():
-                self._rows_waiting -= w.rows
-            elif w.deadline is not None and now >= w.deadline:
-                self._rows_waiting -= w.rows
-                w.future.set_exception(DeadlineExceeded("the deadline passed while the call was waiting"))
-            elif not batch or (self._max_rows and w.key == batch[0].key and rows + w.rows <= self._max_rows):
-                self._rows_waiting -= w.rows
-                batch.append(w)
-                rows += w.rows
-                if not self._max_rows or rows >= self._max_rows:
-                    break
-            else:
-                passed.append(w)
-                if len(passed) >= 64:  # looking further costs more than a fuller batch gains
-                    break
-        self._queue.extendleft(reversed(passed))
+        for queue in self._queues:
+            passed: list[Ticket] = []
+            while queue and len(passed) < _LOOK and (not batch or (most and rows < most)):
+                t = queue.popleft()
+                if t.future.done():
+                    self._rows_waiting -= t.rows
+                elif now >= t.start_by:
+                    self._rows_waiting -= t.rows
+                    t.fail(DeadlineExceeded("the deadline passed while the call was waiting"))
+                elif not batch or (t.key == batch[0].key and rows + t.rows <= most):
+                    self._rows_waiting -= t.rows
+                    t.batch = task
+                    batch.append(t)
+                    rows += t.rows
+                else:
+                    passed.append(t)
+            queue.extendleft(reversed(passed))
         self._crowded = len(batch) > 1
         return batch
 
-    async def _run_batch(self, batch: list[_Waiting]) -> None:
-        started = time.perf_counter()  # the event loop's own clock is too coarse for short runs
+    async def _run_batch(self, batch: list[Ticket]) -> None:
+        started = time.perf_counter()
+        self._run_started = asyncio.get_running_loop().time()
         head = batch[0]
-        inputs = head.inputs
-        if len(batch) > 1:
-            inputs = {name: np.concatenate([w.inputs[name] for w in batch]) for name in inputs}
-        figures = self.figures
+        self._running.update(batch)
         try:
-            outputs = await self._run(inputs, head.outputs)
+            outputs = await self._model.run(self._together(batch), head.outputs)
         except Exception as e:
             if len(batch) > 1:  # somebody else's rows must not fail a call: each is tried alone
-                for w in batch:
-                    if not w.future.done():
-                        await self._run_batch([w])
+                for t in batch:
+                    if not t.future.done():
+                        await self._run_batch([t])
                 return
-            figures.failures += 1
-            figures.failure_ns += int((time.perf_counter() - started) * 1e9)
-            if not head.future.done():
-                head.future.set_exception(e)
+            self.figures.failed(time.perf_counter() - started)
+            head.fail(e)
             return
-        ended = time.perf_counter()
-        figures.runs += 1
-        figures.calls += len(batch)
-        figures.compute_ns += int((ended - started) * 1e9)
-        figures.last_ms = int(time.time() * 1000)
+        finally:
+            self._running.difference_update(batch)
+        took = time.perf_counter() - started
+        rows = sum(t.rows for t in batch)
+        self._learn(took, rows)
+        self.figures.ran(rows, took)
+        if len(batch) == 1 and self._padder is None:
+            self._answer(head, outputs, started)
+            return
         at = 0
-        for w in batch:
-            figures.rows += w.rows
-            figures.queue_ns += int((started - w.since) * 1e9)
-            if not w.future.done():
-                one = outputs if len(batch) == 1 else {n: a[at : at + w.rows] for n, a in outputs.items()}
-                w.future.set_result(one)
-            at += w.rows
+        for t in batch:
+            mine = {n: a[at : at + t.rows] for n, a in outputs.items()} if self._q.max_rows else outputs
+            self._answer(t, self._padder.cut(t.inputs, mine) if self._padder else mine, started)
+            at += t.rows
+
+    def _together(self, batch: list[Ticket]) -> Mapping[str, Array]:
+        if self._padder is not None:
+            return self._padder.together([t.inputs for t in batch])
+        if len(batch) == 1:
+            return batch[0].inputs
+        return {name: np.concatenate([t.inputs[name] for t in batch]) for name in batch[0].inputs}
+
+    def _answer(self, ticket: Ticket, outputs: Mapping[str, Array], started: float) -> None:
+        ticket.batch = None
+        self.figures.answered(started - ticket.since)
+        if not ticket.future.done():
+            try:
+                ticket.ran(outputs)
+            except Exception as e:
+                ticket.fail(e)
+
+    def _learn(self, took: float, rows: int) -> None:
+        if not self._run_time:
+            self._run_time, self._row_time = took, took / rows if rows else took
+            return
+        self._run_time += (took - self._run_time) * _SMOOTH
+        if rows:
+            self._row_time += (took / rows - self._row_time) * _SMOOTH

@@ -1,4 +1,4 @@
-"""What a model reference means now: the version, its price, its signature, and the loaded model with its batcher.
+"""What a model reference means now: the version, its price, its signature, and the loaded model.
 
 Snapshots come from registry and billing, are forgotten when an event says so, and are refreshed every few seconds
 beside the calls that use them; only the first call to a model waits."""
@@ -14,12 +14,11 @@ from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from nats.aio.msg import Msg
 
-from services.common.errors import NotFound
+from services.common.errors import MercatError, NotFound
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
-from services.inference.batcher import Batcher
-from services.inference.engines import Engine, Loaded
-from services.inference.settings import InferenceSettings
+from services.inference.residency import Residency, Resident
+from services.inference.telemetry import Figures
 from services.inference.tensors import Signature
 
 log = logging.getLogger(__name__)
@@ -30,20 +29,12 @@ _DEFAULT_TIMEOUT = 30.0  # seconds
 
 
 @dataclass(slots=True, eq=False)
-class Resident:
-    """A version whose model is loaded."""
-
-    model: Loaded
-    batcher: Batcher
-    size_bytes: int
-    load_seconds: float
-
-
-@dataclass(slots=True, eq=False)
 class Deployment:
     """A callable version and its price, as they were at `at` (monotonic seconds)."""
 
     at: float
+    version_id: str
+    version: str
     proto: registry_pb2.Deployment
     signature: Signature
     price_id: str
@@ -51,21 +42,23 @@ class Deployment:
     currency: str
     max_rows: int
     timeout: float
+    figures: Figures
     resident: Resident | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.resident is not None and not self.resident.gone
 
 
 class Deployments:
-    """Snapshots by reference, and the models in memory by digest."""
+    """Snapshots by reference."""
 
-    def __init__(self, channel: InternalChannel, engine: Engine, settings: InferenceSettings) -> None:
+    def __init__(self, channel: InternalChannel, residency: Residency) -> None:
         self._registry = registry_pb2_grpc.DeploymentServiceStub(channel)
         self._billing = billing_pb2_grpc.LeaseServiceStub(channel)
-        self._engine = engine
-        self._settings = settings
+        self._residency = residency
         self._by_reference: OrderedDict[str, Deployment] = OrderedDict()
-        self._residents: OrderedDict[str, Resident] = OrderedDict()
         self._flights: dict[str, asyncio.Task[Deployment]] = {}
-        self._loads: dict[str, asyncio.Task[Resident]] = {}
 
     async def listen(self, events: Events) -> None:
         """Forgets what a change event names; JetStream's publications are heard like any other message."""
@@ -76,7 +69,10 @@ class Deployments:
             model = kind.FromString(message.data).model
             for reference, d in list(self._by_reference.items()):
                 if d.proto.model == model:
-                    del self._by_reference[reference]
+                    if priced or not d.ready:
+                        del self._by_reference[reference]
+                    else:
+                        self._fly(reference)  # calls go on while what comes next is made ready
 
         await listen(events, "mercat.event.ModelChanged", changed)
         await listen(events, "mercat.event.PriceChanged", changed)
@@ -122,60 +118,35 @@ class Deployments:
         finally:
             self._flights.pop(reference, None)
         known = self._by_reference.get(reference)
+        same = known if known is not None and known.version_id == proto.version_id else None
         d = Deployment(
-            time.monotonic(), proto,
-            known.signature if known and known.proto.digest == proto.digest else Signature(proto.signature),
+            time.monotonic(), proto.version_id, proto.version, proto,
+            same.signature if same else Signature(proto.signature),
             priced.price.price_id,
             tuple((c.meter, c.nanos_per_million) for c in priced.price.components),
             priced.price.currency or "USD",
             proto.settings.max_batch_size,
             (proto.settings.timeout_ms or _DEFAULT_TIMEOUT * 1000) / 1000,
-            self._residents.get(proto.version_id),
+            same.figures if same else Figures(proto.model, proto.version),
+            self._residency.find(proto.version_id),
         )  # fmt: skip
+        if known is not None and same is None and known.ready and d.resident is None:
+            # The version that answers goes on until the one that takes its place is ready.
+            try:
+                await self.resident(d)
+            except MercatError as e:
+                log.warning("%s@%s goes on: %s could not be loaded: %s", proto.model, known.version, proto.version, e)
+                known.at = time.monotonic()
+                return known
         self._by_reference[reference] = d
         if len(self._by_reference) > _MOST:
             self._by_reference.popitem(last=False)
         return d
 
     async def resident(self, d: Deployment) -> Resident:
-        """The loaded model, loading it first when it is not; one load however many calls wait. Raises EngineFailed."""
-        if d.resident is not None:
-            return d.resident
-        key = d.proto.version_id
-        if key in self._residents:
-            self._residents.move_to_end(key)
-            d.resident = self._residents[key]
-            return d.resident
-        task = self._loads.get(key)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._load(d.proto))
-            task.add_done_callback(lambda t: self._loads.pop(key, None))
-            self._loads[key] = task
-        d.resident = await asyncio.shield(task)
+        """The loaded model, loading it first when it is not. Raises EngineFailed, EngineUnavailable."""
+        d.resident = await self._residency.get(d.proto, d.figures)
         return d.resident
 
-    async def _load(self, proto: registry_pb2.Deployment) -> Resident:
-        started = time.perf_counter()
-        self._make_room(proto.size_bytes)
-        model = await self._engine.load(proto)
-        settings = proto.settings
-        batcher = Batcher(
-            model.run, max_rows=settings.max_batch_size, delay=settings.max_queue_delay_us / 1e6,
-            most_waiting=self._settings.queue_rows, runs=self._engine.runs,
-        )  # fmt: skip
-        resident = Resident(model, batcher, proto.size_bytes, time.perf_counter() - started)
-        self._residents[proto.version_id] = resident
-        log.info("loaded %s@%s in %.2f s", proto.model, proto.version, resident.load_seconds)
-        return resident
-
-    def _make_room(self, wanted: int) -> None:
-        budget = self._settings.memory_mb << 20
-        while self._residents and sum(r.size_bytes for r in self._residents.values()) + wanted > budget:
-            key, evicted = self._residents.popitem(last=False)
-            for d in self._by_reference.values():
-                if d.resident is evicted:
-                    d.resident = None
-            log.info("unloaded %s to make room", key)
-
     async def close(self) -> None:
-        await self._engine.close()
+        await self._residency.close()

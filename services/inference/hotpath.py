@@ -1,6 +1,7 @@
 """One inference call, in order: what → may they → run → count → reply. Who calls was settled by the pipeline.
 
-Everything a call needs is already in the process; the network is asked only on a miss, and once for the record."""
+Everything a call needs is already in the process; the network is asked only on a miss, and once for the record. A call
+waits once: its ticket goes through the batcher, the engine and the meter, and comes back with the outputs."""
 
 import asyncio
 import time
@@ -8,27 +9,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mercat.common.v1 import policy_pb2
-from mercat.usage.v1 import usage_pb2
 
-from services.common import failpoints, ids, money
+from services.common import failpoints, money
 from services.common.errors import DeadlineExceeded
 from services.common.limits import CLASSES, Limiter
 from services.common.rpc.context import Call
 from services.inference.deployments import Deployment, Deployments
 from services.inference.metering import Meter
+from services.inference.records import Records
+from services.inference.residency import Resident
 from services.inference.tensors import Array, Signature
+from services.inference.tickets import Ticket
 from services.inference.wallets import Lease, Wallets
 
 Inputs = dict[str, Array]
+Units = tuple[tuple[str, int], ...]
 _LIMIT = CLASSES[policy_pb2.RATE_CLASS_INFERENCE]
 
 
 @dataclass(slots=True)
 class Priced:
-    """What a call counts as and costs, nanos."""
+    """What a call counts as, by meter, and costs, nanos."""
 
     rows: int
-    units: dict[str, int]
+    units: Units
     cost: int
 
 
@@ -46,14 +50,15 @@ class HotPath:
 
     def __init__(self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, region: str) -> None:
         self.deployments = deployments
-        self._wallets = wallets
-        self._meter = meter
+        self.wallets = wallets
+        self.meter = meter
+        self.records = Records(region)
         self._limiter = limiter
-        self._region = region
 
     async def run(
-        self, call: Call, reference: str, read: Callable[[Signature], Inputs], wanted: Callable[[Signature], list[str]]
-    ) -> Result:
+        self, call: Call, reference: str, read: Callable[[Signature], Inputs],
+        wanted: Callable[[Signature], list[str]], *, level: int = 0,
+    ) -> Result:  # fmt: skip
         """Runs a model once for the caller and records it.
 
         Args:
@@ -61,43 +66,41 @@ class HotPath:
             reference: `publisher/name`, with `@version` or `:alias`.
             read: makes the inputs from the request, checked against the signature.
             wanted: the names of the outputs asked for.
+            level: the call's priority class, 1 first; 0: the model's default.
 
         Raises:
             ModelNotFound, BadTensor, RateLimited, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused,
             EngineFailed, Unavailable: none of them is charged.
         """
-        loop = asyncio.get_running_loop()
-        arrived, began = loop.time(), time.perf_counter()
+        began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
         signature = deployment.signature
         inputs = read(signature)
         outputs = wanted(signature)
         priced = self.price(deployment, inputs)
         cost = 0 if call.principal.test else priced.cost
-        await self._limiter.take(_LIMIT, call.principal.key_id or call.principal.user_id)
-        self._meter.check()
+        subject = call.principal.key_id or call.principal.user_id
+        if not self._limiter.take_now(_LIMIT, subject):
+            await self._limiter.take(_LIMIT, subject)
+        self.meter.check()
         failpoints.passing("inference.before_reserve")
-        wallets, org_id = self._wallets, call.principal.org_id
+        org_id = call.principal.org_id
         lease: Lease | None = None
         if cost:
-            lease = wallets.hold(org_id, cost) or await wallets.acquire(org_id, cost)
-        spent = False
+            lease = self.wallets.hold(org_id, cost) or await self.wallets.acquire(org_id, cost)
+        deadline = asyncio.get_running_loop().time() + deployment.timeout
+        if call.deadline is not None and call.deadline < deadline:
+            deadline = call.deadline
+        ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
         try:
-            deadline = arrived + deployment.timeout
-            if call.deadline is not None and call.deadline < deadline:
-                deadline = call.deadline
-            answer = await self._infer(deployment, inputs, priced.rows, outputs, deadline)
-            failpoints.passing("inference.after_engine")
-            if lease is not None:
-                wallets.check(lease)
-            record = self._record(call, deployment, priced, cost, lease, int((time.perf_counter() - began) * 1e6))
-            spent = True  # from here on the record is published, whatever becomes of the caller
-            await self._meter.record(record)
+            resident = deployment.resident
+            if resident is None or resident.gone:
+                resident = await self._resident(deployment, deadline)
+            answer = await resident.submit(ticket)
         finally:
             if lease is not None:
-                wallets.settle(lease, cost, spent=spent)
-        call.trailers.append(("mercat-cost-nanos", str(cost)))
-        call.trailers.append(("mercat-model-version", deployment.proto.version))
+                self.wallets.settle(lease, cost, spent=ticket.counted)
+        call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
         return Result(deployment, answer, cost)
 
     def price(self, deployment: Deployment, inputs: Inputs) -> Priced:
@@ -105,29 +108,43 @@ class HotPath:
         rows = deployment.signature.rows(inputs)
         if deployment.max_rows and rows > deployment.max_rows:
             deployment.signature.refuse_rows(rows, deployment.max_rows)
-        units = {"requests": 1, "rows": rows, "input_bytes": sum(a.nbytes for a in inputs.values())}
-        return Priced(rows, units, money.cost(deployment.components, units) if deployment.components else 0)
+        size = 0
+        for a in inputs.values():
+            size += a.nbytes
+        units = (("requests", 1), ("rows", rows), ("input_bytes", size))
+        return Priced(rows, units, money.cost(deployment.components, dict(units)) if deployment.components else 0)
 
-    async def _infer(
-        self, deployment: Deployment, inputs: Inputs, rows: int, outputs: list[str], deadline: float
-    ) -> Mapping[str, Array]:
+    async def _resident(self, deployment: Deployment, deadline: float) -> Resident:
         try:
             async with asyncio.timeout_at(deadline):
-                resident = deployment.resident or await self.deployments.resident(deployment)
-                return await resident.batcher.submit(inputs, rows, outputs, deadline)
+                return await self.deployments.resident(deployment)
         except TimeoutError:
-            raise DeadlineExceeded("the model did not answer before the deadline") from None
+            raise DeadlineExceeded("the model was not loaded before the deadline; try again soon") from None
 
-    def _record(
-        self, call: Call, deployment: Deployment, priced: Priced, cost: int, lease: Lease | None, latency_us: int
-    ) -> usage_pb2.UsageRecord:
-        principal, proto = call.principal, deployment.proto
-        record = usage_pb2.UsageRecord(
-            request_id=call.request_id, org_id=principal.org_id, user_id=principal.user_id, key_id=principal.key_id,
-            model_id=proto.model_id, model=proto.model, version=proto.version, publisher_org_id=proto.org_id,
-            units=priced.units, price_id=deployment.price_id, cost_nanos=cost, latency_us=latency_us,
-            region=self._region, test=principal.test, lease_id=lease.lease_id if lease else "",
-        )  # fmt: skip
-        # The arrival is the time inside the id, which is what makes (request_id, timestamp) as unique as request_id.
-        record.timestamp.FromMilliseconds(ids.milliseconds(call.request_id))
-        return record
+
+class _Counted(Ticket):
+    """A call that is recorded once it ran; its future gets the outputs when the record is stored."""
+
+    __slots__ = ("_began", "_call", "_cost", "_deployment", "_lease", "_path", "_units", "counted")
+
+    def __init__(
+        self, path: HotPath, call: Call, deployment: Deployment, inputs: Inputs, priced: Priced, outputs: list[str],
+        cost: int, lease: Lease | None, deadline: float, level: int, began: float,
+    ) -> None:  # fmt: skip
+        super().__init__(inputs, priced.rows, outputs, deadline, level)
+        self._path, self._call, self._deployment = path, call, deployment
+        self._units, self._cost, self._lease, self._began = priced.units, cost, lease, began
+        self.counted = False  # from then on the record is published, whatever becomes of the caller
+
+    def ran(self, outputs: Mapping[str, Array]) -> None:
+        failpoints.passing("inference.after_engine")
+        lease, path = self._lease, self._path
+        if lease is not None:
+            path.wallets.check(lease)
+        latency = time.perf_counter() - self._began
+        record = path.records.make(
+            self._call, self._deployment, self._units, self._cost, lease.lease_id if lease else "", int(latency * 1e6)
+        )
+        self.counted = True
+        self._deployment.figures.total.observe(latency)
+        path.meter.add(record, self.future, outputs)

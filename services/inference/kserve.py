@@ -5,6 +5,7 @@ name is `publisher/name`, also with `:alias`; its version is the request's `mode
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -79,6 +80,20 @@ def wanted(request: Any, signature: Signature) -> list[str]:
             if parameter in ("classification", "shared_memory_region"):
                 raise Unsupported(f"{output.name}: {parameter} is not supported")
     return signature.wanted(o.name for o in request.outputs)
+
+
+def _queueing(call: Call, parameters: Any) -> int:
+    """Triton's request parameters `timeout` (microseconds), which becomes the call's deadline, and `priority`: the
+    class among the calls that wait. Raises BadTensor."""
+    if "timeout" in parameters:
+        microseconds = parameters["timeout"].int64_param or parameters["timeout"].uint64_param
+        if microseconds <= 0:
+            raise BadTensor("timeout", "is a number of microseconds")
+        deadline = asyncio.get_running_loop().time() + microseconds / 1e6
+        call.deadline = deadline if call.deadline is None else min(call.deadline, deadline)
+    if "priority" not in parameters:
+        return 0
+    return int(parameters["priority"].uint64_param or parameters["priority"].int64_param)
 
 
 class KServe:
@@ -159,9 +174,10 @@ class KServe:
     async def infer(self, request: Any, context: Any) -> Any:
         """ModelInfer."""
         call = current()
+        level = _queueing(call, request.parameters) if request.parameters else 0
         result = await self._path.run(
             call, reference(request.model_name, request.model_version),
-            lambda s: read_inputs(request, s), lambda s: wanted(request, s),
+            lambda s: read_inputs(request, s), lambda s: wanted(request, s), level=level,
         )  # fmt: skip
         proto, signature = result.deployment.proto, result.deployment.signature
         response = service_pb2.ModelInferResponse(
@@ -182,15 +198,18 @@ class KServe:
         response = service_pb2.ModelStatisticsResponse()
         s = response.model_stats.add(
             name=deployment.proto.model, version=deployment.proto.version, last_inference=f.last_ms,
-            inference_count=f.rows, execution_count=f.runs,
+            inference_count=int(f.rows.value), execution_count=int(f.runs.value),
         )  # fmt: skip
-        for duration, count, ns in (
-            (s.inference_stats.success, f.calls, f.queue_ns + f.compute_ns),
-            (s.inference_stats.fail, f.failures, f.failure_ns),
-            (s.inference_stats.queue, f.calls, f.queue_ns),
-            (s.inference_stats.compute_infer, f.runs, f.compute_ns),
+        stats = s.inference_stats
+        for duration, count, seconds in (
+            (stats.success, f.success.value, f.total.sum),
+            (stats.fail, f.failure.value, f.failure_seconds),
+            (stats.queue, f.queue.count, f.queue.sum),
+            (stats.compute_infer, f.compute.count, f.compute.sum),
+            (stats.cache_hit, f.hits.value, 0.0),
+            (stats.cache_miss, f.misses.value, 0.0),
         ):
-            duration.count, duration.ns = count, ns
+            duration.count, duration.ns = int(count), int(seconds * 1e9)
         return response
 
     def _stream(self, pipeline: Pipeline) -> Callable[..., Any]:
@@ -225,14 +244,11 @@ class KServe:
         return serve
 
     async def _one(self, request: Any, opened: Call) -> Any:
+        now_ms = time.time_ns() // 1_000_000
         call = Call(
-            ids.new("req"),
-            opened.method,
-            opened.principal,
-            opened.address,
-            opened.user_agent,
+            ids.new("req", now_ms), opened.method, now_ms, opened.principal, opened.address, opened.user_agent,
             traceparent=opened.traceparent,
-        )
+        )  # fmt: skip
         enter(call)
         try:
             if request is None:

@@ -3,18 +3,20 @@ A call is answered only when its record is stored by JetStream."""
 
 import asyncio
 import logging
-
-from mercat.event.v1 import event_pb2
-from mercat.usage.v1 import usage_pb2
+from typing import Any
 
 from services.common import failpoints
-from services.common.errors import Unavailable
+from services.common.errors import DeadlineExceeded, Unavailable
 from services.common.events import USAGE_SUBJECT, Events
+from services.inference import records
 
 log = logging.getLogger(__name__)
 _MOST = 1000  # records of one message; one is about 400 bytes and a message may have 1 MiB
-_GATHER = 0.003  # seconds that records gather before a message, while calls come several at a time
+_GATHER = 0.003  # seconds from one message to the next while calls come several at a time
 _PATIENCE = 1.0  # seconds without an acknowledgement after which new calls are refused before they run
+_LONGEST = 60.0  # seconds after which callers are told that their calls' records are not known to be stored
+
+Future = asyncio.Future[Any]
 
 
 class Meter:
@@ -23,7 +25,7 @@ class Meter:
     def __init__(self, events: Events, worker_id: str) -> None:
         self._events = events
         self._worker_id = worker_id
-        self._gathered: list[tuple[usage_pb2.UsageRecord, asyncio.Future[None]]] = []
+        self._gathered: list[tuple[bytes, Future, object]] = []
         self._flight: asyncio.Task[None] | None = None
         self._crowded = False  # the last message held several records
         self._failing_since: float | None = None
@@ -35,35 +37,35 @@ class Meter:
         if since is not None and asyncio.get_running_loop().time() - since > _PATIENCE:
             raise Unavailable("calls cannot be counted just now", reason="METERING_UNAVAILABLE", retry_after=1)
 
-    async def record(self, record: usage_pb2.UsageRecord) -> None:
-        """Ends when the record is stored. A caller that gives up meanwhile has been counted all the same: the record is
-        published until it is acknowledged."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._gathered.append((record, future))
+    def add(self, record: bytes, future: Future, result: object) -> None:
+        """Stores a UsageRecord; then the future gets the result. A caller who gives up meanwhile has been counted all
+        the same: the record is published until it is acknowledged."""
+        self._gathered.append((record, future, result))
         if self._flight is None:
-            self._flight = loop.create_task(self._fly())
-        await future
+            self._flight = asyncio.get_running_loop().create_task(self._fly())
 
     async def _fly(self) -> None:
+        loop = asyncio.get_running_loop()
+        published = 0.0
         try:
             while self._gathered:
-                if self._crowded:
-                    await asyncio.sleep(_GATHER)
+                if self._crowded and (left := published + _GATHER - loop.time()) > 0:
+                    await asyncio.sleep(left)
+                published = loop.time()
                 batch, self._gathered = self._gathered[:_MOST], self._gathered[_MOST:]
                 self._crowded = len(batch) > 1
-                message = event_pb2.UsageBatch(records=[r for r, _ in batch], worker_id=self._worker_id)
                 failpoints.passing("inference.before_ack")
-                await self._store(message.SerializeToString())
+                await self._store(records.batch([record for record, _, _ in batch], self._worker_id), batch)
                 failpoints.passing("inference.after_ack")
-                for _, future in batch:
+                for _, future, result in batch:
                     if not future.done():
-                        future.set_result(None)
+                        future.set_result(result)
         finally:
             self._flight = None
 
-    async def _store(self, payload: bytes) -> None:
+    async def _store(self, payload: bytes, batch: list[tuple[bytes, Future, object]]) -> None:
         # Publishing again what was stored but not acknowledged is harmless: a record counts once, by its request id.
+        loop = asyncio.get_running_loop()
         delay = 0.05
         while True:
             try:
@@ -72,8 +74,12 @@ class Meter:
                 return
             except Exception as e:
                 if self._failing_since is None:
-                    self._failing_since = asyncio.get_running_loop().time()
+                    self._failing_since = loop.time()
                 log.warning("usage records wait to be stored: %s", str(e) or type(e).__name__)
+                if loop.time() - self._failing_since > _LONGEST:
+                    for _, future, _ in (*batch, *self._gathered):
+                        if not future.done():
+                            future.set_exception(DeadlineExceeded("the call's record was not stored in time"))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
 

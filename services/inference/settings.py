@@ -11,6 +11,9 @@ class InferenceSettings(Settings):
     threads: int = option(max(1, (os.cpu_count() or 2) // 2), "threads inside one engine run", ge=1)
     runs: int = option(1, "engine runs at a time", ge=1)
     memory_mb: int = option(4096, "models kept loaded, by their files' size", unit="MiB", ge=1)
+    pinned: str = option(
+        "", "models kept loaded whatever else is called: publisher/model[@version], separated by commas"
+    )
     cache_mb: int = option(20_480, "model files kept on disk", unit="MiB", ge=1)
     queue_rows: int = option(2048, "rows that may wait for one model", ge=1)
     region: str = option("local", "written into usage records")

@@ -17,10 +17,12 @@ ROLE_NAMES = {auth_pb2.ROLE_CONSUMER: "consumer", auth_pb2.ROLE_PUBLISHER: "publ
 
 @dataclass(slots=True)
 class Call:
-    """One call. `deadline` is on the event loop's clock, seconds; None when the caller set none."""
+    """One call. `arrived_ms` is the time inside its id, milliseconds since 1970. `deadline` is on the event loop's
+    clock, seconds; None when the caller set none."""
 
     request_id: str
     method: str
+    arrived_ms: int
     principal: auth_pb2.Principal = field(default_factory=lambda: ANONYMOUS)
     address: str = ""
     user_agent: str = ""

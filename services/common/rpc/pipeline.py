@@ -13,7 +13,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from mercat.common.v1 import policy_pb2
-from prometheus_client import Counter, Histogram
 
 from services.common import ids
 from services.common.errors import (
@@ -27,6 +26,7 @@ from services.common.errors import (
     to_status,
 )
 from services.common.limits import CLASSES, Limiter
+from services.common.metrics import Counter, Histogram
 from services.common.rpc import tracing
 from services.common.rpc.channels import TOKEN_KEY
 from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
@@ -36,7 +36,7 @@ from services.common.rpc.principals import Principals
 from services.common.rpc.tracing import Tracer
 
 log = logging.getLogger(__name__)
-CALLS = Counter("mercat_rpc_calls_total", "Calls answered", ["method", "code"])
+CALLS = Counter("mercat_rpc_calls", "Calls answered", ["method", "code"])
 SECONDS = Histogram("mercat_rpc_seconds", "Time to answer", ["method"])
 LONGEST = 60.0  # seconds a unary call may run when its caller set no deadline
 
@@ -93,12 +93,15 @@ class Pipeline:
         self.policy = policy
         self.guard = guard
         self._validates = not streams_in
+        # Calls of models end by their model's timeout; a second timer would be felt.
+        self._bounds_itself = policy.rate == policy_pb2.RATE_CLASS_INFERENCE
         self._limit = None if policy.rate == policy_pb2.RATE_CLASS_INFERENCE else CLASSES.get(policy.rate)  # type: ignore[call-overload]
 
     async def admit(self, context: Context) -> tuple[Call, dict[str, str | bytes]]:
         """Makes the call's record and decides whether it may go on. Raises MercatError when not."""
         metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
-        call = Call(ids.new("req"), self.method)
+        now_ms = time.time_ns() // 1_000_000
+        call = Call(ids.new("req", now_ms), self.method, now_ms)
         enter(call)
         left = context.time_remaining()
         if left is not None:
@@ -176,14 +179,17 @@ class Pipeline:
                 if key is not None and self.policy.mutates and self.guard.idempotency is not None:
                     reply = await self._once(call, str(key), request, context, handler, reply_type)
                 else:
-                    async with asyncio.timeout(None if call.deadline is not None else LONGEST):
+                    if call.deadline is not None or self._bounds_itself:
                         reply = await handler(request, context)
+                    else:
+                        async with asyncio.timeout(LONGEST):
+                            reply = await handler(request, context)
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)
                 return None
             tracing.end(call.span, "OK")
-            done.inc()
+            done.value += 1
             seconds.observe(time.perf_counter() - started)
             return reply
 
@@ -202,7 +208,7 @@ class Pipeline:
         # Deterministic bytes: two serialisations of equal messages hash alike.
         body = request.SerializeToString(deterministic=True)
         claim = await keys.claim(scope, key, self.method, body, call.request_id)
-        call.request_id = claim.request_id
+        call.request_id, call.arrived_ms = claim.request_id, ids.milliseconds(claim.request_id)
         call.trailers[0] = ("mercat-request-id", claim.request_id)
         if claim.answer is not None:
             call.trailers = [*claim.answer.trailers, ("idempotent-replayed", "true")]

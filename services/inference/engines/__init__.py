@@ -25,7 +25,17 @@ class EngineUnavailable(Unavailable, reason="ENGINE_UNAVAILABLE"):
 
 
 class Loaded(Protocol):
-    """A model that an engine holds."""
+    """A model that an engine holds.
+
+    `runs`: how many runs of it go at a time. `batches`: whether the engine puts calls together itself, so that they are
+    handed to it as they come.
+    """
+
+    @property
+    def runs(self) -> int: ...
+
+    @property
+    def batches(self) -> bool: ...
 
     async def run(self, inputs: Inputs, outputs: Sequence[str]) -> Outputs:
         """Runs the model once. Cancelling the task ends the run inside the engine too, where that is possible.
@@ -43,14 +53,7 @@ class Loaded(Protocol):
 
 
 class Engine(Protocol):
-    """Holds and runs models.
-
-    `runs`: how many runs of one model it takes at a time. `batches`: whether it puts calls together itself, so that
-    they are handed to it as they come.
-    """
-
-    runs: int
-    batches: bool
+    """Holds and runs models."""
 
     async def load(self, deployment: registry_pb2.Deployment) -> Loaded:
         """Makes a version ready to run. Loading one that is loaded already is harmless.

@@ -23,10 +23,8 @@ class OrtEngine:
     """ONNX Runtime, on the GPU where its provider is installed, else on the CPU. `threads` work inside one run, `runs`
     runs go at a time. Runs release the GIL; making a session does not."""
 
-    batches = False
-
     def __init__(self, artifacts: Artifacts, *, threads: int, runs: int) -> None:
-        self.runs = runs
+        self._runs = runs
         self._artifacts = artifacts
         self._threads = threads
         self._pool = ThreadPoolExecutor(runs, thread_name_prefix="ort")
@@ -47,7 +45,7 @@ class OrtEngine:
             session = await asyncio.get_running_loop().run_in_executor(self._loader, make)
         except Exception as e:  # ONNX Runtime's exceptions share no base class
             raise EngineFailed("the model could not be loaded") from e
-        return OrtModel(session, self._pool)
+        return OrtModel(session, self._pool, self._runs)
 
     async def healthy(self) -> bool:
         return True
@@ -60,7 +58,10 @@ class OrtEngine:
 class OrtModel:
     """One session."""
 
-    def __init__(self, session: ort.InferenceSession, pool: ThreadPoolExecutor) -> None:
+    batches = False
+
+    def __init__(self, session: ort.InferenceSession, pool: ThreadPoolExecutor, runs: int) -> None:
+        self.runs = runs
         self._session = session
         self._pool = pool
         self._expected = 1.0  # seconds a run is expected to take; the first goes to the pool

@@ -1,27 +1,50 @@
-"""The batcher: everybody gets their own rows back, nothing runs for a caller who is gone, a full queue says so."""
+"""The batcher: everybody gets their own rows back, nothing runs for a caller who is gone or too late, a full queue says
+so, and higher classes go first."""
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
 
 from services.common.errors import DeadlineExceeded
-from services.inference.batcher import Batcher, QueueFull
+from services.inference.batcher import Batcher
+from services.inference.telemetry import Figures
+from services.inference.tickets import FOREVER, QueueFull, Queueing, Ticket, TooLate
 
 
 class Doubler:
-    """An engine that doubles, slowly; remembers the rows of each run, and refuses negative numbers."""
+    """An engine that doubles, slowly; remembers the rows of each run and the runs that were ended, and refuses negative
+    numbers."""
 
     def __init__(self, seconds: float = 0.01) -> None:
         self.seconds = seconds
         self.runs: list[int] = []
+        self.first: list[float] = []
+        self.ended = 0
 
-    async def __call__(self, inputs, outputs):
+    async def run(self, inputs, outputs):
         self.runs.append(len(inputs["x"]))
-        await asyncio.sleep(self.seconds)
+        self.first.append(inputs["x"].flat[0])
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.ended += 1
+            raise
         if (inputs["x"] < 0).any():
             raise ValueError("negative")
         return {"y": inputs["x"] * 2}
+
+
+_number = itertools.count()
+
+
+def queue(engine: Doubler, **how) -> Batcher:
+    return Batcher(engine, Queueing(**how), Figures("test/batcher", str(next(_number))))
+
+
+def call(batcher: Batcher, inputs, *, deadline: float = FOREVER, level: int = 0):
+    return batcher.submit(Ticket(inputs, len(inputs["x"]), ["y"], deadline, level))
 
 
 def rows(*values: float) -> dict[str, np.ndarray]:
@@ -30,31 +53,31 @@ def rows(*values: float) -> dict[str, np.ndarray]:
 
 async def test_calls_that_wait_run_together_and_get_their_own_rows():
     engine = Doubler()
-    batcher = Batcher(engine, max_rows=8, delay=0, most_waiting=1000)
-    answers = await asyncio.gather(*(batcher.submit(rows(i, i + 0.5), 2, ["y"], None) for i in range(10)))
+    batcher = queue(engine, max_rows=8, delay=0, most_waiting=1000)
+    answers = await asyncio.gather(*(call(batcher, rows(i, i + 0.5)) for i in range(10)))
     for i, answer in enumerate(answers):
         assert answer["y"].ravel().tolist() == [2 * i, 2 * i + 1]
     assert max(engine.runs) == 8
     assert sum(engine.runs) == 20
-    assert batcher.figures.calls == 10
-    assert batcher.figures.rows == 20
+    assert batcher.figures.success.value == 10
+    assert batcher.figures.rows.value == 20
 
 
 async def test_a_lone_call_starts_at_once_also_when_a_delay_is_set():
     engine = Doubler(0)
-    batcher = Batcher(engine, max_rows=8, delay=5.0, most_waiting=10)
+    batcher = queue(engine, max_rows=8, delay=5.0, most_waiting=10)
     async with asyncio.timeout(1):
-        await batcher.submit(rows(1), 1, ["y"], None)
+        await call(batcher, rows(1))
 
 
 async def test_shapes_that_differ_do_not_mix():
     engine = Doubler()
-    batcher = Batcher(engine, max_rows=8, delay=0, most_waiting=100)
+    batcher = queue(engine, max_rows=8, delay=0, most_waiting=100)
     wide = {"x": np.ones((1, 3), np.float32)}
     first, second, third = await asyncio.gather(
-        batcher.submit(rows(1), 1, ["y"], None),
-        batcher.submit(wide, 1, ["y"], None),
-        batcher.submit(rows(2), 1, ["y"], None),
+        call(batcher, rows(1)),
+        call(batcher, wide),
+        call(batcher, rows(2)),
     )
     assert first["y"].shape == third["y"].shape == (1, 1)
     assert second["y"].shape == (1, 3)
@@ -62,19 +85,19 @@ async def test_shapes_that_differ_do_not_mix():
 
 async def test_without_a_batch_size_every_call_runs_alone():
     engine = Doubler(0.001)
-    batcher = Batcher(engine, max_rows=0, delay=0, most_waiting=100)
-    await asyncio.gather(*(batcher.submit(rows(i), 1, ["y"], None) for i in range(5)))
+    batcher = queue(engine, max_rows=0, delay=0, most_waiting=100)
+    await asyncio.gather(*(call(batcher, rows(i)) for i in range(5)))
     assert engine.runs == [1] * 5
 
 
 async def test_no_run_starts_after_the_deadline_or_for_a_caller_who_left():
     engine = Doubler(0.05)
-    batcher = Batcher(engine, max_rows=0, delay=0, most_waiting=100)
+    batcher = queue(engine, max_rows=0, delay=0, most_waiting=100)
     loop = asyncio.get_running_loop()
-    first = asyncio.create_task(batcher.submit(rows(1), 1, ["y"], None))
+    first = asyncio.create_task(call(batcher, rows(1)))
     await asyncio.sleep(0)
-    late = asyncio.create_task(batcher.submit(rows(2), 1, ["y"], loop.time() + 0.01))
-    gone = asyncio.create_task(batcher.submit(rows(3), 1, ["y"], None))
+    late = asyncio.create_task(call(batcher, rows(2), deadline=loop.time() + 0.01))
+    gone = asyncio.create_task(call(batcher, rows(3)))
     await asyncio.sleep(0)
     gone.cancel()
     await first
@@ -85,8 +108,8 @@ async def test_no_run_starts_after_the_deadline_or_for_a_caller_who_left():
 
 
 async def test_a_full_queue_refuses_with_a_hint_when_to_come_back():
-    batcher = Batcher(Doubler(), max_rows=0, delay=0, most_waiting=2)
-    tasks = [asyncio.create_task(batcher.submit(rows(i), 1, ["y"], None)) for i in range(5)]
+    batcher = queue(Doubler(), max_rows=0, delay=0, most_waiting=2)
+    tasks = [asyncio.create_task(call(batcher, rows(i))) for i in range(5)]
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     refused = [e for e in ended if isinstance(e, QueueFull)]
     assert refused
@@ -95,14 +118,112 @@ async def test_a_full_queue_refuses_with_a_hint_when_to_come_back():
 
 
 async def test_a_call_the_model_refuses_fails_alone():
-    batcher = Batcher(Doubler(), max_rows=8, delay=0, most_waiting=100)
+    batcher = queue(Doubler(), max_rows=8, delay=0, most_waiting=100)
     values = [1, 2, -3, 4]
-    ended = await asyncio.gather(*(batcher.submit(rows(v), 1, ["y"], None) for v in values), return_exceptions=True)
+    ended = await asyncio.gather(*(call(batcher, rows(v)) for v in values), return_exceptions=True)
     assert [isinstance(e, ValueError) for e in ended] == [False, False, True, False]
     assert ended[3]["y"].item() == 8
 
 
 async def test_a_call_larger_than_the_queue_runs_when_nobody_waits():
-    batcher = Batcher(Doubler(0), max_rows=0, delay=0, most_waiting=2)
-    answer = await batcher.submit(rows(*range(10)), 10, ["y"], None)
+    batcher = queue(Doubler(0), max_rows=0, delay=0, most_waiting=2)
+    answer = await call(batcher, rows(*range(10)))
     assert len(answer["y"]) == 10
+
+
+async def test_a_call_that_cannot_end_in_time_is_refused_at_once():
+    engine = Doubler(0.1)
+    batcher = queue(engine, most_waiting=100)
+    loop = asyncio.get_running_loop()
+    await call(batcher, rows(1))
+    running = asyncio.create_task(call(batcher, rows(2)))
+    await asyncio.sleep(0.01)
+    began = loop.time()
+    with pytest.raises(TooLate):
+        await call(batcher, rows(3), deadline=began + 0.15)
+    assert loop.time() - began < 0.05
+    await call(batcher, rows(4), deadline=began + 0.4)
+    await running
+    assert engine.first == [1, 2, 4]
+
+
+async def test_an_idle_engine_tries_a_call_whatever_earlier_ones_took():
+    engine = Doubler(0.1)
+    batcher = queue(engine)
+    await call(batcher, rows(1))
+    engine.seconds = 0
+    await call(batcher, rows(2), deadline=asyncio.get_running_loop().time() + 0.05)
+
+
+async def test_a_run_ends_in_the_engine_when_all_its_callers_are_gone():
+    engine = Doubler(5)
+    batcher = queue(engine, max_rows=8)
+    both = [asyncio.create_task(call(batcher, rows(i))) for i in (1, 2)]
+    await asyncio.sleep(0.01)
+    assert engine.runs == [2]
+    both[0].cancel()
+    await asyncio.sleep(0.01)
+    assert engine.ended == 0
+    both[1].cancel()
+    await asyncio.sleep(0.01)
+    assert engine.ended == 1
+    engine.seconds = 0
+    async with asyncio.timeout(1):
+        assert (await call(batcher, rows(3)))["y"].item() == 6
+
+
+async def test_a_run_ends_in_the_engine_when_its_deadline_passes():
+    engine = Doubler(5)
+    batcher = queue(engine)
+    async with asyncio.timeout(1):
+        with pytest.raises(DeadlineExceeded):
+            await call(batcher, rows(1), deadline=asyncio.get_running_loop().time() + 0.03)
+    await asyncio.sleep(0.01)
+    assert engine.ended == 1
+
+
+async def test_higher_classes_go_first_and_those_who_name_none_in_the_middle():
+    engine = Doubler(0.01)
+    batcher = queue(engine, levels=3, level=2)
+    first = asyncio.create_task(call(batcher, rows(0)))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(call(batcher, rows(v), level=n)) for v, n in ((1, 3), (2, 0), (3, 1), (4, 2))]
+    await asyncio.gather(first, *waiting)
+    assert engine.first == [0, 3, 2, 4, 1]
+
+
+async def test_a_full_queue_sheds_calls_of_lower_classes_for_higher_ones():
+    engine = Doubler(0.02)
+    batcher = queue(engine, most_waiting=2, levels=2, level=2)
+    first = asyncio.create_task(call(batcher, rows(0)))
+    await asyncio.sleep(0.005)
+    low = [asyncio.create_task(call(batcher, rows(v))) for v in (1, 2)]
+    await asyncio.sleep(0)
+    high = asyncio.create_task(call(batcher, rows(3), level=1))
+    ended = await asyncio.gather(first, *low, high, return_exceptions=True)
+    assert [isinstance(e, QueueFull) for e in ended] == [False, False, True, False]
+
+
+async def test_calls_wait_no_longer_in_the_queue_than_the_model_allows():
+    batcher = queue(Doubler(0.1), timeout=0.02)
+    first = asyncio.create_task(call(batcher, rows(0)))
+    await asyncio.sleep(0.005)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(DeadlineExceeded):
+        await call(batcher, rows(1))
+    assert asyncio.get_running_loop().time() - began < 0.06
+    await first
+
+
+async def test_batches_wait_for_company_until_they_are_of_a_preferred_size():
+    engine = Doubler(0.005)
+    batcher = queue(engine, max_rows=100, delay=5.0, preferred=frozenset({4}))
+    crowd = [asyncio.create_task(call(batcher, rows(v))) for v in range(2)]
+    await asyncio.sleep(0.001)
+    later = []
+    for v in range(4):
+        later.append(asyncio.create_task(call(batcher, rows(v))))
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        await asyncio.gather(*crowd, *later)
+    assert engine.runs == [2, 4]

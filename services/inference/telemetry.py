@@ -1,0 +1,57 @@
+"""What is measured of each model version. Where Triton has a metric of the same meaning it carries Triton's name,
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html."""
+
+import time
+
+from services.common.metrics import SIZES, Counter, ForeignCounter, Gauge, Histogram
+
+_BY = ("model", "version")
+_SUCCESS = ForeignCounter("nv_inference_request_success", "Calls answered", _BY)
+_FAILURE = ForeignCounter("nv_inference_request_failure", "Runs that failed", _BY)
+_ROWS = ForeignCounter("nv_inference_count", "Rows run", _BY)
+_RUNS = ForeignCounter("nv_inference_exec_count", "Engine runs", _BY)
+_HITS = ForeignCounter("nv_cache_num_hits_per_model", "Calls answered from the response cache", _BY)
+_MISSES = ForeignCounter("nv_cache_num_misses_per_model", "Calls looked for in the response cache in vain", _BY)
+_REFUSED = Counter("mercat_inference_refused", "Calls refused for a full queue or a close deadline", _BY)
+_TOTAL = Histogram("mercat_inference_request_seconds", "From the call's arrival to its stored record", _BY)
+_QUEUE = Histogram("mercat_inference_queue_seconds", "What a call waited for its run", _BY)
+_COMPUTE = Histogram("mercat_inference_compute_seconds", "What a run took in the engine", _BY)
+_BATCH = Histogram("mercat_inference_batch_rows", "Rows of a run", _BY, bounds=SIZES)
+RESIDENT = Gauge("mercat_models_resident", "Models in memory", ())
+RESIDENT_BYTES = Gauge("mercat_models_resident_bytes", "What the models in memory take, by their files' size", ())
+EVICTIONS = Counter("mercat_model_evictions", "Models unloaded to make room", ())
+LOAD_SECONDS = Histogram("mercat_model_load_seconds", "From the first call for a model to its being ready", ())
+
+
+class Figures:
+    """One version's, counted since this worker started."""
+
+    def __init__(self, model: str, version: str) -> None:
+        by = (model, version)
+        self.success, self.failure = _SUCCESS.labels(*by), _FAILURE.labels(*by)
+        self.rows, self.runs = _ROWS.labels(*by), _RUNS.labels(*by)
+        self.hits, self.misses = _HITS.labels(*by), _MISSES.labels(*by)
+        self._refused = _REFUSED.labels(*by)
+        self.total, self.queue = _TOTAL.labels(*by), _QUEUE.labels(*by)
+        self.compute, self._batch = _COMPUTE.labels(*by), _BATCH.labels(*by)
+        self.failure_seconds = 0.0
+        self.last_ms = 0
+
+    def answered(self, waited: float) -> None:
+        """A call's rows came out of a run for which it waited so many seconds."""
+        self.success.value += 1
+        self.queue.observe(waited)
+
+    def ran(self, rows: int, took: float) -> None:
+        self.rows.value += rows
+        self.runs.value += 1
+        self.compute.observe(took)
+        self._batch.observe(rows)
+        self.last_ms = int(time.time() * 1000)
+
+    def failed(self, took: float) -> None:
+        self.failure.value += 1
+        self.failure_seconds += took
+
+    def refused(self) -> None:
+        self._refused.value += 1

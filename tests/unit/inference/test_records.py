@@ -1,0 +1,37 @@
+"""Records made of parts say the same as records made whole."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from mercat.auth.v1 import auth_pb2
+from mercat.event.v1 import event_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.common import ids
+from services.common.rpc.context import Call
+from services.inference import records
+from services.inference.deployments import Deployment
+from services.inference.telemetry import Figures
+from services.inference.tensors import Signature
+
+text = st.text(max_size=300)
+
+
+@given(st.lists(st.tuples(text, text, st.integers(0, 2**62), st.integers(0, 2**40), st.booleans()), max_size=20))
+def test_a_batch_of_records_reads_back_as_they_were(calls):
+    made, whole = records.Records("here"), []
+    for model, key, cost, latency, test in calls:
+        request_id = ids.new("req")
+        principal = auth_pb2.Principal(user_id="usr", org_id="org", key_id=key, test=test)
+        call = Call(request_id, "/m", ids.milliseconds(request_id), principal)
+        proto = registry_pb2.Deployment(model=model, version="1.0.0", model_id="mdl", org_id="org_2", version_id=model)
+        signature = Signature(proto.signature)
+        d = Deployment(
+            0.0, model, "1.0.0", proto, signature, "prc", (), "USD", 0, 1.0, Figures("test/records", "1.0.0")
+        )
+        whole.append(made.make(call, d, (("requests", 1), ("rows", cost % 7)), cost, "lse", latency))
+    batch = event_pb2.UsageBatch.FromString(records.batch(whole, "wrk_1"))
+    assert batch.worker_id == "wrk_1"
+    assert [(r.model, r.key_id, r.cost_nanos, r.latency_us, r.test) for r in batch.records] == calls
+    for r in batch.records:
+        assert r.timestamp.ToMilliseconds() == ids.milliseconds(r.request_id)
+        assert r.units["requests"] == 1
