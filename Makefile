@@ -84,7 +84,7 @@ gen: $(STAMP) ## Generate gen/ from proto/
 bench: $(STAMP) ## Measure against peers and floors (B=first is the benchmark's name; ARGS go to it)
 	@$(BIN)/python -m benchmarks.$(or $(B),first) $(ARGS)
 
-tools: $(TOOLS)/.grpcurl-$(GRPCURL_VERSION) $(TOOLS)/.ghz-$(GHZ_VERSION) ## Build grpcurl and ghz into .tools (needs Go)
+tools: $(TOOLS)/.grpcurl-$(GRPCURL_VERSION) $(TOOLS)/.ghz-$(GHZ_VERSION) .tools/triton/.ready ## Install into .tools what tests use: Triton, grpcurl and ghz (which need Go)
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
@@ -97,6 +97,10 @@ $(TOOLS)/.%:
 		echo "There is no Go on this machine: $(PACKAGE) was not built; tests that use it are skipped and say so."; \
 		test "$$CI" != true; \
 	fi
+
+# Without a Triton for this machine the tests that need it say so; a build server must have it.
+.tools/triton/.ready: triton_repo/serve.py | $(STAMP)
+	@$(BIN)/python triton_repo/serve.py --install && touch $@ || test "$$CI" != true
 
 lock: ## Resolve pyproject.toml into requirements.lock again
 	@test -x .tools/uv-$(UV_VERSION)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
