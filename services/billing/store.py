@@ -72,7 +72,7 @@ class Store:
         if not postings:
             return set()
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
-        made = {p.cause: ids.new("pst") for p in postings}
+        made = {p.cause: ids.sibling("pst", p.cause) for p in postings}
         digests = [ledger.digest(p.cause, p.kind, [(accounts[a], m) for a, m in p.entries]) for p in postings]
         rows = self._q.add_postings(
             c, ids=[made[p.cause] for p in postings], causes=[p.cause for p in postings],

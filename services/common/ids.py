@@ -1,13 +1,15 @@
 """Prefixed, time-ordered identifiers: `req_` + 26 characters of Crockford base32 of a UUIDv7 (RFC 9562)."""
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
-_VALUE = {c: i for i, c in enumerate(ALPHABET)}
-_LENGTH = 26
+_FORM = re.compile(f"[a-z]+_([{ALPHABET}]{{26}})")
+_YEAR_10000 = 253_402_300_800_000  # milliseconds; no datetime goes so far
+_TO_BASE32 = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits `int` knows
 
 
 def uuid7(now_ms: int | None = None) -> int:
@@ -30,15 +32,17 @@ def milliseconds(identifier: str) -> int:
     Raises:
         ValueError: the text is no id of this form.
     """
-    _, _, body = identifier.partition("_")
-    if len(body) != _LENGTH or any(c not in _VALUE for c in body):
-        raise ValueError(f"not an identifier: {identifier!r}")
-    value = 0
-    for c in body[:10]:  # 50 bits: two of padding, 48 of time
-        value = value << 5 | _VALUE[c]
-    if value >> 48:
+    match = _FORM.fullmatch(identifier)
+    # The first ten digits are 50 bits: two of padding, 48 of time.
+    value = int(match[1][:10].translate(_TO_BASE32), 32) if match else _YEAR_10000
+    if value >= _YEAR_10000:
         raise ValueError(f"not an identifier: {identifier!r}")
     return value
+
+
+def sibling(prefix: str, identifier: str) -> str:
+    """The id of another kind that belongs to the same thing: `pst_…` of the posting whose cause is `req_…`."""
+    return f"{prefix}_{identifier.rpartition('_')[2]}"
 
 
 def timestamp(identifier: str) -> datetime:
@@ -49,7 +53,7 @@ def timestamp(identifier: str) -> datetime:
 def is_id(prefix: str, text: str) -> bool:
     """Whether the text is an id with this prefix."""
     try:
-        timestamp(text)
-    except (ValueError, OverflowError, OSError):
+        milliseconds(text)
+    except ValueError:
         return False
     return text.startswith(prefix + "_")

@@ -49,6 +49,11 @@ class Batcher:
     def busy(self) -> bool:
         return bool(self._tasks)
 
+    async def idle(self) -> None:
+        """Ends when no call waits and no run is under way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
     @property
     def waiting(self) -> int:
         """Rows that wait."""

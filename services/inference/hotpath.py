@@ -92,12 +92,15 @@ class HotPath:
         if call.deadline is not None and call.deadline < deadline:
             deadline = call.deadline
         ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
+        self.meter.expect()
         try:
             resident = deployment.resident
             if resident is None or resident.gone:
                 resident = await self._resident(deployment, deadline)
             answer = await resident.submit(ticket)
         finally:
+            if not ticket.counted:
+                self.meter.forget()
             if lease is not None:
                 self.wallets.settle(lease, cost, spent=ticket.counted)
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))

@@ -12,7 +12,9 @@ from services.inference import records
 
 log = logging.getLogger(__name__)
 _MOST = 1000  # records of one message; one is about 400 bytes and a message may have 1 MiB
-_GATHER = 0.003  # seconds from one message to the next while calls come several at a time
+# Seconds from one message to the next while calls come several at a time, and when no more are under way. A message
+# costs as much as thirty records.
+_GATHER, _LEAST = 0.005, 0.002
 _PATIENCE = 1.0  # seconds without an acknowledgement after which new calls are refused before they run
 _LONGEST = 60.0  # seconds after which callers are told that their calls' records are not known to be stored
 
@@ -27,6 +29,8 @@ class Meter:
         self._worker_id = worker_id
         self._gathered: list[tuple[bytes, Future, object]] = []
         self._flight: asyncio.Task[None] | None = None
+        self._coming = 0  # calls under way that are not recorded yet
+        self._all_here: asyncio.Future[None] | None = None
         self._crowded = False  # the last message held several records
         self._failing_since: float | None = None
 
@@ -37,10 +41,21 @@ class Meter:
         if since is not None and asyncio.get_running_loop().time() - since > _PATIENCE:
             raise Unavailable("calls cannot be counted just now", reason="METERING_UNAVAILABLE", retry_after=1)
 
+    def expect(self) -> None:
+        """A call is under way: until `add` or `forget` its record may be waited for, a moment."""
+        self._coming += 1
+
+    def forget(self) -> None:
+        """A call that was expected is not recorded."""
+        self._coming -= 1
+        if not self._coming and self._all_here is not None:
+            self._settle(self._all_here)
+
     def add(self, record: bytes, future: Future, result: object) -> None:
-        """Stores a UsageRecord; then the future gets the result. A caller who gives up meanwhile has been counted all
-        the same: the record is published until it is acknowledged."""
+        """Stores the UsageRecord of a call that was expected; then the future gets the result. A caller who gives up
+        meanwhile has been counted all the same: the record is published until it is acknowledged."""
         self._gathered.append((record, future, result))
+        self.forget()
         if self._flight is None:
             self._flight = asyncio.get_running_loop().create_task(self._fly())
 
@@ -49,8 +64,13 @@ class Meter:
         published = 0.0
         try:
             while self._gathered:
-                if self._crowded and (left := published + _GATHER - loop.time()) > 0:
-                    await asyncio.sleep(left)
+                if self._crowded:
+                    await asyncio.sleep(published + _LEAST - loop.time())
+                    if self._coming and (left := published + _GATHER - loop.time()) > 0:
+                        self._all_here = loop.create_future()
+                        timer = loop.call_later(left, self._settle, self._all_here)
+                        await self._all_here
+                        timer.cancel()
                 published = loop.time()
                 batch, self._gathered = self._gathered[:_MOST], self._gathered[_MOST:]
                 self._crowded = len(batch) > 1
@@ -62,6 +82,11 @@ class Meter:
                         future.set_result(result)
         finally:
             self._flight = None
+
+    @staticmethod
+    def _settle(future: "asyncio.Future[None]") -> None:
+        if not future.done():
+            future.set_result(None)
 
     async def _store(self, payload: bytes, batch: list[tuple[bytes, Future, object]]) -> None:
         # Publishing again what was stored but not acknowledged is harmless: a record counts once, by its request id.

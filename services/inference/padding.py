@@ -24,7 +24,7 @@ class Padder:
         return [(i, axis) for i, axis in enumerate(axes) if i and axis in self._buckets]
 
     def key(self, inputs: Mapping[str, Array]) -> list[object]:
-        """What calls must have in common to run together: all lengths but those that are padded, of which the bucket."""
+        """What calls must have in common to run together: all lengths, but of those that are padded the bucket."""
         keys: list[object] = []
         for name, a in inputs.items():
             padded = dict(self._inputs[name])

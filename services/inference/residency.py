@@ -129,8 +129,7 @@ class Residency:
         task.add_done_callback(self._unloads.discard)
 
     async def _unload(self, version_id: str, resident: Resident) -> None:
-        while resident.batcher.busy:
-            await asyncio.sleep(0.05)
+        await resident.batcher.idle()
         try:
             await resident.model.unload()
         except MercatError as e:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from mercat.usage.v1 import usage_pb2
@@ -24,6 +25,11 @@ def tokens(units: Mapping[str, int]) -> int:
     return sum(count for meter, count in units.items() if meter == "tokens" or meter.endswith("_tokens"))
 
 
+@lru_cache(10_000)
+def _json(units: tuple[tuple[str, int], ...]) -> str:
+    return json.dumps(dict(units))
+
+
 class Store:
     """Reads and writes within the transaction of the connection given."""
 
@@ -35,12 +41,12 @@ class Store:
         # In one order everywhere: two consumers that store the same records at once then never wait for each other.
         records = sorted(records, key=lambda r: r.request_id)
         rows = self._q.add_records(
-            c, ids=[ids.new("use") for _ in records], request_ids=[r.request_id for r in records],
+            c, ids=[ids.sibling("use", r.request_id) for r in records], request_ids=[r.request_id for r in records],
             timestamps=[moment(r.request_id) for r in records], org_ids=[r.org_id for r in records],
             user_ids=[r.user_id for r in records], key_ids=[r.key_id for r in records],
             model_ids=[r.model_id for r in records], models=[r.model for r in records],
             versions=[r.version for r in records], publishers=[r.publisher_org_id for r in records],
-            tokens=[tokens(r.units) for r in records], units=[json.dumps(dict(r.units)) for r in records],
+            tokens=[tokens(r.units) for r in records], units=[_json(tuple(r.units.items())) for r in records],
             price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
