@@ -10,6 +10,7 @@ TOOLS := .tools/bin
 # Exact versions of what Python's lock file cannot hold.
 GRPCURL_VERSION := 1.9.4
 GHZ_VERSION := 0.121.0
+BOMBARDIER_VERSION := 1.2.6
 UV_VERSION := 0.13.9
 
 # The first Python that is new enough; PYTHON=… chooses another.
@@ -81,13 +82,16 @@ format: $(STAMP) ## Format the code and repair what the linter can
 gen: $(STAMP) ## Generate gen/ from proto/
 	@$(BIN)/python proto/generate.py
 
-bench: $(STAMP) ## Measure against peers and floors (B=first is the benchmark's name; ARGS go to it)
-	@$(BIN)/python -m benchmarks.$(or $(B),first) $(ARGS)
+bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="--seconds 3 --rounds 2")
+	@$(BIN)/python -m benchmarks $(B) $(ARGS)
 
-tools: $(TOOLS)/.grpcurl-$(GRPCURL_VERSION) $(TOOLS)/.ghz-$(GHZ_VERSION) .tools/triton/.ready ## Install into .tools what tests use: Triton, grpcurl and ghz (which need Go)
+GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION)
+
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready ## Install into .tools what tests and measurements use: Triton, and by Go grpcurl, ghz, bombardier
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
+$(TOOLS)/.bombardier-$(BOMBARDIER_VERSION): PACKAGE := github.com/codesenberg/bombardier@v$(BOMBARDIER_VERSION)
 
 # Without Go the tests that need these programs say so; a build server must have it.
 $(TOOLS)/.%:
@@ -108,5 +112,5 @@ lock: ## Resolve pyproject.toml into requirements.lock again
 		--no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
 
 clean: ## Remove the environment, the tools and all caches (never a .mercat home)
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools benchmarks/.envs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

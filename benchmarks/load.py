@@ -1,38 +1,56 @@
-"""Load from `ghz`, a gRPC load generator written in Go (`make tools` installs it)."""
+"""Load from `ghz` (gRPC) and `bombardier` (HTTP), generators written in Go that `make tools` installs, and from
+`benchmarks.rotate`, which is ours, where every call has another key and model. Each runs in a process of its own."""
 
 import json
+import os
+import resource
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
-METHOD = "inference.GRPCInferenceService/ModelInfer"
+ROOT = Path(__file__).parent.parent
+TOOLS = ROOT / ".tools" / "bin"
+INFER = "inference.GRPCInferenceService/ModelInfer"
+STREAM = "inference.GRPCInferenceService/ModelStreamInfer"
+PREDICT = "mercat.inference.v1.InferenceService/Predict"
+_GRACE = 120  # seconds beyond a round's own
+
+
+class LoadError(Exception):
+    """The generator gave no figures; the text says why and what to do next."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one round gave: calls per second, latencies in milliseconds, and calls by status."""
+    """What one round gave: calls per second, latencies in milliseconds, calls by status, and the processor time that
+    the generator itself took, seconds. A message of a stream counts as a call."""
 
     per_second: float
     p50_ms: float
     p99_ms: float
     statuses: Mapping[str, int]
+    generator_seconds: float = 0.0
+
+    @property
+    def ok(self) -> int:
+        return self.statuses.get("OK", 0)
 
     @property
     def failed(self) -> int:
         return sum(n for status, n in self.statuses.items() if status != "OK")
 
 
-def ghz() -> str:
-    """The path of ghz. Raises SystemExit with what to do when it is not there."""
-    path = shutil.which(str(TOOLS / "ghz")) or shutil.which("ghz")
+def tool(name: str) -> str:
+    """The path of a tool. Raises LoadError with what to do when it is not there."""
+    path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
     if path is None:
-        raise SystemExit("ghz is not installed: run `make tools` (it needs Go)")
+        raise LoadError(f"{name} is not installed: run `make tools` (it needs Go)")
     return path
 
 
@@ -46,19 +64,89 @@ def protoset(folder: Path) -> Path:
     return path
 
 
-def run(
-    target: str, request: bytes, folder: Path, *, seconds: float, in_flight: int, connections: int = 4,
-    metadata: Mapping[str, str] | None = None,
+def grpc(
+    target: str, request: bytes, folder: Path, *, in_flight: int, seconds: float = 0, calls: int = 0,
+    method: str = INFER, metadata: Mapping[str, str] | None = None, messages: int = 0,
 ) -> Load:  # fmt: skip
-    """Calls ModelInfer with the same request for some seconds."""
+    """Calls a gRPC method with the same request for some seconds, or so many times, over up to four connections.
+
+    Args:
+        target: `host:port`.
+        request: the serialized request.
+        folder: where files may be written.
+        in_flight: calls under way at a time; with `messages`, streams.
+        messages: how many messages each stream sends, none waiting for an answer. The latency is then a stream's.
+
+    Raises LoadError when ghz is missing or fails.
+    """
     body = folder / "request.bin"
     body.write_bytes(request)
+    descriptors = ROOT / "gen" / "descriptors.binpb" if method == PREDICT else protoset(folder)
+    amount = ["--total", str(calls)] if calls else ["--duration", f"{seconds}s", "--duration-stop", "wait"]
     command = [
-        ghz(), "--insecure", "--protoset", str(protoset(folder)), "--call", METHOD, "--binary-file", str(body),
-        "--duration", f"{seconds}s", "--duration-stop", "wait", "--concurrency", str(in_flight),
-        "--connections", str(min(connections, in_flight)), "--format", "json", "--metadata", json.dumps(metadata or {}),
-        target,
+        tool("ghz"), "--insecure", "--protoset", str(descriptors), "--call", method, "--binary-file", str(body),
+        *amount, "--concurrency", str(in_flight), "--connections", str(min(4, in_flight)), "--timeout", "60s",
+        "--stream-call-count", str(messages), "--disable-template-functions", "--disable-template-data",
+        "--metadata", json.dumps(metadata or {}), "--format", "json", target,
     ]  # fmt: skip
-    out = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout)
+    out, spent = _run(command, seconds or calls / 100)
     at = {point["percentage"]: point["latency"] / 1e6 for point in out["latencyDistribution"] or []}
-    return Load(out["rps"], at.get(50, 0.0), at.get(99, 0.0), out["statusCodeDistribution"])
+    each = messages or 1
+    statuses = {status: n * each for status, n in (out["statusCodeDistribution"] or {}).items()}
+    return Load(out["rps"] * each, at.get(50, 0.0), at.get(99, 0.0), statuses, spent)
+
+
+def http(
+    url: str, body: bytes, folder: Path, *, in_flight: int, seconds: float, headers: Mapping[str, str] | None = None
+) -> Load:
+    """Posts the same JSON for some seconds over as many kept connections as calls are in flight (HTTP/1.1).
+
+    Raises LoadError when bombardier is missing or fails.
+    """
+    path = folder / "body.json"
+    path.write_bytes(body)
+    command = [
+        tool("bombardier"), "--method", "POST", "--body-file", str(path), "--connections", str(in_flight),
+        "--duration", f"{seconds}s", "--timeout", "60s", "--latencies", "--print", "result", "--format", "json",
+    ]  # fmt: skip
+    for name, value in {"content-type": "application/json", **(headers or {})}.items():
+        command += ["--header", f"{name}: {value}"]
+    out, spent = _run([*command, url], seconds)
+    result = out["result"]
+    statuses = {f"{n}xx": result[f"req{n}xx"] for n in range(1, 6) if n != 2} | {"others": result["others"]}
+    statuses = {"OK": result["req2xx"], **{name: n for name, n in statuses.items() if n}}
+    percentiles = result["latency"]["percentiles"]
+    return Load(
+        sum(statuses.values()) / result["timeTakenSeconds"], percentiles["50"] / 1e3, percentiles["99"] / 1e3, statuses,
+        spent,
+    )  # fmt: skip
+
+
+def rotating(
+    target: str, folder: Path, *, keys: Sequence[str], requests: Sequence[bytes], in_flight: int, seconds: float
+) -> Load:
+    """Calls ModelInfer with each key and each request in turn. Raises LoadError when the client fails."""
+    job = {
+        "target": target, "keys": list(keys), "requests": [r.hex() for r in requests], "in_flight": in_flight,
+        "seconds": seconds,
+    }  # fmt: skip
+    path = folder / "rotate.json"
+    path.write_text(json.dumps(job))
+    out, spent = _run([sys.executable, "-m", "benchmarks.rotate", str(path)], seconds)
+    return Load(out["per_second"], out["p50_ms"], out["p99_ms"], out["statuses"], spent)
+
+
+def _run(command: Sequence[str], seconds: float) -> tuple[dict, float]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + _GRACE, cwd=ROOT)
+    except subprocess.CalledProcessError as e:
+        raise LoadError(f"{Path(command[0]).name} failed: {(e.stderr or e.stdout).strip()[-500:]}") from None
+    except subprocess.TimeoutExpired:
+        raise LoadError(f"{Path(command[0]).name} did not end {_GRACE} s after its time") from None
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    try:
+        return json.loads(done.stdout), spent
+    except ValueError:
+        raise LoadError(f"{Path(command[0]).name} printed no figures: {done.stdout[-500:]}") from None

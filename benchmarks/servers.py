@@ -1,0 +1,111 @@
+"""Starts the floors and peers, all with the same model file and the same number of threads inside a run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+
+from benchmarks import peers
+from benchmarks.load import ROOT
+from benchmarks.peers import PeerError, Server, listening
+from tests.platform import free_port
+
+Tell = Callable[[str], None]
+_TRITON = ROOT / "triton_repo" / "serve.py"
+_TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.INT64: "TYPE_INT64"}
+
+
+def echo(folder: Path) -> Server:
+    """The floor: a bare `grpc.aio` server."""
+    port = free_port()
+    server = Server(
+        "echo", [sys.executable, "-m", "benchmarks.echo", str(port)], port, folder, {"PYTHONPATH": str(ROOT)}
+    )
+    server.wait(lambda: listening(port))
+    return server
+
+
+def mlserver(model: Path, folder: Path, tell: Tell, *, threads: int, workers: int) -> Server:
+    """MLServer with the model as `model`; its defaults, but for `debug`, which logs every call.
+
+    Args:
+        workers: its `parallel_workers`; 0: inference in the process that serves.
+    """
+    python = peers.python("mlserver", tell)
+    home = folder / f"mlserver-{model.stem}-{workers}"
+    (home / "model").mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings = {
+        "host": "127.0.0.1", "http_port": free_port(), "grpc_port": port, "metrics_port": free_port(),
+        "parallel_workers": workers, "debug": False,
+    }  # fmt: skip
+    described = {
+        "name": "model", "implementation": "mlserver_model.OnnxModel",
+        "parameters": {"uri": str(model), "threads": threads},
+    }  # fmt: skip
+    (home / "settings.json").write_text(json.dumps(settings))
+    (home / "model" / "model-settings.json").write_text(json.dumps(described))
+    server = Server(
+        "mlserver", [str(python.with_name("mlserver")), "start", "."], port, home, {"PYTHONPATH": str(peers.HERE)}
+    )
+    return _ready(server, port)
+
+
+def triton(model: Path, folder: Path, *, threads: int, batch: int) -> Server:
+    """Triton with the model as `model`, dynamic batching on. Raises PeerError where it is not installed."""
+    if not _TRITON.exists():
+        raise PeerError("Triton is not set up in this tree")
+    repository = folder / f"triton-{model.stem}"
+    (repository / "model" / "1").mkdir(parents=True, exist_ok=True)
+    (repository / "model" / "1" / "model.onnx").write_bytes(model.read_bytes())
+    (repository / "model" / "config.pbtxt").write_text(_config(model, threads=threads, batch=batch))
+    port = free_port()
+    argv = [sys.executable, str(_TRITON), "--repository", str(repository), "--port", str(port), "--load-model=model"]
+    return _ready(Server("triton", argv, port, folder, {}), port)
+
+
+def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
+    """LitServe with the model behind POST /predict."""
+    python = peers.python("litserve", tell)
+    port = free_port()
+    argv = [str(python), str(peers.HERE / "litserve_server.py"), str(model), str(port), str(threads)]
+    return _ready(Server("litserve", argv, port, folder, {}), port)
+
+
+def _ready(server: Server, port: int) -> Server:
+    try:
+        server.wait(lambda: listening(port))
+    except PeerError:
+        server.close()
+        raise
+    return server
+
+
+def _config(model: Path, *, threads: int, batch: int) -> str:
+    graph = onnx.load(str(model), load_external_data=False).graph
+
+    def tensors(values: list) -> str:
+        made = []
+        for value in values:
+            kind = value.type.tensor_type
+            dims = [d.dim_value or -1 for d in kind.shape.dim[1:]]  # the batch axis is Triton's own
+            made.append(f'{{ name: "{value.name}" data_type: {_TYPES[kind.elem_type]} dims: {dims} }}')
+        return ", ".join(made)
+
+    return (
+        f'name: "model"\nbackend: "onnxruntime"\nmax_batch_size: {batch}\n'
+        f"input [{tensors(list(graph.input))}]\noutput [{tensors(list(graph.output))}]\n"
+        "instance_group [{ count: 1 kind: KIND_CPU }]\ndynamic_batching {}\n"
+        f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }} }}\n'
+    )
+
+
+def raw(model: Path, *, threads: int, seconds: float, batches: Sequence[int], tokens: int) -> dict[int, float]:
+    """Rows per second of `session.run` in a loop, by batch size, in a process of its own."""
+    sizes = ",".join(map(str, batches))
+    argv = [sys.executable, "-m", "benchmarks.raw", str(model), str(threads), str(seconds), sizes, str(tokens)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return {int(batch): per_second for batch, per_second in json.loads(done.stdout).items()}
