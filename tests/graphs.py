@@ -32,6 +32,23 @@ def addition() -> bytes:
     )  # fmt: skip
 
 
+ECHOED = {
+    "f16": TensorProto.FLOAT16, "f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE, "i8": TensorProto.INT8,
+    "i16": TensorProto.INT16, "i32": TensorProto.INT32, "i64": TensorProto.INT64, "u8": TensorProto.UINT8,
+    "u16": TensorProto.UINT16, "u32": TensorProto.UINT32, "u64": TensorProto.UINT64, "bool": TensorProto.BOOL,
+    "text": TensorProto.STRING,
+}  # fmt: skip
+
+
+def echo(*shape: int | str) -> bytes:
+    """Every datatype in of one shape, and out again: `f16` → `f16_out`, …."""
+    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ECHOED]
+    return _model(
+        nodes, [(name, kind, list(shape)) for name, kind in ECHOED.items()],
+        [(f"{name}_out", kind, list(shape)) for name, kind in ECHOED.items()],
+    )  # fmt: skip
+
+
 def lookup() -> bytes:
     """int64 index [N] → squares [N] of 0 to 3: the graph itself refuses every other index."""
     return _model(

@@ -271,10 +271,10 @@ class Platform:
 
     def validated(
         self, person: Account, model: str, digest: str, version: str = "1.0.0", *, batch: int = 0,
-        signature: tensor_pb2.Signature | None = None,
+        signature: tensor_pb2.Signature | None = None, **others: Any,
     ) -> registry_pb2.Version:  # fmt: skip
-        """Makes a version and waits until its validation has ended, either way."""
-        settings = registry_pb2.InferenceSettings(max_batch_size=batch)
+        """Makes a version and waits until its validation has ended, either way. `others`: more InferenceSettings."""
+        settings = registry_pb2.InferenceSettings(max_batch_size=batch, **others)
         person.registry.CreateVersion(
             registry_pb2.CreateVersionRequest(
                 model=model, version=version, digest=digest, settings=settings, signature=signature
@@ -290,9 +290,10 @@ class Platform:
 
     def publish(
         self, person: Account, graph: bytes, name: str = "", *, version: str = "1.0.0", batch: int = 0,
-        price: Mapping[str, int] | None = None,
+        price: Mapping[str, int] | None = None, **settings: Any,
     ) -> str:  # fmt: skip
-        """Publishes a graph through every step; answers `publisher/name`. `price`: nanos per million, by meter."""
+        """Publishes a graph through every step; answers `publisher/name`. `price`: nanos per million, by meter.
+        `settings`: more InferenceSettings."""
         name = name or f"m{secrets.token_hex(4)}"
         model = f"{person.profile.username}/{name}"
         if version == "1.0.0":
@@ -301,7 +302,7 @@ class Platform:
                     name=name, summary="a test", category="other", task="test", license="MIT"
                 )
             )
-        got = self.validated(person, model, self.upload(person, graph), version, batch=batch)
+        got = self.validated(person, model, self.upload(person, graph), version, batch=batch, **settings)
         assert got.state == registry_pb2.VERSION_STATE_DRAFT, got.findings
         person.registry.SubmitVersion(registry_pb2.SubmitVersionRequest(model=model, version=version))
         self.admin().registry.ApproveVersion(registry_pb2.ApproveVersionRequest(model=model, version=version))

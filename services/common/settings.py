@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     redis_url: str = option("", "Redis (7 or later) or Valkey; empty: the embedded one", secret=True)
     nats_url: str = option("", "NATS with JetStream; empty: the embedded one", secret=True)
     storage_url: str = option("", "where artifacts lie: file:///… or s3://…; empty: a folder in the home", secret=True)
+    model_repository: Path | None = option(
+        None, "folder of published models for Triton; empty: `repository` in the home"
+    )
     control: str = option("", "host:port of the control process")
     internal_token: str = option("", "proves a call to come from Mercat itself; empty: the home's", secret=True)
     jwt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs access tokens; empty: the home's")
@@ -59,6 +62,11 @@ class Settings(BaseSettings):
     trace_endpoint: str = option("", "OpenTelemetry collector, OTLP over gRPC: http://127.0.0.1:4317; empty: none")
     trace_ratio: float = option(0.01, "share of calls that are traced without their caller asking", ge=0, le=1)
     log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def repository(self) -> Path:
+        """The folder of published models, for Triton and for the workers that see it."""
+        return (self.model_repository or self.home / "repository").absolute()
 
     @field_validator("home", mode="after")
     @classmethod

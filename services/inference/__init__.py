@@ -9,6 +9,8 @@ from services.common.service import Deps, Service
 from services.inference.artifacts import Artifacts
 from services.inference.deployments import Deployments
 from services.inference.engines.ort import OrtEngine
+from services.inference.engines.placed import PlacedEngine
+from services.inference.engines.triton import TritonEngine
 from services.inference.hotpath import HotPath
 from services.inference.kserve import KServe
 from services.inference.metering import Meter
@@ -21,8 +23,10 @@ from services.inference.wallets import Wallets
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, InferenceSettings)
-    artifacts = Artifacts(deps.control, settings.home / "cache" / "models", settings.cache_mb << 20)
-    engine = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
+    cache = settings.home / "cache" / "models"
+    artifacts = Artifacts(deps.control, cache, settings.cache_mb << 20, settings.repository)
+    embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
+    engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)

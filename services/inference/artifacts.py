@@ -1,10 +1,12 @@
-"""Model files on this machine's disk: fetched once, found by digest, the least recently used removed first."""
+"""Model files on this machine's disk: in the model repository where this machine sees it, else fetched once, found by
+digest, and the least recently used removed first."""
 
 import asyncio
 import hashlib
 import os
 from pathlib import Path
 
+from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 
 from services.common.errors import DataLoss
@@ -12,12 +14,35 @@ from services.common.rpc.channels import InternalChannel
 
 
 class Artifacts:
-    """The folder `cache/models` of the home, shared by the workers of one machine."""
+    """`folder`: `cache/models` of the home, shared by the workers of one machine. `repository`: the registry's."""
 
-    def __init__(self, channel: InternalChannel, folder: Path, most_bytes: int) -> None:
+    def __init__(self, channel: InternalChannel, folder: Path, most_bytes: int, repository: Path) -> None:
         self._stub = storage_pb2_grpc.ArtifactServiceStub(channel)
         self._folder = folder
         self._most_bytes = most_bytes
+        self._repository = repository
+        self._checked: dict[tuple[int, int, int], str] = {}  # digests by the inode, time and size of a file
+
+    async def find(self, deployment: registry_pb2.Deployment) -> Path:
+        """The path of a version's file. Raises as `fetch`."""
+        if deployment.repository_model:
+            number = str(deployment.repository_version)
+            path = self._repository / deployment.repository_model / number / "model.onnx"
+            if await asyncio.to_thread(self._digest, path) == deployment.digest:
+                return path
+        return await self.fetch(deployment.digest)
+
+    def _digest(self, path: Path) -> str:
+        """Of a file, which is read once; empty when there is none."""
+        try:
+            with path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                key = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+                if key not in self._checked:
+                    self._checked[key] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+                return self._checked[key]
+        except OSError:
+            return ""
 
     async def fetch(self, digest: str) -> Path:
         """The path of an artifact's file. Raises DataLoss when the bytes are not the digest's."""

@@ -9,6 +9,7 @@ class InferenceSettings(Settings):
     """What a worker may use of its machine."""
 
     threads: int = option(max(1, (os.cpu_count() or 2) // 2), "threads inside one engine run", ge=1)
+    triton: str = option("", "host:port of Triton's gRPC, for models placed there; empty: none")
     runs: int = option(1, "engine runs at a time", ge=1)
     memory_mb: int = option(4096, "models kept loaded, by their files' size", unit="MiB", ge=1)
     pinned: str = option(

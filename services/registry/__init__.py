@@ -5,25 +5,30 @@ from mercat.registry.v1 import registry_pb2_grpc
 
 from services.common.service import Deps, Service
 from services.registry.deployments import DeploymentServicer
+from services.registry.repository import Repository
 from services.registry.service import RegistryServicer
+from services.registry.settings import RegistrySettings
 from services.registry.store import Store
 from services.registry.validator import Validator
 
 
 async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, RegistrySettings)
     store = Store()
+    repository = Repository(deps.database, store, deps.control, settings)
     validator = Validator(deps.database, store, deps.control, deps.clock, deps.settings.home / "tmp")
     return Service(
         "registry",
         registrations=[
             (
                 registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake),
+                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake, repository),
             ),
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
-                DeploymentServicer(deps.database, store),
+                DeploymentServicer(deps.database, store, repository),
             ),
         ],
-        tasks=[validator.work],
+        tasks=[validator.work, repository.keep],
     )

@@ -1,6 +1,5 @@
 """Tells the inference workers and billing what a model reference means now."""
 
-from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.common.db import Database
@@ -8,6 +7,7 @@ from services.common.errors import ModelNotFound, NotFound
 from services.common.rpc.context import Context
 from services.registry import references
 from services.registry.lifecycle import CALLABLE
+from services.registry.repository import Repository
 from services.registry.store import Store
 
 
@@ -20,9 +20,10 @@ class AliasNotFound(NotFound, reason="ALIAS_NOT_FOUND"): ...
 class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     """Serves `mercat.registry.v1.DeploymentService`."""
 
-    def __init__(self, database: Database, store: Store) -> None:
+    def __init__(self, database: Database, store: Store, repository: Repository) -> None:
         self._database = database
         self._store = store
+        self._repository = repository
 
     async def ResolveDeployment(
         self, request: registry_pb2.ResolveDeploymentRequest, context: Context
@@ -45,15 +46,7 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
             if not wanted:
                 raise ModelNotFound(missing)
             raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
-        document = registry_pb2.Version.FromString(row["document"])
-        return registry_pb2.ResolveDeploymentResponse(
-            deployment=registry_pb2.Deployment(
-                model_id=model["id"], version_id=row["id"], model=reference.model, version=row["version"],
-                org_id=model["org_id"], digest=row["digest"], size_bytes=row["size_bytes"], framework=row["framework"],
-                signature=tensor_pb2.Signature.FromString(row["signature"]), settings=document.settings,
-                state=row["state"], samples=document.samples,
-            )
-        )  # fmt: skip
+        return registry_pb2.ResolveDeploymentResponse(deployment=self._repository.deployment(model, row))
 
     async def ResolveOwner(
         self, request: registry_pb2.ResolveOwnerRequest, context: Context

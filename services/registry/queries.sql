@@ -32,9 +32,13 @@ UPDATE models SET revision = revision + 1, updated_at = :now WHERE id = :id;
 UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now) WHERE id = :id;
 
 -- name: add_version(id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes, now)!
-INSERT INTO versions (id, model_id, version, state, framework, digest, size_bytes, signature, document, release_notes,
-    created_at)
-VALUES (:id, :model_id, :version, :state, :framework, :digest, :size_bytes, :signature, :document, :release_notes, :now);
+-- Versions are counted by their model, whose row makes those made at once wait for each other.
+WITH counted AS (UPDATE models SET version_count = version_count + 1 WHERE id = :model_id RETURNING version_count)
+INSERT INTO versions (id, model_id, number, version, state, framework, digest, size_bytes, signature, document,
+    release_notes, created_at)
+SELECT :id, :model_id, version_count, :version, :state, :framework, :digest, :size_bytes, :signature, :document,
+    :release_notes, :now
+FROM counted;
 
 -- name: get_version(model_id, version)^
 SELECT * FROM versions WHERE model_id = :model_id AND version = :version;
@@ -51,6 +55,10 @@ ORDER BY id DESC LIMIT :most;
 -- name: list_reviews(after, most)
 SELECT v.*, m.publisher, m.name FROM versions v JOIN models m ON m.id = v.model_id
 WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
+
+-- name: list_callable(after, most)
+SELECT v.*, m.publisher, m.name, m.org_id FROM versions v JOIN models m ON m.id = v.model_id
+WHERE v.state IN (6, 7) AND v.framework = 'onnx' AND v.id > :after ORDER BY v.id LIMIT :most;
 
 -- name: published_versions(model_id)
 SELECT version FROM versions WHERE model_id = :model_id AND state = 6;

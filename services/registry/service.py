@@ -14,6 +14,7 @@ from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, M
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.registry import references
+from services.registry.repository import Repository
 from services.registry.rows import model_of
 from services.registry.service_versions import VersionMethods
 from services.registry.store import Row, Store
@@ -26,9 +27,10 @@ class RegistryServicer(VersionMethods):
     """Serves `mercat.registry.v1.RegistryService`."""
 
     def __init__(
-        self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None]
-    ) -> None:
-        super().__init__(control, wake)
+        self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None],
+        repository: Repository,
+    ) -> None:  # fmt: skip
+        super().__init__(control, wake, repository)
         self._database = database
         self._store = store
         self._clock = clock

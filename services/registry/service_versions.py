@@ -17,6 +17,7 @@ from services.common.rpc.context import Context, caller
 from services.registry import lifecycle, references
 from services.registry.deployments import VersionNotFound
 from services.registry.lifecycle import CALLABLE, Actor
+from services.registry.repository import Repository
 from services.registry.rows import version_of
 from services.registry.store import Row, Store
 
@@ -37,9 +38,10 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _sees_all: Callable[[Row], bool]
     _changed: Callable[..., Any]
 
-    def __init__(self, control: InternalChannel, wake: Callable[[], None]) -> None:
+    def __init__(self, control: InternalChannel, wake: Callable[[], None], repository: Repository) -> None:
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
         self._wake = wake
+        self._repository = repository
 
     async def CreateVersion(
         self, request: registry_pb2.CreateVersionRequest, context: Context
@@ -153,6 +155,12 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     async def PublishVersion(
         self, request: registry_pb2.PublishVersionRequest, context: Context
     ) -> registry_pb2.PublishVersionResponse:
+        # Before it can be called, and outside the transaction: a large file takes its time.
+        async with self._database.connection() as connection:
+            model = await self._owned(connection, request.model)
+            row = await self._store.get_version(connection, model["id"], request.version)
+        if row is not None and row["state"] == V.VERSION_STATE_APPROVED:
+            await self._repository.write(self._repository.deployment(model, row))
         return registry_pb2.PublishVersionResponse(version=await self._step("publish", request.model, request.version))
 
     async def DeprecateVersion(

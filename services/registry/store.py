@@ -64,6 +64,10 @@ class Store:
     async def list_reviews(self, c: Connection, after: str | None, most: int) -> list[Row]:
         return [r async for r in self._q.list_reviews(c, after=after, most=most)]
 
+    async def list_callable(self, c: Connection, after: str, most: int) -> list[Row]:
+        """Published and deprecated ONNX versions of all models, with their models' publisher, name and org_id."""
+        return [r async for r in self._q.list_callable(c, after=after, most=most)]
+
     async def published_versions(self, c: Connection, model_id: str) -> list[str]:
         return [r["version"] async for r in self._q.published_versions(c, model_id=model_id)]
 

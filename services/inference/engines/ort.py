@@ -31,7 +31,7 @@ class OrtEngine:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="ort-load")
 
     async def load(self, deployment: registry_pb2.Deployment) -> "OrtModel":
-        path = await self._artifacts.fetch(deployment.digest)
+        path = await self._artifacts.find(deployment)
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1

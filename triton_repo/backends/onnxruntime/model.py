@@ -54,6 +54,7 @@ class TritonPythonModel:
         self._session = ort.InferenceSession(str(path), options, providers=providers)
         self._batched = config["max_batch_size"] > 0
         self._inputs = {i["name"]: i["data_type"] for i in config["input"]}
+        self._scalars = {i.name for i in self._session.get_inputs() if not i.shape}  # Triton has them as [1]
         self._pool = ThreadPoolExecutor(1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -93,7 +94,7 @@ class TritonPythonModel:
                 texts = np.empty(array.size, object)
                 texts[:] = [element.decode() for element in array.ravel()]
                 array = texts.reshape(array.shape)
-            inputs[name] = array
+            inputs[name] = array.reshape(()) if name in self._scalars else array
         return inputs
 
     def _run_group(self, requests: list[Any], group: list[tuple[int, dict[str, np.ndarray]]], answers: list) -> None:
@@ -115,7 +116,7 @@ class TritonPythonModel:
         for i, own in group:
             rows = len(next(iter(own.values()))) if len(group) > 1 else 0
             parts = [array[at : at + rows] for array in arrays] if rows or len(group) > 1 else arrays
-            tensors = [pb_utils.Tensor(name, np.ascontiguousarray(p)) for name, p in zip(names, parts, strict=True)]
+            tensors = [pb_utils.Tensor(name, np.atleast_1d(part)) for name, part in zip(names, parts, strict=True)]
             answers[i] = pb_utils.InferenceResponse(output_tensors=tensors)
             at += rows
 

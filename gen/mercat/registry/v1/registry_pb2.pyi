@@ -1281,6 +1281,7 @@ class Deployment(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     REPOSITORY_MODEL_FIELD_NUMBER: _builtins.int
     REPOSITORY_VERSION_FIELD_NUMBER: _builtins.int
+    REPOSITORY_CONFIG_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1294,6 +1295,8 @@ class Deployment(_message.Message):
     repository_model: _builtins.str
     """The name of the model and the number of the version in a Triton model repository."""
     repository_version: _builtins.int
+    repository_config: _builtins.str
+    """How Triton is to serve that model: its config.pbtxt."""
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -1319,10 +1322,11 @@ class Deployment(_message.Message):
         samples: _abc.Iterable[Global___Sample] | None = ...,
         repository_model: _builtins.str = ...,
         repository_version: _builtins.int = ...,
+        repository_config: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,79 @@
+"""What Triton is told about a version: the model's name in the repository, and its config.pbtxt.
+https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"""
+
+import hashlib
+from collections.abc import Iterable
+
+from google.protobuf import text_format
+from mercat.common.v1 import tensor_pb2
+from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import model_config_pb2
+
+from services.registry.settings import RegistrySettings
+
+_FORM = "1"  # raised when versions must not go on under the names they have
+_CONFIGURED = (
+    "max_batch_size", "max_queue_delay_us", "preferred_batch_sizes", "max_queue_size", "queue_timeout_us",
+    "priority_levels", "default_priority_level",
+)  # fmt: skip
+
+
+def family(model_id: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings) -> str:
+    """The Triton model of a version. Triton serves all versions of a model by one configuration, so those that take and
+    give the same and are queued alike share one name; any other has its own."""
+    queued = registry_pb2.InferenceSettings()
+    for name in _CONFIGURED:
+        if name == "preferred_batch_sizes":
+            queued.preferred_batch_sizes.extend(settings.preferred_batch_sizes)
+        else:
+            setattr(queued, name, getattr(settings, name))
+    hasher = hashlib.sha256(_FORM.encode())
+    for part in (signature, queued):
+        data = part.SerializeToString(deterministic=True)
+        hasher.update(len(data).to_bytes(8, "big") + data)
+    return f"{model_id}-{hasher.hexdigest()[:12]}"
+
+
+def config(
+    name: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings, own: RegistrySettings
+) -> str:
+    """The text of config.pbtxt. `own`: what the operator decides."""
+    made = model_config_pb2.ModelConfig(
+        name=name, backend="onnxruntime", default_model_filename="model.onnx", max_batch_size=settings.max_batch_size
+    )
+    made.version_policy.all.SetInParent()
+    _tensors(signature.inputs, made.input, batched=settings.max_batch_size > 0)
+    _tensors(signature.outputs, made.output, batched=settings.max_batch_size > 0)
+    made.instance_group.add(
+        kind=model_config_pb2.ModelInstanceGroup.Kind.Value(own.triton_kind), count=own.triton_instances
+    )
+    if own.triton_threads:
+        made.parameters["intra_op_thread_count"].string_value = str(own.triton_threads)
+    if settings.max_batch_size:
+        _batching(made.dynamic_batching, settings)
+    return str(text_format.MessageToString(made))
+
+
+def _tensors(
+    specs: Iterable[tensor_pb2.TensorSpec], into: "Iterable[model_config_pb2.ModelInput]", *, batched: bool
+) -> None:
+    for spec in specs:
+        kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
+        tensor = into.add(name=spec.name, data_type=model_config_pb2.DataType.Value(kind))  # type: ignore[attr-defined]
+        tensor.dims.extend(spec.shape[1:] if batched else spec.shape)
+        if not tensor.dims:  # Triton wants an axis besides the batch's; a scalar's its backend leaves away itself
+            tensor.dims.append(1)
+            if batched:
+                tensor.reshape.SetInParent()
+
+
+def _batching(into: "model_config_pb2.ModelDynamicBatching", settings: registry_pb2.InferenceSettings) -> None:
+    into.preferred_batch_size.extend(
+        sorted({n for n in settings.preferred_batch_sizes if n <= settings.max_batch_size})
+    )
+    into.max_queue_delay_microseconds = settings.max_queue_delay_us
+    into.default_queue_policy.max_queue_size = settings.max_queue_size
+    into.default_queue_policy.default_timeout_microseconds = settings.queue_timeout_us
+    if levels := settings.priority_levels:
+        into.priority_levels = levels
+        into.default_priority_level = min(settings.default_priority_level or (levels + 1) // 2, levels)

@@ -1,0 +1,61 @@
+"""Versions in a model repository, written as the registry writes them, for tests of engines without a platform."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from mercat.common.v1 import tensor_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.common.settings import load
+from services.registry.repository import write
+from services.registry.settings import RegistrySettings
+from services.registry.triton_config import config, family
+
+_KINDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "STRING": "BYTES"}
+
+
+class Shelf:
+    """One folder of models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def put(
+        self, graph: bytes, of: bytes | None = None, *, model_id: str = "", number: int = 1, **settings: Any
+    ) -> registry_pb2.Deployment:
+        """Writes a version whose signature is that of the graph `of`, its own as a rule."""
+        served = registry_pb2.InferenceSettings(**settings)
+        takes = signature(of or graph)
+        made = registry_pb2.Deployment(
+            model_id=model_id or f"mdl_{secrets.token_hex(8)}", version_id=f"ver_{secrets.token_hex(8)}",
+            model="ada/model", version=f"{number}.0.0", framework="onnx", size_bytes=len(graph),
+            digest=f"sha256:{hashlib.sha256(graph).hexdigest()}", signature=takes, settings=served,
+            repository_version=number,
+        )  # fmt: skip
+        made.repository_model = family(made.model_id, takes, served)
+        made.repository_config = config(made.repository_model, takes, served, load(RegistrySettings))
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield graph
+
+        await write(self.folder, made, pieces())
+        return made
+
+
+def signature(graph: bytes) -> tensor_pb2.Signature:
+    model = onnx.load_from_string(graph)
+    return tensor_pb2.Signature(inputs=map(_spec, model.graph.input), outputs=map(_spec, model.graph.output))
+
+
+def _spec(value: Any) -> tensor_pb2.TensorSpec:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    axes = tensor.shape.dim
+    return tensor_pb2.TensorSpec(
+        name=value.name, datatype=_KINDS.get(kind, kind), axes=[axis.dim_param for axis in axes],
+        shape=[axis.dim_value if axis.HasField("dim_value") else -1 for axis in axes],
+    )  # fmt: skip
