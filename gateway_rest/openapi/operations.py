@@ -155,6 +155,8 @@ class Operations:
             kind = binding.method.input_type
             name = kind.full_name.rpartition(".")[2].removesuffix("Request") + "Body"
             schema = self._schemas.body(name, kind, bound)
+            if binding.method.client_streaming:
+                schema = {"type": "array", "items": schema}
         else:
             schema = self._schemas.field(binding.method.input_type.fields_by_name[binding.body])
         return {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -61,6 +61,14 @@ WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.UInt64Value": _UINT64,
     "google.protobuf.DoubleValue": {"type": "number", "format": "double"},
     "google.protobuf.FloatValue": {"type": "number", "format": "float"},
+    "google.rpc.Status": {
+        "type": "object",
+        "properties": {
+            "code": {"type": "integer", "description": "The canonical gRPC code."},
+            "message": {"type": "string"},
+            "details": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+        },
+    },
     contracts.HTTP_BODY: {"type": "string", "contentEncoding": "base64"},
 }
 

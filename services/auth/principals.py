@@ -7,7 +7,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import keys
 from services.auth.keys import LastUsed
 from services.auth.scopes import BY_ROLE
-from services.auth.store import Store
+from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common.clock import Clock
 from services.common.db import Database
@@ -33,15 +33,28 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         principal = await (self._of_key(credential) if key else self._of_token(credential))
         return auth_pb2.ResolvePrincipalResponse(principal=principal)
 
+    async def GetPrincipal(
+        self, request: auth_pb2.GetPrincipalRequest, context: Context
+    ) -> auth_pb2.GetPrincipalResponse:
+        if not request.key_id:
+            return auth_pb2.GetPrincipalResponse(principal=await self._of_user(request.user_id))
+        async with self._database.connection() as connection:
+            row = await self._store.get_key_principal(connection, request.key_id, request.user_id)
+        return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
+
     async def _of_key(self, secret: str) -> auth_pb2.Principal:
         if not keys.well_formed(secret):
             raise CredentialInvalid("this is no API key: it is mistyped or cut off")
         async with self._database.connection() as connection:
             row = await self._store.resolve_api_key(connection, keys.digest(secret))
+        principal = self._of_row(row)
+        self._last_used.mark(principal.key_id, self._clock.now())
+        return principal
+
+    def _of_row(self, row: Row | None) -> auth_pb2.Principal:
         now = self._clock.now()
         if row is None or not row["is_active"] or (row["expires_at"] is not None and row["expires_at"] <= now):
             raise CredentialInvalid("this API key is unknown, revoked or expired; make one with `mercat keys create`")
-        self._last_used.mark(row["key_id"], now)
         principal = auth_pb2.Principal(
             user_id=row["user_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=row["role"],
             scopes=BY_ROLE[row["role"]].intersection(json.loads(row["scopes"])), test=row["test"],
@@ -52,13 +65,16 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
 
     async def _of_token(self, token: str) -> auth_pb2.Principal:
         user_id, expires = self._signer.check(token)
+        principal = await self._of_user(user_id)
+        principal.expires_at.FromDatetime(expires)
+        return principal
+
+    async def _of_user(self, user_id: str) -> auth_pb2.Principal:
         async with self._database.connection() as connection:
             user = await self._store.get_user(connection, user_id)
         if user is None:
             raise CredentialInvalid("this account is closed")
-        principal = auth_pb2.Principal(
+        return auth_pb2.Principal(
             user_id=user_id, org_id=user["org_id"], handle=user["username"], role=user["role"],
             scopes=BY_ROLE[user["role"]],
         )  # fmt: skip
-        principal.expires_at.FromDatetime(expires)
-        return principal

@@ -74,6 +74,11 @@ SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.key_hash = :key_hash AND u.deleted_at IS NULL;
 
+-- name: get_key_principal(key_id, user_id)^
+SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle
+FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
+WHERE k.id = :key_id AND k.user_id = :user_id AND u.deleted_at IS NULL;
+
 -- name: touch_api_keys(key_ids, used)!
 UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, t.used)
 FROM unnest(:key_ids::text[], :used::timestamptz[]) AS t (id, used) WHERE k.id = t.id;

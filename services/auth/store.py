@@ -92,6 +92,10 @@ class Store:
         row: Row | None = await self._q.resolve_api_key(c, key_hash=key_hash)
         return row
 
+    async def get_key_principal(self, c: Connection, key_id: str, user_id: str) -> Row | None:
+        row: Row | None = await self._q.get_key_principal(c, key_id=key_id, user_id=user_id)
+        return row
+
     async def touch_api_keys(self, c: Connection, used: Mapping[str, datetime]) -> None:
         await self._q.touch_api_keys(c, key_ids=list(used), used=list(used.values()))
 

@@ -1,5 +1,6 @@
 """Prefixed, time-ordered identifiers: `req_` + 26 characters of Crockford base32 of a UUIDv7 (RFC 9562)."""
 
+import hashlib
 import os
 import re
 import time
@@ -14,14 +15,30 @@ _TO_BASE32 = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the 
 
 def uuid7(now_ms: int | None = None) -> int:
     """A UUIDv7 as a 128-bit integer; 74 random bits after 48 bits of milliseconds since 1970."""
-    random = int.from_bytes(os.urandom(10), "big")
-    ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return _uuid7(time.time_ns() // 1_000_000 if now_ms is None else now_ms, os.urandom(10))
+
+
+def _uuid7(ms: int, entropy: bytes) -> int:
+    random = int.from_bytes(entropy, "big")
     return ms << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64 | 0b10 << 62 | random & (1 << 62) - 1
 
 
 def new(prefix: str, now_ms: int | None = None) -> str:
     """A new id such as `key_0685y…`; ids made later sort later (to the millisecond)."""
-    value = uuid7(now_ms)
+    return _text(prefix, uuid7(now_ms))
+
+
+def derived(prefix: str, parent: str, index: int) -> str:
+    """The id of the part at `index` of what has the id `parent`, made at the parent's time: always the same one.
+
+    Raises:
+        ValueError: `parent` is no id.
+    """
+    entropy = hashlib.sha256(f"{prefix}/{parent}/{index}".encode()).digest()[:10]
+    return _text(prefix, _uuid7(milliseconds(parent), entropy))
+
+
+def _text(prefix: str, value: int) -> str:
     pairs = _PAIRS
     return prefix + "_" + "".join([pairs[value >> shift & 1023] for shift in range(120, -1, -10)])
 

@@ -5,6 +5,7 @@ from mercat.storage.v1 import storage_pb2_grpc
 
 from services.common.service import Deps, Service
 from services.storage.blobs import Blobs
+from services.storage.objects import Objects, ObjectServicer
 from services.storage.service import ArtifactServicer, StorageServicer
 from services.storage.spool import Spool
 from services.storage.store import Store
@@ -13,12 +14,14 @@ from services.storage.store import Store
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     store, blobs, spool = Store(), Blobs.open(settings.storage_url, settings.home), Spool(settings.home / "uploads")
+    objects = Objects.open(settings.storage_url, settings.home)
     storage = StorageServicer(deps.database, store, blobs, spool, deps.clock)
     return Service(
         "storage",
         registrations=[
             (storage_pb2_grpc.add_StorageServiceServicer_to_server, storage),
             (storage_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(deps.database, store, blobs)),
+            (storage_pb2_grpc.add_ObjectServiceServicer_to_server, ObjectServicer(objects)),
         ],
         tasks=[storage.sweep],
     )

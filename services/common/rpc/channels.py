@@ -79,7 +79,15 @@ class InternalChannel(aio.Channel):
         return call
 
     def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return self._channel.stream_unary(path, *args, **kwargs)
+        method = self._channel.stream_unary(path, *args, **kwargs)
+
+        async def call(requests: AsyncIterator[Any], timeout: float = DEFAULT_TIMEOUT) -> Any:
+            try:
+                return await method(requests, timeout=timeout, metadata=self._metadata())
+            except grpc.RpcError as e:
+                raise from_rpc_error(e) from None
+
+        return call
 
     def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         return self._channel.stream_stream(path, *args, **kwargs)

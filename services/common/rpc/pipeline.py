@@ -264,6 +264,36 @@ class Pipeline:
 
         return call_it
 
+    def stream_stream(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a method that streams both ways. Its messages are calls of their own, so the handler validates each
+        (None is one that could not be read), and a stream outlives its credential: who calls is asked for each."""
+
+        async def call_it(requests: AsyncIterator[Message | None], context: Context) -> AsyncIterator[Message]:
+            call: Call | None = None
+            try:
+                call, metadata = await self.admit(context)
+                async for message in handler(self._still_admitted(requests, call, credential_of(metadata)), context):
+                    yield message
+                context.set_trailing_metadata(tuple(call.trailers))
+            except (Exception, asyncio.CancelledError) as e:
+                await self.fail(context, call, e)
+                return
+            tracing.end(call.span, "OK")
+            CALLS.labels(self.method, "OK").inc()
+
+        return call_it
+
+    async def _still_admitted(
+        self, requests: AsyncIterator[Message | None], call: Call, credential: str
+    ) -> AsyncIterator[Message | None]:
+        principals = self.guard.principals
+        async for request in requests:
+            if credential:
+                known = principals.cached(credential)
+                call.principal = known if known is not None else await principals.resolve(credential)
+                self._authorise(call)
+            yield request
+
 
 async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
     async for request in requests:

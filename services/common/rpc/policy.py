@@ -72,7 +72,8 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
         rule = options.Extensions[rule_pb2.rule]
     is_message = field.type == FieldDescriptor.TYPE_MESSAGE
     own = field.message_type is not None and field.message_type.file.package.startswith("mercat.")
-    nested = _compile(field.message_type, depth + 1) if is_message and own and depth < 8 else None
+    apart = rule is not None and rule.each_apart
+    nested = _compile(field.message_type, depth + 1) if is_message and own and not apart and depth < 8 else None
     if rule is None and nested is None:
         return None
     name = field.name

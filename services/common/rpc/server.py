@@ -59,14 +59,14 @@ class _Wrapping:
             return grpc.unary_stream_rpc_method_handler(pipeline.unary_stream(handler.unary_stream), de, ser)
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(pipeline.stream_unary(handler.stream_unary), de, ser)
-        raise TypeError(f"{path}: no pipeline for streams in both directions")
+        return grpc.stream_stream_rpc_method_handler(pipeline.stream_stream(handler.stream_stream), de, ser)
 
 
 class Server:
     """A gRPC server of any set of services."""
 
     def __init__(self) -> None:
-        self._server = aio.server(options=OPTIONS)
+        self._server = Http2Server(Limits(message=MAX_MESSAGE))
         self._health = aio_health.HealthServicer()
         self._services: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -514,6 +514,11 @@ class PrincipalServiceStub:
                 request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.SerializeToString,
                 response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.FromString,
                 _registered_method=True)
+        self.GetPrincipal = channel.unary_unary(
+                '/mercat.auth.v1.PrincipalService/GetPrincipal',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.FromString,
+                _registered_method=True)
 
 
 class PrincipalServiceServicer:
@@ -527,6 +532,14 @@ class PrincipalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPrincipal(self, request, context):
+        """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
+        the account is closed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PrincipalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -534,6 +547,11 @@ def add_PrincipalServiceServicer_to_server(servicer, server):
                     servicer.ResolvePrincipal,
                     request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.FromString,
                     response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.SerializeToString,
+            ),
+            'GetPrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPrincipal,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -564,6 +582,33 @@ class PrincipalService:
             '/mercat.auth.v1.PrincipalService/ResolvePrincipal',
             mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.SerializeToString,
             mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.PrincipalService/GetPrincipal',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -186,6 +186,10 @@ class PrincipalServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PrincipalServiceAsyncStub: ...
     ResolvePrincipal: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalRequest, _auth_pb2.ResolvePrincipalResponse]
     """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+    GetPrincipal: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetPrincipalRequest, _auth_pb2.GetPrincipalResponse]
+    """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
+    the account is closed.
+    """
 
 @_typing.type_check_only
 class PrincipalServiceAsyncStub(PrincipalServiceStub):
@@ -194,6 +198,10 @@ class PrincipalServiceAsyncStub(PrincipalServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolvePrincipal: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalRequest, _auth_pb2.ResolvePrincipalResponse]  # type: ignore[assignment]
     """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+    GetPrincipal: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetPrincipalRequest, _auth_pb2.GetPrincipalResponse]  # type: ignore[assignment]
+    """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
+    the account is closed.
+    """
 
 class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells the other services who a caller is."""
@@ -205,5 +213,15 @@ class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ResolvePrincipalResponse, _abc.Awaitable[_auth_pb2.ResolvePrincipalResponse]]:
         """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+
+    @_abc_1.abstractmethod
+    def GetPrincipal(
+        self,
+        request: _auth_pb2.GetPrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetPrincipalResponse, _abc.Awaitable[_auth_pb2.GetPrincipalResponse]]:
+        """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
+        the account is closed.
+        """
 
 def add_PrincipalServiceServicer_to_server(servicer: PrincipalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

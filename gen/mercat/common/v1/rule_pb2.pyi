@@ -32,6 +32,7 @@ class Rule(_message.Message):
     GTE_FIELD_NUMBER: _builtins.int
     LTE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    EACH_APART_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present: not empty, not zero, not UNSPECIFIED."""
     min_len: _builtins.int
@@ -46,6 +47,8 @@ class Rule(_message.Message):
     lte: _builtins.int
     max_items: _builtins.int
     """Elements of a repeated or map field."""
+    each_apart: _builtins.bool
+    """The method checks each element for itself, and answers for each."""
     def __init__(
         self,
         *,
@@ -57,10 +60,11 @@ class Rule(_message.Message):
         gte: _builtins.int | None = ...,
         lte: _builtins.int | None = ...,
         max_items: _builtins.int = ...,
+        each_apart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "gte", b"gte", "lte", b"lte"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max_items", b"max_items", "max_len", b"max_len", "min_len", b"min_len", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "each_apart", b"each_apart", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max_items", b"max_items", "max_len", b"max_len", "min_len", b"min_len", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gte: _TypeAlias = _typing.Literal["gte"]  # noqa: Y015
     _WhichOneofArgType__gte: _TypeAlias = _typing.Literal["_gte", b"_gte"]  # noqa: Y015

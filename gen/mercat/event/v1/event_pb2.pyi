@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mercat.inference.v1 import inference_pb2 as _inference_pb2
 from mercat.usage.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
@@ -229,3 +230,49 @@ class AuditRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditRecorded: _TypeAlias = AuditRecorded  # noqa: Y015
+
+@_typing.final
+class JobFinished(_message.Message):
+    """An inference job has ended, either way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    org_id: _builtins.str
+    user_id: _builtins.str
+    state: _inference_pb2.JobState.ValueType
+    entry_count: _builtins.int
+    done_count: _builtins.int
+    failed_count: _builtins.int
+    cost_nanos: _builtins.int
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        state: _inference_pb2.JobState.ValueType = ...,
+        entry_count: _builtins.int = ...,
+        done_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        cost_nanos: _builtins.int = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "done_count", b"done_count", "end_time", b"end_time", "entry_count", b"entry_count", "failed_count", b"failed_count", "job_id", b"job_id", "org_id", b"org_id", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFinished: _TypeAlias = JobFinished  # noqa: Y015

@@ -23,13 +23,16 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__pb2
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.common.v1 import tensor_pb2 as mercat_dot_common_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/inference/v1/inference.proto\x12\x13mercat.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1dmercat/common/v1/tensor.proto\"\x89\x01\n\x06Tensor\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12(\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0b\n\x03raw\x18\x05 \x01(\x0c\"\xc1\x01\n\x0ePredictRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\x12\x1b\n\x07outputs\x18\x03 \x03(\tB\n\xaa\xbb\x18\x06\x18\xc8\x01@\x80\x02\x12\x12\n\nraw_output\x18\x04 \x01(\x08\x12\x1a\n\x08priority\x18\x05 \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\n\x12\x10\n\x08no_cache\x18\x06 \x01(\x08\"\x97\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12,\n\x07outputs\x18\x04 \x03(\x0b\x32\x1b.mercat.inference.v1.Tensor\x12\x12\n\ncost_nanos\x18\x05 \x01(\x03\x12\x0e\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08\"`\n\x0cQuoteRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\"\xd3\x01\n\rQuoteResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\x12\x12\n\ncost_nanos\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12<\n\x05units\x18\x06 \x03(\x0b\x32-.mercat.inference.v1.QuoteResponse.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"/\n\x13GetSignatureRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\"f\n\x14GetSignatureResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.mercat.common.v1.Signature2\xe8\x03\n\x10InferenceService\x12\x99\x01\n\x07Predict\x12#.mercat.inference.v1.PredictRequest\x1a$.mercat.inference.v1.PredictResponse\"C\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model=*/*}:predict:\x01*\x12\x8f\x01\n\x05Quote\x12!.mercat.inference.v1.QuoteRequest\x1a\".mercat.inference.v1.QuoteResponse\"?\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/models/{model=*/*}:quote:\x01*\x12\xa5\x01\n\x0cGetSignature\x12(.mercat.inference.v1.GetSignatureRequest\x1a).mercat.inference.v1.GetSignatureResponse\"@\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02\"\x12 /v1/models/{model=*/*}:signatureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/inference/v1/inference.proto\x12\x13mercat.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1dmercat/common/v1/tensor.proto\"\x89\x01\n\x06Tensor\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12(\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0b\n\x03raw\x18\x05 \x01(\x0c\"\xc1\x01\n\x0ePredictRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\x12\x1b\n\x07outputs\x18\x03 \x03(\tB\n\xaa\xbb\x18\x06\x18\xc8\x01@\x80\x02\x12\x12\n\nraw_output\x18\x04 \x01(\x08\x12\x1a\n\x08priority\x18\x05 \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\n\x12\x10\n\x08no_cache\x18\x06 \x01(\x08\"\x97\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12,\n\x07outputs\x18\x04 \x03(\x0b\x32\x1b.mercat.inference.v1.Tensor\x12\x12\n\ncost_nanos\x18\x05 \x01(\x03\x12\x0e\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08\"`\n\x0cQuoteRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.mercat.inference.v1.TensorB\t\xaa\xbb\x18\x05\x08\x01@\x80\x02\"\xd3\x01\n\rQuoteResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\x12\x12\n\ncost_nanos\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12<\n\x05units\x18\x06 \x03(\x0b\x32-.mercat.inference.v1.QuoteResponse.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"/\n\x13GetSignatureRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xc8\x01\"f\n\x14GetSignatureResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.mercat.common.v1.Signature\"Y\n\x13\x42\x61tchPredictRequest\x12\x42\n\x08requests\x18\x01 \x03(\x0b\x32#.mercat.inference.v1.PredictRequestB\x0b\xaa\xbb\x18\x07\x08\x01@\xe8\x07H\x01\"u\n\x14\x42\x61tchPredictResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".mercat.inference.v1.PredictResult\x12\x12\n\ncost_nanos\x18\x02 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x03 \x01(\x05\"\x88\x01\n\rPredictResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x38\n\x08response\x18\x02 \x01(\x0b\x32$.mercat.inference.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"i\n\x14StreamPredictRequest\x12\x13\n\x02id\x18\x01 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xc8\x01\x12<\n\x07request\x18\x02 \x01(\x0b\x32#.mercat.inference.v1.PredictRequestB\x06\xaa\xbb\x18\x02\x08\x01\"\x9c\x01\n\x15StreamPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x38\n\x08response\x18\x03 \x01(\x0b\x32$.mercat.inference.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x88\x04\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x13\n\x0b\x65ntry_count\x18\x04 \x01(\x05\x12\x12\n\ndone_count\x18\x05 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x05\x12\x12\n\ncost_nanos\x18\x07 \x01(\x03\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x0f \x01(\t\x12\x0e\n\x06key_id\x18\x10 \x01(\t\"\xb9\x01\n\x10\x43reateJobRequest\x12\x36\n\x07predict\x18\x01 \x01(\x0b\x32#.mercat.inference.v1.PredictRequestH\x00\x12\x39\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32(.mercat.inference.v1.BatchPredictRequestH\x00\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04work\":\n\x11\x43reateJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.mercat.inference.v1.Job\")\n\rGetJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"7\n\x0eGetJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.mercat.inference.v1.Job\"z\n\x0fListJobsRequest\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xe8\x07\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.mercat.inference.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x0fWatchJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.mercat.inference.v1.Job\"F\n\x13GetJobResultRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x15\n\x05start\x18\x02 \x01(\x05\x42\x06\xaa\xbb\x18\x02\x30\x00\"J\n\x14GetJobResultResponse\x12\x32\n\x06result\x18\x01 \x01(\x0b\x32\".mercat.inference.v1.PredictResult\",\n\x10\x43\x61ncelJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\":\n\x11\x43\x61ncelJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.mercat.inference.v1.Job\",\n\x10\x44\x65leteJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"\x13\n\x11\x44\x65leteJobResponse*\xb1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x06\x32\xb6\x06\n\x10InferenceService\x12\x99\x01\n\x07Predict\x12#.mercat.inference.v1.PredictRequest\x1a$.mercat.inference.v1.PredictResponse\"C\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x04\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model=*/*}:predict:\x01*\x12\xa1\x01\n\x0c\x42\x61tchPredict\x12(.mercat.inference.v1.BatchPredictRequest\x1a).mercat.inference.v1.BatchPredictResponse\"<\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x04\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/models:batchPredict:\x01*\x12\xa7\x01\n\rStreamPredict\x12).mercat.inference.v1.StreamPredictRequest\x1a*.mercat.inference.v1.StreamPredictResponse\";\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/models:streamPredict:\x01*(\x01\x30\x01\x12\x8f\x01\n\x05Quote\x12!.mercat.inference.v1.QuoteRequest\x1a\".mercat.inference.v1.QuoteResponse\"?\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/models/{model=*/*}:quote:\x01*\x12\xa5\x01\n\x0cGetSignature\x12(.mercat.inference.v1.GetSignatureRequest\x1a).mercat.inference.v1.GetSignatureResponse\"@\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x04\x82\xd3\xe4\x93\x02\"\x12 /v1/models/{model=*/*}:signature2\x97\x08\n\nJobService\x12\x8e\x01\n\tCreateJob\x12%.mercat.inference.v1.CreateJobRequest\x1a&.mercat.inference.v1.CreateJobResponse\"2\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x02\x82\xd3\xe4\x93\x02\x12\"\x08/v1/jobs:\x01*b\x03job\x12\x89\x01\n\x06GetJob\x12\".mercat.inference.v1.GetJobRequest\x1a#.mercat.inference.v1.GetJobResponse\"6\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x01\x82\xd3\xe4\x93\x02\x18\x12\x11/v1/jobs/{job_id}b\x03job\x12\x81\x01\n\x08ListJobs\x12$.mercat.inference.v1.ListJobsRequest\x1a%.mercat.inference.v1.ListJobsResponse\"(\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12\x92\x01\n\x08WatchJob\x12$.mercat.inference.v1.WatchJobRequest\x1a%.mercat.inference.v1.WatchJobResponse\"7\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/jobs/{job_id}:watch0\x01\x12\x9f\x01\n\x0cGetJobResult\x12(.mercat.inference.v1.GetJobResultRequest\x1a).mercat.inference.v1.GetJobResultResponse\"8\xa2\xbb\x18\x14\x08\x02\x12\x0einference:call0\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/jobs/{job_id}/result0\x01\x12\x9e\x01\n\tCancelJob\x12%.mercat.inference.v1.CancelJobRequest\x1a&.mercat.inference.v1.CancelJobResponse\"B\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x02\x82\xd3\xe4\x93\x02\"\"\x18/v1/jobs/{job_id}:cancel:\x01*b\x03job\x12\x8f\x01\n\tDeleteJob\x12%.mercat.inference.v1.DeleteJobRequest\x1a&.mercat.inference.v1.DeleteJobResponse\"3\xa2\xbb\x18\x16\x08\x02\x12\x0einference:call \x01\x30\x02\x82\xd3\xe4\x93\x02\x13*\x11/v1/jobs/{job_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,28 +61,112 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_options = b'8\001'
   _globals['_GETSIGNATUREREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETSIGNATUREREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\005\010\001\030\310\001'
+  _globals['_BATCHPREDICTREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHPREDICTREQUEST'].fields_by_name['requests']._serialized_options = b'\252\273\030\007\010\001@\350\007H\001'
+  _globals['_STREAMPREDICTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_STREAMPREDICTREQUEST'].fields_by_name['id']._serialized_options = b'\252\273\030\003\030\310\001'
+  _globals['_STREAMPREDICTREQUEST'].fields_by_name['request']._loaded_options = None
+  _globals['_STREAMPREDICTREQUEST'].fields_by_name['request']._serialized_options = b'\252\273\030\002\010\001'
+  _globals['_GETJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_GETJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\252\273\030\004\010\001\030('
+  _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._serialized_options = b'\252\273\030\0050\0008\350\007'
+  _globals['_LISTJOBSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTJOBSREQUEST'].fields_by_name['page_token']._serialized_options = b'\252\273\030\003\030\350\007'
+  _globals['_WATCHJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_WATCHJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\252\273\030\004\010\001\030('
+  _globals['_GETJOBRESULTREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_GETJOBRESULTREQUEST'].fields_by_name['job_id']._serialized_options = b'\252\273\030\004\010\001\030('
+  _globals['_GETJOBRESULTREQUEST'].fields_by_name['start']._loaded_options = None
+  _globals['_GETJOBRESULTREQUEST'].fields_by_name['start']._serialized_options = b'\252\273\030\0020\000'
+  _globals['_CANCELJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_CANCELJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\252\273\030\004\010\001\030('
+  _globals['_DELETEJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_DELETEJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\252\273\030\004\010\001\030('
   _globals['_INFERENCESERVICE'].methods_by_name['Predict']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['Predict']._serialized_options = b'\242\273\030\026\010\002\022\016inference:call \0010\004\202\323\344\223\002#\"\036/v1/models/{model=*/*}:predict:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['BatchPredict']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['BatchPredict']._serialized_options = b'\242\273\030\026\010\002\022\016inference:call \0010\004\202\323\344\223\002\034\"\027/v1/models:batchPredict:\001*'
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamPredict']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamPredict']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\004\202\323\344\223\002\035\"\030/v1/models:streamPredict:\001*'
   _globals['_INFERENCESERVICE'].methods_by_name['Quote']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['Quote']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\004\202\323\344\223\002!\"\034/v1/models/{model=*/*}:quote:\001*'
   _globals['_INFERENCESERVICE'].methods_by_name['GetSignature']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['GetSignature']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\004\202\323\344\223\002\"\022 /v1/models/{model=*/*}:signature'
-  _globals['_TENSOR']._serialized_start=212
-  _globals['_TENSOR']._serialized_end=349
-  _globals['_PREDICTREQUEST']._serialized_start=352
-  _globals['_PREDICTREQUEST']._serialized_end=545
-  _globals['_PREDICTRESPONSE']._serialized_start=548
-  _globals['_PREDICTRESPONSE']._serialized_end=699
-  _globals['_QUOTEREQUEST']._serialized_start=701
-  _globals['_QUOTEREQUEST']._serialized_end=797
-  _globals['_QUOTERESPONSE']._serialized_start=800
-  _globals['_QUOTERESPONSE']._serialized_end=1011
-  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_start=967
-  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_end=1011
-  _globals['_GETSIGNATUREREQUEST']._serialized_start=1013
-  _globals['_GETSIGNATUREREQUEST']._serialized_end=1060
-  _globals['_GETSIGNATURERESPONSE']._serialized_start=1062
-  _globals['_GETSIGNATURERESPONSE']._serialized_end=1164
-  _globals['_INFERENCESERVICE']._serialized_start=1167
-  _globals['_INFERENCESERVICE']._serialized_end=1655
+  _globals['_JOBSERVICE'].methods_by_name['CreateJob']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['CreateJob']._serialized_options = b'\242\273\030\026\010\002\022\016inference:call \0010\002\202\323\344\223\002\022\"\010/v1/jobs:\001*b\003job'
+  _globals['_JOBSERVICE'].methods_by_name['GetJob']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['GetJob']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\001\202\323\344\223\002\030\022\021/v1/jobs/{job_id}b\003job'
+  _globals['_JOBSERVICE'].methods_by_name['ListJobs']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\001\202\323\344\223\002\n\022\010/v1/jobs'
+  _globals['_JOBSERVICE'].methods_by_name['WatchJob']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['WatchJob']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\001\202\323\344\223\002\031\022\027/v1/jobs/{job_id}:watch'
+  _globals['_JOBSERVICE'].methods_by_name['GetJobResult']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['GetJobResult']._serialized_options = b'\242\273\030\024\010\002\022\016inference:call0\001\202\323\344\223\002\032\022\030/v1/jobs/{job_id}/result'
+  _globals['_JOBSERVICE'].methods_by_name['CancelJob']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\242\273\030\026\010\002\022\016inference:call \0010\002\202\323\344\223\002\"\"\030/v1/jobs/{job_id}:cancel:\001*b\003job'
+  _globals['_JOBSERVICE'].methods_by_name['DeleteJob']._loaded_options = None
+  _globals['_JOBSERVICE'].methods_by_name['DeleteJob']._serialized_options = b'\242\273\030\026\010\002\022\016inference:call \0010\002\202\323\344\223\002\023*\021/v1/jobs/{job_id}'
+  _globals['_JOBSTATE']._serialized_start=3377
+  _globals['_JOBSTATE']._serialized_end=3554
+  _globals['_TENSOR']._serialized_start=302
+  _globals['_TENSOR']._serialized_end=439
+  _globals['_PREDICTREQUEST']._serialized_start=442
+  _globals['_PREDICTREQUEST']._serialized_end=635
+  _globals['_PREDICTRESPONSE']._serialized_start=638
+  _globals['_PREDICTRESPONSE']._serialized_end=789
+  _globals['_QUOTEREQUEST']._serialized_start=791
+  _globals['_QUOTEREQUEST']._serialized_end=887
+  _globals['_QUOTERESPONSE']._serialized_start=890
+  _globals['_QUOTERESPONSE']._serialized_end=1101
+  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_start=1057
+  _globals['_QUOTERESPONSE_UNITSENTRY']._serialized_end=1101
+  _globals['_GETSIGNATUREREQUEST']._serialized_start=1103
+  _globals['_GETSIGNATUREREQUEST']._serialized_end=1150
+  _globals['_GETSIGNATURERESPONSE']._serialized_start=1152
+  _globals['_GETSIGNATURERESPONSE']._serialized_end=1254
+  _globals['_BATCHPREDICTREQUEST']._serialized_start=1256
+  _globals['_BATCHPREDICTREQUEST']._serialized_end=1345
+  _globals['_BATCHPREDICTRESPONSE']._serialized_start=1347
+  _globals['_BATCHPREDICTRESPONSE']._serialized_end=1464
+  _globals['_PREDICTRESULT']._serialized_start=1467
+  _globals['_PREDICTRESULT']._serialized_end=1603
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=1605
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=1710
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1713
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1869
+  _globals['_JOB']._serialized_start=1872
+  _globals['_JOB']._serialized_end=2392
+  _globals['_CREATEJOBREQUEST']._serialized_start=2395
+  _globals['_CREATEJOBREQUEST']._serialized_end=2580
+  _globals['_CREATEJOBRESPONSE']._serialized_start=2582
+  _globals['_CREATEJOBRESPONSE']._serialized_end=2640
+  _globals['_GETJOBREQUEST']._serialized_start=2642
+  _globals['_GETJOBREQUEST']._serialized_end=2683
+  _globals['_GETJOBRESPONSE']._serialized_start=2685
+  _globals['_GETJOBRESPONSE']._serialized_end=2740
+  _globals['_LISTJOBSREQUEST']._serialized_start=2742
+  _globals['_LISTJOBSREQUEST']._serialized_end=2864
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2866
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2949
+  _globals['_WATCHJOBREQUEST']._serialized_start=2951
+  _globals['_WATCHJOBREQUEST']._serialized_end=2994
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2996
+  _globals['_WATCHJOBRESPONSE']._serialized_end=3053
+  _globals['_GETJOBRESULTREQUEST']._serialized_start=3055
+  _globals['_GETJOBRESULTREQUEST']._serialized_end=3125
+  _globals['_GETJOBRESULTRESPONSE']._serialized_start=3127
+  _globals['_GETJOBRESULTRESPONSE']._serialized_end=3201
+  _globals['_CANCELJOBREQUEST']._serialized_start=3203
+  _globals['_CANCELJOBREQUEST']._serialized_end=3247
+  _globals['_CANCELJOBRESPONSE']._serialized_start=3249
+  _globals['_CANCELJOBRESPONSE']._serialized_end=3307
+  _globals['_DELETEJOBREQUEST']._serialized_start=3309
+  _globals['_DELETEJOBREQUEST']._serialized_end=3353
+  _globals['_DELETEJOBRESPONSE']._serialized_start=3355
+  _globals['_DELETEJOBRESPONSE']._serialized_end=3374
+  _globals['_INFERENCESERVICE']._serialized_start=3557
+  _globals['_INFERENCESERVICE']._serialized_end=4379
+  _globals['_JOBSERVICE']._serialized_start=4382
+  _globals['_JOBSERVICE']._serialized_end=5429
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,16 @@ class InferenceServiceStub:
                 request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
                 response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.BatchPredict = channel.unary_unary(
+                '/mercat.inference.v1.InferenceService/BatchPredict',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictResponse.FromString,
+                _registered_method=True)
+        self.StreamPredict = channel.stream_stream(
+                '/mercat.inference.v1.InferenceService/StreamPredict',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictResponse.FromString,
+                _registered_method=True)
         self.Quote = channel.unary_unary(
                 '/mercat.inference.v1.InferenceService/Quote',
                 request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.QuoteRequest.SerializeToString,
@@ -58,6 +68,24 @@ class InferenceServiceServicer:
         """Runs a model once. The reply's trailers carry `mercat-request-id`, `mercat-cost-nanos` and
         `mercat-model-version`. NOT_FOUND for a model that cannot be called, INVALID_ARGUMENT for
         tensors that do not fit its signature, RESOURCE_EXHAUSTED without credit; none of them is charged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchPredict(self, request, context):
+        """Many independent Predicts in one call, of one model or several. Each is a call of its own, with its own request
+        id and charge; one that fails is answered with its error in its place, is free, and fails no other. The whole
+        message has at most 64 MiB, and so has the answer: an entry that might not fit any more is not run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamPredict(self, request_iterator, context):
+        """Predicts over one stream. Each message is a call of its own, with its own request id and charge; answers come in
+        the order of the requests, errors in their place. At most 64 calls of a stream are under way: then the stream is
+        not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +112,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.PredictRequest.FromString,
                     response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.PredictResponse.SerializeToString,
+            ),
+            'BatchPredict': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchPredict,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictResponse.SerializeToString,
+            ),
+            'StreamPredict': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPredict,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictResponse.SerializeToString,
             ),
             'Quote': grpc.unary_unary_rpc_method_handler(
                     servicer.Quote,
@@ -123,6 +161,60 @@ class InferenceService:
             '/mercat.inference.v1.InferenceService/Predict',
             mercat_dot_inference_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
             mercat_dot_inference_dot_v1_dot_inference__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchPredict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.InferenceService/BatchPredict',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.BatchPredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPredict(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mercat.inference.v1.InferenceService/StreamPredict',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.StreamPredictResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -177,6 +269,350 @@ class InferenceService:
             '/mercat.inference.v1.InferenceService/GetSignature',
             mercat_dot_inference_dot_v1_dot_inference__pb2.GetSignatureRequest.SerializeToString,
             mercat_dot_inference_dot_v1_dot_inference__pb2.GetSignatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class JobServiceStub:
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateJob = channel.unary_unary(
+                '/mercat.inference.v1.JobService/CreateJob',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobResponse.FromString,
+                _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/mercat.inference.v1.JobService/GetJob',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResponse.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/mercat.inference.v1.JobService/ListJobs',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/mercat.inference.v1.JobService/WatchJob',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.GetJobResult = channel.unary_stream(
+                '/mercat.inference.v1.JobService/GetJobResult',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultResponse.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/mercat.inference.v1.JobService/CancelJob',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/mercat.inference.v1.JobService/DeleteJob',
+                request_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
+
+
+class JobServiceServicer:
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    def CreateJob(self, request, context):
+        """Keeps the work and answers at once; workers run it behind the calls of those who wait. RESOURCE_EXHAUSTED when
+        the organisation has too many unfinished jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """The organisation's jobs, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """The job now and whenever it goes on, until it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobResult(self, request, context):
+        """What each entry gave, in order; of a job that was ended early those that ran. FAILED_PRECONDITION while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Ends a job: no further entry is started, what has run is kept and charged. A running job has ended when its state
+        says so. One that has ended stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Forgets a job that has ended, with its request and results, before its time. FAILED_PRECONDITION while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JobServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateJob,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobResponse.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResponse.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'GetJobResult': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetJobResult,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultResponse.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobRequest.FromString,
+                    response_serializer=mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mercat.inference.v1.JobService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mercat.inference.v1.JobService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class JobService:
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    @staticmethod
+    def CreateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/CreateJob',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/GetJob',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/ListJobs',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/WatchJob',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/GetJobResult',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.GetJobResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/CancelJob',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.inference.v1.JobService/DeleteJob',
+            mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobRequest.SerializeToString,
+            mercat_dot_inference_dot_v1_dot_inference__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,16 @@ class InferenceServiceStub:
     `mercat-model-version`. NOT_FOUND for a model that cannot be called, INVALID_ARGUMENT for
     tensors that do not fit its signature, RESOURCE_EXHAUSTED without credit; none of them is charged.
     """
+    BatchPredict: _grpc.UnaryUnaryMultiCallable[_inference_pb2.BatchPredictRequest, _inference_pb2.BatchPredictResponse]
+    """Many independent Predicts in one call, of one model or several. Each is a call of its own, with its own request
+    id and charge; one that fails is answered with its error in its place, is free, and fails no other. The whole
+    message has at most 64 MiB, and so has the answer: an entry that might not fit any more is not run.
+    """
+    StreamPredict: _grpc.StreamStreamMultiCallable[_inference_pb2.StreamPredictRequest, _inference_pb2.StreamPredictResponse]
+    """Predicts over one stream. Each message is a call of its own, with its own request id and charge; answers come in
+    the order of the requests, errors in their place. At most 64 calls of a stream are under way: then the stream is
+    not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
+    """
     Quote: _grpc.UnaryUnaryMultiCallable[_inference_pb2.QuoteRequest, _inference_pb2.QuoteResponse]
     """What a Predict of the same request would cost, without running it."""
     GetSignature: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetSignatureRequest, _inference_pb2.GetSignatureResponse]
@@ -48,6 +58,16 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Runs a model once. The reply's trailers carry `mercat-request-id`, `mercat-cost-nanos` and
     `mercat-model-version`. NOT_FOUND for a model that cannot be called, INVALID_ARGUMENT for
     tensors that do not fit its signature, RESOURCE_EXHAUSTED without credit; none of them is charged.
+    """
+    BatchPredict: _aio.UnaryUnaryMultiCallable[_inference_pb2.BatchPredictRequest, _inference_pb2.BatchPredictResponse]  # type: ignore[assignment]
+    """Many independent Predicts in one call, of one model or several. Each is a call of its own, with its own request
+    id and charge; one that fails is answered with its error in its place, is free, and fails no other. The whole
+    message has at most 64 MiB, and so has the answer: an entry that might not fit any more is not run.
+    """
+    StreamPredict: _aio.StreamStreamMultiCallable[_inference_pb2.StreamPredictRequest, _inference_pb2.StreamPredictResponse]  # type: ignore[assignment]
+    """Predicts over one stream. Each message is a call of its own, with its own request id and charge; answers come in
+    the order of the requests, errors in their place. At most 64 calls of a stream are under way: then the stream is
+    not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
     """
     Quote: _aio.UnaryUnaryMultiCallable[_inference_pb2.QuoteRequest, _inference_pb2.QuoteResponse]  # type: ignore[assignment]
     """What a Predict of the same request would cost, without running it."""
@@ -67,6 +87,28 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def BatchPredict(
+        self,
+        request: _inference_pb2.BatchPredictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.BatchPredictResponse, _abc.Awaitable[_inference_pb2.BatchPredictResponse]]:
+        """Many independent Predicts in one call, of one model or several. Each is a call of its own, with its own request
+        id and charge; one that fails is answered with its error in its place, is free, and fails no other. The whole
+        message has at most 64 MiB, and so has the answer: an entry that might not fit any more is not run.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamPredict(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_pb2.StreamPredictRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.StreamPredictResponse], _abc.AsyncIterator[_inference_pb2.StreamPredictResponse]]:
+        """Predicts over one stream. Each message is a call of its own, with its own request id and charge; answers come in
+        the order of the requests, errors in their place. At most 64 calls of a stream are under way: then the stream is
+        not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
+        """
+
+    @_abc_1.abstractmethod
     def Quote(
         self,
         request: _inference_pb2.QuoteRequest,
@@ -83,3 +125,121 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """What a model takes and gives."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class JobServiceStub:
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
+    CreateJob: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CreateJobRequest, _inference_pb2.CreateJobResponse]
+    """Keeps the work and answers at once; workers run it behind the calls of those who wait. RESOURCE_EXHAUSTED when
+    the organisation has too many unfinished jobs.
+    """
+    GetJob: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetJobRequest, _inference_pb2.GetJobResponse]
+    ListJobs: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListJobsRequest, _inference_pb2.ListJobsResponse]
+    """The organisation's jobs, newest first."""
+    WatchJob: _grpc.UnaryStreamMultiCallable[_inference_pb2.WatchJobRequest, _inference_pb2.WatchJobResponse]
+    """The job now and whenever it goes on, until it has ended."""
+    GetJobResult: _grpc.UnaryStreamMultiCallable[_inference_pb2.GetJobResultRequest, _inference_pb2.GetJobResultResponse]
+    """What each entry gave, in order; of a job that was ended early those that ran. FAILED_PRECONDITION while it runs."""
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CancelJobRequest, _inference_pb2.CancelJobResponse]
+    """Ends a job: no further entry is started, what has run is kept and charged. A running job has ended when its state
+    says so. One that has ended stays as it is.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DeleteJobRequest, _inference_pb2.DeleteJobResponse]
+    """Forgets a job that has ended, with its request and results, before its time. FAILED_PRECONDITION while it runs."""
+
+@_typing.type_check_only
+class JobServiceAsyncStub(JobServiceStub):
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateJob: _aio.UnaryUnaryMultiCallable[_inference_pb2.CreateJobRequest, _inference_pb2.CreateJobResponse]  # type: ignore[assignment]
+    """Keeps the work and answers at once; workers run it behind the calls of those who wait. RESOURCE_EXHAUSTED when
+    the organisation has too many unfinished jobs.
+    """
+    GetJob: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetJobRequest, _inference_pb2.GetJobResponse]  # type: ignore[assignment]
+    ListJobs: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListJobsRequest, _inference_pb2.ListJobsResponse]  # type: ignore[assignment]
+    """The organisation's jobs, newest first."""
+    WatchJob: _aio.UnaryStreamMultiCallable[_inference_pb2.WatchJobRequest, _inference_pb2.WatchJobResponse]  # type: ignore[assignment]
+    """The job now and whenever it goes on, until it has ended."""
+    GetJobResult: _aio.UnaryStreamMultiCallable[_inference_pb2.GetJobResultRequest, _inference_pb2.GetJobResultResponse]  # type: ignore[assignment]
+    """What each entry gave, in order; of a job that was ended early those that ran. FAILED_PRECONDITION while it runs."""
+    CancelJob: _aio.UnaryUnaryMultiCallable[_inference_pb2.CancelJobRequest, _inference_pb2.CancelJobResponse]  # type: ignore[assignment]
+    """Ends a job: no further entry is started, what has run is kept and charged. A running job has ended when its state
+    says so. One that has ended stays as it is.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_inference_pb2.DeleteJobRequest, _inference_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Forgets a job that has ended, with its request and results, before its time. FAILED_PRECONDITION while it runs."""
+
+class JobServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Predicts that nobody waits for. A job belongs to the organisation of whoever made it; to everybody else it is
+    NOT_FOUND. Its calls are made as whoever made it: when their key is revoked, their jobs end.
+    """
+
+    @_abc_1.abstractmethod
+    def CreateJob(
+        self,
+        request: _inference_pb2.CreateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CreateJobResponse, _abc.Awaitable[_inference_pb2.CreateJobResponse]]:
+        """Keeps the work and answers at once; workers run it behind the calls of those who wait. RESOURCE_EXHAUSTED when
+        the organisation has too many unfinished jobs.
+        """
+
+    @_abc_1.abstractmethod
+    def GetJob(
+        self,
+        request: _inference_pb2.GetJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.GetJobResponse, _abc.Awaitable[_inference_pb2.GetJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListJobs(
+        self,
+        request: _inference_pb2.ListJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ListJobsResponse, _abc.Awaitable[_inference_pb2.ListJobsResponse]]:
+        """The organisation's jobs, newest first."""
+
+    @_abc_1.abstractmethod
+    def WatchJob(
+        self,
+        request: _inference_pb2.WatchJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.WatchJobResponse], _abc.AsyncIterator[_inference_pb2.WatchJobResponse]]:
+        """The job now and whenever it goes on, until it has ended."""
+
+    @_abc_1.abstractmethod
+    def GetJobResult(
+        self,
+        request: _inference_pb2.GetJobResultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.GetJobResultResponse], _abc.AsyncIterator[_inference_pb2.GetJobResultResponse]]:
+        """What each entry gave, in order; of a job that was ended early those that ran. FAILED_PRECONDITION while it runs."""
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _inference_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CancelJobResponse, _abc.Awaitable[_inference_pb2.CancelJobResponse]]:
+        """Ends a job: no further entry is started, what has run is kept and charged. A running job has ended when its state
+        says so. One that has ended stays as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _inference_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.DeleteJobResponse, _abc.Awaitable[_inference_pb2.DeleteJobResponse]]:
+        """Forgets a job that has ended, with its request and results, before its time. FAILED_PRECONDITION while it runs."""
+
+def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -394,3 +394,167 @@ class ArtifactService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ObjectServiceStub:
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.PutObject = channel.stream_unary(
+                '/mercat.storage.v1.ObjectService/PutObject',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectResponse.FromString,
+                _registered_method=True)
+        self.GetObject = channel.unary_stream(
+                '/mercat.storage.v1.ObjectService/GetObject',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObjects = channel.unary_unary(
+                '/mercat.storage.v1.ObjectService/DeleteObjects',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsResponse.FromString,
+                _registered_method=True)
+
+
+class ObjectServiceServicer:
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`.
+    """
+
+    def PutObject(self, request_iterator, context):
+        """Stores an object, whole or not at all; one of that name is replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetObject(self, request, context):
+        """NOT_FOUND when there is none of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObjects(self, request, context):
+        """Removes every object in a folder; none may be there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ObjectServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'PutObject': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutObject,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectResponse.SerializeToString,
+            ),
+            'GetObject': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetObject,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.SerializeToString,
+            ),
+            'DeleteObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObjects,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mercat.storage.v1.ObjectService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mercat.storage.v1.ObjectService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ObjectService:
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`.
+    """
+
+    @staticmethod
+    def PutObject(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/mercat.storage.v1.ObjectService/PutObject',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.PutObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.storage.v1.ObjectService/GetObject',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.ObjectService/DeleteObjects',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

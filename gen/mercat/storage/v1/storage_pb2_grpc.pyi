@@ -156,3 +156,58 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.FetchArtifactResponse], _abc.AsyncIterator[_storage_pb2.FetchArtifactResponse]]: ...
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ObjectServiceStub:
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ObjectServiceAsyncStub: ...
+    PutObject: _grpc.StreamUnaryMultiCallable[_storage_pb2.PutObjectRequest, _storage_pb2.PutObjectResponse]
+    """Stores an object, whole or not at all; one of that name is replaced."""
+    GetObject: _grpc.UnaryStreamMultiCallable[_storage_pb2.GetObjectRequest, _storage_pb2.GetObjectResponse]
+    """NOT_FOUND when there is none of that name."""
+    DeleteObjects: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteObjectsRequest, _storage_pb2.DeleteObjectsResponse]
+    """Removes every object in a folder; none may be there."""
+
+@_typing.type_check_only
+class ObjectServiceAsyncStub(ObjectServiceStub):
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PutObject: _aio.StreamUnaryMultiCallable[_storage_pb2.PutObjectRequest, _storage_pb2.PutObjectResponse]  # type: ignore[assignment]
+    """Stores an object, whole or not at all; one of that name is replaced."""
+    GetObject: _aio.UnaryStreamMultiCallable[_storage_pb2.GetObjectRequest, _storage_pb2.GetObjectResponse]  # type: ignore[assignment]
+    """NOT_FOUND when there is none of that name."""
+    DeleteObjects: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteObjectsRequest, _storage_pb2.DeleteObjectsResponse]  # type: ignore[assignment]
+    """Removes every object in a folder; none may be there."""
+
+class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Bytes that a service of Mercat keeps for a while, by name: `<service>/…`."""
+
+    @_abc_1.abstractmethod
+    def PutObject(
+        self,
+        request_iterator: _MaybeAsyncIterator[_storage_pb2.PutObjectRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.PutObjectResponse, _abc.Awaitable[_storage_pb2.PutObjectResponse]]:
+        """Stores an object, whole or not at all; one of that name is replaced."""
+
+    @_abc_1.abstractmethod
+    def GetObject(
+        self,
+        request: _storage_pb2.GetObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_storage_pb2.GetObjectResponse], _abc.AsyncIterator[_storage_pb2.GetObjectResponse]]:
+        """NOT_FOUND when there is none of that name."""
+
+    @_abc_1.abstractmethod
+    def DeleteObjects(
+        self,
+        request: _storage_pb2.DeleteObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.DeleteObjectsResponse, _abc.Awaitable[_storage_pb2.DeleteObjectsResponse]]:
+        """Removes every object in a folder; none may be there."""
+
+def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
