@@ -66,7 +66,7 @@ class Server:
     """A gRPC server of any set of services."""
 
     def __init__(self) -> None:
-        self._server = Http2Server(Limits(message=MAX_MESSAGE))
+        self._server = aio.server(options=OPTIONS)
         self._health = aio_health.HealthServicer()
         self._services: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
