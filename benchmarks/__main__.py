@@ -113,12 +113,12 @@ def main() -> int:
     print(f"{len(groups)} groups, {minutes(sum(GROUPS[g].seconds(options) for g in groups))} on a quiet machine.")
     with tempfile.TemporaryDirectory(prefix="mercat-bench-") as folder, Stage(options, Path(folder), tell) as stage:
         results, missing = measure(stage, groups)
-        money = stage.money()
-    for good, line in money:
+        stage.close()
+    for good, line in stage.money:
         print(f"{'✓' if good else '✗'} money: {line}")
     if groups == list(GROUPS):
-        write(results, missing, [line for _, line in money], took=time.monotonic() - began)
-    return 0 if all(good for good, _ in money) and not missing else 1
+        write(results, missing, [line for _, line in stage.money], took=time.monotonic() - began)
+    return 0 if all(good for good, _ in stage.money) and not missing else 1
 
 
 if __name__ == "__main__":

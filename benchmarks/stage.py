@@ -1,10 +1,11 @@
 """What the groups of one run share: its options, its folder, Mercat and the floor, started when first asked for."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
 from benchmarks import load, processes, servers
 from benchmarks.load import Load
@@ -39,33 +40,40 @@ class Options:
 
 @dataclass
 class Stage:
-    """Closed by leaving the `with`. `tell` prints a line."""
+    """Closed by leaving the `with`. `tell` prints a line; `money` is of every platform that was stopped."""
 
     options: Options
     folder: Path
     tell: Callable[[str], None]
     _stack: ExitStack = field(default_factory=ExitStack)
-    _platforms: list[Mercat] = field(default_factory=list)
+    money: list[tuple[bool, str]] = field(default_factory=list)
 
     def __enter__(self) -> "Stage":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     @cached_property
     def mercat(self) -> Mercat:
-        return self.platform("home")
+        """The platform that most groups share."""
+        return self._stack.enter_context(self.platform("shared"))
 
-    def platform(self, name: str) -> Mercat:
-        """One more Mercat with a home of its own."""
+    @contextmanager
+    def platform(self, name: str) -> Iterator[Mercat]:
+        """A Mercat with a home of its own; its books are checked at the end."""
         self.tell("starting Mercat …")
-        self._platforms.append(self._stack.enter_context(Mercat(self.folder / name, threads=self.options.threads)))
-        return self._platforms[-1]
+        with Mercat(self.folder / name, threads=self.options.threads) as mercat:
+            yield mercat
+            self.tell("checking the books …")
+            good, said = mercat.money()
+            self.money.append((good, f"{name}: {said}"))
 
-    def money(self) -> list[tuple[bool, str]]:
-        """Of every platform that was started, as `Mercat.money`."""
-        return [platform.money() for platform in self._platforms]
+    def close(self) -> None:
+        """Stops everything and checks the books."""
+        self._stack.close()
 
     @cached_property
     def echo(self) -> Server:

@@ -1,8 +1,9 @@
 """The groups of a run, in their order. Each module has TITLE, `seconds(options)`: about how long it takes, and
-`run(stage)`."""
+`run(stage)`, which answers a Result."""
 
 from types import ModuleType
 
-from benchmarks.groups import tiny
+from benchmarks.groups import memory, minilm, rest, scale, stream, tiny
 
-GROUPS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in (tiny,)}
+_ORDER = (tiny, minilm, rest, stream, scale, memory)
+GROUPS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in _ORDER}

@@ -13,7 +13,7 @@ _ECHO, _WORKER, _ENVOY = "bare grpc.aio echo", "Mercat, direct to the worker", "
 
 
 def seconds(options: Options) -> float:
-    return 40 + options.turns(8)
+    return 40 + options.turns(10)
 
 
 def run(stage: Stage) -> Result:

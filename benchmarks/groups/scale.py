@@ -1,0 +1,68 @@
+"""Many keys and models known, and many of them called: two platforms that differ in nothing else, in turn. The client
+is `benchmarks.rotate`, which takes the next key and the next model for every call."""
+
+from functools import partial
+
+from benchmarks import crowd, load, measure, requests
+from benchmarks.load import Load
+from benchmarks.measure import Figure, Result, Round, Side
+from benchmarks.mercat import Mercat
+from benchmarks.stage import Options, Stage
+from tests import graphs
+
+KEYS, MODELS, PEOPLE = 100_000, 10_000, 100
+FEW = 10  # keys, models and people of the other platform
+TITLE = f"{KEYS:,} keys of {PEOPLE} people and {MODELS:,} models known, beside {FEW} of each"
+_CALLED_KEYS, _CALLED_MODELS = 1_000, 100
+_FEW = f"{FEW} known, all called"
+_SAME = f"many known, {FEW} keys and models called"
+_MANY = f"many known, {_CALLED_KEYS:,} keys and {_CALLED_MODELS:,} models called"
+
+
+def seconds(options: Options) -> float:
+    return 60 + options.turns(3)
+
+
+def run(stage: Stage) -> Result:
+    result = Result("scale", TITLE)
+    with stage.platform("few") as few, stage.platform("many") as many:
+        stage.tell(f"making {KEYS:,} keys and {MODELS:,} models …")
+        few_keys, few_models = _fill(few, FEW, FEW, FEW)
+        keys, models = _fill(many, KEYS, PEOPLE, MODELS)
+        sides = [
+            _side(stage, _FEW, few, few_keys, few_models),
+            _side(stage, _SAME, many, keys[:FEW], models[:FEW]),
+            _side(stage, _MANY, many, keys[:_CALLED_KEYS], models[:_CALLED_MODELS]),
+        ]
+        options = stage.options
+        taken = measure.alternate(
+            sides, seconds=options.seconds, rounds=options.rounds, tell=stage.tell, warm_up=3
+        )  # fmt: skip
+    result.rows = [measure.summarise(name, rounds) for name, rounds in taken.items()]
+    known = f"calls/s with {KEYS:,} keys and {MODELS:,} models known ÷ with {FEW}"
+    for name, said in ((_SAME, f"{FEW} of them called"), (_MANY, f"{_CALLED_KEYS:,} and {_CALLED_MODELS:,} called")):
+        result.figures.append(Figure(f"{known}, {said}", measure.ratios(taken[name], taken[_FEW]), 0.95))
+    result.notes.append(
+        "all models share one file and each that is called is loaded on its own; with more models in turn fewer rows "
+        "meet in a batch, which costs calls/s as well"
+    )
+    return result
+
+
+def _fill(mercat: Mercat, keys: int, people: int, models: int) -> tuple[list[str], list[str]]:
+    model = mercat.publish(graphs.tiny(), batch=64)
+    return crowd.add_keys(mercat, keys, people), crowd.add_models(mercat, model, models)
+
+
+def _side(stage: Stage, name: str, mercat: Mercat, keys: list[str], models: list[str]) -> Side:
+    bodies = [requests.tiny(model) for model in models]
+
+    def call(seconds: float) -> Load:
+        return load.rotating(
+            mercat.envoy, stage.folder, keys=keys, requests=bodies, in_flight=stage.options.in_flight, seconds=seconds
+        )
+
+    def run(seconds: float) -> Round:
+        return mercat.turn("client", partial(call, seconds))
+
+    return Side(name, run)
