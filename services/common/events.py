@@ -22,6 +22,7 @@ queries = load_queries("services.common")
 
 USAGE_STREAM, USAGE_SUBJECT = "USAGE", "mercat.usage.records"
 EVENT_STREAM, EVENT_SUBJECTS = "EVENTS", "mercat.event.>"
+JOB_STREAM, JOB_SUBJECT = "JOBS", "mercat.job.queued"
 _DAY = 86_400.0
 
 
@@ -65,7 +66,12 @@ class Events:
             EVENT_STREAM, subjects=[EVENT_SUBJECTS], retention=RetentionPolicy.LIMITS, storage=StorageType.FILE,
             max_age=7 * _DAY, duplicate_window=120,
         )  # fmt: skip
-        for config in (usage, events):
+        # JOBS is a work queue of job ids; the jobs themselves are rows.
+        jobs = StreamConfig(
+            JOB_STREAM, subjects=[JOB_SUBJECT], retention=RetentionPolicy.WORK_QUEUE, storage=StorageType.FILE,
+            duplicate_window=120,
+        )  # fmt: skip
+        for config in (usage, events, jobs):
             for attempt in range(20):
                 try:
                     await self.js.add_stream(config)

@@ -18,9 +18,13 @@ _POLL = 0.5  # seconds; another process may have written the row
 
 async def add(connection: Connection, event: Message) -> str:
     """Adds an event to the transaction of `connection`; its id is returned."""
+    return await add_message(connection, f"mercat.event.{event.DESCRIPTOR.name}", event.SerializeToString())
+
+
+async def add_message(connection: Connection, subject: str, payload: bytes) -> str:
+    """Adds a message for another subject of JetStream; its id is returned."""
     event_id = ids.new("evt")
-    subject = f"mercat.event.{event.DESCRIPTOR.name}"
-    await queries.add_event(connection, id=event_id, subject=subject, payload=event.SerializeToString())
+    await queries.add_event(connection, id=event_id, subject=subject, payload=payload)
     return event_id
 
 

@@ -1,6 +1,8 @@
 """Runs models: the hot path of a call, the engines behind it, and the KServe v2 contract beside Mercat's own.
 What a call may cost and where the money comes from is decided here; the books themselves are billing's."""
 
+from datetime import timedelta
+
 from mercat.inference.v1 import inference_pb2_grpc
 
 from services.common.rpc.pipeline import Guard
@@ -12,10 +14,16 @@ from services.inference.engines.ort import OrtEngine
 from services.inference.engines.placed import PlacedEngine
 from services.inference.engines.triton import TritonEngine
 from services.inference.hotpath import HotPath
+from services.inference.job_objects import JobObjects
+from services.inference.job_run import Tools
+from services.inference.job_store import JobStore
+from services.inference.jobs import Jobs
 from services.inference.kserve import KServe
 from services.inference.metering import Meter
+from services.inference.owners import Owners
 from services.inference.residency import Residency
 from services.inference.service import InferenceServicer
+from services.inference.service_jobs import JobServicer
 from services.inference.settings import InferenceSettings
 from services.inference.wallets import Wallets
 
@@ -33,20 +41,33 @@ async def build(deps: Deps) -> Service:
     path = HotPath(deployments, wallets, meter, deps.limiter, settings.region)
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
-    kserve = KServe(path, deployments)
+    kserve, inference = KServe(path, deployments), InferenceServicer(path)
+    tools = Tools(
+        deps.database, JobStore(), JobObjects(deps.control), Owners(deps.control), deps.clock, inference.predict_behind,
+        timedelta(seconds=settings.job_retention),
+    )  # fmt: skip
+    jobs = Jobs(tools, deps.events, settings.job_slots)
+    await jobs.listen()
 
     def add_kserve(server: Server, guard: Guard) -> None:
         server.add_raw("inference.GRPCInferenceService", kserve.handlers(guard))
 
     async def close() -> None:
+        await jobs.stop()
         await meter.flush()
         await wallets.close()
         await deployments.close()
 
     return Service(
         "inference",
-        registrations=[(inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(path))],
+        registrations=[
+            (inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference),
+            (
+                inference_pb2_grpc.add_JobServiceServicer_to_server,
+                JobServicer(tools, deps.events, settings.jobs_unfinished),
+            ),
+        ],
         raw=[add_kserve],
-        tasks=[wallets.keep],
+        tasks=[wallets.keep, jobs.work, jobs.look],
         close=close,
     )

@@ -17,4 +17,7 @@ class InferenceSettings(Settings):
     )
     cache_mb: int = option(20_480, "model files kept on disk", unit="MiB", ge=1)
     queue_rows: int = option(2048, "rows that may wait for one model", ge=1)
+    job_slots: int = option(2, "jobs run at a time", ge=1)
+    job_retention: float = option(86_400.0, "how long a job that has ended is kept", unit="s", gt=0)
+    jobs_unfinished: int = option(100, "jobs an organisation may have that have not ended", ge=1)
     region: str = option("local", "written into usage records")
