@@ -8,23 +8,18 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
-from grpc import aio
 from grpc_health.v1 import _async as aio_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import _async as aio_reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from services.common.rpc.http2.connection import Limits
+from services.common.rpc.http2.server import Http2Server
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import policy_of
 
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 64 * 1024 * 1024  # bytes
-OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
 # A servicer and the generated function that registers it.
 Registration = tuple[Callable[[Any, Any], None], object]
 
@@ -32,7 +27,7 @@ Registration = tuple[Callable[[Any, Any], None], object]
 class _Wrapping:
     """Stands in for the server while generated code registers a servicer, and wraps what it registers."""
 
-    def __init__(self, server: aio.Server, guard: Guard) -> None:
+    def __init__(self, server: Http2Server, guard: Guard) -> None:
         self.server = server
         self.guard = guard
         self.services: list[str] = []
@@ -66,7 +61,7 @@ class Server:
     """A gRPC server of any set of services."""
 
     def __init__(self) -> None:
-        self._server = aio.server(options=OPTIONS)
+        self._server = Http2Server(Limits(message=MAX_MESSAGE))
         self._health = aio_health.HealthServicer()
         self._services: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -84,12 +79,12 @@ class Server:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
 
     async def start(self, address: str, reflected: Sequence[str] = ()) -> None:
-        """Binds and serves, and describes the services named in `reflected`. Raises RuntimeError when the address is
+        """Binds and serves, and describes the services named in `reflected`. Raises OSError when the address is
         taken."""
         names = [*reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-        reflection.enable_server_reflection([*dict.fromkeys(names), reflection.SERVICE_NAME], self._server)
-        self._server.add_insecure_port(address)
-        await self._server.start()
+        described = aio_reflection.ReflectionServicer([*dict.fromkeys(names), reflection.SERVICE_NAME])
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, self._server)
+        await self._server.listen(address)
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 

@@ -1,0 +1,432 @@
+"""One HTTP/2 connection, the server's side (RFC 9113): frames, streams and flow control."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from services.common.rpc.http2 import frames as f
+from services.common.rpc.http2.call import Call, Refused
+
+_BLOCKS = 256  # header blocks whose meaning is remembered
+_HEADERS = 64 * 1024  # octets of one request's headers
+_UNSENT = 4 << 20  # octets that may wait in the socket's buffer
+_RESETS = 10_000  # streams a peer may cancel beyond those that it lets end, before it is asked to calm down
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`message`: bytes of one gRPC message. The windows are octets that a peer may send before it is read."""
+
+    message: int
+    streams: int = 10_000
+    stream_window: int = 1 << 20
+    connection_window: int = 16 << 20
+
+
+class Connection(asyncio.Protocol):
+    """`on_call` is given each call when its headers are there. `connections` is the set of all that are open."""
+
+    def __init__(self, limits: Limits, on_call: Callable[[Call], None], connections: "set[Connection]") -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.calls: dict[int, Call] = {}
+        self.peer = ""
+        self._on_call = on_call
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._greeted = False
+        self._decoder = Decoder(max_header_list_size=_HEADERS)
+        self._blocks: dict[bytes, list[tuple[str, str]]] = {}
+        self._block: tuple[int, int, bytearray] | None = None  # stream, flags and start of a block that goes on
+        self._last_stream = 0
+        self._send_window = 65_535
+        self._stream_window = 65_535  # what the peer lets each new stream send
+        self._peer_frame = f.FRAME
+        self._unread = 0
+        self._waiting: list[Call] = []  # streams that have more to send than they may
+        self._resets = 0
+        self._paused: asyncio.Future[None] | None = None
+        self._draining = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
+        self._transport.set_write_buffer_limits(_UNSENT)
+        self._connections.add(self)
+        address = transport.get_extra_info("peername")
+        if isinstance(address, tuple) and len(address) >= 2:
+            host = str(address[0])
+            self.peer = f"ipv6:[{host}]:{address[1]}" if ":" in host else f"ipv4:{host}:{address[1]}"
+        else:
+            self.peer = "unix:"
+        own = [
+            (f.MAX_CONCURRENT_STREAMS, self.limits.streams),
+            (f.INITIAL_WINDOW_SIZE, self.limits.stream_window),
+            (f.MAX_HEADER_LIST_SIZE, _HEADERS),
+        ]
+        more = self.limits.connection_window - 65_535
+        self._write(f.settings(own) + f.frame(f.WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big")))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._transport = None
+        self.resume_writing()
+        for call in list(self.calls.values()):
+            call.cancel()
+        self.calls.clear()
+
+    def pause_writing(self) -> None:
+        """A peer that does not read what it asked for is not heard any more either."""
+        if self._paused is None and self._transport is not None:
+            self._paused = self.loop.create_future()
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._paused is not None:
+            self._paused.set_result(None)
+            self._paused = None
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    async def writable(self) -> None:
+        """Waits while the socket takes no more."""
+        if self._paused is not None:
+            await asyncio.shield(self._paused)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._read(self._buffer + data if self._buffer else data)
+        except f.ConnectionFailed as e:
+            self._fail(e.code, str(e))
+        except HPACKError as e:
+            self._fail(f.COMPRESSION_ERROR, str(e))
+
+    # Frames
+
+    def _read(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        if not self._greeted:
+            if not data.startswith(f.PREFACE[: min(end, 24)]):
+                raise f.ConnectionFailed(f.PROTOCOL_ERROR, "no HTTP/2 preface")
+            if end < 24:
+                self._buffer = data
+                return
+            self._greeted, at = True, 24
+        while end - at >= 9:
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            if length > f.FRAME:
+                raise f.ConnectionFailed(f.FRAME_SIZE_ERROR, "a frame larger than was allowed")
+            start = at + 9
+            if end - start < length:
+                break
+            stream = int.from_bytes(data[at + 5 : start], "big") & f.MOST
+            self._frame(data[at + 3], data[at + 4], stream, data[start : start + length])
+            at = start + length
+        self._buffer = data[at:]
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if self._block is not None and (kind != f.CONTINUATION or stream != self._block[0]):
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "a header block was interrupted")
+        if kind == f.DATA:
+            self._data(flags, stream, payload)
+        elif kind == f.HEADERS:
+            self._headers(flags, stream, payload)
+        elif kind == f.WINDOW_UPDATE:
+            self._window_update(stream, payload)
+        elif kind == f.RST_STREAM:
+            self._reset(stream, payload)
+        elif kind == f.SETTINGS:
+            self._settings(flags, stream, payload)
+        elif kind == f.PING:
+            if len(payload) != 8 or stream:
+                raise f.ConnectionFailed(f.FRAME_SIZE_ERROR, "a PING of other than 8 octets")
+            if not flags & f.ACK:
+                self._write(f.frame(f.PING, f.ACK, 0, payload))
+        elif kind == f.CONTINUATION:
+            self._continuation(flags, payload)
+        elif kind == f.PUSH_PROMISE:
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "clients push nothing")
+        # GOAWAY needs no answer: its streams end and the peer closes. PRIORITY and unknown frames say nothing.
+
+    def _headers(self, flags: int, stream: int, payload: bytes) -> None:
+        if not stream & 1:
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "HEADERS on a stream that clients do not open")
+        if flags & f.PADDED:
+            payload = _unpadded(payload)
+        if flags & f.HAS_PRIORITY:
+            payload = payload[5:]
+        if flags & f.END_HEADERS:
+            self._open(stream, flags, payload)
+        else:
+            self._block = (stream, flags, bytearray(payload))
+
+    def _continuation(self, flags: int, payload: bytes) -> None:
+        if self._block is None:
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        stream, first, block = self._block
+        block += payload
+        if len(block) > _HEADERS:
+            raise f.ConnectionFailed(f.ENHANCE_YOUR_CALM, "headers without end")
+        if flags & f.END_HEADERS:
+            self._block = None
+            self._open(stream, first, bytes(block))
+
+    def _decode(self, block: bytes) -> list[tuple[str, str]]:
+        """Headers of a block. A block that leaves the table of its connection as it was means the same next time."""
+        known = self._blocks.get(block)
+        if known is not None:
+            return known
+        entries = self._decoder.header_table.dynamic_entries
+        before = (len(entries), entries[0] if entries else None)
+        try:
+            headers = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
+        except UnicodeDecodeError as e:
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "headers that are not UTF-8") from e
+        entries = self._decoder.header_table.dynamic_entries
+        after = (len(entries), entries[0] if entries else None)
+        if before[0] != after[0] or before[1] is not after[1] or len(self._blocks) >= _BLOCKS:
+            self._blocks.clear()
+        else:
+            self._blocks[block] = headers
+        return headers
+
+    def _open(self, stream: int, flags: int, block: bytes) -> None:
+        headers = self._decode(block)
+        if stream <= self._last_stream:
+            call = self.calls.get(stream)
+            if call is not None and flags & f.END_STREAM and not call.half_closed:
+                self._end_of_input(call)  # trailers of a request: gRPC has none, so they say nothing
+                return
+            raise f.ConnectionFailed(f.STREAM_CLOSED, "HEADERS on a stream that is closed")
+        self._last_stream = stream
+        if self._draining or len(self.calls) >= self.limits.streams:
+            self._write(f.frame(f.RST_STREAM, 0, stream, f.REFUSED_STREAM.to_bytes(4, "big")))
+            return
+        call = Call(self, stream, self._stream_window)
+        self.calls[stream] = call
+        try:
+            call.start(headers)
+            self._on_call(call)
+            if flags & f.END_STREAM:
+                self._end_of_input(call)
+        except Refused as e:
+            self.refuse(call, e)
+
+    def refuse(self, call: Call, e: Refused) -> None:
+        """Ends a call before its handler ran."""
+        call.finish(e.code.value[0], e.details)
+
+    def _end_of_input(self, call: Call) -> None:
+        call.close_input()
+        if call.task is None:
+            call.handler.begin(call)
+
+    def _data(self, flags: int, stream: int, payload: bytes) -> None:
+        size = len(payload)
+        self._unread += size
+        if self._unread > self.limits.connection_window // 2:
+            self._write(f.frame(f.WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4, "big")))
+            self._unread = 0
+        call = self.calls.get(stream)
+        if call is None or call.half_closed:
+            if stream > self._last_stream or not stream:
+                raise f.ConnectionFailed(f.PROTOCOL_ERROR, "DATA on a stream that was not opened")
+            return  # the call was answered or cancelled meanwhile
+        call.unread += size
+        if call.unread > call.window:
+            raise f.ConnectionFailed(f.FLOW_CONTROL_ERROR, "more than the window")
+        if flags & f.PADDED:
+            payload = _unpadded(payload)
+        try:
+            call.take(payload)
+            if flags & f.END_STREAM:
+                self._end_of_input(call)
+            elif call.task is None or call.hungry:
+                self.open_window(call)  # a message is gathered whole, whatever its size
+        except Refused as e:
+            if call.task is None:
+                self.refuse(call, e)
+            else:
+                call.code, call.details = e.code.value[0], e.details
+                call.task.cancel()
+
+    def open_window(self, call: Call) -> None:
+        """Lets the peer send as much again as was read of a stream."""
+        if call.unread > call.window // 2 and not call.half_closed:
+            self._write(f.frame(f.WINDOW_UPDATE, 0, call.id, call.unread.to_bytes(4, "big")))
+            call.unread = 0
+
+    def _reset(self, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise f.ConnectionFailed(f.FRAME_SIZE_ERROR, "RST_STREAM of other than 4 octets")
+        if stream > self._last_stream or not stream:
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "RST_STREAM of a stream that was not opened")
+        call = self.calls.pop(stream, None)
+        if call is not None:
+            self._resets += 1
+            if self._resets > _RESETS:
+                raise f.ConnectionFailed(f.ENHANCE_YOUR_CALM, "streams are opened only to be cancelled")
+            call.pending.clear()
+            call.has_room()
+            call.cancel()
+
+    def _settings(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) % 6:
+            raise f.ConnectionFailed(f.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        if flags & f.ACK:
+            return
+        for at in range(0, len(payload), 6):
+            name = int.from_bytes(payload[at : at + 2], "big")
+            value = int.from_bytes(payload[at + 2 : at + 6], "big")
+            if name == f.INITIAL_WINDOW_SIZE:
+                if value > f.MOST:
+                    raise f.ConnectionFailed(f.FLOW_CONTROL_ERROR, "a window past 2^31 - 1")
+                for call in self.calls.values():
+                    call.send_window += value - self._stream_window
+                self._stream_window = value
+            elif name == f.MAX_FRAME_SIZE:
+                if not f.FRAME <= value < 1 << 24:
+                    raise f.ConnectionFailed(f.PROTOCOL_ERROR, "a frame size out of bounds")
+                self._peer_frame = value
+        self._write(f.frame(f.SETTINGS, f.ACK, 0))
+        self._flush()
+
+    def _window_update(self, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise f.ConnectionFailed(f.FRAME_SIZE_ERROR, "WINDOW_UPDATE of other than 4 octets")
+        more = int.from_bytes(payload, "big") & f.MOST
+        if not stream:
+            self._send_window += more
+            if not more or self._send_window > f.MOST:
+                raise f.ConnectionFailed(f.FLOW_CONTROL_ERROR, "a window of nothing, or past 2^31 - 1")
+        elif (call := self.calls.get(stream)) is not None:
+            call.send_window += more
+            if not more or call.send_window > f.MOST:
+                self._write(f.frame(f.RST_STREAM, 0, stream, f.FLOW_CONTROL_ERROR.to_bytes(4, "big")))
+                self.calls.pop(stream, None)
+                call.cancel()
+        if self._waiting:
+            self._flush()
+
+    # Going out
+
+    def send_reply(self, call: Call, payload: bytes, block: bytes) -> None:
+        """All of a unary answer at once, where the windows have room for it; the fast path."""
+        size = len(payload) + 5
+        if size > self._peer_frame or size > call.send_window or size > self._send_window or call.pending:
+            call.send(f.message(payload))
+            self.send_block(call, block, last=True)
+            return
+        if self.calls.pop(call.id, None) is None:
+            return  # the peer gave up
+        self._send_window -= size
+        stream = call.id.to_bytes(4, "big")
+        self._write(
+            len(f.RESPONSE).to_bytes(3, "big") + b"\x01\x04" + stream + f.RESPONSE
+            + size.to_bytes(3, "big") + b"\x00\x00" + stream + b"\x00" + (size - 5).to_bytes(4, "big") + payload
+            + len(block).to_bytes(3, "big") + b"\x01\x05" + stream + block
+        )  # fmt: skip
+        if self._draining:
+            self._close_when_done()
+
+    def send_block(self, call: Call, block: bytes, *, last: bool) -> None:
+        """Headers, after the data that waits."""
+        call.pending.append((block, f.HEADERS, last))
+        self._send(call)
+
+    def send_data(self, call: Call, payload: bytes) -> None:
+        call.pending.append((payload, f.DATA, False))
+        self._send(call)
+
+    def _send(self, call: Call) -> None:
+        """As much of what a stream wants to send as its windows allow; the rest waits for them."""
+        if call.id not in self.calls:  # the peer gave up
+            call.pending.clear()
+        while call.pending:
+            payload, kind, last = call.pending[0]
+            if kind == f.HEADERS:
+                call.pending.popleft()
+                self._write(self._blocks_of(call.id, payload, last))
+                if last:
+                    self._ended(call)
+                continue
+            room = min(call.send_window, self._send_window)
+            if room <= 0:
+                if call not in self._waiting:
+                    self._waiting.append(call)
+                return
+            part = payload[: min(room, self._peer_frame)]
+            call.send_window -= len(part)
+            self._send_window -= len(part)
+            self._write(f.frame(f.DATA, 0, call.id, part))
+            if len(part) < len(payload):
+                call.pending[0] = (payload[len(part) :], f.DATA, False)
+            else:
+                call.pending.popleft()
+        call.has_room()
+
+    def _blocks_of(self, stream: int, block: bytes, last: bool) -> bytes:
+        flags = f.END_STREAM if last else 0
+        if len(block) <= self._peer_frame:
+            return f.frame(f.HEADERS, flags | f.END_HEADERS, stream, block)
+        parts = [block[at : at + self._peer_frame] for at in range(0, len(block), self._peer_frame)]
+        ends = len(parts) - 1
+        return f.frame(f.HEADERS, flags, stream, parts[0]) + b"".join(
+            f.frame(f.CONTINUATION, f.END_HEADERS if i == ends else 0, stream, part)
+            for i, part in enumerate(parts)
+            if i
+        )
+
+    def _ended(self, call: Call) -> None:
+        self.calls.pop(call.id, None)
+        if not call.half_closed:  # the peer need send no more
+            self._write(f.frame(f.RST_STREAM, 0, call.id, f.NO_ERROR.to_bytes(4, "big")))
+        if self._draining:
+            self._close_when_done()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            if call.id in self.calls:
+                self._send(call)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    # Ending
+
+    def drain(self) -> None:
+        """Takes no new calls; closes when those under way have ended."""
+        self._draining = True
+        self._write(f.frame(f.GOAWAY, 0, 0, self._last_stream.to_bytes(4, "big") + f.NO_ERROR.to_bytes(4, "big")))
+        self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if not self.calls and self._transport is not None:
+            self._transport.close()
+
+    def _fail(self, code: int, text: str) -> None:
+        last = self._last_stream.to_bytes(4, "big")
+        self._write(f.frame(f.GOAWAY, 0, 0, last + code.to_bytes(4, "big") + text.encode()[:200]))
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and all of its calls."""
+        if self._transport is not None:
+            self._transport.close()
+        for call in list(self.calls.values()):
+            call.cancel()
+        self.calls.clear()
+
+
+def _unpadded(payload: bytes) -> bytes:
+    if not payload or payload[0] >= len(payload):
+        raise f.ConnectionFailed(f.PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - payload[0]]
