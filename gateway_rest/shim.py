@@ -7,8 +7,8 @@ its call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TypeAlias, TypeVar
 
 from google.api import httpbody_pb2
 from google.protobuf.message import Message
@@ -33,6 +33,8 @@ _CHUNK = 1024 * 1024
 _FIRST = 0.25
 
 T = TypeVar("T")
+# A call that streams its answers.
+Stream: TypeAlias = aio.UnaryStreamCall[Message, Message] | aio.StreamStreamCall[Message, Message]
 
 
 class Shim:
@@ -68,14 +70,23 @@ class Shim:
             return await self._upload(binding, variables, request, metadata)
         body = await self._body(request) if binding.body else b""
         query = request.url.query
-        message = await _beside(len(body), lambda: transcode.request(binding, body, query, variables))
+        if binding.method.client_streaming:
+            messages = await _beside(len(body), lambda: transcode.requests(binding, body, query))
+        else:
+            messages = [await _beside(len(body), lambda: transcode.request(binding, body, query, variables))]
+        calls = self._calls()
         if binding.method.server_streaming:
-            return await self._stream(binding, message, request, metadata)
+            seconds = upstream.timeout(request.headers, None)
+            if binding.method.client_streaming:
+                stream: Stream = calls.stream_stream(binding)(_each(messages), metadata=metadata, timeout=seconds)
+            else:
+                stream = calls.unary_stream(binding)(messages[0], metadata=metadata, timeout=seconds)
+            return await self._stream(binding, stream, request)
         seconds = upstream.timeout(request.headers, self._settings.gateway_timeout)
         if binding.method.client_streaming:
-            call: aio.Call = self._calls().stream_unary(binding)(_once(message), metadata=metadata, timeout=seconds)
+            call: aio.Call = calls.stream_unary(binding)(_each(messages), metadata=metadata, timeout=seconds)
         else:
-            call = self._calls().unary_unary(binding)(message, metadata=metadata, timeout=seconds)
+            call = calls.unary_unary(binding)(messages[0], metadata=metadata, timeout=seconds)
         return await self._answer(binding, call, request)
 
     def _match(self, request: Request) -> tuple[Binding, dict[str, str]]:
@@ -154,11 +165,7 @@ class Shim:
         text = await _beside(message.ByteSize(), lambda: transcode.reply(binding, message))
         return Response(text, headers=headers, media_type=replies.JSON)
 
-    async def _stream(
-        self, binding: Binding, message: Message, request: Request, metadata: upstream.Metadata
-    ) -> Response:
-        seconds = upstream.timeout(request.headers, None)
-        call = self._calls().unary_stream(binding)(message, metadata=metadata, timeout=seconds)
+    async def _stream(self, binding: Binding, call: Stream, request: Request) -> Response:
         first = asyncio.ensure_future(call.read())
         try:
             initial = await _unless_gone(_opened(call, first), call, request)
@@ -180,9 +187,7 @@ class Shim:
         headers["cache-control"] = "no-store"
         return StreamingResponse(lines, headers=headers, media_type=replies.SSE if events else replies.NDJSON)
 
-    async def _bytes(
-        self, binding: Binding, call: aio.UnaryStreamCall[Message, Message], first: asyncio.Future[object]
-    ) -> AsyncIterator[bytes]:
+    async def _bytes(self, binding: Binding, call: Stream, first: asyncio.Future[object]) -> AsyncIterator[bytes]:
         try:
             got = await first
             while isinstance(got, Message):
@@ -195,7 +200,7 @@ class Shim:
     async def _lines(
         self,
         binding: Binding,
-        call: aio.UnaryStreamCall[Message, Message],
+        call: Stream,
         first: asyncio.Future[object],
         frame: Callable[[bytes, str], bytes],
     ) -> AsyncIterator[bytes]:
@@ -213,8 +218,9 @@ class Shim:
             call.cancel()
 
 
-async def _once(message: Message) -> AsyncIterator[Message]:
-    yield message
+async def _each(messages: Iterable[Message]) -> AsyncIterator[Message]:
+    for message in messages:
+        yield message
 
 
 async def _beside(size: int, work: Callable[[], T]) -> T:
@@ -229,7 +235,7 @@ async def _result(call: aio.Call) -> Message:
     return message
 
 
-async def _opened(call: aio.UnaryStreamCall[Message, Message], first: asyncio.Future[object]) -> aio.Metadata:
+async def _opened(call: Stream, first: asyncio.Future[object]) -> aio.Metadata:
     """Waits until the service has accepted the call, and a moment for its first message or its refusal."""
     initial = await call.initial_metadata()
     await asyncio.wait([first], timeout=_FIRST)
@@ -238,7 +244,7 @@ async def _opened(call: aio.UnaryStreamCall[Message, Message], first: asyncio.Fu
     return initial
 
 
-async def _end(call: aio.UnaryStreamCall[Message, Message]) -> None:
+async def _end(call: Stream) -> None:
     """Raises the error a stream ended with. Reading past its end says only that it ended."""
     code = await call.code()
     if code.value[0] != code_pb2.OK:

@@ -49,16 +49,22 @@ def _bad_json(reason: str) -> Refusal:
 
 def parse_json(text: bytes, message: Message) -> None:
     """Merges a JSON body into a message. Raises Refusal when it is not JSON, too deep, or of other types."""
-    if not text.strip():
-        return
+    if text.strip():
+        _merge(_loaded(text), message)
+
+
+def _loaded(text: bytes) -> Any:
     if _too_deep(text):
         raise _bad_json(f"it is nested more than {MAX_DEPTH} deep")
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise _bad_json("it is not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise _bad_json(str(error)) from error
+
+
+def _merge(value: Any, message: Message) -> None:
     if not isinstance(value, dict):
         raise _bad_json("it is not a JSON object")
     try:
@@ -175,6 +181,19 @@ def request(binding: Binding, body: bytes, query: str, variables: Mapping[str, s
             parse_json(b'{"%s":%s}' % (binding.body.encode(), body or b"null"), message)
     bind(message, query, variables)
     return message
+
+
+def requests(binding: Binding, body: bytes, query: str) -> list[Message]:
+    """The messages of a call that streams its requests: its body is a JSON array of them. Raises Refusal."""
+    bind(binding.request(), query, {})  # which knows no parameters of a stream
+    values = _loaded(body) if body.strip() else []
+    if not isinstance(values, list):
+        raise _bad_json("it is not a JSON array")
+    messages: list[Message] = []
+    for value in values:
+        messages.append(binding.request())
+        _merge(value, messages[-1])
+    return messages
 
 
 def _dict(message: Message) -> Any:

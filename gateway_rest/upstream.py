@@ -107,6 +107,9 @@ class Upstream:
     def stream_unary(self, binding: Binding) -> aio.StreamUnaryMultiCallable[Message, Message]:
         return self._channel(binding).stream_unary(binding.name, **self._codec(binding))
 
+    def stream_stream(self, binding: Binding) -> aio.StreamStreamMultiCallable[Message, Message]:
+        return self._channel(binding).stream_stream(binding.name, **self._codec(binding))
+
     async def ready(self, seconds: float) -> bool:
         """Whether the platform's gRPC side can be reached within that time."""
         from grpc_health.v1 import health_pb2, health_pb2_grpc

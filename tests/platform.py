@@ -63,7 +63,7 @@ class Account:
             "auth": auth_pb2_grpc.AuthServiceStub, "registry": registry_pb2_grpc.RegistryServiceStub,
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
-            "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub,
+            "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)
@@ -85,8 +85,9 @@ class Account:
 
 
 class _Credential(
-    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor
-):
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):  # fmt: skip
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
         self._metadata = metadata
 
@@ -96,7 +97,7 @@ class _Credential(
     def intercept_unary_unary(self, continuation, details, request):  # type: ignore[no-untyped-def]
         return continuation(self._with(details), request)
 
-    intercept_unary_stream = intercept_stream_unary = intercept_unary_unary
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
 
 
 class Platform:

@@ -13,7 +13,9 @@ from services.common.rpc.context import Call
 from services.inference import entries
 from services.inference.entries import Outcome, Predict
 
-_AT_ONCE = 128  # entries of one batch under way
+# Entries of one batch under way: few at first, one more with each that ends, so that what answers may be is known before
+# many of them are coming.
+_AT_FIRST, _AT_ONCE = 8, 128
 _ANSWER = 63 << 20  # bytes of outcomes in one answer; the message may have 64 MiB
 _STREAM_DEPTH = 64  # calls of one stream under way
 
@@ -28,7 +30,8 @@ class Batch:
     def __init__(self, predict: Predict, opened: Call) -> None:
         self._predict = predict
         self._opened = opened
-        self._window = asyncio.Semaphore(_AT_ONCE)
+        self._window = asyncio.Semaphore(_AT_FIRST)
+        self._wide = _AT_FIRST
         self._running = 0
         self._bytes = 0  # of the outcomes so far
         self._largest = 0
@@ -68,6 +71,9 @@ class Batch:
             size = found.ByteSize()
             self._bytes += size
             self._largest = max(self._largest, size)
+            if self._wide < _AT_ONCE:
+                self._wide += 1
+                self._window.release()
             return found
 
     def _refused(self, index: int, text: str) -> status_pb2.Status:
