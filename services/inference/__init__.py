@@ -9,6 +9,7 @@ from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
 from services.common.service import Deps, Service
 from services.inference.artifacts import Artifacts
+from services.inference.cache import ResponseCache
 from services.inference.deployments import Deployments
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.placed import PlacedEngine
@@ -31,14 +32,15 @@ from services.inference.wallets import Wallets
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, InferenceSettings)
-    cache = settings.home / "cache" / "models"
-    artifacts = Artifacts(deps.control, cache, settings.cache_mb << 20, settings.repository)
+    files = settings.home / "cache" / "models"
+    artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
     embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
     engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)
-    path = HotPath(deployments, wallets, meter, deps.limiter, settings.region)
+    cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
+    path = HotPath(deployments, wallets, meter, deps.limiter, cache, settings.region)
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
     kserve, inference = KServe(path, deployments), InferenceServicer(path)

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from services.common.errors import MercatError, NotFound
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
+from services.inference.breaker import Breaker
 from services.inference.residency import Residency, Resident
 from services.inference.telemetry import Figures
 from services.inference.tensors import Signature
@@ -26,6 +27,7 @@ _REFRESH = 5.0  # seconds after which a snapshot is fetched anew beside the call
 _STALE = 60.0  # seconds for which one is used while registry or billing cannot be asked
 _MOST = 100_000
 _DEFAULT_TIMEOUT = 30.0  # seconds
+_CACHED = 3600.0  # seconds that an answer is kept where the model does not say
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +45,10 @@ class Deployment:
     max_rows: int
     timeout: float
     figures: Figures
+    breaker: Breaker
+    fallback: str  # version; empty: none
+    cache_ttl: float  # seconds; 0: answers are not cached
+    hit_price_percent: int
     resident: Resident | None = None
 
     @property
@@ -119,6 +125,7 @@ class Deployments:
             self._flights.pop(reference, None)
         known = self._by_reference.get(reference)
         same = known if known is not None and known.version_id == proto.version_id else None
+        cache = proto.settings.response_cache
         d = Deployment(
             time.monotonic(), proto.version_id, proto.version, proto,
             same.signature if same else Signature(proto.signature),
@@ -128,6 +135,10 @@ class Deployments:
             proto.settings.max_batch_size,
             (proto.settings.timeout_ms or _DEFAULT_TIMEOUT * 1000) / 1000,
             same.figures if same else Figures(proto.model, proto.version),
+            same.breaker if same else Breaker(),
+            proto.settings.fallback_version,
+            (cache.ttl_seconds or _CACHED) if proto.settings.HasField("response_cache") else 0,
+            cache.hit_price_percent,
             self._residency.find(proto.version_id),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None:

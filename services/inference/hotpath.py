@@ -1,4 +1,5 @@
-"""One inference call, in order: what → may they → run → count → reply. Who calls was settled by the pipeline.
+"""One inference call, in order: what → may they → seen before → run → count → reply. Who calls was settled by the
+pipeline.
 
 Everything a call needs is already in the process; the network is asked only on a miss, and once for the record. A call
 waits once: its ticket goes through the batcher, the engine and the meter, and comes back with the outputs."""
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from mercat.common.v1 import policy_pb2
 
 from services.common import failpoints, money
-from services.common.errors import DeadlineExceeded
+from services.common.errors import DataLoss, DeadlineExceeded
 from services.common.limits import CLASSES, Limiter
 from services.common.rpc.context import Call
+from services.inference.cache import ResponseCache, key_of
 from services.inference.deployments import Deployment, Deployments
+from services.inference.engines import EngineFailed, EngineUnavailable
 from services.inference.metering import Meter
 from services.inference.records import Records
 from services.inference.residency import Resident
@@ -43,21 +46,26 @@ class Result:
     deployment: Deployment
     outputs: Mapping[str, Array]
     cost: int
+    cached: bool = False
 
 
 class HotPath:
     """Runs calls. Stateless but for what its parts remember."""
 
-    def __init__(self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, region: str) -> None:
+    def __init__(
+        self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, cache: ResponseCache,
+        region: str,
+    ) -> None:  # fmt: skip
         self.deployments = deployments
         self.wallets = wallets
         self.meter = meter
         self.records = Records(region)
         self._limiter = limiter
+        self._cache = cache
 
     async def run(
         self, call: Call, reference: str, read: Callable[[Signature], Inputs],
-        wanted: Callable[[Signature], list[str]], *, level: int = 0,
+        wanted: Callable[[Signature], list[str]], *, level: int = 0, fresh: bool = False,
     ) -> Result:  # fmt: skip
         """Runs a model once for the caller and records it.
 
@@ -67,6 +75,7 @@ class HotPath:
             read: makes the inputs from the request, checked against the signature.
             wanted: the names of the outputs asked for.
             level: the call's priority class, 1 first; 0: the model's default.
+            fresh: the answer must not come from the response cache.
 
         Raises:
             ModelNotFound, BadTensor, RateLimited, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused,
@@ -74,16 +83,79 @@ class HotPath:
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
-        signature = deployment.signature
-        inputs = read(signature)
-        outputs = wanted(signature)
-        priced = self.price(deployment, inputs)
-        cost = 0 if call.principal.test else priced.cost
         subject = call.principal.key_id or call.principal.user_id
         if not self._limiter.take_now(_LIMIT, subject):
             await self._limiter.take(_LIMIT, subject)
         self.meter.check()
         failpoints.passing("inference.before_reserve")
+        # A version that was named exactly is never replaced by another.
+        spare = deployment.fallback if "@" not in reference else ""
+        now = asyncio.get_running_loop().time()
+        if not deployment.breaker.allows(now):
+            if not spare:
+                raise EngineUnavailable(
+                    f"{reference} keeps failing and is left alone for a while",
+                    retry_after=deployment.breaker.until - now,
+                )
+        else:
+            try:
+                answer = await self._run(call, deployment, read, wanted, level, fresh, began)
+                deployment.breaker.succeeded()
+                return answer
+            except (EngineFailed, EngineUnavailable, DataLoss):
+                deployment.breaker.failed(asyncio.get_running_loop().time())
+                if not spare:
+                    raise
+        deployment = await self.deployments.get(f"{deployment.proto.model}@{spare}")
+        return await self._run(call, deployment, read, wanted, level, fresh, began)
+
+    async def _run(
+        self, call: Call, deployment: Deployment, read: Callable[[Signature], Inputs],
+        wanted: Callable[[Signature], list[str]], level: int, fresh: bool, began: float,
+    ) -> Result:  # fmt: skip
+        signature = deployment.signature
+        inputs = read(signature)
+        outputs = wanted(signature)
+        priced = self.price(deployment, inputs)
+        if deployment.cache_ttl and not (fresh or call.fresh):
+            return await self._cached(call, deployment, inputs, outputs, priced, level, began)
+        result = await self._count(call, deployment, inputs, outputs, priced, level, began)
+        if deployment.cache_ttl:
+            call.trailers.append(("mercat-cache", "bypass"))
+        return result
+
+    async def _cached(
+        self, call: Call, deployment: Deployment, inputs: Inputs, outputs: list[str], priced: Priced, level: int,
+        began: float,
+    ) -> Result:  # fmt: skip
+        key = key_of(deployment.version_id, deployment.proto.digest, inputs, outputs)
+        cached = self._cache.get(key)
+        if cached is None:
+            cached = await self._cache.find(key)
+        if cached is not None:
+            deployment.figures.hits.value += 1
+            cost = money.share(priced.cost, deployment.hit_price_percent * 10_000)
+            priced = Priced(priced.rows, (*priced.units, ("cache_hits", 1)), cost)
+            result = await self._count(call, deployment, inputs, outputs, priced, level, began, cached)
+            call.trailers.append(("mercat-cache", "hit"))
+            result.cached = True
+            return result
+        deployment.figures.misses.value += 1
+        answer: Mapping[str, Array] | None = None
+        try:
+            result = await self._count(call, deployment, inputs, outputs, priced, level, began)
+            answer = result.outputs
+        finally:
+            self._cache.settle(key, answer, deployment.cache_ttl)
+        call.trailers.append(("mercat-cache", "miss"))
+        return result
+
+    async def _count(
+        self, call: Call, deployment: Deployment, inputs: Inputs, outputs: list[str], priced: Priced, level: int,
+        began: float, cached: Mapping[str, Array] | None = None,
+    ) -> Result:  # fmt: skip
+        """Reserves the money, runs the model unless the answer is cached, records the call, and settles."""
+        cost = 0 if call.principal.test else priced.cost
         org_id = call.principal.org_id
         lease: Lease | None = None
         if cost:
@@ -94,10 +166,14 @@ class HotPath:
         ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
         self.meter.expect()
         try:
-            resident = deployment.resident
-            if resident is None or resident.gone:
-                resident = await self._resident(deployment, deadline)
-            answer = await resident.submit(ticket)
+            if cached is not None:
+                ticket.ran(cached)
+                answer = await ticket.future
+            else:
+                resident = deployment.resident
+                if resident is None or resident.gone:
+                    resident = await self._resident(deployment, deadline)
+                answer = await resident.submit(ticket)
         finally:
             if not ticket.counted:
                 self.meter.forget()

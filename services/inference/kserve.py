@@ -189,6 +189,8 @@ class KServe:
         # For clients that cannot see trailers.
         response.parameters["mercat_request_id"].string_param = call.request_id
         response.parameters["mercat_cost_nanos"].int64_param = result.cost
+        if result.cached:
+            response.parameters["mercat_cached"].bool_param = True
         return response
 
     async def _statistics(self, request: Any, context: Context) -> Any:

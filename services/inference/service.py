@@ -29,12 +29,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         """Runs a request as a call. `level` is its priority class whatever the request says; 0: what that says."""
         result = await self._path.run(
             call, request.model, lambda s: read_inputs(request, s), lambda s: s.wanted(request.outputs),
-            level=level or request.priority,
+            level=level or request.priority, fresh=request.no_cache,
         )  # fmt: skip
         proto, signature = result.deployment.proto, result.deployment.signature
         response = inference_pb2.PredictResponse(
-            model=proto.model, version=proto.version, request_id=call.request_id, cost_nanos=result.cost
-        )
+            model=proto.model, version=proto.version, request_id=call.request_id, cost_nanos=result.cost,
+            cached=result.cached,
+        )  # fmt: skip
         write_outputs(request, result.outputs, signature, response)
         return response
 

@@ -16,6 +16,7 @@ class InferenceSettings(Settings):
         "", "models kept loaded whatever else is called: publisher/model[@version], separated by commas"
     )
     cache_mb: int = option(20_480, "model files kept on disk", unit="MiB", ge=1)
+    response_cache_mb: int = option(64, "answers of deterministic models kept in memory", unit="MiB", ge=0)
     queue_rows: int = option(2048, "rows that may wait for one model", ge=1)
     job_slots: int = option(2, "jobs run at a time", ge=1)
     job_retention: float = option(86_400.0, "how long a job that has ended is kept", unit="s", gt=0)

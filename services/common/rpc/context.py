@@ -18,7 +18,8 @@ ROLE_NAMES = {auth_pb2.ROLE_CONSUMER: "consumer", auth_pb2.ROLE_PUBLISHER: "publ
 @dataclass(slots=True)
 class Call:
     """One call. `arrived_ms` is the time inside its id, milliseconds since 1970. `deadline` is on the event loop's
-    clock, seconds; None when the caller set none."""
+    clock, seconds; None when the caller set none. `fresh`: with `cache-control: no-cache`, the answer must be a new
+    one."""
 
     request_id: str
     method: str
@@ -29,6 +30,7 @@ class Call:
     deadline: float | None = None
     traceparent: str = ""
     audited: bool = False
+    fresh: bool = False
     resource: tuple[str, str] = ("", "")
     span: Span | None = None
     trailers: list[tuple[str, str | bytes]] = field(default_factory=list)

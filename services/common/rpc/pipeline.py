@@ -117,6 +117,7 @@ class Pipeline:
                 raise PermissionDenied("this call is for Mercat's own services", reason="INTERNAL_ONLY")
             return call, metadata
         call.audited = policy.audited
+        call.fresh = "cache-control" in metadata and "no-cache" in str(metadata["cache-control"])
         call.user_agent = str(metadata.get("user-agent", ""))[:500]
         call.address = client_address(metadata, context.peer())
         credential = credential_of(metadata)

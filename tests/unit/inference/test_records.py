@@ -9,6 +9,7 @@ from mercat.registry.v1 import registry_pb2
 from services.common import ids
 from services.common.rpc.context import Call
 from services.inference import records
+from services.inference.breaker import Breaker
 from services.inference.deployments import Deployment
 from services.inference.telemetry import Figures
 from services.inference.tensors import Signature
@@ -25,9 +26,8 @@ def test_a_batch_of_records_reads_back_as_they_were(calls):
         call = Call(request_id, "/m", ids.milliseconds(request_id), principal)
         proto = registry_pb2.Deployment(model=model, version="1.0.0", model_id="mdl", org_id="org_2", version_id=model)
         signature = Signature(proto.signature)
-        d = Deployment(
-            0.0, model, "1.0.0", proto, signature, "prc", (), "USD", 0, 1.0, Figures("test/records", "1.0.0")
-        )
+        figures = Figures("test/records", "1.0.0")
+        d = Deployment(0.0, model, "1.0.0", proto, signature, "prc", (), "USD", 0, 1.0, figures, Breaker(), "", 0, 0)
         whole.append(made.make(call, d, (("requests", 1), ("rows", cost % 7)), cost, "lse", latency))
     batch = event_pb2.UsageBatch.FromString(records.batch(whole, "wrk_1"))
     assert batch.worker_id == "wrk_1"
