@@ -60,7 +60,35 @@ def lookup() -> bytes:
 
 def slow(loops: int = 2_000_000) -> bytes:
     """int64 [1] → [1]: counts up in a loop for as long as `loops` takes, then answers its input."""
-    body = helper.make_graph(
+    nodes = [
+        helper.make_node("Loop", ["loops", "always", "x"], ["counted"], body=_counting()),
+        helper.make_node("Sub", ["counted", "loops_1"], ["y"]),
+    ]
+    return _model(
+        nodes, [("x", TensorProto.INT64, [1])], [("y", TensorProto.INT64, [1])],
+        [
+            numpy_helper.from_array(np.array(loops, np.int64), "loops"),
+            numpy_helper.from_array(np.array([loops], np.int64), "loops_1"),
+            numpy_helper.from_array(np.array(True), "always"),
+        ],
+    )  # fmt: skip
+
+
+def count() -> bytes:
+    """int64 n [1] → counted [1]: counts to n, one after the other."""
+    nodes = [
+        helper.make_node("Squeeze", ["n"], ["loops"]),
+        helper.make_node("Loop", ["loops", "always", "zero"], ["counted"], body=_counting()),
+    ]
+    return _model(
+        nodes, [("n", TensorProto.INT64, [1])], [("counted", TensorProto.INT64, [1])],
+        [numpy_helper.from_array(np.array([0]), "zero"), numpy_helper.from_array(np.array(True), "always")],
+    )  # fmt: skip
+
+
+def _counting() -> onnx.GraphProto:
+    """A loop's body that adds 1."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["go_on"]),
             helper.make_node("Add", ["v", "one"], ["w"]),
@@ -77,18 +105,6 @@ def slow(loops: int = 2_000_000) -> bytes:
         ],
         [numpy_helper.from_array(np.array([1], np.int64), "one")],
     )
-    nodes = [
-        helper.make_node("Loop", ["loops", "always", "x"], ["counted"], body=body),
-        helper.make_node("Sub", ["counted", "loops_1"], ["y"]),
-    ]
-    return _model(
-        nodes, [("x", TensorProto.INT64, [1])], [("y", TensorProto.INT64, [1])],
-        [
-            numpy_helper.from_array(np.array(loops, np.int64), "loops"),
-            numpy_helper.from_array(np.array([loops], np.int64), "loops_1"),
-            numpy_helper.from_array(np.array(True), "always"),
-        ],
-    )  # fmt: skip
 
 
 def _model(nodes: list, inputs: list, outputs: list, initializers: list | None = None) -> bytes:

@@ -49,6 +49,10 @@ class Triton:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def stubs(self) -> list[psutil.Process]:
         """The processes in which its Python backend runs models."""
         return psutil.Process(self.pid).children(recursive=True)

@@ -53,7 +53,6 @@ class PlacedEngine:
 class FallbackModel:
     """A version on `first`, and on `second` while `first` cannot be reached. A call that finds out runs again there."""
 
-    # As the second engine does not put calls together, the worker does it for both.
     batches = False
     runs = 4
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import grpc
 import numpy as np
@@ -14,7 +15,7 @@ from grpc import aio
 from mercat.registry.v1 import registry_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from services.common.errors import DeadlineExceeded
+from services.common.errors import DeadlineExceeded, MercatError
 from services.inference.engines import EngineFailed, EngineUnavailable, Inputs, ModelRefused, Outputs
 from services.inference.tensors import DTYPES, Array, Signature, Spec, to_raw
 from services.inference.tickets import QueueFull
@@ -32,12 +33,17 @@ _OPTIONS = [
 _LOOK = 0.25  # seconds between two looks at Triton's health
 _SILENCE = 2.0  # seconds for which Triton may leave such a look unanswered, twice, before it counts as hung
 _LOAD = 300.0  # seconds that loading may take
-_RUNS = 64  # calls of one model in flight: enough for Triton to put them together
+# Calls of one model in flight: enough that Triton never waits for this worker, few enough that calls gather meanwhile.
+_RUNS, _RUNS_UNBATCHED = 4, 16
 _ATTEMPTS = 3  # another worker's load can take a version away between this one's load and run
 
 
 class _Gone(Exception):
     """Triton lives, but does not hold the version: it was started anew, or somebody unloaded it."""
+
+
+class _Crashed(Exception):
+    """The process in which Triton runs the model is dead, by this call's tensors or by others'."""
 
 
 class TritonEngine:
@@ -47,14 +53,15 @@ class TritonEngine:
         self._target = target
         self._channel = aio.insecure_channel(target, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._calls: set[aio.UnaryUnaryCall[Any, Any]] = set()
         self._watch: asyncio.Task[None] | None = None
-        self._up = False
+        self._up = self._hung = False
 
     async def load(self, deployment: registry_pb2.Deployment) -> "TritonModel":
         if not deployment.repository_model:
             raise EngineFailed(f"{deployment.model}@{deployment.version} is not in the model repository")
+        self._keep_watch()
         model = TritonModel(self, deployment)
         await model.ensure()
         return model
@@ -62,8 +69,8 @@ class TritonEngine:
     async def healthy(self) -> bool:
         """As of the last look, a quarter of a second ago or less."""
         if self._watch is None:
+            self._keep_watch()
             await self._look()
-            self._watch = asyncio.get_running_loop().create_task(self._keep_looking())
         return self._up
 
     async def close(self) -> None:
@@ -75,12 +82,17 @@ class TritonEngine:
 
     # Health
 
+    def _keep_watch(self) -> None:
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._keep_looking())
+
     async def _keep_looking(self) -> None:
         silent = 0
         while True:
             await asyncio.sleep(_LOOK)
             silent = 0 if await self._look() else silent + 1
-            if silent >= 2:  # it takes connections and does not answer: nor will it answer the calls under way
+            self._hung = silent >= 2
+            if self._hung:  # it takes connections and does not answer: nor will it answer the calls under way
                 self._set_up(False)
                 for call in list(self._calls):
                     call.cancel()
@@ -105,7 +117,9 @@ class TritonEngine:
     # Calls
 
     async def infer(self, request: Any) -> Any:
-        """ModelInfer. Raises _Gone, and what `Loaded.run` raises."""
+        """ModelInfer. Raises _Gone, _Crashed, and what `Loaded.run` raises."""
+        if self._hung:
+            raise self._away()
         call = self._stub.ModelInfer(request)
         self._calls.add(call)
         try:
@@ -123,13 +137,18 @@ class TritonEngine:
     async def control(self, method: str, request: Any, timeout: float = 5.0) -> Any:
         """Any other of Triton's methods, by name. Raises as `infer`, and EngineFailed when a model cannot be loaded."""
         try:
-            return await getattr(self._stub, method)(request, timeout=timeout)
+            answer = await getattr(self._stub, method)(request, timeout=timeout)
         except aio.AioRpcError as e:
             raise self._error(e) from e
+        self._set_up(True)
+        return answer
 
     def lock(self, name: str) -> asyncio.Lock:
         """Held while the versions of a Triton model are changed."""
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
 
     def _away(self) -> EngineUnavailable:
         return EngineUnavailable("Triton cannot be reached just now; try again in a moment", retry_after=1)
@@ -151,23 +170,27 @@ class TritonEngine:
         if code is grpc.StatusCode.INVALID_ARGUMENT or "onnx runtime error 2" in text or "Non-zero status" in text:
             return ModelRefused(f"the model does not take these tensors: {text}")
         log.warning("Triton failed: %s %s", code.name, text)
+        if "Stub process" in text:
+            return _Crashed(text)
         return EngineFailed("the engine failed")
 
 
 class TritonModel:
     """One version in Triton."""
 
+    # Triton puts the calls of all workers together; those of one travel together too, for that costs a tenth as much.
+    batches = False
+
     def __init__(self, engine: TritonEngine, deployment: registry_pb2.Deployment) -> None:
         self._engine = engine
         self._name = deployment.repository_model
         self._number = deployment.repository_version
         self._config = deployment.repository_config
+        self._reviving: asyncio.Task[None] | None = None
         signature = Signature(deployment.signature)
         self._inputs, self._outputs = signature.inputs, signature.outputs
         self._batched = deployment.settings.max_batch_size > 0
-        # Triton cannot pad: calls of models with padding are put together before they reach it.
-        self.batches = not deployment.settings.padding
-        self.runs = _RUNS if self.batches else 2
+        self.runs = _RUNS if self._batched else _RUNS_UNBATCHED
 
     async def run(self, inputs: Inputs, outputs: Sequence[str]) -> Outputs:
         if self._batched and any(a.shape[0] == 0 for a in inputs.values()):
@@ -218,7 +241,19 @@ class TritonModel:
                 return await call()
             except _Gone:
                 await self.ensure()
+            except _Crashed as e:
+                if self._reviving is None or self._reviving.done():
+                    self._reviving = asyncio.get_running_loop().create_task(self._revive())
+                raise EngineFailed("the engine failed") from e
         raise EngineUnavailable("Triton does not keep this model loaded; try again in a moment", retry_after=1)
+
+    async def _revive(self) -> None:
+        """Triton leaves a version whose process is dead as it is; unloaded and loaded it gets another."""
+        try:
+            await self.unload()
+            await self.ensure()
+        except MercatError as e:
+            log.warning("%s, version %d, stays dead: %s", self._name, self._number, e.message)
 
     async def _is_ready(self) -> bool:
         request = service_pb2.ModelReadyRequest(name=self._name, version=str(self._number))
@@ -240,8 +275,8 @@ class TritonModel:
         request.parameters["config"].string_param = json_format.MessageToJson(config, preserving_proto_field_name=True)
         try:
             await self._engine.control("RepositoryModelLoad", request, _LOAD)
-        except (ModelRefused, EngineFailed, _Gone) as e:
-            log.warning("Triton does not load %s, versions %s: %s", self._name, sorted(versions), e.__cause__)
+        except (ModelRefused, EngineFailed, _Gone, _Crashed) as e:
+            log.warning("Triton does not load %s, versions %s: %s", self._name, sorted(versions), e)
             raise EngineFailed("the model could not be loaded") from e
 
     def _has_axis(self, spec: Spec) -> bool:

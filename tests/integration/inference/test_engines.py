@@ -3,7 +3,8 @@ the same life of a model. Then what only an engine of its own process can do: di
 
 import asyncio
 import contextlib
-import time
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,21 +157,14 @@ async def test_what_is_no_model_is_not_loaded(engine: Engine, shelf: Shelf) -> N
 
 
 async def test_a_cancelled_run_ends_in_the_engine(engine: Engine, shelf: Shelf) -> None:
-    model = await engine.load(await shelf.put(graphs.slow(200_000_000)))
-    run = asyncio.ensure_future(model.run({"x": np.array([1])}, ["y"]))
+    model = await engine.load(await shelf.put(graphs.count()))
+    run = asyncio.ensure_future(model.run({"n": np.array([1_000_000_000])}, ["counted"]))
     await asyncio.sleep(0.5)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    began = time.monotonic()
-    await model.unload()  # which waits for runs under way
-    again = asyncio.ensure_future(model.run({"x": np.array([1])}, ["y"]))
-    await asyncio.sleep(0.5)
-    assert not again.done()
-    again.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await again
-    assert time.monotonic() - began < 10
+    async with asyncio.timeout(5):  # or this run would wait for minutes: they go one by one
+        assert (await model.run({"n": np.array([3])}, ["counted"]))["counted"].tolist() == [3]
     await model.unload()
 
 
@@ -186,17 +180,17 @@ async def test_loading_twice_is_harmless(engine: Engine, shelf: Shelf) -> None:
 @contextlib.asynccontextmanager
 async def load_of_calls(call: Callable[[], Awaitable[Any]], width: int = 8) -> AsyncIterator[list[Any]]:
     """Calls without a pause; the list fills with the answers. A failed call fails the test at the end."""
-    answers: list[Any] = []
+    given: list[Any] = []
     going = True
 
     async def one() -> None:
         while going:
-            answers.append(await call())
+            given.append(await call())
             await asyncio.sleep(0)
 
     tasks = [asyncio.ensure_future(one()) for _ in range(width)]
     try:
-        yield answers
+        yield given
     finally:
         going = False
         await asyncio.gather(*tasks)
@@ -284,6 +278,76 @@ async def test_triton_dies_and_comes_back(triton: Triton, triton_engine: TritonE
     got = await model.run(inputs, ["y"])  # it was loaded again, and nobody had to ask
     np.testing.assert_allclose(got["y"], expected(graph, inputs)[0], rtol=1e-4)
     await model.unload()
+
+
+async def test_a_triton_that_hangs_is_away(triton: Triton, triton_engine: TritonEngine) -> None:
+    engine, inputs = triton_engine, rows(2, 0)
+    model = await engine.load(await Shelf(triton.repository).put(graphs.tiny(), max_batch_size=16))
+    assert await engine.healthy()
+    os.kill(triton.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineUnavailable):
+                await model.run(inputs, ["y"])
+        assert not await engine.healthy()
+    finally:
+        os.kill(triton.pid, signal.SIGCONT)
+    async with asyncio.timeout(5):
+        while not await engine.healthy():
+            await asyncio.sleep(0.02)
+    await model.run(inputs, ["y"])
+    await model.unload()
+
+
+async def answers(model: Loaded, inputs: Arrays) -> bool:
+    try:
+        await model.run(inputs, ["y"])
+    except (EngineFailed, EngineUnavailable):
+        await asyncio.sleep(0.05)
+        return False
+    return True
+
+
+async def test_a_model_whose_process_dies_answers_again(triton: Triton, triton_engine: TritonEngine) -> None:
+    before = {process.pid for process in triton.stubs()}
+    inputs = rows(2, 0)
+    model = await triton_engine.load(await Shelf(triton.repository).put(graphs.tiny(), max_batch_size=16))
+    await model.run(inputs, ["y"])
+    (stub,) = {process.pid for process in triton.stubs()} - before
+    os.kill(stub, signal.SIGKILL)
+    # The wheel's Triton dies with the process, or waits for it for ever, when that dies at a bad moment.
+    for patience in (15, 30):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not await answers(model, inputs):
+                    if not triton.alive:
+                        triton.start()
+            break
+        triton.kill()
+        triton.start()
+    assert await answers(model, inputs)
+    await model.unload()
+
+
+async def test_workers_that_share_a_triton_take_nothing_from_each_other(
+    triton: Triton, triton_engine: TritonEngine
+) -> None:
+    shelf, other = Shelf(triton.repository), TritonEngine(triton.address)
+    versions = [
+        await shelf.put(graphs.tiny(1), model_id="mdl_shared", number=n, max_batch_size=16) for n in range(1, 6)
+    ]
+    inputs = rows(1, 0)
+    model = await triton_engine.load(versions[0])
+    async with load_of_calls(lambda: model.run(inputs, ["y"]), 4) as answers:
+        for _ in range(2):
+            models = await asyncio.gather(
+                *((triton_engine if n % 2 else other).load(version) for n, version in enumerate(versions))
+            )
+            await asyncio.gather(*(m.run(inputs, ["y"]) for m in models))
+            await asyncio.gather(*(m.unload() for m in models[1:]))
+        await reached(answers, 10)
+    await model.unload()
+    await other.close()
 
 
 async def test_a_version_that_triton_does_not_find(triton: Triton, triton_engine: TritonEngine) -> None:

@@ -6,8 +6,8 @@ Triton hands over the requests of a dynamic batch together; putting their rows t
 import json
 import os
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils  # Triton brings it
 
 _LOOK = 0.02  # seconds between two looks at whether the callers of a long run are gone
+_SHORT = 0.005  # seconds; a run expected to be shorter is not looked after
 ort.set_default_logger_severity(4)
 
 
@@ -56,6 +57,7 @@ class TritonPythonModel:
         self._inputs = {i["name"]: i["data_type"] for i in config["input"]}
         self._scalars = {i.name for i in self._session.get_inputs() if not i.shape}  # Triton has them as [1]
         self._pool = ThreadPoolExecutor(1)
+        self._expected = 1.0  # seconds that a run is expected to take
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers each request, in order: with its own outputs or its own error."""
@@ -121,16 +123,20 @@ class TritonPythonModel:
             at += rows
 
     def _run(self, members: list[Any], names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Runs the graph; ends the run once all its callers are gone."""
+        """Runs the graph; ends a long run once all its callers are gone."""
+        began = time.perf_counter()
         options = ort.RunOptions()
-        running: Future[list[np.ndarray]] = self._pool.submit(self._session.run, names, inputs, options)
-        while True:
-            try:
-                return running.result(_LOOK)
-            except NotYet:
-                if running.done():
-                    raise
+        if self._expected < _SHORT:
+            arrays = self._session.run(names, inputs, options)
+        else:
+            running = self._pool.submit(self._session.run, names, inputs, options)
+            while not wait([running], _LOOK).done:
                 options.terminate = all(member.is_cancelled() for member in members)
+            arrays = running.result()
+        took = time.perf_counter() - began
+        # Slow to believe a model fast, quick to believe it slow.
+        self._expected = took if took > self._expected else self._expected * 0.8 + took * 0.2
+        return arrays
 
 
 def _reason(error: Exception) -> tuple[str, int]:
