@@ -1,6 +1,8 @@
 """Several calls at a time: their requests, and what became of them in usage, books and metrics."""
 
+import json
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +38,36 @@ def number(response: inference_pb2.PredictResponse) -> int:
 def error(result: Any) -> MercatError:
     assert result.HasField("error"), result
     return from_status(result.error)
+
+
+def job(person: Account, *requests: inference_pb2.PredictRequest, timeout: int = 0) -> inference_pb2.Job:
+    """A new job of a batch."""
+    asked = inference_pb2.CreateJobRequest(batch=inference_pb2.BatchPredictRequest(requests=requests))
+    if timeout:
+        asked.timeout.seconds = timeout
+    made: inference_pb2.Job = person.jobs.CreateJob(asked).job
+    return made
+
+
+def finished(person: Account, job_id: str, seconds: float = 60) -> inference_pb2.Job:
+    """The job when it has ended."""
+    last = inference_pb2.Job()
+    for watched in person.jobs.WatchJob(inference_pb2.WatchJobRequest(job_id=job_id), timeout=seconds):
+        last = watched.job
+    return last
+
+
+def outcomes(person: Account, job_id: str, start: int = 0) -> list[inference_pb2.PredictResult]:
+    asked = inference_pb2.GetJobResultRequest(job_id=job_id, start=start)
+    return [answer.result for answer in person.jobs.GetJobResult(asked)]
+
+
+def rest(person: Account, verb: str, url: str, body: Any = None) -> list[Any]:
+    """A call over HTTP: the lines of JSON it answers."""
+    headers = {"authorization": f"Bearer {person.api_key}", "content-type": "application/json"}
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=verb), timeout=30) as answer:
+        return [json.loads(line) for line in answer.read().splitlines() if line]
 
 
 def records(person: Account, calls: int) -> list[usage_pb2.UsageRecord]:
