@@ -3,6 +3,7 @@ request id and record, and its outcome is a response or an error in its place.""
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from google.rpc import status_pb2
@@ -27,10 +28,7 @@ def request_id(parent: str, index: int) -> str:
 
 def call_of(opened: Call, identifier: str) -> Call:
     """A call of its own, by the same caller and with the same deadline."""
-    return Call(
-        identifier, opened.method, ids.milliseconds(identifier), opened.principal, opened.address, opened.user_agent,
-        opened.deadline, opened.traceparent,
-    )  # fmt: skip
+    return replace(opened, request_id=identifier, arrived_ms=ids.milliseconds(identifier), span=None, trailers=[])
 
 
 async def run(predict: Predict, call: Call, message: Entry | None) -> inference_pb2.PredictResponse:

@@ -43,8 +43,8 @@ from services.inference.owners import Owners
 from services.inference.tickets import TooLate
 
 log = logging.getLogger(__name__)
-HELD = timedelta(seconds=10)  # that a claim lives without renewal
-_BEAT = 2.0  # seconds between renewals
+HELD = timedelta(seconds=6)  # that a claim lives without renewal
+_BEAT = 1.5  # seconds between renewals
 _OWNER_STALE = 30.0  # seconds that a job goes on while auth cannot be asked
 _AHEAD = 32  # entries under way: what those who wait for an answer may have before them
 _PART_ENTRIES, _PART_BYTES, _PART_SECONDS = 100, 4 << 20, 0.5  # with any of which a part is stored

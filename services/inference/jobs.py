@@ -21,7 +21,7 @@ from services.inference.job_run import HELD, RELEASE, JobRun, Tools
 log = logging.getLogger(__name__)
 CHANGED = "mercat.live.job."  # and the job's id: look at its row again
 DURABLE = "jobs"
-_ACK_WAIT = 10.0  # seconds until a dead worker's message comes back
+_ACK_WAIT = 6.0  # seconds until a dead worker's message comes back
 _LOOK = 2.0  # seconds between looks for what nobody brings
 _BROUGHT = timedelta(seconds=5)  # in which a queued job's message should have come
 _SWEPT_AT_ONCE = 100
