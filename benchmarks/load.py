@@ -28,8 +28,8 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What one round gave: calls per second, latencies in milliseconds, calls by status, and the processor time that
-    the generator itself took, seconds. A message of a stream counts as a call."""
+    """What one round gave: calls answered OK per second, latencies in milliseconds, calls by status, and the processor
+    time that the generator itself took, seconds. A message of a stream counts as a call."""
 
     per_second: float
     p50_ms: float
@@ -93,7 +93,7 @@ def grpc(
     at = {point["percentage"]: point["latency"] / 1e6 for point in out["latencyDistribution"] or []}
     each = messages or 1
     statuses = {status: n * each for status, n in (out["statusCodeDistribution"] or {}).items()}
-    return Load(out["rps"] * each, at.get(50, 0.0), at.get(99, 0.0), statuses, spent)
+    return counted(out["rps"] * each, at.get(50, 0.0), at.get(99, 0.0), statuses, spent)
 
 
 def http(
@@ -116,10 +116,8 @@ def http(
     statuses = {f"{n}xx": result[f"req{n}xx"] for n in range(1, 6) if n != 2} | {"others": result["others"]}
     statuses = {"OK": result["req2xx"], **{name: n for name, n in statuses.items() if n}}
     percentiles = result["latency"]["percentiles"]
-    return Load(
-        sum(statuses.values()) / result["timeTakenSeconds"], percentiles["50"] / 1e3, percentiles["99"] / 1e3, statuses,
-        spent,
-    )  # fmt: skip
+    rate = sum(statuses.values()) / result["timeTakenSeconds"]
+    return counted(rate, percentiles["50"] / 1e3, percentiles["99"] / 1e3, statuses, spent)
 
 
 def rotating(
@@ -133,7 +131,18 @@ def rotating(
     path = folder / "rotate.json"
     path.write_text(json.dumps(job))
     out, spent = _run([sys.executable, "-m", "benchmarks.rotate", str(path)], seconds)
-    return Load(out["per_second"], out["p50_ms"], out["p99_ms"], out["statuses"], spent)
+    return counted(out["per_second"], out["p50_ms"], out["p99_ms"], out["statuses"], spent)
+
+
+def counted(rate: float, p50_ms: float, p99_ms: float, statuses: Mapping[str, int], spent: float) -> Load:
+    """A load of so many calls per second, of which those that failed do not count: refusing is quick.
+
+    Raises LoadError when none was answered.
+    """
+    ok, all_calls = statuses.get("OK", 0), sum(statuses.values())
+    if not ok:
+        raise LoadError(f"no call was answered OK: {dict(statuses)}")
+    return Load(rate * ok / all_calls, p50_ms, p99_ms, statuses, spent)
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[dict, float]:

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import grpc
 import onnx
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks import peers
 from benchmarks.load import ROOT
@@ -24,8 +27,7 @@ def echo(folder: Path) -> Server:
     server = Server(
         "echo", [sys.executable, "-m", "benchmarks.echo", str(port)], port, folder, {"PYTHONPATH": str(ROOT)}
     )
-    server.wait(lambda: listening(port))
-    return server
+    return _answering(server, partial(listening, port))
 
 
 def mlserver(model: Path, folder: Path, tell: Tell, *, threads: int, workers: int) -> Server:
@@ -51,7 +53,7 @@ def mlserver(model: Path, folder: Path, tell: Tell, *, threads: int, workers: in
     server = Server(
         "mlserver", [str(python.with_name("mlserver")), "start", "."], port, home, {"PYTHONPATH": str(peers.HERE)}
     )
-    return _ready(server, port)
+    return _answering(server, partial(_model_ready, server.target))
 
 
 def triton(model: Path, folder: Path, *, threads: int, batch: int) -> Server:
@@ -64,7 +66,8 @@ def triton(model: Path, folder: Path, *, threads: int, batch: int) -> Server:
     (repository / "model" / "config.pbtxt").write_text(_config(model, threads=threads, batch=batch))
     port = free_port()
     argv = [sys.executable, str(_TRITON), "--repository", str(repository), "--port", str(port), "--load-model=model"]
-    return _ready(Server("triton", argv, port, folder, {}), port)
+    server = Server("triton", argv, port, folder, {})
+    return _answering(server, partial(_model_ready, server.target))
 
 
 def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
@@ -72,16 +75,26 @@ def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
     python = peers.python("litserve", tell)
     port = free_port()
     argv = [str(python), str(peers.HERE / "litserve_server.py"), str(model), str(port), str(threads)]
-    return _ready(Server("litserve", argv, port, folder, {}), port)
+    return _answering(Server("litserve", argv, port, folder, {}), partial(listening, port))
 
 
-def _ready(server: Server, port: int) -> Server:
+def _answering(server: Server, ready: Callable[[], bool]) -> Server:
     try:
-        server.wait(lambda: listening(port))
+        server.wait(ready)
     except PeerError:
         server.close()
         raise
     return server
+
+
+def _model_ready(target: str) -> bool:
+    """Whether a KServe server has loaded the model; it may listen before."""
+    with grpc.insecure_channel(target) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        try:
+            return bool(stub.ModelReady(service_pb2.ModelReadyRequest(name="model"), timeout=2).ready)
+        except grpc.RpcError:
+            return False
 
 
 def _config(model: Path, *, threads: int, batch: int) -> str:

@@ -3,9 +3,10 @@
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks import load, measure, requests, servers
+from benchmarks import measure, requests, servers
+from benchmarks.load import LoadError
 from benchmarks.measure import Figure, Result
-from benchmarks.peers import Server
+from benchmarks.peers import PeerError, Server
 from benchmarks.stage import Options, Stage
 
 TITLE = "A tiny model (4 → 64 → 4), one row per call"
@@ -55,12 +56,14 @@ def _faster(stage: Stage) -> Server:
     rates: dict[int, float] = {}
     start = partial(servers.mlserver, stage.tiny_file, stage.folder, stage.tell, threads=stage.options.threads)
     for workers in (0, 1):
-        with start(workers=workers) as server:
-            for seconds in (1, 3):
-                got = load.grpc(
-                    server.target, requests.tiny("model"), stage.folder, in_flight=stage.options.in_flight,
-                    seconds=seconds,
-                )  # fmt: skip
-            rates[workers] = got.per_second
-    stage.tell("MLServer with parallel_workers " + ", ".join(f"{w}: {r:,.0f}/s" for w, r in rates.items()))
+        try:
+            with start(workers=workers) as server:
+                side = stage.bare("", server, requests.tiny("model"), in_flight=stage.options.in_flight)
+                side.run(1)
+                rates[workers] = side.run(3).load.per_second
+            stage.tell(f"MLServer with parallel_workers {workers}: {rates[workers]:,.0f}/s")
+        except (LoadError, PeerError) as error:
+            stage.tell(f"MLServer with parallel_workers {workers}: {error}")
+    if not rates:
+        raise PeerError("it answers with neither 0 nor 1 parallel workers")
     return start(workers=max(rates, key=lambda w: rates[w]))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import measure
-from benchmarks.load import Load
+from benchmarks import load, measure
+from benchmarks.load import Load, LoadError
 from benchmarks.measure import Figure, Round, Side
 
 
@@ -69,3 +69,13 @@ def test_rows_are_medians_and_count_every_failure() -> None:
     assert (row.per_second, row.least, row.most, row.p50_ms, row.p99_ms) == (200, 100, 300, 5, 10)
     assert row.failed == 2
     assert row.cpu_us == pytest.approx({"worker": 100, "nats": 0})  # a thousand calls a round
+
+
+def test_calls_that_failed_do_not_count() -> None:
+    got = load.counted(1000.0, 1.0, 2.0, {"OK": 75, "UNAVAILABLE": 25}, 0.1)
+    assert (got.per_second, got.ok, got.failed) == (750, 75, 25)
+
+
+def test_a_round_without_any_answer_is_none() -> None:
+    with pytest.raises(LoadError, match=r"no call was answered OK: \{'UNAVAILABLE': 25\}"):
+        load.counted(1000.0, 1.0, 2.0, {"UNAVAILABLE": 25}, 0.1)
