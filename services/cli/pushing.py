@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import output
+from services.cli import output, serving
 from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
@@ -35,9 +35,20 @@ def push(
     price: Annotated[
         list[str] | None, typer.Option(metavar="METER=USD", help="What a call costs. Repeatable; none: as it was.")
     ] = None,
-    max_batch_size: Annotated[int, typer.Option(min=0, help="Rows in one engine run; 0: not batched.")] = 0,
-    max_queue_delay_us: Annotated[int, typer.Option(min=0, help="How long a lone request waits for company.")] = 0,
-    timeout_ms: Annotated[int, typer.Option(min=0, help="The longest a call may take; 0: 30,000.")] = 0,
+    max_batch_size: serving.MaxBatchSize = 0,
+    max_queue_delay_us: serving.MaxQueueDelay = 0,
+    preferred_batch: serving.PreferredBatch = None,
+    max_queue_size: serving.MaxQueueSize = 0,
+    queue_timeout_us: serving.QueueTimeout = 0,
+    timeout_ms: serving.Timeout = 0,
+    priority_levels: serving.PriorityLevels = 0,
+    default_priority: serving.DefaultPriority = 0,
+    placement: serving.Placement = "embedded",
+    cache_ttl: serving.CacheTtl = None,
+    cache_price: serving.CachePrice = 0,
+    pad: serving.Pad = None,
+    pad_value: serving.PadValue = None,
+    fallback_version: serving.FallbackVersion = "",
     sample: Annotated[
         list[str] | None, typer.Option(metavar="TITLE=FILE", help="A request that shows the model. Repeatable.")
     ] = None,
@@ -61,7 +72,11 @@ def push(
     request = registry_pb2.CreateVersionRequest(
         model=session.full_name(name), version=version, release_notes=notes,
         settings=registry_pb2.InferenceSettings(
-            max_batch_size=max_batch_size, max_queue_delay_us=max_queue_delay_us, timeout_ms=timeout_ms
+            max_batch_size=max_batch_size, max_queue_delay_us=max_queue_delay_us, timeout_ms=timeout_ms,
+            preferred_batch_sizes=sorted(set(preferred_batch or ())), max_queue_size=max_queue_size,
+            queue_timeout_us=queue_timeout_us, priority_levels=priority_levels, default_priority_level=default_priority,
+            placement=serving.placement(placement), response_cache=serving.cache(cache_ttl, cache_price),
+            padding=serving.padding(pad or [], pad_value or []), fallback_version=fallback_version,
         ),
     )  # fmt: skip
     for text in sample or ():

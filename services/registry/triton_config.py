@@ -68,12 +68,10 @@ def _tensors(
 
 
 def _batching(into: "model_config_pb2.ModelDynamicBatching", settings: registry_pb2.InferenceSettings) -> None:
-    into.preferred_batch_size.extend(
-        sorted({n for n in settings.preferred_batch_sizes if n <= settings.max_batch_size})
-    )
+    into.preferred_batch_size.extend(sorted(set(settings.preferred_batch_sizes)))
     into.max_queue_delay_microseconds = settings.max_queue_delay_us
     into.default_queue_policy.max_queue_size = settings.max_queue_size
     into.default_queue_policy.default_timeout_microseconds = settings.queue_timeout_us
     if levels := settings.priority_levels:
         into.priority_levels = levels
-        into.default_priority_level = min(settings.default_priority_level or (levels + 1) // 2, levels)
+        into.default_priority_level = settings.default_priority_level or (levels + 1) // 2

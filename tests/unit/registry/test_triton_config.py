@@ -1,0 +1,86 @@
+"""Names and configurations in the model repository."""
+
+import pytest
+from google.protobuf import text_format
+from mercat.common.v1 import tensor_pb2
+from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import model_config_pb2
+
+from services.common.settings import load
+from services.registry.settings import RegistrySettings
+from services.registry.triton_config import config, family
+
+Settings = registry_pb2.InferenceSettings
+SIGNATURE = tensor_pb2.Signature(
+    inputs=[
+        tensor_pb2.TensorSpec(name="rows", datatype="FP32", shape=[-1, 4]),
+        tensor_pb2.TensorSpec(name="words", datatype="BYTES", shape=[-1]),
+    ],
+    outputs=[tensor_pb2.TensorSpec(name="half", datatype="FP16", shape=[-1, -1, 2])],
+)
+
+
+def made(settings: registry_pb2.InferenceSettings, **own: object) -> model_config_pb2.ModelConfig:
+    text = config("name", SIGNATURE, settings, load(RegistrySettings, **own))
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(timeout_ms=5),
+        Settings(placement=registry_pb2.PLACEMENT_TRITON),
+        Settings(response_cache=registry_pb2.ResponseCache(ttl_seconds=1)),
+        Settings(fallback_version="1.0.0"),
+    ],
+)
+def test_versions_that_triton_serves_alike_share_a_name(settings: registry_pb2.InferenceSettings) -> None:
+    assert family("mdl_1", SIGNATURE, settings) == family("mdl_1", SIGNATURE, Settings())
+
+
+def test_every_other_has_its_own() -> None:
+    other = tensor_pb2.Signature(inputs=SIGNATURE.inputs)
+    queued = [
+        Settings(), Settings(max_batch_size=8), Settings(max_batch_size=8, max_queue_delay_us=1),
+        Settings(max_batch_size=8, preferred_batch_sizes=[4]), Settings(max_batch_size=8, max_queue_size=1),
+        Settings(max_batch_size=8, queue_timeout_us=1), Settings(max_batch_size=8, priority_levels=2),
+        Settings(max_batch_size=8, priority_levels=2, default_priority_level=2),
+    ]  # fmt: skip
+    names = [family("mdl_1", SIGNATURE, settings) for settings in queued]
+    names += [family("mdl_2", SIGNATURE, Settings()), family("mdl_1", other, Settings())]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("mdl_") for name in names)
+
+
+def test_tensors_leave_the_batch_axis_out() -> None:
+    c = made(Settings(max_batch_size=8))
+    assert c.max_batch_size == 8
+    assert [(i.name, i.data_type, list(i.dims), i.HasField("reshape")) for i in c.input] == [
+        ("rows", model_config_pb2.TYPE_FP32, [4], False),
+        ("words", model_config_pb2.TYPE_STRING, [1], True),
+    ]
+    assert list(c.output[0].dims) == [-1, 2]
+
+
+def test_a_model_that_is_not_batched_has_all_its_axes() -> None:
+    c = made(Settings())
+    assert not c.HasField("dynamic_batching")
+    assert [list(i.dims) for i in c.input] == [[-1, 4], [-1]]
+
+
+def test_queueing_is_said_in_tritons_words() -> None:
+    c = made(
+        Settings(
+            max_batch_size=16, max_queue_delay_us=200, preferred_batch_sizes=[8, 4], max_queue_size=100,
+            queue_timeout_us=5000, priority_levels=3,
+        ),
+        triton_kind="KIND_GPU", triton_instances=2, triton_threads=3,
+    )  # fmt: skip
+    batching = c.dynamic_batching
+    assert list(batching.preferred_batch_size) == [4, 8]
+    assert batching.max_queue_delay_microseconds == 200
+    assert batching.default_queue_policy.max_queue_size == 100
+    assert batching.default_queue_policy.default_timeout_microseconds == 5000
+    assert (batching.priority_levels, batching.default_priority_level) == (3, 2)
+    assert (c.instance_group[0].kind, c.instance_group[0].count) == (model_config_pb2.ModelInstanceGroup.KIND_GPU, 2)
+    assert c.parameters["intra_op_thread_count"].string_value == "3"
