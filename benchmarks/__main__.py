@@ -92,19 +92,25 @@ def write(results: Sequence[Result], missing: Mapping[str, str], money: Sequence
     text = report.markdown(
         results, machine, command=f'make bench ARGS="{args}"' if args else "make bench",
         when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", took=minutes(took), missing=missing, money=money,
-        picture=PICTURE.name,
+        picture=draw(results),
     )  # fmt: skip
     RESULTS.write_text(text, encoding="utf-8")
-    picture(results)
-    print(f"\nWrote {os.path.relpath(RESULTS)} and {os.path.relpath(PICTURE)}.")
+    print(f"\nWrote {os.path.relpath(RESULTS)}.")
 
 
-def picture(results: Sequence[Result]) -> None:
+def draw(results: Sequence[Result]) -> str:
+    """Draws the picture; answers its file's name, or nothing when there is no matplotlib to draw it with."""
+    try:
+        python = peers.python("plot", tell)
+    except PeerError as error:
+        tell(f"no picture: {error}")
+        return ""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(report.plain(results), file)
         file.flush()
         script = Path(__file__).with_name("plot.py")
-        subprocess.run([peers.python("plot", tell), str(script), file.name, str(PICTURE)], check=True)
+        subprocess.run([str(python), str(script), file.name, str(PICTURE)], check=True)
+    return PICTURE.name
 
 
 def main() -> int:
@@ -122,4 +128,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; nothing was written.")

@@ -63,7 +63,8 @@ def markdown(
         _grid(["figure", "found", "reach", "reached", "spread"], [_figure(f) for r in results for f in r.figures]),
     ]
     parts += [f"`{group}` was not measured: {why}\n" for group, why in missing.items()]
-    parts += [f"![The figures, drawn]({picture})\n", "## Money\n", "\n".join(f"- {line}" for line in money) + "\n"]
+    parts += [f"![The figures, drawn]({picture})\n"] if picture else []
+    parts += ["## Money\n", "\n".join(f"- {line}" for line in money) + "\n"]
     for result in results:
         parts.append(f"## {result.title}\n")
         if result.rows:
