@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,10 @@ def measure(stage: Stage, groups: Sequence[str]) -> tuple[list[Result], dict[str
         except (LoadError, PeerError) as error:
             tell(f"not measured: {error}")
             missing[name] = str(error)
+            continue
+        except Exception as error:  # a group that breaks takes nobody else's figures with it
+            traceback.print_exc()
+            missing[name] = f"{type(error).__name__}: {error}"
             continue
         show(result)
         results.append(result)
