@@ -164,6 +164,28 @@ def test_files_in_and_out(person: Callable[..., Person], admin: Person, tmp_path
     assert answer["outputs"][0]["data"] == [3]
 
 
+def test_a_version_says_how_it_is_served(person: Callable[..., Person], tmp_path: Path) -> None:
+    publisher = person("--publisher")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(graphs.tiny())
+    about = ("--summary", "Tiny", "--category", "other", "--task", "test", "--license", "MIT")
+    push = ("models", "push", str(file), "--name", "tiny", "--version", "1.0.0", *about)
+    pushed = publisher.json(
+        *push, "--max-batch-size", "16", "--preferred-batch", "8", "--preferred-batch", "4", "--max-queue-size", "64",
+        "--queue-timeout-us", "5000", "--priority-levels", "3", "--default-priority", "2",
+        "--placement", "triton-or-embedded", "--cache-ttl", "60", "--cache-price", "10", "--fallback-version", "0.9.0",
+        "--max-queue-delay-us", "100", "--timeout-ms", "900", "--pad", "sequence=64,128", "--pad-value", "x=1",
+    )  # fmt: skip
+    assert pushed["version"]["settings"] == {
+        "maxBatchSize": 16, "maxQueueDelayUs": 100, "timeoutMs": 900,
+        "padding": [{"axis": "sequence", "buckets": [64, 128], "values": {"x": 1}}], "preferredBatchSizes": [4, 8], "maxQueueSize": 64, "queueTimeoutUs": 5000,
+        "priorityLevels": 3, "defaultPriorityLevel": 2, "placement": "PLACEMENT_TRITON_OR_EMBEDDED",
+        "responseCache": {"ttlSeconds": 60, "hitPricePercent": 10}, "fallbackVersion": "0.9.0",
+    }  # fmt: skip
+    said = publisher.refused(*push[:-9], "1.0.1", "--max-batch-size", "4", "--preferred-batch", "8")
+    assert "preferred_batch_sizes" in said
+
+
 def test_refusals_say_what_to_do(person: Callable[..., Person], tmp_path: Path) -> None:
     consumer, publisher = person(), person("--publisher")
     said = consumer.refused("infer", "nobody/nothing", "--input", "x=[1]")
