@@ -137,6 +137,10 @@ class Client:
         return inference_pb2_grpc.InferenceServiceStub(self.channel)
 
     @cached_property
+    def jobs(self) -> inference_pb2_grpc.JobServiceStub:
+        return inference_pb2_grpc.JobServiceStub(self.channel)
+
+    @cached_property
     def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
         return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
 

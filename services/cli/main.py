@@ -35,6 +35,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Models": {
         "search": ("search", "Finds published models."),
         "infer": ("infer", "Calls a model."),
+        "batch": ("batch", "Calls models with every line of a file."),
+        "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
         "models": ("models", "Push, describe, price, review and publish models."),
     },

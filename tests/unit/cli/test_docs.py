@@ -13,7 +13,7 @@ from services.cli.main import COMMANDS
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Seen by an operator at a start or by Mercat's own services, never by a caller.
-INWARD = {"ARTIFACT_CORRUPT", "INTERNAL_ONLY", "MIGRATION_EDITED", "SCHEMA_TOO_NEW"}
+INWARD = {"ARTIFACT_CORRUPT", "INTERNAL_ONLY", "MIGRATION_EDITED", "OBJECT_NOT_FOUND", "SCHEMA_TOO_NEW"}
 
 
 def source(*folders: str) -> str:
