@@ -48,6 +48,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.CreateVersionResponse:
         principal = caller()
         _check_samples(request)
+        _check_settings(request.settings)
         async with self._database.connection() as connection:
             model = await self._owned(connection, request.model)
         try:
@@ -197,5 +198,18 @@ def _check_samples(request: registry_pb2.CreateVersionRequest) -> None:
     for i, spec in enumerate([*request.signature.inputs, *request.signature.outputs]):
         if not spec.name or not spec.datatype:
             found.append(Violation(f"signature[{i}]", "needs a name and a datatype"))
+    if found:
+        raise InvalidFields(violations=found)
+
+
+def _check_settings(settings: V.InferenceSettings) -> None:
+    found: list[Violation] = []
+    for i, rows in enumerate(settings.preferred_batch_sizes):
+        if rows > settings.max_batch_size:
+            problem = f"must be at most max_batch_size, {settings.max_batch_size}"
+            found.append(Violation(f"settings.preferred_batch_sizes[{i}]", problem))
+    if settings.default_priority_level > settings.priority_levels:
+        problem = f"must be at most priority_levels, {settings.priority_levels}"
+        found.append(Violation("settings.default_priority_level", problem))
     if found:
         raise InvalidFields(violations=found)
