@@ -69,6 +69,7 @@ class Triton:
         self._process = None
         for stub in psutil.wait_procs(stubs, timeout=10)[1]:
             stub.kill()
+        serve.sweep(self.port)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -79,6 +80,7 @@ class Triton:
                 self.kill()
                 raise
         self._process = None
+        serve.sweep(self.port)
 
 
 def need_triton() -> None:

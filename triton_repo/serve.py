@@ -71,6 +71,7 @@ def command(
     argv = [
         str(server), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}",
         "--model-control-mode=explicit", "--disable-auto-complete-config", "--exit-timeout-secs=10",
+        f"--backend-config=python,shm-region-prefix-name={_shared(port)}",
         "--allow-http=false", f"--grpc-address={host}", f"--grpc-port={port}",
         f"--metrics-address={host}", f"--metrics-port={metrics}" if metrics else "--allow-metrics=false",
     ]  # fmt: skip
@@ -78,6 +79,16 @@ def command(
     site = [folder / "site", sysconfig.get_path("purelib")]
     paths = {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)), "PYTHONPATH": os.pathsep.join(map(str, site))}
     return argv, {**os.environ, **paths}
+
+
+def sweep(port: int) -> None:
+    """Removes the shared memory that a Triton on this port left when it was killed."""
+    for region in Path("/dev/shm").glob(f"{_shared(port)}*"):  # noqa: S108
+        region.unlink(missing_ok=True)
+
+
+def _shared(port: int) -> str:
+    return f"mercat-triton-{port}-"
 
 
 def _place(source: Path, target: Path) -> None:
@@ -110,6 +121,7 @@ def main(args: Sequence[str] | None = None) -> None:
         argv, environment = command(given.repository, host=given.host, port=given.port, metrics=given.metrics)
     except FileNotFoundError as error:
         sys.exit(f"{error}.")
+    sweep(given.port)
     os.execve(argv[0], [*argv, *more], environment)  # noqa: S606
 
 
