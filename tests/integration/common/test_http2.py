@@ -259,6 +259,15 @@ async def test_frames_may_be_cut_padded_and_continued_anyhow(served):
         assert (await raw.until(f.PING))[::2] == (f.ACK, b"12345678")
 
 
+async def test_a_message_is_handed_on_though_the_next_began_in_its_frame(served):
+    async with Raw(served[2]) as raw:
+        raw.send(f.frame(f.HEADERS, f.END_HEADERS, 1, raw.block("/t/both")))
+        await asyncio.sleep(0.05)  # the handler waits for its first message
+        for data in (MESSAGE + MESSAGE[:3], MESSAGE[3:] + MESSAGE[:7]):
+            raw.send(f.frame(f.DATA, 0, 1, data))
+            assert (await raw.until(f.DATA))[2] == f.message(b"hellohello")
+
+
 async def test_a_reply_waits_for_the_window(served):
     async with Raw(served[2]) as raw:
         raw.send(f.settings([(f.INITIAL_WINDOW_SIZE, 3)]))

@@ -162,7 +162,7 @@ class Call:
                 text = f"a message of {length} bytes; the most is {self.connection.limits.message}"
                 raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
             if len(self.incoming) < 5 + length:
-                return
+                break
             payload = bytes(self.incoming[5 : 5 + length])
             if self.incoming[0]:
                 try:
