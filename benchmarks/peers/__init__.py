@@ -2,6 +2,7 @@
 
 The modules beside this one run in those environments, not in Mercat's."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent / ".envs"
@@ -77,12 +80,18 @@ class Server:
         raise PeerError(f"{self.name} does not answer: {self._log.read_text(errors='replace').strip()[-500:]}")
 
     def close(self) -> None:
+        """Stops it, and what it started: LitServe leaves its workers behind."""
+        children = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
         self._process.terminate()
         try:
-            self._process.wait(20)
+            self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=5)
 
     def __enter__(self) -> "Server":
         return self

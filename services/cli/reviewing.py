@@ -1,4 +1,4 @@
-"""`mercat models submit|approve|reject|publish|deprecate|reviews|alias`: a version's way to the market."""
+"""`mercat models submit|approve|reject|publish|deprecate|release|reviews|alias`: a version's way to the market."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Of your
 
 
 def register(models: typer.Typer) -> None:
-    for function in (submit, reviews, approve, reject, publish, deprecate, alias):
+    for function in (submit, reviews, approve, reject, publish, deprecate, release, alias):
         models.command()(command(function))
 
 
@@ -98,6 +98,16 @@ def deprecate(
     model, number = session.version_of(version)
     request = registry_pb2.DeprecateVersionRequest(model=model, version=number, reason=reason)
     _done(session, session.client.registry.DeprecateVersion(request).version, "is deprecated")
+
+
+def release(session: Session, version: Reference) -> None:
+    """Puts a version that was quarantined back into service; for administrators.
+
+    Example: mercat models release ada/adder@1.0.0 --profile admin
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.ReleaseVersionRequest(model=model, version=number)
+    _done(session, session.client.registry.ReleaseVersion(request).version, "is in service again")
 
 
 def alias(session: Session, name: Annotated[str, typer.Argument(help="Such as stable.")], version: Reference) -> None:

@@ -10,7 +10,10 @@ from services.common.rpc.server import Server
 from services.common.service import Deps, Service
 from services.inference.artifacts import Artifacts
 from services.inference.cache import ResponseCache
+from services.inference.crashes import Crashes
 from services.inference.deployments import Deployments
+from services.inference.engines import Engine
+from services.inference.engines.isolated import IsolatedEngine
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.placed import PlacedEngine
 from services.inference.engines.triton import TritonEngine
@@ -34,7 +37,14 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, InferenceSettings)
     files = settings.home / "cache" / "models"
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
-    embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
+    embedded: Engine
+    if settings.isolated:
+        embedded = IsolatedEngine(
+            artifacts, threads=settings.threads, runs=settings.runs, memory_mib=settings.engine_memory_mb,
+            crashed=Crashes(deps.control, deps.worker_id).report,
+        )  # fmt: skip
+    else:
+        embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
     engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)

@@ -13,8 +13,8 @@ from services.common.rpc.context import Call
 from services.inference import entries
 from services.inference.entries import Outcome, Predict
 
-# Entries of one batch under way: few at first, one more with each that ends, so that what answers may be is known before
-# many of them are coming.
+# Entries of one batch under way: few at first, one more with each that ends, so that what answers may be is known
+# before many of them are coming.
 _AT_FIRST, _AT_ONCE = 8, 128
 _ANSWER = 63 << 20  # bytes of outcomes in one answer; the message may have 64 MiB
 _STREAM_DEPTH = 64  # calls of one stream under way

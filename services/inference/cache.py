@@ -1,7 +1,7 @@
 """Answers of deterministic models, kept by what was asked: in this worker's memory, then in Redis for all workers.
 
 The key is a BLAKE2b hash over the version, its artifact's digest, the outputs wanted and every input's name, datatype,
-shape and bytes, so that a new version finds nothing of the old one. Equal calls that come while one of them runs wait for it."""
+shape and bytes, so that a new version finds nothing of the old one. Equal calls at once wait for the first."""
 
 import asyncio
 import hashlib

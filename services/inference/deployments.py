@@ -14,7 +14,7 @@ from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from nats.aio.msg import Msg
 
-from services.common.errors import MercatError, NotFound
+from services.common.errors import FailedPrecondition, MercatError, NotFound
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
 from services.inference.breaker import Breaker
@@ -118,7 +118,7 @@ class Deployments:
             priced = await self._billing.ResolvePrice(
                 billing_pb2.ResolvePriceRequest(model_id=proto.model_id), timeout=5
             )
-        except NotFound:
+        except (NotFound, FailedPrecondition):  # it is gone, or was taken out of service
             self._by_reference.pop(reference, None)
             raise
         finally:

@@ -11,6 +11,8 @@ class InferenceSettings(Settings):
     threads: int = option(max(1, (os.cpu_count() or 2) // 2), "threads inside one engine run", ge=1)
     triton: str = option("", "host:port of Triton's gRPC, for models placed there; empty: none")
     runs: int = option(1, "engine runs at a time", ge=1)
+    isolated: bool = option(True, "run models in a process beside the worker, which a graph may bring down alone")
+    engine_memory_mb: int = option(32_768, "address space of that process", unit="MiB", ge=1024)
     memory_mb: int = option(4096, "models kept loaded, by their files' size", unit="MiB", ge=1)
     pinned: str = option(
         "", "models kept loaded whatever else is called: publisher/model[@version], separated by commas"

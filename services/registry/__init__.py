@@ -5,6 +5,7 @@ from mercat.registry.v1 import registry_pb2_grpc
 
 from services.common.service import Deps, Service
 from services.registry.deployments import DeploymentServicer
+from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
 from services.registry.service import RegistryServicer
 from services.registry.settings import RegistrySettings
@@ -18,6 +19,7 @@ async def build(deps: Deps) -> Service:
     store = Store()
     repository = Repository(deps.database, store, deps.control, settings)
     validator = Validator(deps.database, store, deps.control, deps.clock, deps.settings.home / "tmp")
+    quarantine = Quarantine(deps.database, store, deps.clock)
     return Service(
         "registry",
         registrations=[
@@ -27,7 +29,7 @@ async def build(deps: Deps) -> Service:
             ),
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
-                DeploymentServicer(deps.database, store, repository),
+                DeploymentServicer(deps.database, store, repository, quarantine),
             ),
         ],
         tasks=[validator.work, repository.keep],

@@ -3,10 +3,11 @@
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.common.db import Database
-from services.common.errors import ModelNotFound, NotFound
+from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
 from services.registry import references
 from services.registry.lifecycle import CALLABLE
+from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
 from services.registry.store import Store
 
@@ -17,13 +18,18 @@ class VersionNotFound(NotFound, reason="VERSION_NOT_FOUND"): ...
 class AliasNotFound(NotFound, reason="ALIAS_NOT_FOUND"): ...
 
 
+class VersionQuarantined(FailedPrecondition, reason="VERSION_QUARANTINED"):
+    """The version was taken out of service because it kept bringing its engine down."""
+
+
 class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     """Serves `mercat.registry.v1.DeploymentService`."""
 
-    def __init__(self, database: Database, store: Store, repository: Repository) -> None:
+    def __init__(self, database: Database, store: Store, repository: Repository, quarantine: Quarantine) -> None:
         self._database = database
         self._store = store
         self._repository = repository
+        self._quarantine = quarantine
 
     async def ResolveDeployment(
         self, request: registry_pb2.ResolveDeploymentRequest, context: Context
@@ -42,11 +48,24 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                     raise AliasNotFound(f"{reference.model} has no alias {reference.alias}")
                 wanted = found
             row = await self._store.get_version(connection, model["id"], wanted) if wanted else None
+            if row is not None and row["state"] == registry_pb2.VERSION_STATE_QUARANTINED:
+                # Who named it exactly gets no other one.
+                spare = registry_pb2.Version.FromString(row["document"]).settings.fallback_version
+                if reference.version or not spare:
+                    raise VersionQuarantined(
+                        f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down"
+                    )
+                row = await self._store.get_version(connection, model["id"], spare)
         if row is None or row["state"] not in CALLABLE:
             if not wanted:
                 raise ModelNotFound(missing)
             raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
         return registry_pb2.ResolveDeploymentResponse(deployment=self._repository.deployment(model, row))
+
+    async def ReportCrash(
+        self, request: registry_pb2.ReportCrashRequest, context: Context
+    ) -> registry_pb2.ReportCrashResponse:
+        return await self._quarantine.report(request)
 
     async def ResolveOwner(
         self, request: registry_pb2.ResolveOwnerRequest, context: Context

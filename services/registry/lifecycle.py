@@ -29,6 +29,7 @@ STEPS = {
     "approve": Step(frozenset({V.VERSION_STATE_REVIEW}), V.VERSION_STATE_APPROVED, Actor.ADMIN),
     "reject": Step(frozenset({V.VERSION_STATE_REVIEW}), V.VERSION_STATE_DRAFT, Actor.ADMIN),
     "publish": Step(frozenset({V.VERSION_STATE_APPROVED}), V.VERSION_STATE_PUBLISHED, Actor.OWNER),
+    "release": Step(frozenset({V.VERSION_STATE_QUARANTINED}), V.VERSION_STATE_PUBLISHED, Actor.ADMIN),
     "deprecate": Step(frozenset({V.VERSION_STATE_PUBLISHED}), V.VERSION_STATE_DEPRECATED, Actor.OWNER),
 }
 CALLABLE = frozenset({V.VERSION_STATE_PUBLISHED, V.VERSION_STATE_DEPRECATED})
@@ -38,6 +39,7 @@ _NEXT: dict[int, str] = {
     V.VERSION_STATE_DRAFT: "submit it for review first",
     V.VERSION_STATE_REVIEW: "it waits for a reviewer",
     V.VERSION_STATE_APPROVED: "publish it first",
+    V.VERSION_STATE_QUARANTINED: "it kept bringing its engine down; push a corrected one as a new version",
 }
 
 

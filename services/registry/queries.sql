@@ -92,3 +92,22 @@ UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 UPDATE versions SET state = :state, signature = :signature, findings = :findings::text::jsonb,
     measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL
 WHERE id = :id AND state = 1;
+
+-- name: add_crash(id, version_id, worker_id, now)!
+INSERT INTO crashes (id, version_id, worker_id, created_at) VALUES (:id, :version_id, :worker_id, :now)
+ON CONFLICT DO NOTHING;
+
+-- name: count_crashes(version_id, since)$
+SELECT count(*) FROM crashes WHERE version_id = :version_id AND created_at > :since;
+
+-- name: forget_crashes(version_id)!
+DELETE FROM crashes WHERE version_id = :version_id;
+
+-- name: model_of_version(version_id)^
+SELECT m.* FROM models m JOIN versions v ON v.model_id = m.id WHERE v.id = :version_id;
+
+-- name: lock_version_by_id(id)^
+SELECT * FROM versions WHERE id = :id FOR UPDATE;
+
+-- name: add_finding(id, finding)!
+UPDATE versions SET findings = findings || :finding::text::jsonb WHERE id = :id;

@@ -128,6 +128,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
             audit.about("version", row["id"])
             state = lifecycle.advance(step, row["state"])
             await self._store.move_version(connection, row["id"], state, note, self._clock.now())
+            if step == "release":  # what it did before is not held against it again
+                await self._store.forget_crashes(connection, row["id"])
             if changes_model:
                 published = await self._store.published_versions(connection, model["id"])
                 latest = references.newest(published)
@@ -163,6 +165,11 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         if row is not None and row["state"] == V.VERSION_STATE_APPROVED:
             await self._repository.write(self._repository.deployment(model, row))
         return registry_pb2.PublishVersionResponse(version=await self._step("publish", request.model, request.version))
+
+    async def ReleaseVersion(
+        self, request: registry_pb2.ReleaseVersionRequest, context: Context
+    ) -> registry_pb2.ReleaseVersionResponse:
+        return registry_pb2.ReleaseVersionResponse(version=await self._step("release", request.model, request.version))
 
     async def DeprecateVersion(
         self, request: registry_pb2.DeprecateVersionRequest, context: Context

@@ -74,6 +74,27 @@ class Store:
     async def move_version(self, c: Connection, version_id: str, state: int, note: str, now: datetime) -> None:
         await self._q.move_version(c, id=version_id, state=state, review_note=note, now=now)
 
+    async def model_of_version(self, c: Connection, version_id: str) -> Row | None:
+        row: Row | None = await self._q.model_of_version(c, version_id=version_id)
+        return row
+
+    async def lock_version(self, c: Connection, version_id: str) -> Row:
+        row: Row = await self._q.lock_version_by_id(c, id=version_id)
+        return row
+
+    async def add_crash(
+        self, c: Connection, crash_id: str, version_id: str, worker_id: str, now: datetime, since: datetime
+    ) -> int:
+        """Counts a crash, each once; answers how many there were since an instant."""
+        await self._q.add_crash(c, id=crash_id, version_id=version_id, worker_id=worker_id, now=now)
+        return int(await self._q.count_crashes(c, version_id=version_id, since=since))
+
+    async def forget_crashes(self, c: Connection, version_id: str) -> None:
+        await self._q.forget_crashes(c, version_id=version_id)
+
+    async def add_finding(self, c: Connection, version_id: str, finding: str) -> None:
+        await self._q.add_finding(c, id=version_id, finding=finding)
+
     async def set_alias(self, c: Connection, model_id: str, alias: str, version: str) -> None:
         await self._q.set_alias(c, model_id=model_id, alias=alias, version=version)
 

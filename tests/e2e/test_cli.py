@@ -178,7 +178,8 @@ def test_a_version_says_how_it_is_served(person: Callable[..., Person], tmp_path
     )  # fmt: skip
     assert pushed["version"]["settings"] == {
         "maxBatchSize": 16, "maxQueueDelayUs": 100, "timeoutMs": 900,
-        "padding": [{"axis": "sequence", "buckets": [64, 128], "values": {"x": 1}}], "preferredBatchSizes": [4, 8], "maxQueueSize": 64, "queueTimeoutUs": 5000,
+        "padding": [{"axis": "sequence", "buckets": [64, 128], "values": {"x": 1}}], "preferredBatchSizes": [4, 8],
+        "maxQueueSize": 64, "queueTimeoutUs": 5000,
         "priorityLevels": 3, "defaultPriorityLevel": 2, "placement": "PLACEMENT_TRITON_OR_EMBEDDED",
         "responseCache": {"ttlSeconds": 60, "hitPricePercent": 10}, "fallbackVersion": "0.9.0",
     }  # fmt: skip

@@ -1,5 +1,6 @@
-"""What every engine does, on ONNX Runtime in this process and on the real Triton: the same outputs, the same errors,
-the same life of a model. Then what only an engine of its own process can do: die, and come back."""
+"""What every engine does, on ONNX Runtime in this process, in a process beside it, and on the real Triton: the same
+outputs, the same errors, the same life of a model. Then what only an engine of its own process can do:
+die, and come back."""
 
 import asyncio
 import contextlib
@@ -16,6 +17,7 @@ import pytest
 from services.common.rpc.channels import InternalChannel
 from services.inference.artifacts import Artifacts
 from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Loaded, ModelRefused
+from services.inference.engines.isolated import IsolatedEngine
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.triton import TritonEngine, TritonModel
 from tests import graphs
@@ -36,7 +38,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
         running.stop()
 
 
-@pytest.fixture(params=["ort", "triton"])
+@pytest.fixture(params=["ort", "isolated", "triton"])
 def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     if request.param == "triton":
         return Shelf(request.getfixturevalue("triton").repository)
@@ -51,7 +53,11 @@ async def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -
         await made.close()
         return
     control = InternalChannel("127.0.0.1:1", "")  # the files are on the shelf: storage is never asked
-    made = OrtEngine(Artifacts(control, tmp_path / "cache", 1 << 30, shelf.folder), threads=1, runs=1)
+    artifacts = Artifacts(control, tmp_path / "cache", 1 << 30, shelf.folder)
+    if request.node.callspec.params.get("shelf") == "isolated":
+        made = IsolatedEngine(artifacts, threads=1, runs=2, memory_mib=8192, crashed=lambda deployment: None)
+    else:
+        made = OrtEngine(artifacts, threads=1, runs=1)
     yield made
     await made.close()
     await control.close()

@@ -1,8 +1,10 @@
 """The peers' exact versions."""
 
 import re
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import peers
@@ -21,3 +23,13 @@ def test_peers_run_the_same_engine(name: str) -> None:
 def test_every_version_is_exact(path: Path) -> None:
     for line in path.read_text().splitlines():
         assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+
+
+def test_a_peer_leaves_no_process_behind(tmp_path: Path) -> None:
+    child = "import time; time.sleep(60)"
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    with peers.Server("parent", [sys.executable, "-c", parent], 0, tmp_path, {}) as server:
+        server.wait(lambda: bool(psutil.Process(server.pid).children()))
+        started = psutil.Process(server.pid).children()
+    assert started
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in started)

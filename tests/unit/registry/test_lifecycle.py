@@ -10,6 +10,7 @@ LIFE = {
     ("approve", "review"): "approved",
     ("reject", "review"): "draft",
     ("publish", "approved"): "published",
+    ("release", "quarantined"): "published",
     ("deprecate", "published"): "deprecated",
 }
 STATES = [v for v in r.VersionState.values() if v]

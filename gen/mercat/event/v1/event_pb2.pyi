@@ -130,6 +130,39 @@ class ModelChanged(_message.Message):
 Global___ModelChanged: _TypeAlias = ModelChanged  # noqa: Y015
 
 @_typing.final
+class VersionQuarantined(_message.Message):
+    """A version was taken out of service because it kept bringing its engine down: its publisher is to be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    model: _builtins.str
+    version: _builtins.str
+    org_id: _builtins.str
+    crashes: _builtins.int
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        crashes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "model", b"model", "org_id", b"org_id", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionQuarantined: _TypeAlias = VersionQuarantined  # noqa: Y015
+
+@_typing.final
 class PriceChanged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -35,6 +35,8 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     VERSION_STATE_APPROVED: _VersionState.ValueType  # 5
     VERSION_STATE_PUBLISHED: _VersionState.ValueType  # 6
     VERSION_STATE_DEPRECATED: _VersionState.ValueType  # 7
+    VERSION_STATE_QUARANTINED: _VersionState.ValueType  # 8
+    """Taken out of service: it kept bringing its engine down."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
 
@@ -46,6 +48,8 @@ VERSION_STATE_REVIEW: VersionState.ValueType  # 4
 VERSION_STATE_APPROVED: VersionState.ValueType  # 5
 VERSION_STATE_PUBLISHED: VersionState.ValueType  # 6
 VERSION_STATE_DEPRECATED: VersionState.ValueType  # 7
+VERSION_STATE_QUARANTINED: VersionState.ValueType  # 8
+"""Taken out of service: it kept bringing its engine down."""
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 class _Placement:
@@ -1127,6 +1131,48 @@ class PublishVersionResponse(_message.Message):
 Global___PublishVersionResponse: _TypeAlias = PublishVersionResponse  # noqa: Y015
 
 @_typing.final
+class ReleaseVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionRequest: _TypeAlias = ReleaseVersionRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionResponse: _TypeAlias = ReleaseVersionResponse  # noqa: Y015
+
+@_typing.final
 class DeprecateVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1331,6 +1377,55 @@ class Deployment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class ReportCrashRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    CRASH_ID_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    crash_id: _builtins.str
+    """One report is counted once, however often it is made."""
+    worker_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        crash_id: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crash_id", b"crash_id", "version_id", b"version_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCrashRequest: _TypeAlias = ReportCrashRequest  # noqa: Y015
+
+@_typing.final
+class ReportCrashResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
+    state: Global___VersionState.ValueType
+    crashes: _builtins.int
+    """Within the last ten minutes."""
+    def __init__(
+        self,
+        *,
+        state: Global___VersionState.ValueType = ...,
+        crashes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCrashResponse: _TypeAlias = ReportCrashResponse  # noqa: Y015
 
 @_typing.final
 class ResolveOwnerRequest(_message.Message):

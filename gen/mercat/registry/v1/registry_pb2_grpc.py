@@ -94,6 +94,11 @@ class RegistryServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.PublishVersionRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.PublishVersionResponse.FromString,
                 _registered_method=True)
+        self.ReleaseVersion = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/ReleaseVersion',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionResponse.FromString,
+                _registered_method=True)
         self.DeprecateVersion = channel.unary_unary(
                 '/mercat.registry.v1.RegistryService/DeprecateVersion',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
@@ -193,6 +198,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseVersion(self, request, context):
+        """Puts a version that was quarantined back into service. For platform admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeprecateVersion(self, request, context):
         """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default.
         """
@@ -269,6 +281,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.PublishVersion,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.PublishVersionRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.PublishVersionResponse.SerializeToString,
+            ),
+            'ReleaseVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseVersion,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionResponse.SerializeToString,
             ),
             'DeprecateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeprecateVersion,
@@ -616,6 +633,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def ReleaseVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/ReleaseVersion',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ReleaseVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeprecateVersion(request,
             target,
             options=(),
@@ -685,6 +729,11 @@ class DeploymentServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentResponse.FromString,
                 _registered_method=True)
+        self.ReportCrash = channel.unary_unary(
+                '/mercat.registry.v1.DeploymentService/ReportCrash',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.FromString,
+                _registered_method=True)
         self.ResolveOwner = channel.unary_unary(
                 '/mercat.registry.v1.DeploymentService/ResolveOwner',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveOwnerRequest.SerializeToString,
@@ -698,6 +747,13 @@ class DeploymentServiceServicer:
 
     def ResolveDeployment(self, request, context):
         """A callable version. NOT_FOUND when there is no such model, version or alias that may be called.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCrash(self, request, context):
+        """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -717,6 +773,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ResolveDeployment,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentResponse.SerializeToString,
+            ),
+            'ReportCrash': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCrash,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.SerializeToString,
             ),
             'ResolveOwner': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveOwner,
@@ -752,6 +813,33 @@ class DeploymentService:
             '/mercat.registry.v1.DeploymentService/ResolveDeployment',
             mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCrash(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.DeploymentService/ReportCrash',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.FromString,
             options,
             channel_credentials,
             insecure,

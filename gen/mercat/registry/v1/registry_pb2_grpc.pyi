@@ -56,6 +56,8 @@ class RegistryServiceStub:
     """REVIEW → DRAFT with the reason, by a platform admin."""
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]
     """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
+    ReleaseVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]
+    """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]
@@ -89,6 +91,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """REVIEW → DRAFT with the reason, by a platform admin."""
     PublishVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]  # type: ignore[assignment]
     """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
+    ReleaseVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]  # type: ignore[assignment]
+    """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]  # type: ignore[assignment]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]  # type: ignore[assignment]
@@ -193,6 +197,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
 
     @_abc_1.abstractmethod
+    def ReleaseVersion(
+        self,
+        request: _registry_pb2.ReleaseVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ReleaseVersionResponse, _abc.Awaitable[_registry_pb2.ReleaseVersionResponse]]:
+        """Puts a version that was quarantined back into service. For platform admins."""
+
+    @_abc_1.abstractmethod
     def DeprecateVersion(
         self,
         request: _registry_pb2.DeprecateVersionRequest,
@@ -219,6 +231,8 @@ class DeploymentServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DeploymentServiceAsyncStub: ...
     ResolveDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveDeploymentRequest, _registry_pb2.ResolveDeploymentResponse]
     """A callable version. NOT_FOUND when there is no such model, version or alias that may be called."""
+    ReportCrash: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReportCrashRequest, _registry_pb2.ReportCrashResponse]
+    """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
     ResolveOwner: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]
     """Who owns a model, whatever its state."""
 
@@ -229,6 +243,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveDeploymentRequest, _registry_pb2.ResolveDeploymentResponse]  # type: ignore[assignment]
     """A callable version. NOT_FOUND when there is no such model, version or alias that may be called."""
+    ReportCrash: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReportCrashRequest, _registry_pb2.ReportCrashResponse]  # type: ignore[assignment]
+    """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
     ResolveOwner: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]  # type: ignore[assignment]
     """Who owns a model, whatever its state."""
 
@@ -242,6 +258,14 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ResolveDeploymentResponse, _abc.Awaitable[_registry_pb2.ResolveDeploymentResponse]]:
         """A callable version. NOT_FOUND when there is no such model, version or alias that may be called."""
+
+    @_abc_1.abstractmethod
+    def ReportCrash(
+        self,
+        request: _registry_pb2.ReportCrashRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ReportCrashResponse, _abc.Awaitable[_registry_pb2.ReportCrashResponse]]:
+        """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
 
     @_abc_1.abstractmethod
     def ResolveOwner(
