@@ -224,7 +224,9 @@ def _cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, A
     protocol: dict[str, Any] = {"http_protocol_options": {}}
     if http2:
         window = {"initial_stream_window_size": 1024 * 1024, "initial_connection_window_size": 16 * 1024 * 1024}
-        protocol = {"http2_protocol_options": {"max_concurrent_streams": 10_000, **window}}
+        # Calls to a process that says nothing any more end with its connection, not each by its own deadline.
+        alive = {"connection_keepalive": {"interval": "1s", "timeout": "3s"}}
+        protocol = {"http2_protocol_options": {"max_concurrent_streams": 10_000, **window, **alive}}
     limits = {"max_connections": 20_000, "max_pending_requests": 20_000, "max_requests": 100_000, "max_retries": 1000}
     named = any(not host.replace(".", "").isdigit() for host, _, _ in (a.rpartition(":") for a in addresses))
     return {
