@@ -49,6 +49,15 @@ def echo(*shape: int | str) -> bytes:
     )  # fmt: skip
 
 
+def labelled() -> bytes:
+    """float32 x [N, 4] and strings text [N] → the same: numbers, and elements of their own lengths."""
+    return _model(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("x", "text")],
+        [("x", TensorProto.FLOAT, ["N", 4]), ("text", TensorProto.STRING, ["N"])],
+        [("x_out", TensorProto.FLOAT, ["N", 4]), ("text_out", TensorProto.STRING, ["N"])],
+    )  # fmt: skip
+
+
 def lookup() -> bytes:
     """int64 index [N] → squares [N] of 0 to 3: the graph itself refuses every other index."""
     return _model(

@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import os
 import random
-import secrets
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,22 +22,13 @@ IN_FLIGHT, PAUSE = 24, 0.01  # callers, and seconds between the calls of each
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform of two workers, which these tests may hurt."""
-    with Platform(tmp_path_factory.mktemp("workers") / "home", workers=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def model(pair: Platform) -> str:
     return pair.publish(pair.publisher(), graphs.tiny(), batch=64, price={"requests": PRICE * 1_000_000})
 
 
 @pytest.fixture
-def victim() -> str:
-    number = int(os.environ.get("MERCAT_TEST_SEED") or secrets.randbelow(2**32))
-    print(f"\nseed {number}; MERCAT_TEST_SEED={number} replays it")
-    return random.Random(number).choice(["worker-0", "worker-1"])
+def victim(seed_number: int) -> str:
+    return random.Random(seed_number).choice(["worker-0", "worker-1"])
 
 
 class Log:
