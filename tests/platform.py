@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -272,13 +272,13 @@ class Platform:
 
     def validated(
         self, person: Account, model: str, digest: str, version: str = "1.0.0", *, batch: int = 0,
-        signature: tensor_pb2.Signature | None = None, **others: Any,
+        signature: tensor_pb2.Signature | None = None, samples: Sequence[registry_pb2.Sample] = (), **others: Any,
     ) -> registry_pb2.Version:  # fmt: skip
         """Makes a version and waits until its validation has ended, either way. `others`: more InferenceSettings."""
         settings = registry_pb2.InferenceSettings(max_batch_size=batch, **others)
         person.registry.CreateVersion(
             registry_pb2.CreateVersionRequest(
-                model=model, version=version, digest=digest, settings=settings, signature=signature
+                model=model, version=version, digest=digest, settings=settings, signature=signature, samples=samples
             )
         )
         deadline = time.monotonic() + 60

@@ -172,7 +172,7 @@ class HotPath:
             else:
                 resident = deployment.resident
                 if resident is None or resident.gone:
-                    resident = await self._resident(deployment, deadline)
+                    resident = await self._resident(call, deployment, deadline)
                 answer = await resident.submit(ticket)
         finally:
             if not ticket.counted:
@@ -193,12 +193,15 @@ class HotPath:
         units = (("requests", 1), ("rows", rows), ("input_bytes", size))
         return Priced(rows, units, money.cost(deployment.components, dict(units)) if deployment.components else 0)
 
-    async def _resident(self, deployment: Deployment, deadline: float) -> Resident:
+    async def _resident(self, call: Call, deployment: Deployment, deadline: float) -> Resident:
+        began = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
                 return await self.deployments.resident(deployment)
         except TimeoutError:
             raise DeadlineExceeded("the model was not loaded before the deadline; try again soon") from None
+        finally:
+            call.trailers.append(("mercat-cold-start-ms", str(round((time.perf_counter() - began) * 1000))))
 
 
 class _Counted(Ticket):

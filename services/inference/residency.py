@@ -91,6 +91,7 @@ class Residency:
         resident = Resident(model, batcher, proto.size_bytes, seconds, pinned=pinned)
         self._residents[proto.version_id] = resident
         LOAD_SECONDS.labels().observe(seconds)
+        figures.cold_start.value = seconds
         self._measure()
         log.info("loaded %s@%s in %.2f s", proto.model, proto.version, seconds)
         return resident

@@ -17,6 +17,7 @@ _TOTAL = Histogram("mercat_inference_request_seconds", "From the call's arrival 
 _QUEUE = Histogram("mercat_inference_queue_seconds", "What a call waited for its run", _BY)
 _COMPUTE = Histogram("mercat_inference_compute_seconds", "What a run took in the engine", _BY)
 _BATCH = Histogram("mercat_inference_batch_rows", "Rows of a run", _BY, bounds=SIZES)
+_COLD_START = Gauge("mercat_model_cold_start_seconds", "What its last load took, with its warm-up", _BY)
 RESIDENT = Gauge("mercat_models_resident", "Models in memory", ())
 RESIDENT_BYTES = Gauge("mercat_models_resident_bytes", "What the models in memory take, by their files' size", ())
 EVICTIONS = Counter("mercat_model_evictions", "Models unloaded to make room", ())
@@ -34,6 +35,7 @@ class Figures:
         self._refused = _REFUSED.labels(*by)
         self.total, self.queue = _TOTAL.labels(*by), _QUEUE.labels(*by)
         self.compute, self._batch = _COMPUTE.labels(*by), _BATCH.labels(*by)
+        self.cold_start = _COLD_START.labels(*by)
         self.failure_seconds = 0.0
         self.last_ms = 0
 
