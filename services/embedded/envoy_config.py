@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from google.protobuf import descriptor_pb2
 
 from services.embedded.envoy_contracts import Method, transcodable
 from services.embedded.envoy_replies import local_replies
+from services.embedded.envoy_tracing import COLLECTOR, tracing
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
 DESCRIPTORS = Path(__file__).parents[2] / "gen" / "descriptors.binpb"
@@ -40,6 +42,8 @@ class FrontDoor:
     certificate: Path | None = None
     private_key: Path | None = None
     cors_origins: Sequence[str] = ("*",)
+    trace_endpoint: str = ""
+    trace_ratio: float = 0.0
     descriptors: Path = DESCRIPTORS
     max_connections: int = 20_000
     max_heap_bytes: int = 2 * 1024**3
@@ -73,6 +77,8 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
         "ROUTES": routes(door, methods, transcoder(descriptors, methods, sse=True)),
     }
     manager: dict[str, Any] = _filled("http.yaml", values)
+    if door.trace_endpoint:
+        manager |= tracing(door.trace_ratio)
     return {"@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", **manager}
 
 
@@ -217,7 +223,19 @@ def clusters(door: FrontDoor) -> list[dict[str, Any]]:
             "max_ejection_percent": 50,
         },
     }
-    return [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
+    found = [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
+    if door.trace_endpoint:
+        found.append(_collector(door.trace_endpoint))
+    return found
+
+
+def _collector(endpoint: str) -> dict[str, Any]:
+    url = urlsplit(endpoint)
+    cluster = _cluster(COLLECTOR, [f"{url.hostname}:{url.port or 4317}"], http2=True)
+    if url.scheme == "https":
+        tls = {"@type": _TYPE + "extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": url.hostname}
+        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    return cluster
 
 
 def _cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, Any]:

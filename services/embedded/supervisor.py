@@ -136,6 +136,8 @@ class Supervisor:
             certificate=files.chain if files else None,
             private_key=files.key if files else None,
             cors_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+            trace_endpoint=settings.trace_endpoint,
+            trace_ratio=settings.trace_ratio,
         )
 
     async def _answered(self) -> None:

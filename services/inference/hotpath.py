@@ -14,6 +14,7 @@ from mercat.common.v1 import policy_pb2
 from services.common import failpoints, money
 from services.common.errors import DataLoss, DeadlineExceeded
 from services.common.limits import CLASSES, Limiter
+from services.common.rpc import tracing
 from services.common.rpc.context import Call
 from services.inference.cache import ResponseCache, key_of
 from services.inference.deployments import Deployment, Deployments
@@ -179,6 +180,9 @@ class HotPath:
                 self.meter.forget()
             if lease is not None:
                 self.wallets.settle(lease, cost, spent=ticket.counted)
+        if call.span is not None and cached is None:
+            stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", ticket.ended))
+            tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
         return Result(deployment, answer, cost)
 
@@ -207,7 +211,7 @@ class HotPath:
 class _Counted(Ticket):
     """A call that is recorded once it ran; its future gets the outputs when the record is stored."""
 
-    __slots__ = ("_began", "_call", "_cost", "_deployment", "_lease", "_path", "_units", "counted")
+    __slots__ = ("_began", "_call", "_cost", "_deployment", "_lease", "_path", "_units", "counted", "ended")
 
     def __init__(
         self, path: HotPath, call: Call, deployment: Deployment, inputs: Inputs, priced: Priced, outputs: list[str],
@@ -216,6 +220,7 @@ class _Counted(Ticket):
         super().__init__(inputs, priced.rows, outputs, deadline, level)
         self._path, self._call, self._deployment = path, call, deployment
         self._units, self._cost, self._lease, self._began = priced.units, cost, lease, began
+        self.ended = began  # when the engine had run
         self.counted = False  # from then on the record is published, whatever becomes of the caller
 
     def ran(self, outputs: Mapping[str, Array]) -> None:
@@ -223,7 +228,8 @@ class _Counted(Ticket):
         lease, path = self._lease, self._path
         if lease is not None:
             path.wallets.check(lease)
-        latency = time.perf_counter() - self._began
+        self.ended = time.perf_counter()
+        latency = self.ended - self._began
         record = path.records.make(
             self._call, self._deployment, self._units, self._cost, lease.lease_id if lease else "", int(latency * 1e6)
         )

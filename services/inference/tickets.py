@@ -39,10 +39,12 @@ class Queueing:
 
 class Ticket:
     """A call in the queue. `future` gets the outputs' arrays by name, or an error. `deadline` and `start_by` are on the
-    event loop's clock, seconds; `since` on `time.perf_counter`'s, for the loop's is too coarse for figures. Calls of
-    one `key` may run together; `batch` runs it."""
+    event loop's clock, seconds; `since` and `started`, when it ran, on `time.perf_counter`'s, for the loop's is too
+    coarse for figures. Calls of one `key` may run together; `batch` runs it."""
 
-    __slots__ = ("batch", "deadline", "future", "inputs", "key", "level", "outputs", "rows", "since", "start_by")
+    __slots__ = (
+        "batch", "deadline", "future", "inputs", "key", "level", "outputs", "rows", "since", "start_by", "started",
+    )  # fmt: skip
 
     def __init__(
         self, inputs: Mapping[str, Array], rows: int, outputs: Sequence[str], deadline: float = FOREVER, level: int = 0
@@ -55,7 +57,7 @@ class Ticket:
         self.future: asyncio.Future[Mapping[str, Array]] = asyncio.get_running_loop().create_future()
         self.batch: asyncio.Task[None] | None = None
         self.key: tuple[object, ...] = ()
-        self.since = 0.0
+        self.since = self.started = 0.0
         self.start_by = FOREVER
 
     def ran(self, outputs: Mapping[str, Array]) -> None:

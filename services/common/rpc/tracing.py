@@ -3,6 +3,9 @@
 Without a collector nothing of this runs. With one, a call whose caller asked for a trace is traced, and of the others a
 share (`MERCAT_TRACE_RATIO`)."""
 
+import time
+from typing import Any
+
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -12,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+_NAME = "mercat.rpc"
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -23,7 +27,8 @@ class Tracer:
         self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)), resource=resource)
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=5)
         self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
-        self._tracer = self._provider.get_tracer("mercat.rpc")
+        trace.set_tracer_provider(self._provider)
+        self._tracer = trace.get_tracer(_NAME)
 
     def start(self, method: str, request_id: str, traceparent: str) -> tuple[Span, str]:
         """A span of a call, and the `traceparent` that what it calls itself belongs under."""
@@ -41,6 +46,20 @@ class Tracer:
     def close(self) -> None:
         """Sends what waits. Blocks for at most some seconds."""
         self._provider.shutdown()
+
+
+def stages(span: Span, *stages: tuple[str, float], **attributes: Any) -> None:
+    """What a call did, one after the other, as spans under its own: each stage's name and when it began, on
+    `time.perf_counter`'s clock. The last has just ended."""
+    if not span.is_recording():
+        return
+    span.set_attributes(attributes)
+    zero = time.time_ns() - time.perf_counter_ns()
+    under, tracer = trace.set_span_in_context(span), trace.get_tracer(_NAME)
+    begins = [zero + int(began * 1e9) for _, began in stages]
+    ends = [*begins[1:], time.time_ns()]
+    for (name, _), begin, end in zip(stages, begins, ends, strict=True):
+        tracer.start_span(name, under, start_time=begin).end(end)
 
 
 def end(span: Span | None, code: str, reason: str = "") -> None:

@@ -51,12 +51,36 @@ def test_a_call_is_one_trace(own_platform: Callable[..., Platform], collector: t
         tiny_request(model), metadata=[*consumer.metadata, ("traceparent", f"00-{trace_id}-{parent}-01")], timeout=10
     )
     deadline = time.monotonic() + 10
-    found: dict[str, str] = {}
-    names = {"inference.GRPCInferenceService/ModelInfer", "mercat.billing.v1.LeaseService/AcquireLease"}
-    while not names <= found.keys() and time.monotonic() < deadline:  # each process sends its own
+    found: dict[str, tuple[str, trace_pb2.Span]] = {}
+    infer, lease = "inference.GRPCInferenceService/ModelInfer", "mercat.billing.v1.LeaseService/AcquireLease"
+    while not {infer, lease, "ingress"} <= found.keys() and time.monotonic() < deadline:  # each process sends its own
         time.sleep(0.1)
-        found = {span.name: process for process, span in kept.spans if span.trace_id.hex() == trace_id}
-    assert found["inference.GRPCInferenceService/ModelInfer"] == "worker-0"
-    assert found["mercat.billing.v1.LeaseService/AcquireLease"] == "control"
+        found = {s.name: (process, s) for process, s in kept.spans if s.trace_id.hex() == trace_id}
+    assert {name: process for name, (process, _) in found.items() if name in (infer, lease, "ingress")} == {
+        "ingress": "envoy", infer: "worker-0", lease: "control"
+    }  # fmt: skip
+    spans = {name: span for name, (_, span) in found.items()}
+    assert spans["ingress"].parent_span_id.hex() == parent
+    assert spans[infer].parent_span_id == spans["ingress"].span_id
+    stages = [spans[name] for name in ("queue", "engine", "meter")]
+    assert all(s.parent_span_id == spans[infer].span_id for s in stages)
+    times = [t for s in stages for t in (s.start_time_unix_nano, s.end_time_unix_nano)]
+    assert times == sorted(times)
+    assert spans[infer].start_time_unix_nano <= times[0] < times[-1] <= spans[infer].end_time_unix_nano + 10**6
     # With a ratio of nothing, only what a caller asked for is traced.
-    assert {span.trace_id.hex() for _, span in kept.spans} == {trace_id}
+    assert [(p, s.name) for p, s in kept.spans if s.trace_id.hex() != trace_id] == []
+
+
+def test_the_front_door_begins_traces(own_platform: Callable[..., Platform], collector: tuple[Collector, str]) -> None:
+    kept, endpoint = collector
+    platform = own_platform(env={"MERCAT_TRACE_ENDPOINT": endpoint, "MERCAT_TRACE_RATIO": "1"})
+    platform.sign_up()
+    deadline = time.monotonic() + 10
+    name = "mercat.auth.v1.AuthService/SignUp"
+    while name not in {span.name for _, span in kept.spans} and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (under,) = [span for _, span in kept.spans if span.name == name]
+    time.sleep(1.5)  # the front door sends its own later
+    begun = {span.span_id: span for process, span in kept.spans if process == "envoy"}
+    assert begun[under.parent_span_id].trace_id == under.trace_id
+    assert begun[under.parent_span_id].parent_span_id == b""
