@@ -76,9 +76,16 @@ def own_processes(settings: UpSettings, home: Home, urls: Urls, addresses: Addre
     share = {"MERCAT_LIMIT_SHARE": str(min(1.0, 1.5 / len(addresses.workers)))}
     for number, listen in enumerate(addresses.workers):
         name = f"worker-{number}"
-        specs[name] = _serve(name, "inference", listen, addresses, env | share, settings, home)
+        pinned = {"MERCAT_CORES": _cores(number, len(addresses.workers))} if settings.pin_workers else {}
+        specs[name] = _serve(name, "inference", listen, addresses, env | share | pinned, settings, home)
     specs["gateway"] = _serve("gateway", "gateway", addresses.gateway, addresses, env, settings, home)
     return specs
+
+
+def _cores(number: int, workers: int) -> str:
+    """The processor cores of one worker; where there are more workers than cores, some share one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ",".join(map(str, cores[number % len(cores) :: workers]))
 
 
 def _serve(

@@ -1,6 +1,7 @@
 """Runs models: the hot path of a call, the engines behind it, and the KServe v2 contract beside Mercat's own.
 What a call may cost and where the money comes from is decided here; the books themselves are billing's."""
 
+import os
 from datetime import timedelta
 
 from mercat.inference.v1 import inference_pb2_grpc
@@ -35,6 +36,8 @@ from services.inference.wallets import Wallets
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, InferenceSettings)
+    if settings.cores:
+        os.sched_setaffinity(0, map(int, settings.cores.split(",")))  # the engine's process inherits it
     files = settings.home / "cache" / "models"
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
     embedded: Engine

@@ -9,6 +9,9 @@ class InferenceSettings(Settings):
     """What a worker may use of its machine."""
 
     threads: int = option(max(1, (os.cpu_count() or 2) // 2), "threads inside one engine run", ge=1)
+    cores: str = option(
+        "", "processor cores this worker stays on, separated by commas; empty: all", pattern=r"^(\d+(,\d+)*)?$"
+    )
     triton: str = option("", "host:port of Triton's gRPC, for models placed there; empty: none")
     runs: int = option(1, "engine runs at a time", ge=1)
     isolated: bool = option(True, "run models in a process beside the worker, which a graph may bring down alone")
