@@ -28,6 +28,27 @@ _TYPE = "type.googleapis.com/envoy."
 _GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 
 
+# Workers that use less of their processors get more calls, by the load reports in their trailers.
+_BY_LOAD = {
+    "load_balancing_policy": {
+        "policies": [
+            {
+                "typed_extension_config": {
+                    "name": "envoy.load_balancing_policies.client_side_weighted_round_robin",
+                    "typed_config": {
+                        "@type": _TYPE + "extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
+                        ".ClientSideWeightedRoundRobin",
+                        "blackout_period": "1s",
+                        "weight_expiration_period": "10s",
+                        "weight_update_period": "0.5s",
+                    },
+                }
+            }
+        ]
+    }
+}
+
+
 @dataclass(frozen=True)
 class FrontDoor:
     """What clients reach and what is behind it. Addresses are `host:port`."""
@@ -42,6 +63,7 @@ class FrontDoor:
     certificate: Path | None = None
     private_key: Path | None = None
     cors_origins: Sequence[str] = ("*",)
+    by_load: bool = False
     trace_endpoint: str = ""
     trace_ratio: float = 0.0
     descriptors: Path = DESCRIPTORS
@@ -223,6 +245,8 @@ def clusters(door: FrontDoor) -> list[dict[str, Any]]:
             "max_ejection_percent": 50,
         },
     }
+    if door.by_load:
+        workers |= _BY_LOAD
     found = [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
     if door.trace_endpoint:
         found.append(_collector(door.trace_endpoint))

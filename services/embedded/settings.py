@@ -15,6 +15,10 @@ class UpSettings(Settings):
         0, "inference workers; 0: one fewer than there are processor cores", unit="processes", ge=0, le=512
     )
     pin_workers: bool = option(False, "keep each worker on processor cores of its own (Linux)")
+    balance: str = option(
+        "least-request", "how calls are spread: least-request, or utilization of the workers' processors",
+        pattern="^(least-request|utilization)$",
+    )  # fmt: skip
     demo: bool = option(True, "publish the demo catalogue and make the demo accounts at the first start")
     envoy_concurrency: int = option(
         0, "event loops of Envoy; 0: half the processor cores", unit="threads", ge=0, le=256

@@ -136,6 +136,7 @@ class Supervisor:
             certificate=files.chain if files else None,
             private_key=files.key if files else None,
             cors_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+            by_load=settings.balance == "utilization",
             trace_endpoint=settings.trace_endpoint,
             trace_ratio=settings.trace_ratio,
         )

@@ -73,11 +73,14 @@ def own_processes(settings: UpSettings, home: Home, urls: Urls, addresses: Addre
     env = environment(settings, home, urls, addresses)
     specs = {"control": _serve("control", "control", addresses.control, addresses, env, settings, home)}
     # Between workers calls are not spread quite evenly, so that each keeps half as much again of the limits.
-    share = {"MERCAT_LIMIT_SHARE": str(min(1.0, 1.5 / len(addresses.workers)))}
+    worker = env | {
+        "MERCAT_LIMIT_SHARE": str(min(1.0, 1.5 / len(addresses.workers))),
+        "MERCAT_LOAD_REPORTS": str(settings.balance == "utilization"),
+    }
     for number, listen in enumerate(addresses.workers):
         name = f"worker-{number}"
         pinned = {"MERCAT_CORES": _cores(number, len(addresses.workers))} if settings.pin_workers else {}
-        specs[name] = _serve(name, "inference", listen, addresses, env | share | pinned, settings, home)
+        specs[name] = _serve(name, "inference", listen, addresses, worker | pinned, settings, home)
     specs["gateway"] = _serve("gateway", "gateway", addresses.gateway, addresses, env, settings, home)
     return specs
 

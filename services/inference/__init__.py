@@ -24,6 +24,7 @@ from services.inference.job_run import Tools
 from services.inference.job_store import JobStore
 from services.inference.jobs import Jobs
 from services.inference.kserve import KServe
+from services.inference.load import LoadReports
 from services.inference.metering import Meter
 from services.inference.owners import Owners
 from services.inference.residency import Residency
@@ -53,7 +54,8 @@ async def build(deps: Deps) -> Service:
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)
     cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
-    path = HotPath(deployments, wallets, meter, deps.limiter, cache, settings.region)
+    reports = LoadReports() if settings.load_reports else None
+    path = HotPath(deployments, wallets, meter, deps.limiter, cache, settings.region, reports)
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
     kserve, inference = KServe(path, deployments), InferenceServicer(path)
@@ -83,6 +85,6 @@ async def build(deps: Deps) -> Service:
             ),
         ],
         raw=[add_kserve],
-        tasks=[wallets.keep, jobs.work, jobs.look],
+        tasks=[wallets.keep, jobs.work, jobs.look, *([reports.keep] if reports else [])],
         close=close,
     )

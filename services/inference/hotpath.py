@@ -19,6 +19,7 @@ from services.common.rpc.context import Call
 from services.inference.cache import ResponseCache, key_of
 from services.inference.deployments import Deployment, Deployments
 from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.load import KEY, LoadReports
 from services.inference.metering import Meter
 from services.inference.records import Records
 from services.inference.residency import Resident
@@ -55,7 +56,7 @@ class HotPath:
 
     def __init__(
         self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, cache: ResponseCache,
-        region: str,
+        region: str, reports: LoadReports | None = None,
     ) -> None:  # fmt: skip
         self.deployments = deployments
         self.wallets = wallets
@@ -63,6 +64,7 @@ class HotPath:
         self.records = Records(region)
         self._limiter = limiter
         self._cache = cache
+        self._reports = reports
 
     async def run(
         self, call: Call, reference: str, read: Callable[[Signature], Inputs],
@@ -180,6 +182,8 @@ class HotPath:
                 self.meter.forget()
             if lease is not None:
                 self.wallets.settle(lease, cost, spent=ticket.counted)
+        if self._reports is not None and (report := self._reports.take()):
+            call.trailers.append((KEY, report))
         if call.span is not None and cached is None:
             stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", ticket.ended))
             tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})

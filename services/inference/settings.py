@@ -12,6 +12,7 @@ class InferenceSettings(Settings):
     cores: str = option(
         "", "processor cores this worker stays on, separated by commas; empty: all", pattern=r"^(\d+(,\d+)*)?$"
     )
+    load_reports: bool = option(False, "say in replies how busy this worker is (ORCA)")
     triton: str = option("", "host:port of Triton's gRPC, for models placed there; empty: none")
     runs: int = option(1, "engine runs at a time", ge=1)
     isolated: bool = option(True, "run models in a process beside the worker, which a graph may bring down alone")

@@ -46,7 +46,10 @@ REPLY = b""
 
 async def _behave(context: grpc.aio.ServicerContext) -> None:
     metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-    context.set_trailing_metadata((("mercat-metadata", json.dumps(metadata)), ("mercat-pid", str(os.getpid()))))
+    trailers = [("mercat-metadata", json.dumps(metadata)), ("mercat-pid", str(os.getpid()))]
+    if load := os.environ.get("PEER_LOAD"):
+        trailers.append(("endpoint-load-metrics", f"TEXT application_utilization={load},rps_fractional=100"))
+    context.set_trailing_metadata(tuple(trailers))
     if "test-sleep" in metadata:
         await asyncio.sleep(float(metadata["test-sleep"]))
     if "test-error" in metadata:

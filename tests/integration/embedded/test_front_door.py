@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import struct
 import subprocess
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -317,3 +320,30 @@ async def test_drain_waits_for_calls_under_way(door: Door, tmp_path: Path) -> No
         assert slow.done() or (await asyncio.wait_for(slow, 0.2))
         assert slow.result().status_code == 200
     await envoy.stop()
+
+
+async def test_workers_that_say_they_are_busy_get_fewer_calls(tmp_path: Path) -> None:
+    ports = free_ports(5)
+    control, one, two, gateway = (f"127.0.0.1:{port}" for port in ports[:4])
+    front = FrontDoor("127.0.0.1", ports[4], control, [one, two], gateway, Path(), by_load=True)
+    loads = {one: "0.9", two: "0.1"}
+    children = [Child(peer("control", "grpc", control, tmp_path / "control.log"))] + [
+        Child(peer(a, "grpc", a, tmp_path / f"{a}.log", {**os.environ, "PEER_LOAD": load})) for a, load in loads.items()
+    ]
+    envoy = Envoy(tmp_path / "envoy", front)
+    await asyncio.gather(*(child.start() for child in children), envoy.start())
+    try:
+        await reached(f"127.0.0.1:{ports[4]}")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[4]}") as channel:
+            quote = channel.unary_unary("/mercat.inference.v1.InferenceService/Quote", bytes, bytes)
+            calls: Counter[str] = Counter()
+            until = time.monotonic() + 15
+            while sum(calls.values()) < 400 or calls.most_common(1)[0][1] < 300:
+                assert time.monotonic() < until, calls
+                await asyncio.sleep(0.005)
+                call = quote(b"", timeout=5)
+                calls = Counter() if sum(calls.values()) >= 400 else calls
+                calls[dict(await call.trailing_metadata())["mercat-pid"]] += 1
+        assert calls.most_common(1)[0][0] == str(children[2].pid)
+    finally:
+        await asyncio.gather(*(child.stop() for child in children), envoy.stop())
