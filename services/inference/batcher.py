@@ -20,6 +20,9 @@ from services.inference.tickets import FOREVER, QueueFull, Queueing, Ticket, Too
 
 _LOOK = 64  # tickets that do not fit beside the first of a batch before looking further costs more than it gains
 _SMOOTH = 0.2  # weight of the newest run in what a run is expected to take
+# Of the time a call has, the part that is left for its record and its way back, at most so many seconds.
+_RETURN, _RETURN_MOST = 0.1, 0.02
+_CAUTION = 1.3  # times the expected wait that a call must be able to bear: better refused at once than after waiting
 
 
 class Batcher:
@@ -39,6 +42,7 @@ class Batcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_time = 0.0  # seconds that a run is expected to take
         self._row_time = 0.0  # and its share for a row
+        self._spread = 0.0  # by how much runs miss that
         self._run_started = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
@@ -78,9 +82,14 @@ class Batcher:
         """
         q, loop = self._q, asyncio.get_running_loop()
         now = loop.time()
-        if ticket.deadline < now + self.expected(ticket.rows):
-            self.figures.refused()
-            raise TooLate("this call cannot end before its deadline; allow it more time, or call less at once")
+        latest = ticket.deadline
+        if not self._free and latest < FOREVER:
+            # A run that ends after its deadline helps nobody, so it had better not start: others wait.
+            latest -= min(_RETURN * (latest - now), _RETURN_MOST)
+            if latest < now + self.expected(ticket.rows) * _CAUTION + self._spread:
+                self.figures.refused()
+                raise _too_late()
+            latest -= self._run_time + self._spread
         if self._rows_waiting and self._rows_waiting + ticket.rows > q.most_waiting:
             self._shed(ticket)
         # Rows go together when all but their first axis agrees and the same outputs are wanted.
@@ -88,7 +97,7 @@ class Batcher:
             shapes = self._padder.key(ticket.inputs) if self._padder else [a.shape[1:] for a in ticket.inputs.values()]
             ticket.key = (*shapes, *ticket.outputs)
         ticket.since = time.perf_counter()
-        ticket.start_by = min(ticket.deadline, now + q.timeout)
+        ticket.start_by = min(latest, now + q.timeout)
         level = min(max(ticket.level or q.level, 1), len(self._queues))
         self._queues[level - 1].append(ticket)
         self._rows_waiting += ticket.rows
@@ -138,7 +147,7 @@ class Batcher:
         for queue in self._queues:
             for t in queue:
                 if t.start_by <= now:
-                    t.fail(DeadlineExceeded("the deadline passed while the call was waiting"))
+                    self._missed(t)
                 else:
                     earliest = min(earliest, t.start_by)
         for t in list(self._running):
@@ -150,6 +159,16 @@ class Batcher:
         self._alarm, self._alarm_at = None, FOREVER
         if earliest < FOREVER:
             self._set_alarm(max(earliest, now + 0.001))
+
+    def _missed(self, ticket: Ticket) -> None:
+        """A call was not started in time."""
+        if ticket.future.done():
+            return
+        self.figures.refused()
+        if time.perf_counter() - ticket.since >= 0.95 * self._q.timeout:  # the loop's clock is a coarse one
+            ticket.fail(DeadlineExceeded("the call waited for as long as its model lets calls wait"))
+        else:
+            ticket.fail(_too_late())
 
     # Runs
 
@@ -207,7 +226,7 @@ class Batcher:
                     self._rows_waiting -= t.rows
                 elif now >= t.start_by:
                     self._rows_waiting -= t.rows
-                    t.fail(DeadlineExceeded("the deadline passed while the call was waiting"))
+                    self._missed(t)
                 elif not batch or (t.key == batch[0].key and rows + t.rows <= most):
                     self._rows_waiting -= t.rows
                     t.batch = task
@@ -221,8 +240,11 @@ class Batcher:
 
     async def _run_batch(self, batch: list[Ticket]) -> None:
         started = time.perf_counter()
-        self._run_started = asyncio.get_running_loop().time()
+        self._run_started = now = asyncio.get_running_loop().time()
         head = batch[0]
+        for t in batch:
+            if t.deadline < now:
+                self.figures.late.value += 1
         self._running.update(batch)
         try:
             outputs = await self._model.run(self._together(batch), head.outputs)
@@ -258,7 +280,7 @@ class Batcher:
         return {name: np.concatenate([t.inputs[name] for t in batch]) for name in batch[0].inputs}
 
     def _answer(self, ticket: Ticket, outputs: Mapping[str, Array], started: float) -> None:
-        ticket.batch = None
+        ticket.batch, ticket.started = None, started
         self.figures.answered(started - ticket.since)
         if not ticket.future.done():
             try:
@@ -270,6 +292,11 @@ class Batcher:
         if not self._run_time:
             self._run_time, self._row_time = took, took / rows if rows else took
             return
+        self._spread += (abs(took - self._run_time) - self._spread) * _SMOOTH
         self._run_time += (took - self._run_time) * _SMOOTH
         if rows:
             self._row_time += (took / rows - self._row_time) * _SMOOTH
+
+
+def _too_late() -> TooLate:
+    return TooLate("this call cannot end before its deadline; allow it more time, or call less at once")
