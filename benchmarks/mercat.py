@@ -67,8 +67,10 @@ class Mercat:
             self._consumers.append(self.platform.sign_up(credit=_CREDIT))
         return self._consumers[:number]
 
-    def publish(self, graph: bytes, *, batch: int) -> str:
-        return self.platform.publish(self.publisher, graph, batch=batch, price={"requests": PRICE})
+    def publish(self, graph: bytes, *, batch: int, preferred: Sequence[int] = ()) -> str:
+        return self.platform.publish(
+            self.publisher, graph, batch=batch, price={"requests": PRICE}, preferred_batch_sizes=preferred
+        )
 
     def postgres(self) -> str:
         """The database's URL, as this platform's own processes were told."""

@@ -56,14 +56,17 @@ def mlserver(model: Path, folder: Path, tell: Tell, *, threads: int, workers: in
     return _answering(server, partial(_model_ready, server.target))
 
 
-def triton(model: Path, folder: Path, *, threads: int, batch: int) -> Server:
-    """Triton with the model as `model`, dynamic batching on. Raises PeerError where it is not installed."""
+def triton(model: Path, folder: Path, *, threads: int, batch: int, preferred: int = 0) -> Server:
+    """Triton with the model as `model`, dynamic batching on. `preferred`: a batch size, or none.
+
+    Raises PeerError where it is not installed."""
     if not _TRITON.exists():
         raise PeerError("Triton is not set up in this tree")
     repository = folder / f"triton-{model.stem}"
     (repository / "model" / "1").mkdir(parents=True, exist_ok=True)
     (repository / "model" / "1" / "model.onnx").write_bytes(model.read_bytes())
-    (repository / "model" / "config.pbtxt").write_text(_config(model, threads=threads, batch=batch))
+    config = _config(model, threads=threads, batch=batch, preferred=preferred)
+    (repository / "model" / "config.pbtxt").write_text(config)
     port = free_port()
     argv = [sys.executable, str(_TRITON), "--repository", str(repository), "--port", str(port), "--load-model=model"]
     server = Server("triton", argv, port, folder, {})
@@ -97,7 +100,7 @@ def _model_ready(target: str) -> bool:
             return False
 
 
-def _config(model: Path, *, threads: int, batch: int) -> str:
+def _config(model: Path, *, threads: int, batch: int, preferred: int) -> str:
     graph = onnx.load(str(model), load_external_data=False).graph
 
     def tensors(values: list) -> str:
@@ -111,7 +114,8 @@ def _config(model: Path, *, threads: int, batch: int) -> str:
     return (
         f'name: "model"\nbackend: "onnxruntime"\nmax_batch_size: {batch}\n'
         f"input [{tensors(list(graph.input))}]\noutput [{tensors(list(graph.output))}]\n"
-        "instance_group [{ count: 1 kind: KIND_CPU }]\ndynamic_batching {}\n"
+        "instance_group [{ count: 1 kind: KIND_CPU }]\n"
+        f"dynamic_batching {{ {f'preferred_batch_size: {preferred}' if preferred else ''} }}\n"
         f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }} }}\n'
     )
 

@@ -25,10 +25,10 @@ def seconds(options: Options) -> float:
 def run(stage: Stage) -> Result:
     options, file = stage.options, _file()
     result = Result("minilm", TITLE)
-    model = stage.mercat.publish(file.read_bytes(), batch=max(_BATCHES))
     raw = partial(servers.raw, file, threads=options.threads, tokens=_TOKENS)
     found = raw(batches=_BATCHES, seconds=2)
     best = max(found, key=lambda batch: found[batch])
+    model = stage.mercat.publish(file.read_bytes(), batch=max(_BATCHES), preferred=[best])
     said = ", ".join(f"{batch}: {rate:,.0f}" for batch, rate in found.items())
     result.notes.append(f"rows per second of `session.run` by batch size, {options.threads} threads: {said}")
     floor = f"session.run in a loop, {best} rows at a time"
@@ -50,7 +50,9 @@ def run(stage: Stage) -> Result:
             ("MLServer", partial(
                 servers.mlserver, file, stage.folder, stage.tell, threads=options.threads, workers=0
             )),
-            ("Triton", partial(servers.triton, file, stage.folder, threads=options.threads, batch=max(_BATCHES))),
+            ("Triton", partial(
+                servers.triton, file, stage.folder, threads=options.threads, batch=max(_BATCHES), preferred=best
+            )),
         ):  # fmt: skip
             if server := stage.peer(name, start, result.notes):
                 stack.enter_context(server)

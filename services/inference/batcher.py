@@ -196,7 +196,7 @@ class Batcher:
             self._start()
 
     def _enough(self) -> bool:
-        return self._rows_waiting >= self._q.max_rows or self._rows_waiting in self._q.preferred
+        return self._rows_waiting >= min(self._q.preferred, default=self._q.max_rows)
 
     async def _gather(self) -> None:
         """Waits until a batch is full or its first call has waited long enough."""
@@ -215,7 +215,7 @@ class Batcher:
     def _take(self, task: "asyncio.Task[None]") -> list[Ticket]:
         """The next batch: the head of the first class that waits, and all that fit beside it."""
         now = asyncio.get_running_loop().time()
-        most = self._q.max_rows
+        most = max((size for size in self._q.preferred if size <= self._rows_waiting), default=self._q.max_rows)
         batch: list[Ticket] = []
         rows = 0
         for queue in self._queues:

@@ -23,9 +23,9 @@ class Queueing:
     """How a model's calls wait.
 
     `max_rows`: the most rows of a run; 0: calls are never put together. `delay`: seconds that a batch that is not full
-    may wait when the last one held several calls. `preferred`: sizes that start without that. `most_waiting`: rows that
-    may wait. `timeout`: seconds a call may wait. `levels`: priority classes, 1 is served first. `level`: of a call that
-    names none.
+    may wait when the last one held several calls. `preferred`: the least of them starts without that, and what waits is
+    cut into batches of the largest that it fills. `most_waiting`: rows that may wait. `timeout`: seconds a call may
+    wait. `levels`: priority classes, 1 is served first. `level`: of a call that names none.
     """
 
     max_rows: int = 0

@@ -227,3 +227,24 @@ async def test_batches_wait_for_company_until_they_are_of_a_preferred_size():
     async with asyncio.timeout(1):
         await asyncio.gather(*crowd, *later)
     assert engine.runs == [2, 4]
+
+
+async def test_what_waits_runs_in_batches_of_the_largest_preferred_size_that_it_fills():
+    engine = Doubler(0.005)
+    batcher = queue(engine, max_rows=100, preferred=frozenset({4, 8}))
+    await asyncio.gather(*(call(batcher, rows(v)) for v in range(23)))
+    assert engine.runs == [8, 8, 4, 3]
+
+
+async def test_a_call_of_several_rows_may_pass_a_preferred_size():
+    engine = Doubler(0.005)
+    batcher = queue(engine, max_rows=100, delay=5.0, preferred=frozenset({4}))
+    crowd = [asyncio.create_task(call(batcher, rows(v))) for v in range(2)]
+    await asyncio.sleep(0.001)
+    later = []
+    for _ in range(2):
+        later.append(asyncio.create_task(call(batcher, rows(1, 2, 3))))
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        await asyncio.gather(*crowd, *later)
+    assert engine.runs == [2, 3, 3]
