@@ -34,6 +34,7 @@ _EXPOSED = [
     "ratelimit",
     "retry-after",
 ]
+_LEAVING = 1.0  # seconds in which connections are told with their next answer that it is their last
 _GRACE = 10  # seconds for requests under way when the process is told to end
 
 
@@ -105,13 +106,27 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def leave(self) -> None:
+        """Takes no more connections, and ends those there are with an answer: one that is closed while it is idle may
+        meet a request on its way."""
+        for listening in self.servers:
+            listening.close()
+        last = (b"connection", b"close")
+        self.config.encoded_headers.append(last)
+        self.server_state.default_headers = [*self.server_state.default_headers, last]
+        if self.server_state.connections:
+            await asyncio.sleep(_LEAVING)
+        self.should_exit = True
 
-def _listen(host: str, port: int) -> socket.socket:
+
+def _listen(host: str, port: int, *, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only where the protocol is named; else each answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
     except OSError:
@@ -137,10 +152,15 @@ async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> 
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)
-    listener = _listen(host.strip("[]"), int(port))
+    listener = _listen(host.strip("[]"), int(port), reuse_port=settings.reuse_port)
     stopping = asyncio.create_task(stop.wait())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by this alone
+        await asyncio.sleep(0.01)
+    if settings.ready_file is not None and server.started:
+        settings.ready_file.touch()
     await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
+    if not serving.done():
+        await server.leave()
     stopping.cancel()
     await serving

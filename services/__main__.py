@@ -111,13 +111,15 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
-    await server.start(listen, public_services())
+    await server.start(listen, public_services(), reuse_port=base.reuse_port)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()
     gc.freeze()
+    if base.ready_file is not None:
+        base.ready_file.touch()
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    await server.drain(notice=NOTICE, grace=GRACE)
+    await server.drain(notice=0.0 if base.reuse_port else NOTICE, grace=GRACE)
     for service in services:
         if service.close is not None:
             await service.close()

@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "operate",
             "Ends Mercat: calls under way are finished, usage is written, then everything stops in order.",
         ),
+        "restart": ("restart", "Restarts processes one after the other, while calls go on."),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
         "config": ("config", "Prints and checks every setting."),

@@ -78,6 +78,7 @@ async def _foreground(settings: UpSettings) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked)
+    loop.add_signal_handler(signal.SIGUSR1, supervisor.restart)
     await supervisor.run(stop)
 
 

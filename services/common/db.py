@@ -12,12 +12,16 @@ from typing import Any, TypeAlias
 import aiosql
 import asyncpg
 
-from services.common.errors import FailedPrecondition, Unavailable
+from services.common.errors import DatabaseUnavailable, FailedPrecondition
+from services.common.rpc.context import maybe_current
 
 Connection: TypeAlias = Any  # an asyncpg connection, or its pool's proxy of one; the library has no types
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
          asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, TimeoutError)  # fmt: skip
+
+_NOT_THERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError)
+PATIENCE = 5.0  # seconds for which calls wait for a database that is away, as while it is started anew
 
 
 def load_queries(package: str) -> Any:
@@ -33,6 +37,7 @@ class Database:
         self._pool = pool
         self.schema = schema
         self.committed: list[asyncio.Event] = []  # set after each commit; the outbox relay listens
+        self._gone_since: float | None = None
 
     @classmethod
     async def connect(cls, url: str, schema: str, *, max_size: int = 8) -> "Database":
@@ -43,7 +48,7 @@ class Database:
                 server_settings={"search_path": f"{schema},public", "application_name": f"mercat-{schema}"},
             )  # fmt: skip
         except _GONE as e:
-            raise Unavailable(f"PostgreSQL cannot be reached: {e}", reason="DATABASE_UNAVAILABLE") from e
+            raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {e}") from e
         return cls(pool, schema)
 
     async def close(self) -> None:
@@ -51,12 +56,31 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A pooled connection in autocommit, for single reads. Raises Unavailable when the database is gone."""
+        """A pooled connection in autocommit, for single reads. Raises DatabaseUnavailable when the database is gone for
+        longer than it needs to start anew."""
         try:
-            async with self._pool.acquire(timeout=10) as connection:
+            connection = await self._acquire()
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
         except _GONE as e:
-            raise Unavailable("the database is not available", reason="DATABASE_UNAVAILABLE", retry_after=1) from e
+            raise DatabaseUnavailable("the database is not available", retry_after=1) from e
+
+    async def _acquire(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection = await self._pool.acquire(timeout=10)
+            except _NOT_THERE:
+                if self._gone_since is None:
+                    self._gone_since = loop.time()
+                if loop.time() > self._gone_since + PATIENCE:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                self._gone_since = None
+                return connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -65,6 +89,8 @@ class Database:
             async with connection.transaction():
                 yield connection
                 await _audit(connection)
+                if (call := maybe_current()) is not None:
+                    call.wrote = True  # from here on nobody can tell whether a commit that fails was one
             for event in self.committed:
                 event.set()
 

@@ -90,6 +90,10 @@ class OutOfRange(MercatError, code=grpc.StatusCode.OUT_OF_RANGE): ...
 class Unavailable(MercatError, code=grpc.StatusCode.UNAVAILABLE): ...
 
 
+class DatabaseUnavailable(Unavailable, reason="DATABASE_UNAVAILABLE"):
+    """The database was away; what was under way in it was rolled back, or its end is not known."""
+
+
 class DeadlineExceeded(MercatError, code=grpc.StatusCode.DEADLINE_EXCEEDED): ...
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from services.embedded.envoy_config import FrontDoor, bootstrap
 from services.embedded.errors import StartError
 from services.embedded.process import Spec
 from services.embedded.server import Server, socket_folder, write_private
+
+_SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
 
 
 class Envoy(Server):
@@ -29,15 +32,52 @@ class Envoy(Server):
     async def prepare(self) -> None:
         program()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        admin = socket_folder(self.folder) / "admin.sock"
+        # Two of them, for one Envoy that takes over from another.
+        names = ("admin.sock", "admin-next.sock")
+        admin = socket_folder(self.folder) / names[self.door.admin_socket.name == names[0]]
         admin.unlink(missing_ok=True)
         self.door = replace(self.door, admin_socket=admin)
         write_private(self.folder / "envoy.json", json.dumps(bootstrap(self.door), indent=1))
 
     def spec(self) -> Spec:
-        argv = [str(program()), "-c", str(self.folder / "envoy.json"), "--disable-hot-restart"]
+        argv = [str(program()), "-c", str(self.folder / "envoy.json")]
         argv += ["--concurrency", str(self.concurrency), "-l", "warning", "--drain-time-s", "5"]
-        return Spec(name=self.name, argv=argv, log=self.log, ready=self._answers, cwd=self.folder)
+        # An Envoy that takes over is handed the listening sockets by the one before, over shared memory.
+        hot = ["--base-id", str(self._base_id), "--drain-strategy", "immediate", "--parent-shutdown-time-s", "8"]
+        argv += hot if self._hot else ["--disable-hot-restart"]
+        return Spec(name=self.name, argv=argv, log=self.log, ready=self._answers, cwd=self.folder, stop_timeout=15)
+
+    @property
+    def _hot(self) -> bool:
+        return os.access(_SHARED, os.W_OK)
+
+    @property
+    def _base_id(self) -> int:
+        """Of this folder's Envoys, among all of the machine."""
+        return zlib.crc32(bytes(self.folder)) >> 8
+
+    async def restart(self) -> None:
+        """Another Envoy takes over the listening sockets; this one tells its connections to go there and ends."""
+        if self.child is None or not self._hot:
+            await super().restart()
+            return
+        before = self.door
+        await self.prepare()
+        spec = self.spec()
+        epoch = ["--restart-epoch", str(self.child.generation + 1)]
+        try:
+            await self.child.replace(replace(spec, argv=[*spec.argv, *epoch], leaves=True))
+        except BaseException:
+            self.door = before
+            raise
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        for left in _SHARED.glob(f"envoy_shared_memory_{self._base_id}*"):
+            left.unlink(missing_ok=True)
 
     async def drain(self, patience: float = 10.0) -> None:
         """Takes no more connections, tells those there are to go elsewhere, and returns when no request is under

@@ -37,6 +37,11 @@ class Home:
         return self.path / "run" / "state.json"
 
     @property
+    def restart(self) -> Path:
+        """Where a rolling restart is asked for."""
+        return self.path / "run" / "restart.json"
+
+    @property
     def jwt_key(self) -> Path:
         return self.path / "secrets" / "jwt.pem"
 

@@ -53,11 +53,13 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout: float = 60.0
     stop_timeout: float = 10.0
+    leaves: bool = False  # ends by itself once its successor is there
 
 
 @dataclass
 class Child:
-    """A process under a Spec. With `supervised`, its death is repaired until `stop`."""
+    """A process under a Spec. With `supervised`, its death is repaired until `stop`. `generation`: how many processes
+    handed over to each other until this one."""
 
     spec: Spec
     supervised: bool = False
@@ -66,6 +68,7 @@ class Child:
     restarts: int = 0
     ready_seconds: float = 0.0
     detail: str = ""
+    generation: int = 0
     _process: asyncio.subprocess.Process | None = None
     _watch: asyncio.Task[None] | None = None
     _spawned: float = field(default=0.0)
@@ -77,11 +80,11 @@ class Child:
     async def start(self) -> None:
         """Returns when the process answers its probe. ChildFailed when it ends or stays silent before that."""
         self._turn(State.STARTING)
-        await self._spawn()
+        await self._spawn(self.spec)
         try:
-            await self._until_ready()
+            await self._until_ready(self.spec)
         except BaseException:
-            await self._end(signal.SIGKILL, 0)
+            await self._end(self._process, signal.SIGKILL, 0)
             self._turn(State.STOPPED)
             raise
         self._turn(State.READY)
@@ -90,16 +93,39 @@ class Child:
 
     async def stop(self) -> None:
         """Ends the process and whatever it started: by its own signal first, by SIGKILL when its time is up."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        await self._stop_watching()
         if self._process is None:
             return
         self._turn(State.STOPPING)
-        await self._end(self.spec.stop_signal, self.spec.stop_timeout)
+        await self._end(self._process, self.spec.stop_signal, self.spec.stop_timeout)
         self._turn(State.STOPPED)
+
+    async def replace(self, successor: Spec) -> None:
+        """Starts another process beside this one, and ends this one when that answers. ChildFailed when it does not:
+        then this one goes on."""
+        before, since = self._process, self._spawned
+        await self._stop_watching()
+        try:
+            await self._spawn(successor)
+            try:
+                await self._until_ready(successor)
+            except BaseException:
+                await self._end(self._process, signal.SIGKILL, 0)
+                self._process, self._spawned = before, since
+                raise
+            self.generation += 1
+            self._turn(State.READY, "took over")
+            try:
+                if successor.leaves and before is not None:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(before.wait(), self.spec.stop_timeout)
+                await self._end(before, self.spec.stop_signal, self.spec.stop_timeout)
+            except asyncio.CancelledError:
+                await self._end(before, signal.SIGKILL, 0)
+                raise
+        finally:
+            if self.supervised:
+                self._watch = asyncio.create_task(self._repair())
 
     def kill(self) -> None:
         """SIGKILL, as a crash would be."""
@@ -114,29 +140,31 @@ class Child:
         self.state, self.detail = state, detail
         self.on_change(self)
 
-    async def _spawn(self) -> None:
-        spec = self.spec
+    async def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+
+    async def _spawn(self, spec: Spec) -> None:
         self._process = await _launch(
             spec.argv, log=spec.log, env=spec.env, cwd=spec.cwd, user=spec.user, death_signal=spec.stop_signal
         )
         self._spawned = time.monotonic()
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, spec: Spec) -> None:
         pause = 0.01
         while True:
             if self._process is None or self._process.returncode is not None:
                 status = None if self._process is None else self._process.returncode
-                raise ChildFailed(
-                    f"{self.spec.name} ended while starting ({describe_exit(status)}){self._last_words()}"
-                )
+                raise ChildFailed(f"{spec.name} ended while starting ({describe_exit(status)}){self._last_words()}")
             with contextlib.suppress(OSError, EOFError, TimeoutError):
-                if await asyncio.wait_for(self.spec.ready(), 5):
+                if await asyncio.wait_for(spec.ready(), 5):
                     self.ready_seconds = time.monotonic() - self._spawned
                     return
-            if time.monotonic() - self._spawned > self.spec.start_timeout:
-                raise ChildFailed(
-                    f"{self.spec.name} was not ready after {self.spec.start_timeout:.0f} s{self._last_words()}"
-                )
+            if time.monotonic() - self._spawned > spec.start_timeout:
+                raise ChildFailed(f"{spec.name} was not ready after {spec.start_timeout:.0f} s{self._last_words()}")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.2)
 
@@ -151,20 +179,21 @@ class Child:
             status = await self.exited()
             if time.monotonic() - self._spawned > STABLE_AFTER:
                 pause = BACKOFF_FIRST
-            await self._end(signal.SIGKILL, 0)  # what it leaves behind in its session
+            await self._end(self._process, signal.SIGKILL, 0)  # what it leaves behind in its session
             self.restarts += 1
+            self.generation = 0
             self._turn(State.RESTARTING, f"{describe_exit(status)}; again in {pause:.1f} s")
             await asyncio.sleep(pause)
             pause = min(pause * 2, BACKOFF_MOST)
             try:
-                await self._spawn()
-                await self._until_ready()
+                await self._spawn(self.spec)
+                await self._until_ready(self.spec)
             except (ChildFailed, OSError):
                 continue
             self._turn(State.READY, f"restarted after {describe_exit(status)}")
 
-    async def _end(self, first: signal.Signals, patience: float) -> None:
-        process = self._process
+    @staticmethod
+    async def _end(process: asyncio.subprocess.Process | None, first: signal.Signals, patience: float) -> None:
         if process is None:
             return
         if process.returncode is None and patience > 0:

@@ -51,6 +51,13 @@ class Server(ABC):
         if self.child is not None:
             await self.child.stop()
 
+    async def restart(self) -> None:
+        """Stops and starts it. ChildFailed when it does not come up."""
+        if self.child is not None:
+            await self.child.stop()
+            await self.child.start()
+            await self.finish()
+
     async def kill(self) -> None:
         """SIGKILL, and waits until it is gone. A supervised server comes back by itself, another by `start`."""
         if self.child is not None:

@@ -28,6 +28,16 @@ class Part(BaseModel):
     detail: str = ""
 
 
+class Restart(BaseModel):
+    """A rolling restart that was asked for: the parts, and how many of them are done."""
+
+    id: str
+    parts: list[str] = []
+    done: int = 0
+    finished: bool = False
+    error: str = ""
+
+
 class Status(BaseModel):
     """All of a home. Times in seconds since the epoch."""
 
@@ -39,6 +49,7 @@ class Status(BaseModel):
     note: str = ""
     error: str = ""
     parts: list[Part] = []
+    restart: Restart | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Status | None":

@@ -11,7 +11,7 @@ from services.embedded import probes, status, topology
 from services.embedded.connection import Account, Connection, Tls
 from services.embedded.envoy import Envoy
 from services.embedded.envoy_config import KSERVE, FrontDoor
-from services.embedded.errors import StartError
+from services.embedded.errors import ChildFailed, StartError
 from services.embedded.home import Home
 from services.embedded.nats import Nats
 from services.embedded.postgres import Postgres
@@ -49,6 +49,7 @@ class Supervisor:
         self._own_processes = own_processes
         self._servers: dict[str, Server] = {}
         self._children: dict[str, Child] = {}
+        self._restarting: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Starts, and returns when `stop` is set and everything is stopped. StartError when it cannot start: then
@@ -64,6 +65,34 @@ class Supervisor:
             await self._stop_all()
         finally:
             self.home.close()
+
+    def restart(self) -> None:
+        """Restarts one after the other what the home's `restart.json` names, beside everything else; how that goes is
+        in the status."""
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart())
+
+    async def _restart(self) -> None:
+        try:
+            asked = status.Restart.model_validate_json(self.home.restart.read_bytes())
+        except (OSError, ValueError):
+            return
+        self.status.restart = asked
+        for name in asked.parts:
+            self.status.note = f"restarting {name}"
+            self._changed()
+            try:
+                if name in self._servers:
+                    await self._servers[name].restart()
+                else:
+                    child = self._children[name]
+                    await child.replace(topology.successor(child.spec, self.home))
+            except (KeyError, OSError, StartError, ChildFailed) as error:
+                asked.error = str(error)
+                break
+            asked.done += 1
+        asked.finished, self.status.note = True, ""
+        self._changed()
 
     def kill(self) -> None:
         """SIGKILL for all at once, when somebody cannot wait."""
@@ -193,6 +222,9 @@ class Supervisor:
 
     async def _stop_all(self, failed: str = "") -> None:
         """Front door first, so that nothing new comes in; then who uses before who is used."""
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
         self.status.phase, self.status.note = status.STOPPING, ""
         self._changed()
         envoy = self._servers.get("envoy")

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.embedded import probes
@@ -64,6 +64,7 @@ def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Address
         "MERCAT_ADMIN_PASSWORD": settings.admin_password or home.secret("admin-password"),
         "MERCAT_GRPC": reach(settings.host, settings.port),
         "MERCAT_LOG_LEVEL": settings.log_level,
+        "MERCAT_REUSE_PORT": "true",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -111,3 +112,18 @@ def _serve(
         start_timeout=settings.start_timeout,
         stop_timeout=settings.stop_timeout,
     )
+
+
+def successor(spec: Spec, home: Home) -> Spec:
+    """Of a process that takes over from the one of `spec` at the same address, where a probe may reach either: it says
+    by a file that it is ready. Its metrics are on another port."""
+    file = home.path / "run" / f"ready.{spec.name}"
+    file.unlink(missing_ok=True)
+    argv = list(spec.argv)
+    if "--metrics" in argv:
+        argv[argv.index("--metrics") + 1] = str(free_ports(1)[0])
+
+    async def ready() -> bool:
+        return file.exists()
+
+    return replace(spec, argv=argv, env={**(spec.env or {}), "MERCAT_READY_FILE": str(file)}, ready=ready)

@@ -91,10 +91,10 @@ class Meter:
     async def _store(self, payload: bytes, batch: list[tuple[bytes, Future, object]]) -> None:
         # Publishing again what was stored but not acknowledged is harmless: a record counts once, by its request id.
         loop = asyncio.get_running_loop()
-        delay = 0.05
+        delay, patience = 0.05, 0.5
         while True:
             try:
-                await self._events.js.publish(USAGE_SUBJECT, payload, timeout=2)
+                await self._events.js.publish(USAGE_SUBJECT, payload, timeout=patience)
                 self._failing_since = None
                 return
             except Exception as e:
@@ -106,7 +106,7 @@ class Meter:
                         if not future.done():
                             future.set_exception(DeadlineExceeded("the call's record was not stored in time"))
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
+                delay, patience = min(delay * 2, 1.0), 2.0
 
     async def flush(self) -> None:
         """Ends when nothing waits to be stored."""

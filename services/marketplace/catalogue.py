@@ -18,6 +18,7 @@ from services.marketplace.store import Store
 
 log = logging.getLogger(__name__)
 _STATISTICS = 60.0  # seconds between takeovers of call counts into the index
+_SETTLED = 30.0  # seconds after the start by which a process that this one took over from hears of no change any more
 _GATHER = 0.1  # seconds that changes gather before the index is written
 
 
@@ -102,12 +103,19 @@ class Catalogue:
         """Writes changed listings to the index at once, and call counts now and then, for ever."""
         loop = asyncio.get_running_loop()
         counted = loop.time()
+        settled: float | None = counted + _SETTLED
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), _STATISTICS)
+                await asyncio.wait_for(self._wake.wait(), _STATISTICS if settled is None else _SETTLED)
                 await asyncio.sleep(_GATHER)
             except TimeoutError:
                 pass
+            if settled is not None and loop.time() >= settled:
+                try:
+                    await self.load()
+                    settled = None
+                except MercatError as e:
+                    log.warning("the search index waits: %s", e)
             self._wake.clear()
             names, self._changed = self._changed, set()
             if loop.time() - counted >= _STATISTICS:

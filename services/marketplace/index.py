@@ -27,9 +27,15 @@ class Wanted:
 
 
 class Index:
-    """Documents by model name."""
+    """Documents by model name. A process that takes over from another has its index in a second folder beside it."""
 
     def __init__(self, folder: Path) -> None:
+        try:
+            self._open(folder)
+        except ValueError:  # the other process still writes to it
+            self._open(folder.with_name(f"{folder.name}-next"))
+
+    def _open(self, folder: Path) -> None:
         self._folder = folder
         self.is_new = not self._is_current()
         if self.is_new:

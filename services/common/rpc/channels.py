@@ -51,8 +51,10 @@ class InternalChannel(aio.Channel):
     def _metadata(self) -> list[tuple[str, str]]:
         metadata = [(TOKEN_KEY, self._token)]
         call = maybe_current()
-        if call is not None and call.traceparent:
-            metadata.append(("traceparent", call.traceparent))
+        if call is not None:
+            call.wrote = True  # or what is called may
+            if call.traceparent:
+                metadata.append(("traceparent", call.traceparent))
         return metadata
 
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]

@@ -15,10 +15,12 @@ from google.protobuf.message import DecodeError, Message
 from mercat.common.v1 import policy_pb2
 
 from services.common import ids
+from services.common.db import PATIENCE
 from services.common.errors import (
     STATUS_KEY,
     CredentialInvalid,
     CredentialMissing,
+    DatabaseUnavailable,
     DeadlineExceeded,
     Internal,
     MercatError,
@@ -180,11 +182,11 @@ class Pipeline:
                 if key is not None and self.policy.mutates and self.guard.idempotency is not None:
                     reply = await self._once(call, str(key), request, context, handler, reply_type)
                 else:
-                    if call.deadline is not None or self._bounds_itself:
+                    if self._bounds_itself:
                         reply = await handler(request, context)
                     else:
-                        async with asyncio.timeout(LONGEST):
-                            reply = await handler(request, context)
+                        async with asyncio.timeout(None if call.deadline is not None else LONGEST):
+                            reply = await self._patiently(call, handler, request, context)
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)
@@ -195,6 +197,20 @@ class Pipeline:
             return reply
 
         return call_it
+
+    async def _patiently(self, call: Call, handler: Callable[..., Any], request: Message, context: Context) -> Any:
+        """Runs the handler, and again when the database went away under it: what it had begun was rolled back, so that
+        nothing happens twice."""
+        loop = asyncio.get_running_loop()
+        until, trailers = loop.time() + PATIENCE, len(call.trailers)
+        while True:
+            try:
+                return await handler(request, context)
+            except DatabaseUnavailable:
+                if loop.time() > until or (self.policy.mutates and call.wrote):
+                    raise
+            del call.trailers[trailers:]
+            await asyncio.sleep(0.05)
 
     async def _once(
         self, call: Call, key: str, request: Message, context: Context, handler: Callable[..., Any],
@@ -218,7 +234,7 @@ class Pipeline:
             return reply_type.FromString(claim.answer.body)
         try:
             async with asyncio.timeout(seconds):
-                reply: Message = await handler(request, context)
+                reply: Message = await self._patiently(call, handler, request, context)
         except MercatError as e:
             await keys.answer(claim, Answer(b"", e, _plain(call.trailers)))
             raise

@@ -78,19 +78,21 @@ class Server:
         self._services.append(service)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
 
-    async def start(self, address: str, reflected: Sequence[str] = ()) -> None:
-        """Binds and serves, and describes the services named in `reflected`. Raises OSError when the address is
-        taken."""
+    async def start(self, address: str, reflected: Sequence[str] = (), *, reuse_port: bool = False) -> None:
+        """Binds and serves, and describes the services named in `reflected`. With `reuse_port` its successor may listen
+        beside it. Raises OSError when the address is taken."""
         names = [*reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         described = aio_reflection.ReflectionServicer([*dict.fromkeys(names), reflection.SERVICE_NAME])
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, self._server)
-        await self._server.listen(address)
+        await self._server.listen(address, reuse_port=reuse_port)
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, *, notice: float, grace: float) -> None:
-        """Says NOT_SERVING, gives the front door `notice` seconds to see it, then lets calls under way end."""
-        for name in ("", *self._services):
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await asyncio.sleep(notice)
+        """Says NOT_SERVING, gives the front door `notice` seconds to see it, then lets calls under way end. Without
+        notice a successor serves at the address already, and who asks there must not hear that nobody does."""
+        if notice:
+            for name in ("", *self._services):
+                await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await asyncio.sleep(notice)
         await self._server.stop(grace)

@@ -402,6 +402,11 @@ class Connection(asyncio.Protocol):
 
     # Ending
 
+    def announce(self) -> None:
+        """Asks the peer to open no more streams here; those that cross this on their way are still served (RFC 9113
+        6.8)."""
+        self._write(f.frame(f.GOAWAY, 0, 0, f.MOST.to_bytes(4, "big") + f.NO_ERROR.to_bytes(4, "big")))
+
     def drain(self) -> None:
         """Takes no new calls; closes when those under way have ended."""
         self._draining = True

@@ -15,6 +15,7 @@ from services.common.rpc.http2.connection import Connection, Limits
 
 log = logging.getLogger(__name__)
 _UNKNOWN, _CANCELLED, _DEADLINE = 2, 1, 4  # gRPC's codes
+_NOTICE = 0.2  # seconds that peers have to hear that a connection ends, before calls on it are refused
 _KNOWN = 1000  # paths whose handlers are remembered
 
 
@@ -104,8 +105,9 @@ class Http2Server:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """What newer generated code calls beside the older `add_generic_rpc_handlers`; the first suffices."""
 
-    async def listen(self, address: str) -> None:
-        """Binds and serves `host:port` or `unix:/path`. Raises OSError when the address is taken."""
+    async def listen(self, address: str, *, reuse_port: bool = False) -> None:
+        """Binds and serves `host:port` or `unix:/path`. With `reuse_port` others that say so may listen there too, and
+        share what comes in. Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
 
         def connection() -> Connection:
@@ -115,7 +117,11 @@ class Http2Server:
             self._servers.append(await loop.create_unix_server(connection, address[5:], backlog=4096))
             return
         host, _, port = address.rpartition(":")
-        self._servers.append(await loop.create_server(connection, host.strip("[]"), int(port), backlog=4096))
+        self._servers.append(
+            await loop.create_server(
+                connection, host.strip("[]"), int(port), backlog=4096, reuse_port=reuse_port or None
+            )
+        )
 
     def _take(self, call: Call) -> None:
         """Finds the call's method; a call that streams in begins at once. Raises Refused."""
@@ -139,11 +145,15 @@ class Http2Server:
     async def stop(self, grace: float) -> None:
         """Takes no more connections and calls, lets those under way end, and cuts off what has not after `grace`
         seconds."""
+        until = asyncio.get_running_loop().time() + grace
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
+            connection.announce()
+        if self._connections:
+            await asyncio.sleep(min(_NOTICE, grace))
+        for connection in list(self._connections):
             connection.drain()
-        until = asyncio.get_running_loop().time() + grace
         tasks = {c.task for connection in self._connections for c in connection.calls.values() if c.task}
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, until - asyncio.get_running_loop().time()))
