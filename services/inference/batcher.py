@@ -25,25 +25,33 @@ _RETURN, _RETURN_MOST = 0.1, 0.02
 _CAUTION = 1.3  # times the expected wait that a call must be able to bear: better refused at once than after waiting
 
 
+_LONG = 0.002  # seconds that a run takes at least for the next one to be handed over during it
+
+
 class Batcher:
-    """One model's queue."""
+    """One model's queue. `runs` go at a time; with `ahead`, the next full batch is handed to the engine while one runs,
+    so that it waits for nothing in between."""
 
     def __init__(
-        self, model: Loaded, queueing: Queueing, figures: Figures, *, padder: Padder | None = None, runs: int = 1
-    ) -> None:
+        self, model: Loaded, queueing: Queueing, figures: Figures, *, padder: Padder | None = None, runs: int = 1,
+        ahead: bool = False,
+    ) -> None:  # fmt: skip
         self._model = model
         self._q = queueing
         self._padder = padder
         self._queues: tuple[deque[Ticket], ...] = tuple(deque() for _ in range(max(1, queueing.levels)))
         self._running: set[Ticket] = set()
         self._rows_waiting = 0
-        self._runs = self._free = runs  # how many go at a time
+        self._runs, self._busy = runs, 0  # how many go at a time, and now
+        self._ahead = ahead and runs == 1
+        self._full = max(queueing.preferred, default=queueing.max_rows) or 1  # rows of a full batch
         self._crowded = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_time = 0.0  # seconds that a run is expected to take
         self._row_time = 0.0  # and its share for a row
         self._spread = 0.0  # by how much runs miss that
-        self._run_started = 0.0
+        self._ends = 0.0  # when what was handed over is expected to have run
+        self._ended = 0.0  # when the last run had, on the clock of `perf_counter`
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
         self._wakeup: asyncio.Event | None = None
@@ -66,10 +74,12 @@ class Batcher:
     def expected(self, rows: int) -> float:
         """Seconds until a call of so many rows would be answered at the current queue; 0 while the engine is idle, for
         what was measured before may not hold any more."""
-        if self._free:
+        if self._busy < self._runs:
             return 0.0
-        rest = max(0.0, self._run_started + self._run_time - asyncio.get_running_loop().time())
-        return rest + self._row_time * (self._rows_waiting / self._runs + rows)
+        return self._rest() + self._row_time * (self._rows_waiting / self._runs + rows)
+
+    def _rest(self) -> float:
+        return max(0.0, self._ends - asyncio.get_running_loop().time())
 
     async def submit(self, ticket: Ticket) -> Mapping[str, Array]:
         """Runs a call, alone or with others', and answers its rows.
@@ -83,7 +93,7 @@ class Batcher:
         q, loop = self._q, asyncio.get_running_loop()
         now = loop.time()
         latest = ticket.deadline
-        if not self._free and latest < FOREVER:
+        if self._busy >= self._runs and latest < FOREVER:
             # A run that ends after its deadline helps nobody, so it had better not start: others wait.
             latest -= min(_RETURN * (latest - now), _RETURN_MOST)
             if latest < now + self.expected(ticket.rows) * _CAUTION + self._spread:
@@ -103,7 +113,7 @@ class Batcher:
         self._rows_waiting += ticket.rows
         if ticket.start_by < self._alarm_at:
             self._set_alarm(ticket.start_by)
-        if self._free:
+        if self._busy < self._runs or (self._busy == self._runs and self._next_is_full()):
             self._start()
         elif self._wakeup is not None and self._enough():
             self._wakeup.set()
@@ -174,7 +184,7 @@ class Batcher:
 
     def _start(self) -> None:
         # In a task of its own, so that all calls of this turn of the event loop are in its first batch.
-        self._free -= 1
+        self._busy += 1
         task = asyncio.get_running_loop().create_task(self._work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -183,7 +193,7 @@ class Batcher:
         task = asyncio.current_task()
         assert task is not None
         try:
-            while self._rows_waiting:
+            while self._rows_waiting and (self._busy <= self._runs or self._next_is_full()):
                 if self._q.delay and self._crowded and not self._enough():
                     await self._gather()
                 if batch := self._take(task):
@@ -191,9 +201,12 @@ class Batcher:
         except asyncio.CancelledError:
             pass  # nobody waits for the run that was under way any more
         finally:
-            self._free += 1
-        if self._rows_waiting:
+            self._busy -= 1
+        if self._rows_waiting and self._busy < self._runs:
             self._start()
+
+    def _next_is_full(self) -> bool:
+        return self._ahead and self._rows_waiting >= self._full and self._run_time >= _LONG
 
     def _enough(self) -> bool:
         return self._rows_waiting >= min(self._q.preferred, default=self._q.max_rows)
@@ -214,7 +227,7 @@ class Batcher:
 
     def _take(self, task: "asyncio.Task[None]") -> list[Ticket]:
         """The next batch: the head of the first class that waits, and all that fit beside it."""
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time() + (self._rest() if self._busy > self._runs else 0.0)
         most = max((size for size in self._q.preferred if size <= self._rows_waiting), default=self._q.max_rows)
         batch: list[Ticket] = []
         rows = 0
@@ -239,9 +252,9 @@ class Batcher:
         return batch
 
     async def _run_batch(self, batch: list[Ticket]) -> None:
-        started = time.perf_counter()
-        self._run_started = now = asyncio.get_running_loop().time()
-        head = batch[0]
+        started, head = time.perf_counter(), batch[0]
+        now = asyncio.get_running_loop().time() + (self._rest() if self._busy > self._runs else 0.0)
+        self._ends = now + self._run_time
         for t in batch:
             if t.deadline < now:
                 self.figures.late.value += 1
@@ -259,7 +272,11 @@ class Batcher:
             return
         finally:
             self._running.difference_update(batch)
-        took = time.perf_counter() - started
+        ended = time.perf_counter()
+        if self._ahead:  # it began when the one before it had ended
+            started, self._ended = max(started, self._ended), ended
+            self._ends = asyncio.get_running_loop().time() + (self._run_time if self._busy > self._runs else 0.0)
+        took = ended - started
         rows = sum(t.rows for t in batch)
         self._learn(took, rows)
         self.figures.ran(rows, took)

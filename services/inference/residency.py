@@ -85,7 +85,7 @@ class Residency:
             level=settings.default_priority_level or (levels + 1) // 2,
         )  # fmt: skip
         padder = Padder(signature, settings.padding) if settings.padding else None
-        batcher = Batcher(model, queueing, figures, padder=padder, runs=model.runs)
+        batcher = Batcher(model, queueing, figures, padder=padder, runs=model.runs, ahead=model.ahead)
         seconds = time.perf_counter() - started
         pinned = proto.model in self._pinned or f"{proto.model}@{proto.version}" in self._pinned
         resident = Resident(model, batcher, proto.size_bytes, seconds, pinned=pinned)

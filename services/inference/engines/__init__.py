@@ -27,12 +27,15 @@ class EngineUnavailable(Unavailable, reason="ENGINE_UNAVAILABLE"):
 class Loaded(Protocol):
     """A model that an engine holds.
 
-    `runs`: how many runs of it go at a time. `batches`: whether the engine puts calls together itself, so that they are
-    handed to it as they come.
+    `runs`: how many runs of it go at a time. `ahead`: whether the engine takes the next one while those go, and starts
+    it when one has ended. `batches`: whether it puts calls together itself, so that they are handed to it as they come.
     """
 
     @property
     def runs(self) -> int: ...
+
+    @property
+    def ahead(self) -> bool: ...
 
     @property
     def batches(self) -> bool: ...

@@ -26,7 +26,7 @@ class EngineCrashed(EngineFailed, reason="ENGINE_CRASHED"):
 
 
 class _Died(Exception):
-    """The process ended while a question was open. `alone`: no other was."""
+    """The process ended while a question was open. `alone`: it was at nothing else."""
 
     def __init__(self, *, alone: bool) -> None:
         super().__init__("the engine process ended")
@@ -34,11 +34,12 @@ class _Died(Exception):
 
 
 class _Process(asyncio.Protocol):
-    """One engine process, and the questions that are open."""
+    """One engine process, and the questions that are open, by number: kind, and the answer to come."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._open: dict[int, asyncio.Future[bytes]] = {}
+        self._open: dict[int, tuple[int, asyncio.Future[bytes]]] = {}
+        self._runs = 1
         self._number = 0
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -46,6 +47,7 @@ class _Process(asyncio.Protocol):
         self.alive = False
 
     async def start(self, runs: int, memory_mib: int) -> None:
+        self._runs = runs
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}  # no secret of the worker's
@@ -73,7 +75,7 @@ class _Process(asyncio.Protocol):
         del buffer[:at]
 
     def _answer(self, number: int, kind: int, body: bytes) -> None:
-        future = self._open.pop(number, None)
+        _, future = self._open.pop(number, (0, None))
         if future is None or future.done():
             return
         if kind == wire.DONE:
@@ -84,10 +86,12 @@ class _Process(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
-        alone = len(self._open) == 1
-        for future in self._open.values():
+        # Runs are begun in the order in which they were asked for; those after the first few had not been.
+        runs = [number for number, (kind, _) in self._open.items() if kind == wire.RUN]
+        doing = {number for number, (kind, _) in self._open.items() if kind != wire.RUN} | set(runs[: self._runs])
+        for number, (_, future) in self._open.items():
             if not future.done():
-                future.set_exception(_Died(alone=alone))
+                future.set_exception(_Died(alone=doing == {number}))
         self._open.clear()
 
     async def ask(self, kind: int, *body: bytes) -> bytes:
@@ -96,7 +100,8 @@ class _Process(asyncio.Protocol):
         if not self.alive or self._transport is None:
             raise _Died(alone=False)
         self._number = number = (self._number + 1) & 0xFFFFFFFF
-        future = self._open[number] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._open[number] = (kind, future)
         self._transport.write(wire.frame(kind, number, *body))
         try:
             return await asyncio.shield(future)
@@ -132,7 +137,7 @@ class IsolatedEngine:
         self._memory_mib = memory_mib
         self._process: _Process | None = None
         self._starting = asyncio.Lock()
-        self.slots = asyncio.Semaphore(runs)
+        self.slots = asyncio.Semaphore(runs + 1)  # and the one that is next
         self.alone = asyncio.Lock()  # held by a run that is repeated to see whether it was the one
         self.models = 0
 
@@ -166,6 +171,7 @@ class IsolatedEngine:
 class IsolatedModel:
     """A model in the engine process, loaded again whenever that was replaced."""
 
+    ahead = True
     batches = False
 
     def __init__(self, engine: IsolatedEngine, deployment: registry_pb2.Deployment, path: str) -> None:

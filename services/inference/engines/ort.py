@@ -39,6 +39,7 @@ class OrtEngine:
 class OrtModel:
     """One session."""
 
+    ahead = False
     batches = False
 
     def __init__(self, made: ort.InferenceSession, pool: ThreadPoolExecutor, runs: int) -> None:

@@ -53,6 +53,7 @@ class PlacedEngine:
 class FallbackModel:
     """A version on `first`, and on `second` while `first` cannot be reached. A call that finds out runs again there."""
 
+    ahead = False
     batches = False
     runs = 4
 

@@ -248,3 +248,69 @@ async def test_a_call_of_several_rows_may_pass_a_preferred_size():
     async with asyncio.timeout(1):
         await asyncio.gather(*crowd, *later)
     assert engine.runs == [2, 3, 3]
+
+
+class OneAtATime(Doubler):
+    """An engine that takes runs ahead and begins each when the one before has ended."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.lock = asyncio.Lock()
+        self.waiting = self.most_waiting = 0
+
+    async def run(self, inputs, outputs):
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        try:
+            async with self.lock:
+                return await super().run(inputs, outputs)
+        finally:
+            self.waiting -= 1
+
+
+def ahead(engine: OneAtATime, **how) -> Batcher:
+    return Batcher(engine, Queueing(**how), Figures("test/batcher", str(next(_number))), ahead=True)
+
+
+async def test_the_next_full_batch_is_with_the_engine_before_it_is_free():
+    engine = OneAtATime(0.01)
+    batcher = ahead(engine, max_rows=4)
+    await asyncio.gather(*(call(batcher, rows(v)) for v in range(4)))  # by which it knows how long a run takes
+    answers = await asyncio.gather(*(call(batcher, rows(v)) for v in range(14)))
+    assert [answer["y"].item() for answer in answers] == [2 * v for v in range(14)]
+    assert engine.most_waiting == 2
+    assert engine.runs == [4, 4, 4, 4, 2]
+    last = asyncio.create_task(call(batcher, rows(1)))
+    await asyncio.sleep(0.001)
+    assert 0.005 < batcher.expected(0) < 0.015  # what a run takes, not how long it lay with the engine before
+    await last
+
+
+async def test_less_than_a_batch_waits_for_company_while_the_engine_runs():
+    engine = OneAtATime(0.02)
+    batcher = ahead(engine, max_rows=4)
+    await call(batcher, rows(0))
+    calls = [asyncio.create_task(call(batcher, rows(v))) for v in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0.004)
+        calls.append(asyncio.create_task(call(batcher, rows(1))))
+    await asyncio.gather(*calls)
+    assert engine.most_waiting == 1
+    assert engine.runs == [1, 3, 3]
+
+
+async def test_a_batch_that_was_handed_over_is_taken_back_when_nobody_waits_for_it():
+    engine = OneAtATime(0.05)
+    batcher = ahead(engine, max_rows=2)
+    await call(batcher, rows(0))
+    first = [asyncio.create_task(call(batcher, rows(1))) for _ in range(2)]
+    second = [asyncio.create_task(call(batcher, rows(2))) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert engine.waiting == 2
+    for task in second:
+        task.cancel()
+    await asyncio.gather(*first)
+    await asyncio.gather(*second, return_exceptions=True)
+    assert engine.runs == [1, 2]
+    await asyncio.sleep(0)
+    assert not batcher.busy
