@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from services.common import ids, outbox
 from services.common.clock import SystemClock
-from services.common.db import Database, load_queries, migrate
+from services.common.db import Database, hold, load_queries, migrate, release
 from services.common.events import Events
 from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
@@ -156,6 +156,8 @@ async def _main(names: Sequence[str], listen: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, hold)
+    loop.add_signal_handler(signal.SIGUSR2, release)
     if "gateway" in names:
         gateway = importlib.import_module("gateway_rest.app")
         settings = discover()

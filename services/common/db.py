@@ -1,6 +1,7 @@
 """PostgreSQL: one pool and one schema per service, transactions, named queries and forward-only migrations."""
 
 import asyncio
+import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -18,10 +19,25 @@ from services.common.rpc.context import maybe_current
 Connection: TypeAlias = Any  # an asyncpg connection, or its pool's proxy of one; the library has no types
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
-         asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, TimeoutError)  # fmt: skip
+         asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.InternalClientError,
+         TimeoutError)  # fmt: skip
 
 _NOT_THERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError)
 PATIENCE = 5.0  # seconds for which calls wait for a database that is away, as while it is started anew
+
+
+class _Held:
+    until = 0.0  # event loop's clock
+
+
+def hold() -> None:
+    """The database is about to be started anew: what comes now waits for that, until `release` and at most `PATIENCE`
+    seconds."""
+    _Held.until = asyncio.get_running_loop().time() + PATIENCE
+
+
+def release() -> None:
+    _Held.until = 0.0
 
 
 def load_queries(package: str) -> Any:
@@ -63,12 +79,15 @@ class Database:
             try:
                 yield connection
             finally:
-                await self._pool.release(connection)
+                with contextlib.suppress(*_GONE):  # what was asked is answered, whatever becomes of the connection
+                    await self._pool.release(connection)
         except _GONE as e:
             raise DatabaseUnavailable("the database is not available", retry_after=1) from e
 
     async def _acquire(self) -> Connection:
         loop = asyncio.get_running_loop()
+        while loop.time() < _Held.until:  # noqa: ASYNC110 - it passes by itself
+            await asyncio.sleep(0.01)
         while True:
             try:
                 connection = await self._pool.acquire(timeout=10)

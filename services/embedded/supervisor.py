@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from services.embedded.valkey import Valkey
 
 DEMO_ACCOUNTS = ("publisher", "consumer")
 ANSWER_WITHIN = 30.0  # seconds from the last process being ready to the first call answered through the front door
+QUIET_WITHIN = 2.0  # seconds for transactions under way when PostgreSQL is about to be stopped
 
 Publish = Callable[[Connection], Awaitable[Connection]]
 OwnProcesses = Callable[[UpSettings, Home, topology.Urls, topology.Addresses], dict[str, Spec]]
@@ -82,8 +84,10 @@ class Supervisor:
             self.status.note = f"restarting {name}"
             self._changed()
             try:
-                if name in self._servers:
-                    await self._servers[name].restart()
+                if isinstance(server := self._servers.get(name), Postgres):
+                    await self._restart_postgres(server)
+                elif server is not None:
+                    await server.restart()
                 else:
                     child = self._children[name]
                     await child.replace(topology.successor(child.spec, self.home))
@@ -93,6 +97,18 @@ class Supervisor:
             asked.done += 1
         asked.finished, self.status.note = True, ""
         self._changed()
+
+    async def _restart_postgres(self, postgres: Postgres) -> None:
+        """While nothing is under way in it: a transaction that a stop meets in its commit ends nobody knows how."""
+        users = [child for name, child in self._children.items() if name != "gateway"]
+        for child in users:
+            child.tell(signal.SIGUSR1)
+        try:
+            await postgres.quiet(QUIET_WITHIN)
+            await postgres.restart()
+        finally:
+            for child in users:
+                child.tell(signal.SIGUSR2)
 
     def kill(self) -> None:
         """SIGKILL for all at once, when somebody cannot wait."""

@@ -10,15 +10,14 @@ import time
 import pytest
 
 from tests import graphs
-from tests.platform import USD, Account, Platform
+from tests.platform import USD, Platform
 from tests.robustness.oracle import judge
-from tests.robustness.traffic import Caller
+from tests.robustness.traffic import Steady
 
 PRICE = 1_000_000  # nanos a call
 CREDIT = 1000 * USD
 OUT_WITHIN = 5.0  # seconds until no more calls are sent to a worker that does not answer
 SUCCESS = 0.999  # of the calls begun after that
-IN_FLIGHT, PAUSE = 24, 0.01  # callers, and seconds between the calls of each
 
 
 @pytest.fixture(scope="module")
@@ -31,34 +30,7 @@ def victim(seed_number: int) -> str:
     return random.Random(seed_number).choice(["worker-0", "worker-1"])
 
 
-class Log:
-    """Calls by when they began and ended, seconds on the clock of `time.monotonic`, and how."""
-
-    def __init__(self, platform: Platform, consumer: Account, model: str) -> None:
-        self.caller = Caller(platform.grpc, consumer.api_key, model)
-        self.calls: list[tuple[float, float, str]] = []
-        self._started = time.monotonic()
-        self._going = True
-        self._tasks = [asyncio.create_task(self._one_after_another()) for _ in range(IN_FLIGHT)]
-
-    async def _one_after_another(self) -> None:
-        while self._going:
-            began = time.monotonic()
-            ended = await self.caller.call(timeout=20)
-            self.calls.append((began, time.monotonic(), ended))
-            await asyncio.sleep(PAUSE if ended == "OK" else 5 * PAUSE)
-
-    async def stop(self) -> None:
-        self._going = False
-        await asyncio.gather(*self._tasks)
-        self.caller.seen.seconds = time.monotonic() - self._started
-        await self.caller.channel.close()
-
-    def between(self, first: float, last: float) -> list[str]:
-        return [ended for began, _, ended in self.calls if first <= began < last]
-
-
-def check(log: Log, hurt: float, last: float, victim: str) -> None:
+def check(log: Steady, hurt: float, last: float, victim: str) -> None:
     """Calls fail only at first, none waits long for it, and hardly any fails after that."""
     failed = [(began - hurt, took - began) for began, took, ended in log.calls if ended != "OK" and began >= hurt]
     after = log.between(hurt + OUT_WITHIN, last)
@@ -77,7 +49,7 @@ def check(log: Log, hurt: float, last: float, victim: str) -> None:
 
 async def test_a_worker_is_killed(pair: Platform, model: str, victim: str) -> None:
     consumer = pair.sign_up(credit=CREDIT)
-    log = Log(pair, consumer, model)
+    log = Steady(pair.grpc, consumer.api_key, model)
     await asyncio.sleep(2)
     hurt = time.monotonic()
     pair.kill(victim)
@@ -91,7 +63,7 @@ async def test_a_worker_is_killed(pair: Platform, model: str, victim: str) -> No
 async def test_a_worker_stops_answering(pair: Platform, model: str, victim: str) -> None:
     """SIGSTOP: its connections stay open and it says nothing, which is worse than a death."""
     consumer = pair.sign_up(credit=CREDIT)
-    log = Log(pair, consumer, model)
+    log = Steady(pair.grpc, consumer.api_key, model)
     await asyncio.sleep(2)
     pid = pair.pids()[victim]
     hurt = time.monotonic()

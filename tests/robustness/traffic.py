@@ -109,3 +109,34 @@ class Caller:
         await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
         self.seen.seconds += time.monotonic() - started
         return self.seen
+
+
+class Steady:
+    """Callers who pause between their calls, from now until `stop`. Remembers each call: when it began and ended,
+    seconds on the clock of `time.monotonic`, and how."""
+
+    def __init__(self, target: str, api_key: str, model: str, *, callers: int = 24, pause: float = 0.01) -> None:
+        self.caller = Caller(target, api_key, model)
+        self.calls: list[tuple[float, float, str]] = []
+        self._pause = pause
+        self._started = time.monotonic()
+        self._going = True
+        self._tasks = [asyncio.create_task(self._one_after_another()) for _ in range(callers)]
+
+    async def _one_after_another(self) -> None:
+        while self._going:
+            began = time.monotonic()
+            ended = await self.caller.call(timeout=20)
+            self.calls.append((began, time.monotonic(), ended))
+            await asyncio.sleep(self._pause if ended == "OK" else 5 * self._pause)
+
+    async def stop(self) -> Seen:
+        self._going = False
+        await asyncio.gather(*self._tasks)
+        self.caller.seen.seconds = time.monotonic() - self._started
+        await self.caller.channel.close()
+        return self.caller.seen
+
+    def between(self, first: float, last: float) -> list[str]:
+        """How the calls ended that began then."""
+        return [ended for began, _, ended in self.calls if first <= began < last]
