@@ -67,14 +67,14 @@ def lookup() -> bytes:
     )  # fmt: skip
 
 
-def slow(loops: int = 2_000_000) -> bytes:
-    """int64 [1] → [1]: counts up in a loop for as long as `loops` takes, then answers its input."""
+def slow(loops: int = 2_000_000, length: int | str = 1) -> bytes:
+    """int64 [length] → [length]: counts up in a loop for as long as `loops` takes, then answers its input."""
     nodes = [
-        helper.make_node("Loop", ["loops", "always", "x"], ["counted"], body=_counting()),
+        helper.make_node("Loop", ["loops", "always", "x"], ["counted"], body=_counting(length)),
         helper.make_node("Sub", ["counted", "loops_1"], ["y"]),
     ]
     return _model(
-        nodes, [("x", TensorProto.INT64, [1])], [("y", TensorProto.INT64, [1])],
+        nodes, [("x", TensorProto.INT64, [length])], [("y", TensorProto.INT64, [length])],
         [
             numpy_helper.from_array(np.array(loops, np.int64), "loops"),
             numpy_helper.from_array(np.array([loops], np.int64), "loops_1"),
@@ -95,8 +95,8 @@ def count() -> bytes:
     )  # fmt: skip
 
 
-def _counting() -> onnx.GraphProto:
-    """A loop's body that adds 1."""
+def _counting(length: int | str = 1) -> onnx.GraphProto:
+    """A loop's body that adds 1 to every element."""
     return helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["go_on"]),
@@ -106,11 +106,11 @@ def _counting() -> onnx.GraphProto:
         [
             helper.make_tensor_value_info("i", TensorProto.INT64, []),
             helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.INT64, [1]),
+            helper.make_tensor_value_info("v", TensorProto.INT64, [length]),
         ],
         [
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("w", TensorProto.INT64, [1]),
+            helper.make_tensor_value_info("w", TensorProto.INT64, [length]),
         ],
         [numpy_helper.from_array(np.array([1], np.int64), "one")],
     )

@@ -171,12 +171,13 @@ class Batcher:
             self._set_alarm(max(earliest, now + 0.001))
 
     def _missed(self, ticket: Ticket) -> None:
-        """A call was not started in time."""
+        """A call was not started in time, or would not be."""
         if ticket.future.done():
             return
         self.figures.refused()
-        if time.perf_counter() - ticket.since >= 0.95 * self._q.timeout:  # the loop's clock is a coarse one
-            ticket.fail(DeadlineExceeded("the call waited for as long as its model lets calls wait"))
+        left = ticket.deadline - asyncio.get_running_loop().time()
+        if left > self._rest() + self._run_time + self._spread + 2 * _RETURN_MOST:
+            ticket.fail(DeadlineExceeded("the queue is longer than this model lets calls wait; call less at once"))
         else:
             ticket.fail(_too_late())
 
