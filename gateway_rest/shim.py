@@ -137,24 +137,30 @@ class Shim:
                         message, sent = binding.request(), True
             except ClientDisconnect:
                 gone.set()
-                raise  # which makes gRPC cancel the call: what arrived is not the whole body
+                raise  # which cancels the call: what arrived is not the whole body
             if not sent:
                 yield message
 
         gone = asyncio.Event()
         seconds = upstream.timeout(request.headers, None)
         if binding.method.client_streaming:
-            call: aio.Call = self._calls().stream_unary(binding)(messages(), metadata=metadata, timeout=seconds)
+            call: aio.StreamUnaryCall[Message, Message]
+            call = self._calls().stream_unary(binding)(metadata=metadata, timeout=seconds)  # type: ignore[call-arg]
+            sending = asyncio.create_task(upstream.send(call, messages()))
             try:
                 return await self._answer(binding, call, None)
             except asyncio.CancelledError:
                 if gone.is_set():
                     raise ClientDisconnect from None
                 raise
+            finally:
+                sending.cancel()
+                await asyncio.wait([sending])
+                sending.cancelled() or sending.exception()
         body = holder(first)
         body.content_type, body.data = content_type, await self._body(request)
-        call = self._calls().unary_unary(binding)(first, metadata=metadata, timeout=seconds)
-        return await self._answer(binding, call, request)
+        whole = self._calls().unary_unary(binding)(first, metadata=metadata, timeout=seconds)
+        return await self._answer(binding, whole, request)
 
     async def _answer(self, binding: Binding, call: aio.Call, request: Request | None) -> Response:
         message = await _unless_gone(_result(call), call, request)

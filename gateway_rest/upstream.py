@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -131,3 +131,22 @@ def _target(addresses: str) -> str:
     hosts = [address.strip() for address in addresses.split(",") if address.strip()]
     numeric = all(re.fullmatch(r"[\d.]+:\d+", host) for host in hosts)
     return "ipv4:" + ",".join(hosts) if numeric else hosts[0]
+
+
+async def send(call: aio.StreamUnaryCall[Message, Message], messages: AsyncIterator[Message]) -> None:
+    """Writes a call's requests as they come; cancels it when they break off.
+
+    A service may end a call before it has read all. `call.write` then puts an INTERNAL of its own in the place of the
+    status that is on its way, where it was just sending; what it is made of does not."""
+    try:
+        await call.wait_for_connection()
+        async for message in messages:
+            if call.done():
+                return
+            await call._cython_call.send_serialized_message(message.SerializeToString())  # type: ignore[attr-defined]
+        await call.done_writing()
+    except (aio.AioRpcError, aio.InternalError):
+        return  # the call has ended: who awaits it learns how
+    except BaseException:
+        call.cancel()
+        raise

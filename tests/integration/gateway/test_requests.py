@@ -173,7 +173,9 @@ async def test_upload_that_breaks_off_is_cancelled(rest: httpx.AsyncClient, door
     _, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rpartition(":")[2]))
     writer.write(b"POST /v1/uploads/upl_1:write HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 2**21)
     await writer.drain()
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(5):
+        while not (backend.calls and backend.calls[-1].messages):
+            await asyncio.sleep(0.02)
     writer.close()
     await asyncio.wait_for(backend.calls[-1].cancelled.wait(), 5)
 

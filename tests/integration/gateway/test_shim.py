@@ -56,7 +56,7 @@ async def test_too_large_body_is_refused_by_its_length_and_by_its_bytes(
 async def test_upload_that_is_refused_at_once_says_why(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.hasty, backend.answers["WriteUpload"] = True, errors.Aborted("the upload is at 0", reason="OFFSET_MISMATCH")
     answer = await rest.post("/v1/uploads/upl_1:write?offset=7", content=b"x" * (20 << 20))
-    assert answer.status_code == 409
+    assert answer.status_code == 409, answer.text
     assert answer.json()["error"]["details"][0]["reason"] == "OFFSET_MISMATCH"
 
 
