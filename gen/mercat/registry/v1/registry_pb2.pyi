@@ -218,7 +218,9 @@ class InferenceSettings(_message.Message):
     """
     @_builtins.property
     def preferred_batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Batches of one of these sizes start without waiting for `max_queue_delay_us`."""
+        """The sizes at which the model is fastest. A batch of the smallest starts without waiting for `max_queue_delay_us`;
+        rows that wait are cut into batches of the largest that they fill.
+        """
 
     @_builtins.property
     def response_cache(self) -> Global___ResponseCache:
