@@ -20,6 +20,7 @@ from services.inference.tickets import FOREVER, QueueFull, Queueing, Ticket, Too
 
 _LOOK = 64  # tickets that do not fit beside the first of a batch before looking further costs more than it gains
 _SMOOTH = 0.2  # weight of the newest run in what a run is expected to take
+_OUTLIER = 4.0  # times what was expected, as which a longer run counts: one that was held up says little of the next
 # Of the time a call has, the part that is left for its record and its way back, at most so many seconds.
 _RETURN, _RETURN_MOST = 0.1, 0.02
 _CAUTION = 1.3  # times the expected wait that a call must be able to bear: better refused at once than after waiting
@@ -310,10 +311,11 @@ class Batcher:
         if not self._run_time:
             self._run_time, self._row_time = took, took / rows if rows else took
             return
+        if rows:
+            self._row_time += (min(took / rows, _OUTLIER * self._row_time) - self._row_time) * _SMOOTH
+        took = min(took, _OUTLIER * self._run_time)
         self._spread += (abs(took - self._run_time) - self._spread) * _SMOOTH
         self._run_time += (took - self._run_time) * _SMOOTH
-        if rows:
-            self._row_time += (took / rows - self._row_time) * _SMOOTH
 
 
 def _too_late() -> TooLate:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -23,6 +24,7 @@ SECONDS = float(os.environ.get("MERCAT_TEST_SECONDS", "15"))
 TIMES = 3  # as many calls as can be answered
 DEADLINE = 0.5  # seconds
 GOODPUT = 0.9  # of the peak
+QUIET, DISTURBED = 0.2, 0.4  # cores that others may use, and the least goodput when they use more
 REFUSED_IN = 0.25  # seconds, 99 of 100 refusals, where two cores do all the work and that of the callers
 RECOVERED_IN = 30.0  # seconds
 LOOPS = 12_000  # of a run: about 10 ms
@@ -53,6 +55,24 @@ class Outcome:
 
 def _ms(seconds: list[float], percent: int) -> str:
     return f"{np.percentile(seconds, percent) * 1000:.0f} ms" if seconds else "-"
+
+
+class Others:
+    """What processes that are none of the test's use of the machine from now on."""
+
+    def __init__(self, platform: Platform) -> None:
+        supervisor = psutil.Process(platform.pids()["control"]).parent()
+        assert supervisor is not None
+        self._own = [psutil.Process(), supervisor, *supervisor.children(recursive=True)]
+        self._since, self._before = time.monotonic(), self._seconds()
+
+    def _seconds(self) -> float:
+        """Of processor time, all but the test's own."""
+        now = psutil.cpu_times()
+        return sum(now) - now.idle - now.iowait - sum(t.user + t.system for t in (p.cpu_times() for p in self._own))
+
+    def cores(self) -> float:
+        return (self._seconds() - self._before) / (time.monotonic() - self._since)
 
 
 class Callers:
@@ -135,24 +155,27 @@ async def test_three_times_the_load_that_it_can_carry(single: Platform, model: s
     calm = await callers.closed(1, 2)
     normal = 2 * float(np.percentile(calm.ok, 99))
     print(f"\nalone {calm}")
-    expired = 0
-    shares: list[float] = []
+    expired, kept = 0, False
+    disturbed: list[bool] = []
     before = await callers.closed(8, 4)
-    # What it can carry is measured before and after. A round that something else on this machine disturbed proves
-    # nothing, so that the best of three counts.
-    while len(shares) < 3 and max(shares, default=0.0) < GOODPUT:
+    # What it can carry is measured before and after, and a round in which others use the machine is repeated.
+    while len(disturbed) < 3 and not kept:
+        others = Others(single)
         over = await callers.open(TIMES * before.goodput, SECONDS)
         recovered = await recovery(callers, normal)
         after = await callers.closed(8, 4)
-        peak = (before.goodput + after.goodput) / 2
-        shares.append(over.goodput / peak)
-        print(f"peak  {before}\nover  {over}\nafter {after}, normal again in {recovered:.1f} s: {shares[-1]:.0%}")
+        share, used = 2 * over.goodput / (before.goodput + after.goodput), others.cores()
+        print(f"peak  {before}\nover  {over}\nafter {after}, normal again in {recovered:.1f} s")
+        print(f"goodput {share:.0%} of the peak; others used {used:.2f} cores")
         assert recovered < RECOVERED_IN
-        assert float(np.percentile(over.refused, 99)) <= REFUSED_IN
+        assert share >= DISTURBED
         assert len(over.expired) < len(over.ok) / 20  # it does not take on what it cannot do
+        assert float(np.percentile(over.refused, 90)) <= REFUSED_IN
+        kept = share >= GOODPUT and float(np.percentile(over.refused, 99)) <= REFUSED_IN
+        disturbed.append(used > QUIET)
         before, expired = after, expired + len(over.expired)
     await callers.close()
-    assert max(shares) >= GOODPUT
+    assert kept or all(disturbed)
     assert await asyncio.to_thread(total, single, "mercat_inference_late_starts_total", model) == 0
     verdict = await asyncio.to_thread(judge, single, consumer, callers.seen, credit=CREDIT, price=PRICE, rate=False)
     # What the engine ran to its end was for callers who were told so, but for those whose answer came a moment late.

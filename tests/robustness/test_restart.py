@@ -4,6 +4,7 @@ books and to the web edge. None fails."""
 import asyncio
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -95,3 +96,14 @@ async def test_a_rolling_restart_of_every_process(pair: Platform, model: str) ->
     assert max(slowest, rest.slowest, writes.slowest) < LONGEST
     await asyncio.to_thread(judge, pair, consumer, seen, credit=CREDIT, price=PRICE)
     await asyncio.to_thread(judge, pair, visitor, rest.seen, credit=CREDIT, price=PRICE, rate=False)
+
+
+def test_only_what_is_there_is_restarted(pair: Platform, tmp_path: Path) -> None:
+    before = pair.pids()
+    refused = pair.command("restart", "worker-0", "worker-7")
+    assert refused.returncode == 1
+    assert "worker-7 is none of Mercat's processes" in refused.stderr
+    nowhere = pair.command("restart", "--home", str(tmp_path))
+    assert nowhere.returncode == 1
+    assert "does not run" in nowhere.stderr
+    assert pair.pids() == before
