@@ -53,8 +53,8 @@ def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
             "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
         }  # fmt: skip
     finally:
-        server.terminate()
-        server.wait(30)
+        server.kill()  # asked to end, it takes half a minute
+        server.wait()
 
 
 def wait_for(endpoint: str) -> None:
