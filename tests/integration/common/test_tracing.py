@@ -80,7 +80,9 @@ def test_the_front_door_begins_traces(own_platform: Callable[..., Platform], col
     while name not in {span.name for _, span in kept.spans} and time.monotonic() < deadline:
         time.sleep(0.1)
     (under,) = [span for _, span in kept.spans if span.name == name]
-    time.sleep(1.5)  # the front door sends its own later
-    begun = {span.span_id: span for process, span in kept.spans if process == "envoy"}
+    begun: dict[bytes, trace_pb2.Span] = {}
+    while under.parent_span_id not in begun and time.monotonic() < deadline:  # the front door sends its own later
+        time.sleep(0.1)
+        begun = {span.span_id: span for process, span in kept.spans if process == "envoy"}
     assert begun[under.parent_span_id].trace_id == under.trace_id
     assert begun[under.parent_span_id].parent_span_id == b""
