@@ -43,10 +43,12 @@ async def build(deps: Deps) -> Service:
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
     embedded: Engine
     if settings.isolated:
-        embedded = IsolatedEngine(
+        isolated = IsolatedEngine(
             artifacts, threads=settings.threads, runs=settings.runs, memory_mib=settings.engine_memory_mb,
             crashed=Crashes(deps.control, deps.worker_id).report,
         )  # fmt: skip
+        await isolated.process()  # a worker that takes another's place has its engine ready
+        embedded = isolated
     else:
         embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
     engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
