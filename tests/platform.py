@@ -64,6 +64,7 @@ class Account:
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
+            "limits": auth_pb2_grpc.LimitServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -6,6 +6,7 @@ from mercat.event.v1 import event_pb2
 
 from services.auth.audit import write
 from services.auth.keys import LastUsed
+from services.auth.limits import LimitServicer
 from services.auth.principals import PrincipalServicer
 from services.auth.service import AuthServicer
 from services.auth.store import Store
@@ -28,6 +29,7 @@ async def build(deps: Deps) -> Service:
         "auth",
         registrations=[
             (auth_pb2_grpc.add_AuthServiceServicer_to_server, servicer),
+            (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
                 PrincipalServicer(deps.database, store, signer, last_used, deps.clock),

@@ -3,12 +3,16 @@ key is refused without asking the database."""
 
 import asyncio
 import hashlib
+import json
 import logging
 import secrets
 import zlib
 from datetime import datetime
 
-from services.auth.store import Store
+from mercat.auth.v1 import auth_pb2
+
+from services.auth import tiers
+from services.auth.store import Row, Store
 from services.common.db import Database
 from services.common.errors import MercatError
 
@@ -49,6 +53,19 @@ def _checksum(body: str) -> str:
         value, rest = divmod(value, 62)
         digits = _BASE62[rest] + digits
     return digits
+
+
+def message_of(row: Row) -> auth_pb2.ApiKey:
+    """A key as its owner sees it."""
+    key = auth_pb2.ApiKey(
+        key_id=row["id"], name=row["name"], prefix=row["prefix"], scopes=json.loads(row["scopes"]),
+        is_active=row["is_active"], limit=tiers.of(row["calls_per_second"], row["burst"]),
+    )  # fmt: skip
+    times: dict[str, datetime | None] = {n: row[n] for n in ("created_at", "expires_at", "last_used_at")}
+    for name, at in times.items():
+        if at is not None:
+            getattr(key, name).FromDatetime(at)
+    return key
 
 
 class LastUsed:

@@ -4,7 +4,7 @@ import json
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 
-from services.auth import keys
+from services.auth import keys, tiers
 from services.auth.keys import LastUsed
 from services.auth.scopes import BY_ROLE
 from services.auth.store import Row, Store
@@ -58,6 +58,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         principal = auth_pb2.Principal(
             user_id=row["user_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=row["role"],
             scopes=BY_ROLE[row["role"]].intersection(json.loads(row["scopes"])), test=row["test"],
+            account_limit=tiers.of_account(row), key_limit=tiers.of(row["key_calls_per_second"], row["key_burst"]),
         )  # fmt: skip
         if row["expires_at"] is not None:
             principal.expires_at.FromDatetime(row["expires_at"])
@@ -76,5 +77,5 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             raise CredentialInvalid("this account is closed")
         return auth_pb2.Principal(
             user_id=user_id, org_id=user["org_id"], handle=user["username"], role=user["role"],
-            scopes=BY_ROLE[user["role"]],
+            scopes=BY_ROLE[user["role"]], account_limit=tiers.of_account(user),
         )  # fmt: skip

@@ -13,7 +13,8 @@ SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = 
 WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
 
 -- name: get_user(user_id)^
-SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
+SELECT u.*, o.id AS org_id, o.tier, o.calls_per_second, o.burst
+FROM users u JOIN organisations o ON o.personal_of = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL;
 
 -- name: fail_sign_in(user_id, now, free)$
@@ -70,18 +71,33 @@ ORDER BY id DESC LIMIT :most;
 UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id RETURNING *;
 
 -- name: resolve_api_key(key_hash)^
-SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle
+SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
+    o.calls_per_second, o.burst, k.calls_per_second AS key_calls_per_second, k.burst AS key_burst
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.key_hash = :key_hash AND u.deleted_at IS NULL;
 
 -- name: get_key_principal(key_id, user_id)^
-SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle
+SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
+    o.calls_per_second, o.burst, k.calls_per_second AS key_calls_per_second, k.burst AS key_burst
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.id = :key_id AND k.user_id = :user_id AND u.deleted_at IS NULL;
 
 -- name: touch_api_keys(key_ids, used)!
 UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, t.used)
 FROM unnest(:key_ids::text[], :used::timestamptz[]) AS t (id, used) WHERE k.id = t.id;
+
+-- name: set_key_limit(key_id, user_id, calls_per_second, burst)^
+UPDATE api_keys SET calls_per_second = :calls_per_second, burst = :burst WHERE id = :key_id AND user_id = :user_id
+RETURNING *;
+
+-- name: list_limited_keys(user_id)
+SELECT * FROM api_keys WHERE user_id = :user_id AND is_active AND calls_per_second IS NOT NULL ORDER BY id DESC LIMIT 1000;
+
+-- name: set_account_limit(handle, tier, calls_per_second, burst)^
+-- A tier of 0 stays what it was.
+UPDATE organisations SET tier = coalesce(nullif(:tier::smallint, 0), tier), calls_per_second = :calls_per_second,
+    burst = :burst
+WHERE handle = :handle RETURNING *;
 
 -- name: add_audit_log(id, user_id, org_id, action, resource_type, resource_id, metadata, ip_address, user_agent, created_at)!
 INSERT INTO audit_logs (id, user_id, org_id, action, resource_type, resource_id, metadata, ip_address, user_agent, created_at)

@@ -1,7 +1,6 @@
 """Sign-up, sign-in, profile and API keys."""
 
 import hashlib
-import json
 import secrets
 from datetime import UTC, datetime, timedelta
 
@@ -191,7 +190,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
                 key_hash=keys.digest(secret), prefix=keys.prefix(secret), name=request.name, scopes=list(scopes),
                 test=request.test, expires_at=expires, now=now,
             )  # fmt: skip
-        return auth_pb2.CreateApiKeyResponse(api_key=_api_key(row), secret=secret)
+        return auth_pb2.CreateApiKeyResponse(api_key=keys.message_of(row), secret=secret)
 
     async def ListApiKeys(self, request: auth_pb2.ListApiKeysRequest, context: Context) -> auth_pb2.ListApiKeysResponse:
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
@@ -199,7 +198,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         async with self._database.connection() as connection:
             rows = await self._store.list_api_keys(connection, caller().user_id, before, most + 1)
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
-        return auth_pb2.ListApiKeysResponse(api_keys=[_api_key(r) for r in rows[:most]], next_page_token=token)
+        return auth_pb2.ListApiKeysResponse(api_keys=[keys.message_of(r) for r in rows[:most]], next_page_token=token)
 
     async def RevokeApiKey(
         self, request: auth_pb2.RevokeApiKeyRequest, context: Context
@@ -213,7 +212,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         # Quicker than the few seconds that others trust what they know of the key; those hold without any event.
         changed = event_pb2.PrincipalChanged(user_id=row["user_id"], org_id=row["org_id"], key_id=row["id"])
         await broadcast(self._events, FORGET_SUBJECT, changed.SerializeToString())
-        return auth_pb2.RevokeApiKeyResponse(api_key=_api_key(row))
+        return auth_pb2.RevokeApiKeyResponse(api_key=keys.message_of(row))
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
         return auth_pb2.GetJwksResponse(keys=[self._signer.public_jwk()])
@@ -251,15 +250,3 @@ def _profile(user: Row) -> auth_pb2.Profile:
     profile.created_at.FromDatetime(user["created_at"])
     profile.updated_at.FromDatetime(user["updated_at"])
     return profile
-
-
-def _api_key(row: Row) -> auth_pb2.ApiKey:
-    key = auth_pb2.ApiKey(
-        key_id=row["id"], name=row["name"], prefix=row["prefix"], scopes=json.loads(row["scopes"]),
-        is_active=row["is_active"],
-    )  # fmt: skip
-    times: dict[str, datetime | None] = {n: row[n] for n in ("created_at", "expires_at", "last_used_at")}
-    for name, at in times.items():
-        if at is not None:
-            getattr(key, name).FromDatetime(at)
-    return key

@@ -141,6 +141,10 @@ class Client:
         return inference_pb2_grpc.JobServiceStub(self.channel)
 
     @cached_property
+    def limits(self) -> auth_pb2_grpc.LimitServiceStub:
+        return auth_pb2_grpc.LimitServiceStub(self.channel)
+
+    @cached_property
     def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
         return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logout": ("account", "Ends the session."),
         "whoami": ("account", "Shows who the commands run as."),
         "keys": ("keys", "API keys for programs."),
+        "limits": ("limits", "How much accounts, keys and models may be called."),
     },
     "Models": {
         "search": ("search", "Finds published models."),

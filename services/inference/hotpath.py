@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mercat.common.v1 import policy_pb2
+from mercat.auth.v1 import auth_pb2
+from mercat.common.v1 import limits_pb2
+from mercat.registry.v1 import registry_pb2
 
 from services.common import failpoints, money
 from services.common.errors import DataLoss, DeadlineExceeded
-from services.common.limits import CLASSES, Limiter
+from services.common.limits import Bucket, Limit, Limiter
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
 from services.inference.cache import ResponseCache, key_of
@@ -29,7 +31,6 @@ from services.inference.wallets import Lease, Wallets
 
 Inputs = dict[str, Array]
 Units = tuple[tuple[str, int], ...]
-_LIMIT = CLASSES[policy_pb2.RATE_CLASS_INFERENCE]
 
 
 @dataclass(slots=True)
@@ -86,9 +87,10 @@ class HotPath:
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
-        subject = call.principal.key_id or call.principal.user_id
-        if not self._limiter.take_now(_LIMIT, subject):
-            await self._limiter.take(_LIMIT, subject)
+        caller = call.principal
+        limited = (caller.key_id or caller.user_id, deployment.proto.model_id)
+        if not self._limiter.take_now(limited) and (asked := buckets(caller, deployment.proto)):
+            await self._limiter.take(limited, asked)
         self.meter.check()
         failpoints.passing("inference.before_reserve")
         # A version that was named exactly is never replaced by another.
@@ -210,6 +212,22 @@ class HotPath:
             raise DeadlineExceeded("the model was not loaded before the deadline; try again soon") from None
         finally:
             call.trailers.append(("mercat-cold-start-ms", str(round((time.perf_counter() - began) * 1000))))
+
+
+def buckets(caller: auth_pb2.Principal, deployment: registry_pb2.Deployment) -> list[Bucket]:
+    """Those that a call takes a token of: its account's, its key's and its model's, where these have one."""
+    found: list[Bucket] = []
+    if caller.HasField("account_limit"):
+        found.append(_bucket("account", caller.account_limit, caller.org_id))
+    if caller.HasField("key_limit"):
+        found.append(_bucket("key", caller.key_limit, caller.key_id))
+    if deployment.HasField("limit"):
+        found.append(_bucket("model", deployment.limit, deployment.model_id))
+    return found
+
+
+def _bucket(name: str, limit: limits_pb2.CallLimit, subject: str) -> Bucket:
+    return Bucket(Limit(name, limit.calls_per_second, limit.burst), subject)
 
 
 class _Counted(Ticket):

@@ -118,3 +118,17 @@ class RegistryServicer(VersionMethods):
             model = await self._owned(connection, request.model)
             await self._changed(connection, model, published=bool(model["latest_version"]))
         return registry_pb2.UpdateModelResponse(model=model_of(model))
+
+    async def SetModelLimit(
+        self, request: registry_pb2.SetModelLimitRequest, context: Context
+    ) -> registry_pb2.SetModelLimitResponse:
+        limit = request.limit if request.HasField("limit") else None
+        columns = (limit.calls_per_second, limit.burst) if limit else (None, None)
+        async with self._database.transaction() as connection:
+            model = await self._owned(connection, request.model)
+            audit.about("model", model["id"])
+            await self._store.touch_model(connection, model["id"], self._clock.now())
+            await self._store.set_model_limit(connection, model["id"], *columns)
+            model = await self._owned(connection, request.model)
+            await self._changed(connection, model, published=bool(model["latest_version"]))
+        return registry_pb2.SetModelLimitResponse(model=model_of(model))

@@ -213,3 +213,18 @@ def test_sessions_are_private_and_end(person: Callable[..., Person]) -> None:
     assert someone.json("whoami")["username"] == someone.name  # type: ignore[attr-defined]
     someone("logout")
     assert "mercat login" in someone.refused("whoami")
+
+
+def test_limits_are_set_and_shown(person: Callable[..., Person], admin: Person) -> None:
+    consumer = person("--publisher")
+    assert "standard" in consumer("limits", "show")
+    key = consumer.json("keys", "create", "app")["apiKey"]["keyId"]
+    assert "app: 20 calls a second, 40 at once" in consumer("limits", "key", key, "--rate", "20")
+    assert consumer.json("limits", "show")["apiKeys"][0]["limit"] == {"callsPerSecond": 20, "burst": 40}
+    assert "no limit but the account" in consumer("limits", "key", key, "--remove")
+    assert "give --rate" in consumer.refused("limits", "key", key)
+    said = admin("limits", "account", consumer.name, "--tier", "free", "--rate", "7", "--burst", "9")  # type: ignore[attr-defined]
+    assert "(free): 7 calls a second, 9 at once" in said
+    assert "limits:write" in consumer.refused("limits", "account", consumer.name)  # type: ignore[attr-defined]
+    consumer("models", "create", "mine", "--summary", "x", "--category", "other", "--task", "t", "--license", "MIT")
+    assert "mine: 5 calls a second, 10 at once" in consumer("limits", "model", "mine", "--rate", "5")

@@ -27,7 +27,7 @@ from services.common.errors import (
     PermissionDenied,
     to_status,
 )
-from services.common.limits import CLASSES, Limiter
+from services.common.limits import CLASSES, Bucket, Limiter
 from services.common.metrics import Counter, Histogram
 from services.common.rpc import tracing
 from services.common.rpc.channels import TOKEN_KEY
@@ -132,7 +132,8 @@ class Pipeline:
         if policy.access == policy_pb2.ACCESS_ACCOUNT:
             self._authorise(call)
         if self._limit is not None:
-            left_calls = await self.guard.limiter.take(self._limit, call.principal.org_id or call.address)
+            bucket = Bucket(self._limit, call.principal.org_id or call.address)
+            left_calls = await self.guard.limiter.take(bucket, (bucket,))
             call.trailers.append(("ratelimit", f'"{self._limit.name}";r={int(left_calls)}'))
         return call, metadata
 

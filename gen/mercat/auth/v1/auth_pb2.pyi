@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mercat.common.v1 import limits_pb2 as _limits_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -38,6 +39,28 @@ ROLE_CONSUMER: Role.ValueType  # 1
 ROLE_PUBLISHER: Role.ValueType  # 2
 ROLE_ADMIN: Role.ValueType  # 3
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _Tier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_UNSPECIFIED: _Tier.ValueType  # 0
+    TIER_FREE: _Tier.ValueType  # 1
+    TIER_STANDARD: _Tier.ValueType  # 2
+    """What new accounts have."""
+    TIER_ENTERPRISE: _Tier.ValueType  # 3
+
+class Tier(_Tier, metaclass=_TierEnumTypeWrapper):
+    """What accounts are given before anybody sets a limit for them."""
+
+TIER_UNSPECIFIED: Tier.ValueType  # 0
+TIER_FREE: Tier.ValueType  # 1
+TIER_STANDARD: Tier.ValueType  # 2
+"""What new accounts have."""
+TIER_ENTERPRISE: Tier.ValueType  # 3
+Global___Tier: _TypeAlias = Tier  # noqa: Y015
 
 @_typing.final
 class Profile(_message.Message):
@@ -132,6 +155,7 @@ class ApiKey(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     name: _builtins.str
     prefix: _builtins.str
@@ -145,6 +169,10 @@ class ApiKey(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Of its calls of models; absent: none but the account's."""
+
     def __init__(
         self,
         *,
@@ -156,10 +184,11 @@ class ApiKey(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         is_active: _builtins.bool = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "name", b"name", "prefix", b"prefix", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "limit", b"limit", "name", b"name", "prefix", b"prefix", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +757,8 @@ class Principal(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_LIMIT_FIELD_NUMBER: _builtins.int
+    KEY_LIMIT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     org_id: _builtins.str
     handle: _builtins.str
@@ -743,6 +774,14 @@ class Principal(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the credential itself ends; absent: never."""
 
+    @_builtins.property
+    def account_limit(self) -> _limits_pb2.CallLimit:
+        """Of the organisation's calls of models."""
+
+    @_builtins.property
+    def key_limit(self) -> _limits_pb2.CallLimit:
+        """Of the key's; absent: none."""
+
     def __init__(
         self,
         *,
@@ -754,11 +793,181 @@ class Principal(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         test: _builtins.bool = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        account_limit: _limits_pb2.CallLimit | None = ...,
+        key_limit: _limits_pb2.CallLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "expires_at", b"expires_at", "key_limit", b"key_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "handle", b"handle", "key_id", b"key_id", "org_id", b"org_id", "role", b"role", "scopes", b"scopes", "test", b"test", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "expires_at", b"expires_at", "handle", b"handle", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "scopes", b"scopes", "test", b"test", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class AccountLimit(_message.Message):
+    """The limit of an account's calls of models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    handle: _builtins.str
+    tier: Global___Tier.ValueType
+    own: _builtins.bool
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """In force: the tier's, unless the account has one of its own."""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.str = ...,
+        tier: Global___Tier.ValueType = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+        own: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "limit", b"limit", "own", b"own", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountLimit: _TypeAlias = AccountLimit  # noqa: Y015
+
+@_typing.final
+class GetLimitsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class GetLimitsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    API_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___AccountLimit: ...
+    @_builtins.property
+    def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
+        """The caller's active keys that have limits of their own, newest first."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___AccountLimit | None = ...,
+        api_keys: _abc.Iterable[Global___ApiKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_keys", b"api_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015
+
+@_typing.final
+class SetKeyLimitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Absent: the key has no limit but its account's."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetKeyLimitRequest: _TypeAlias = SetKeyLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetKeyLimitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey: ...
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetKeyLimitResponse: _TypeAlias = SetKeyLimitResponse  # noqa: Y015
+
+@_typing.final
+class SetAccountLimitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    handle: _builtins.str
+    tier: Global___Tier.ValueType
+    """UNSPECIFIED: stays as it is."""
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Absent: the tier's."""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.str = ...,
+        tier: Global___Tier.ValueType = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "limit", b"limit", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountLimitRequest: _TypeAlias = SetAccountLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetAccountLimitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___AccountLimit: ...
+    def __init__(
+        self,
+        *,
+        account: Global___AccountLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountLimitResponse: _TypeAlias = SetAccountLimitResponse  # noqa: Y015

@@ -499,6 +499,175 @@ class AuthService:
             _registered_method=True)
 
 
+class LimitServiceStub:
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetLimits = channel.unary_unary(
+                '/mercat.auth.v1.LimitService/GetLimits',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsResponse.FromString,
+                _registered_method=True)
+        self.SetKeyLimit = channel.unary_unary(
+                '/mercat.auth.v1.LimitService/SetKeyLimit',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitResponse.FromString,
+                _registered_method=True)
+        self.SetAccountLimit = channel.unary_unary(
+                '/mercat.auth.v1.LimitService/SetAccountLimit',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitResponse.FromString,
+                _registered_method=True)
+
+
+class LimitServiceServicer:
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    def GetLimits(self, request, context):
+        """The limits of the caller's account and keys that are in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetKeyLimit(self, request, context):
+        """Gives one of the caller's keys a limit of its own, or takes it away; felt everywhere within five seconds.
+        NOT_FOUND when the caller has no such key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAccountLimit(self, request, context):
+        """Sets an account's tier, and a limit of its own over the tier's. For platform admins.
+        NOT_FOUND when there is no such account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LimitServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsResponse.SerializeToString,
+            ),
+            'SetKeyLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetKeyLimit,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitResponse.SerializeToString,
+            ),
+            'SetAccountLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAccountLimit,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mercat.auth.v1.LimitService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mercat.auth.v1.LimitService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LimitService:
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    @staticmethod
+    def GetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.LimitService/GetLimits',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.GetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetKeyLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.LimitService/SetKeyLimit',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.SetKeyLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAccountLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.LimitService/SetAccountLimit',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.SetAccountLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class PrincipalServiceStub:
     """Tells the other services who a caller is.
     """

@@ -177,6 +177,79 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class LimitServiceStub:
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LimitServiceAsyncStub: ...
+    GetLimits: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetLimitsRequest, _auth_pb2.GetLimitsResponse]
+    """The limits of the caller's account and keys that are in force."""
+    SetKeyLimit: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SetKeyLimitRequest, _auth_pb2.SetKeyLimitResponse]
+    """Gives one of the caller's keys a limit of its own, or takes it away; felt everywhere within five seconds.
+    NOT_FOUND when the caller has no such key.
+    """
+    SetAccountLimit: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SetAccountLimitRequest, _auth_pb2.SetAccountLimitResponse]
+    """Sets an account's tier, and a limit of its own over the tier's. For platform admins.
+    NOT_FOUND when there is no such account.
+    """
+
+@_typing.type_check_only
+class LimitServiceAsyncStub(LimitServiceStub):
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetLimits: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetLimitsRequest, _auth_pb2.GetLimitsResponse]  # type: ignore[assignment]
+    """The limits of the caller's account and keys that are in force."""
+    SetKeyLimit: _aio.UnaryUnaryMultiCallable[_auth_pb2.SetKeyLimitRequest, _auth_pb2.SetKeyLimitResponse]  # type: ignore[assignment]
+    """Gives one of the caller's keys a limit of its own, or takes it away; felt everywhere within five seconds.
+    NOT_FOUND when the caller has no such key.
+    """
+    SetAccountLimit: _aio.UnaryUnaryMultiCallable[_auth_pb2.SetAccountLimitRequest, _auth_pb2.SetAccountLimitResponse]  # type: ignore[assignment]
+    """Sets an account's tier, and a limit of its own over the tier's. For platform admins.
+    NOT_FOUND when there is no such account.
+    """
+
+class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
+    """How much accounts and keys may call models. A call takes a token of its account's bucket, of its key's where that has
+    one, and of its model's where its publisher set one.
+    """
+
+    @_abc_1.abstractmethod
+    def GetLimits(
+        self,
+        request: _auth_pb2.GetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetLimitsResponse, _abc.Awaitable[_auth_pb2.GetLimitsResponse]]:
+        """The limits of the caller's account and keys that are in force."""
+
+    @_abc_1.abstractmethod
+    def SetKeyLimit(
+        self,
+        request: _auth_pb2.SetKeyLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.SetKeyLimitResponse, _abc.Awaitable[_auth_pb2.SetKeyLimitResponse]]:
+        """Gives one of the caller's keys a limit of its own, or takes it away; felt everywhere within five seconds.
+        NOT_FOUND when the caller has no such key.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAccountLimit(
+        self,
+        request: _auth_pb2.SetAccountLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.SetAccountLimitResponse, _abc.Awaitable[_auth_pb2.SetAccountLimitResponse]]:
+        """Sets an account's tier, and a limit of its own over the tier's. For platform admins.
+        NOT_FOUND when there is no such account.
+        """
+
+def add_LimitServiceServicer_to_server(servicer: LimitServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class PrincipalServiceStub:
     """Tells the other services who a caller is."""
 

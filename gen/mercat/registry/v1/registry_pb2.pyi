@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mercat.common.v1 import limits_pb2 as _limits_pb2
 from mercat.common.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
@@ -123,6 +124,7 @@ class Model(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     model: _builtins.str
     """`publisher/name`."""
@@ -150,6 +152,10 @@ class Model(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Of all callers' calls together; absent: none."""
+
     def __init__(
         self,
         *,
@@ -170,10 +176,11 @@ class Model(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "published_at", b"published_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "limit", b"limit", "published_at", b"published_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1220,6 +1227,51 @@ class DeprecateVersionResponse(_message.Message):
 Global___DeprecateVersionResponse: _TypeAlias = DeprecateVersionResponse  # noqa: Y015
 
 @_typing.final
+class SetModelLimitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Absent: no limit but those of the callers."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelLimitRequest: _TypeAlias = SetModelLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetModelLimitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelLimitResponse: _TypeAlias = SetModelLimitResponse  # noqa: Y015
+
+@_typing.final
 class SetAliasRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1330,6 +1382,7 @@ class Deployment(_message.Message):
     REPOSITORY_MODEL_FIELD_NUMBER: _builtins.int
     REPOSITORY_VERSION_FIELD_NUMBER: _builtins.int
     REPOSITORY_CONFIG_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1353,6 +1406,10 @@ class Deployment(_message.Message):
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
         """Requests to warm up with, the version's samples."""
 
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Of all callers' calls of the model together; absent: none."""
+
     def __init__(
         self,
         *,
@@ -1371,10 +1428,11 @@ class Deployment(_message.Message):
         repository_model: _builtins.str = ...,
         repository_version: _builtins.int = ...,
         repository_config: _builtins.str = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

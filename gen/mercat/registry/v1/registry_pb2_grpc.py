@@ -104,6 +104,11 @@ class RegistryServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.FromString,
                 _registered_method=True)
+        self.SetModelLimit = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/SetModelLimit',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/mercat.registry.v1.RegistryService/SetAlias',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetAliasRequest.SerializeToString,
@@ -212,6 +217,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetModelLimit(self, request, context):
+        """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAlias(self, request, context):
         """Points an alias such as `stable` at a published version, by the owner.
         """
@@ -291,6 +303,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeprecateVersion,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.SerializeToString,
+            ),
+            'SetModelLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelLimit,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -676,6 +693,33 @@ class RegistryService:
             '/mercat.registry.v1.RegistryService/DeprecateVersion',
             mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/SetModelLimit',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

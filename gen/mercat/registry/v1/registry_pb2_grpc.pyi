@@ -60,6 +60,8 @@ class RegistryServiceStub:
     """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    SetModelLimit: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetModelLimitRequest, _registry_pb2.SetModelLimitResponse]
+    """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]
     """Points an alias such as `stable` at a published version, by the owner."""
 
@@ -95,6 +97,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]  # type: ignore[assignment]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    SetModelLimit: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetModelLimitRequest, _registry_pb2.SetModelLimitResponse]  # type: ignore[assignment]
+    """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]  # type: ignore[assignment]
     """Points an alias such as `stable` at a published version, by the owner."""
 
@@ -211,6 +215,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeprecateVersionResponse, _abc.Awaitable[_registry_pb2.DeprecateVersionResponse]]:
         """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+
+    @_abc_1.abstractmethod
+    def SetModelLimit(
+        self,
+        request: _registry_pb2.SetModelLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.SetModelLimitResponse, _abc.Awaitable[_registry_pb2.SetModelLimitResponse]]:
+        """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds."""
 
     @_abc_1.abstractmethod
     def SetAlias(

@@ -1,0 +1,121 @@
+"""`mercat limits`: how much accounts, keys and models may be called."""
+
+from typing import Annotated
+
+import typer
+from mercat.auth.v1 import auth_pb2
+from mercat.common.v1 import limits_pb2
+from mercat.registry.v1 import registry_pb2
+
+from services.cli import output
+from services.cli.command import Session, command
+from services.cli.session import Refusal
+
+_TIERS = {auth_pb2.Tier.Name(tier).removeprefix("TIER_").lower(): tier for tier in auth_pb2.Tier.values() if tier}
+
+Rate = Annotated[int, typer.Option(help="Calls a second.", min=0)]
+Burst = Annotated[int, typer.Option(help="Calls at once after a rest; twice the rate unless given.", min=0)]
+Remove = Annotated[bool, typer.Option("--remove", help="Takes the limit away.")]
+
+
+def register(app: typer.Typer) -> None:
+    limits = typer.Typer(
+        help="How much accounts, keys and models may be called.", no_args_is_help=True, rich_markup_mode="rich"
+    )
+    for function in (show, key, model, account):
+        limits.command()(command(function))
+    app.add_typer(limits, name="limits")
+
+
+def _limit(rate: int, burst: int, *, remove: bool) -> limits_pb2.CallLimit | None:
+    if remove:
+        return None
+    if not rate:
+        raise Refusal("There is no limit to set.", "give --rate, or --remove to take the limit away")
+    return limits_pb2.CallLimit(calls_per_second=rate, burst=burst or 2 * rate)
+
+
+def _said(limit: limits_pb2.CallLimit) -> str:
+    return f"{limit.calls_per_second:,} calls a second, {limit.burst:,} at once"
+
+
+def show(session: Session) -> None:
+    """Shows the limits of your account and your keys.
+
+    Example: mercat limits show
+    """
+    answer = session.client.limits.GetLimits(auth_pb2.GetLimitsRequest())
+    if session.json:
+        output.say_json(answer)
+        return
+    tier = auth_pb2.Tier.Name(answer.account.tier).removeprefix("TIER_").lower()
+    output.facts([("tier", tier), ("account", _said(answer.account.limit))])
+    output.table(
+        ["key", "name", "limit"], [(k.key_id, k.name, _said(k.limit)) for k in answer.api_keys],
+        empty="No key has a limit of its own.",
+    )  # fmt: skip
+
+
+def key(
+    session: Session,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, key_….")],
+    rate: Rate = 0, burst: Burst = 0, remove: Remove = False,
+) -> None:  # fmt: skip
+    """Limits one of your keys below your account; felt everywhere within five seconds.
+
+    Examples:
+
+      mercat limits key key_06b3c… --rate 20 --burst 50
+
+      mercat limits key key_06b3c… --remove
+    """
+    request = auth_pb2.SetKeyLimitRequest(key_id=key, limit=_limit(rate, burst, remove=remove))
+    made = session.client.limits.SetKeyLimit(request).api_key
+    if session.json:
+        output.say_json(made)
+    else:
+        output.say(f"{made.name}: {_said(made.limit) if made.HasField('limit') else 'no limit but the account’s'}.")
+
+
+def model(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Of your own without the publisher.")],
+    rate: Rate = 0, burst: Burst = 0, remove: Remove = False,
+) -> None:  # fmt: skip
+    """Limits the calls of all callers of one of your models together.
+
+    Example: mercat limits model adder --rate 500
+    """
+    name, limit = session.full_name(model), _limit(rate, burst, remove=remove)
+    request = registry_pb2.SetModelLimitRequest(model=name, limit=limit)
+    made = session.client.registry.SetModelLimit(request).model
+    if session.json:
+        output.say_json(made)
+    else:
+        output.say(f"{name}: {_said(made.limit) if made.HasField('limit') else 'no limit but its callers’'}.")
+
+
+def account(
+    session: Session,
+    handle: Annotated[str, typer.Argument(help="The account's name.")],
+    tier: Annotated[str, typer.Option(help=f"{', '.join(_TIERS)}.")] = "",
+    rate: Rate = 0, burst: Burst = 0,
+) -> None:  # fmt: skip
+    """Sets an account's tier, or a limit over it; for administrators. Without --rate the tier's limit holds.
+
+    Examples:
+
+      mercat limits account ada --tier enterprise --profile admin
+
+      mercat limits account ada --rate 10 --burst 20 --profile admin
+    """
+    if tier and tier not in _TIERS:
+        raise typer.BadParameter(f"there is no tier {tier!r}; there are {', '.join(_TIERS)}")
+    limit = _limit(rate, burst, remove=False) if rate else None
+    request = auth_pb2.SetAccountLimitRequest(handle=handle, tier=_TIERS.get(tier, 0), limit=limit)  # type: ignore[arg-type]
+    made = session.client.limits.SetAccountLimit(request).account
+    if session.json:
+        output.say_json(made)
+    else:
+        named = auth_pb2.Tier.Name(made.tier).removeprefix("TIER_").lower()
+        output.say(f"{made.handle} ({named}): {_said(made.limit)}.")
