@@ -11,8 +11,8 @@ from datetime import datetime
 
 from mercat.auth.v1 import auth_pb2
 
-from services.auth import tiers
 from services.auth.store import Row, Store
+from services.common import call_limits
 from services.common.db import Database
 from services.common.errors import MercatError
 
@@ -59,7 +59,7 @@ def message_of(row: Row) -> auth_pb2.ApiKey:
     """A key as its owner sees it."""
     key = auth_pb2.ApiKey(
         key_id=row["id"], name=row["name"], prefix=row["prefix"], scopes=json.loads(row["scopes"]),
-        is_active=row["is_active"], limit=tiers.of(row["calls_per_second"], row["burst"]),
+        is_active=row["is_active"], limit=call_limits.read(row["call_limit"]),
     )  # fmt: skip
     times: dict[str, datetime | None] = {n: row[n] for n in ("created_at", "expires_at", "last_used_at")}
     for name, at in times.items():

@@ -1,12 +1,11 @@
 """Sets and shows how much accounts and keys may call models."""
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.common.v1 import limits_pb2
 from mercat.event.v1 import event_pb2
 
 from services.auth import keys, tiers
 from services.auth.store import Row, Store
-from services.common import audit
+from services.common import audit, call_limits
 from services.common.db import Database
 from services.common.errors import NotFound
 from services.common.events import Events, broadcast
@@ -14,13 +13,9 @@ from services.common.rpc.context import Context, caller
 from services.common.rpc.principals import FORGET_SUBJECT
 
 
-def _columns(limit: limits_pb2.CallLimit | None) -> tuple[int | None, int | None]:
-    return (limit.calls_per_second, limit.burst) if limit is not None else (None, None)
-
-
 def _account(handle: str, row: Row) -> auth_pb2.AccountLimit:
     return auth_pb2.AccountLimit(
-        handle=handle, tier=row["tier"], limit=tiers.of_account(row), own=row["calls_per_second"] is not None
+        handle=handle, tier=row["tier"], limit=tiers.of_account(row), own=row["call_limit"] is not None
     )
 
 
@@ -45,9 +40,9 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
 
     async def SetKeyLimit(self, request: auth_pb2.SetKeyLimitRequest, context: Context) -> auth_pb2.SetKeyLimitResponse:
         audit.about("api_key", request.key_id)
-        columns = _columns(request.limit if request.HasField("limit") else None)
+        limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
-            row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, *columns)
+            row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, limit)
         if row is None:
             raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
         await self._forget(event_pb2.PrincipalChanged(user_id=row["user_id"], org_id=row["org_id"], key_id=row["id"]))
@@ -56,9 +51,9 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
     async def SetAccountLimit(
         self, request: auth_pb2.SetAccountLimitRequest, context: Context
     ) -> auth_pb2.SetAccountLimitResponse:
-        columns = _columns(request.limit if request.HasField("limit") else None)
+        limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
-            row = await self._store.set_account_limit(connection, request.handle, request.tier, *columns)
+            row = await self._store.set_account_limit(connection, request.handle, request.tier, limit)
             if row is None:
                 raise NotFound(f"there is no account {request.handle}", reason="ACCOUNT_NOT_FOUND")
             audit.about("organisation", row["id"])

@@ -9,6 +9,7 @@ from services.auth.keys import LastUsed
 from services.auth.scopes import BY_ROLE
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
+from services.common import call_limits
 from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import CredentialInvalid
@@ -58,7 +59,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         principal = auth_pb2.Principal(
             user_id=row["user_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=row["role"],
             scopes=BY_ROLE[row["role"]].intersection(json.loads(row["scopes"])), test=row["test"],
-            account_limit=tiers.of_account(row), key_limit=tiers.of(row["key_calls_per_second"], row["key_burst"]),
+            account_limit=tiers.of_account(row), key_limit=call_limits.read(row["key_call_limit"]),
         )  # fmt: skip
         if row["expires_at"] is not None:
             principal.expires_at.FromDatetime(row["expires_at"])

@@ -13,7 +13,7 @@ SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = 
 WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
 
 -- name: get_user(user_id)^
-SELECT u.*, o.id AS org_id, o.tier, o.calls_per_second, o.burst
+SELECT u.*, o.id AS org_id, o.tier, o.call_limit
 FROM users u JOIN organisations o ON o.personal_of = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL;
 
@@ -72,13 +72,13 @@ UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id 
 
 -- name: resolve_api_key(key_hash)^
 SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
-    o.calls_per_second, o.burst, k.calls_per_second AS key_calls_per_second, k.burst AS key_burst
+    o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.key_hash = :key_hash AND u.deleted_at IS NULL;
 
 -- name: get_key_principal(key_id, user_id)^
 SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
-    o.calls_per_second, o.burst, k.calls_per_second AS key_calls_per_second, k.burst AS key_burst
+    o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.id = :key_id AND k.user_id = :user_id AND u.deleted_at IS NULL;
 
@@ -86,17 +86,16 @@ WHERE k.id = :key_id AND k.user_id = :user_id AND u.deleted_at IS NULL;
 UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, t.used)
 FROM unnest(:key_ids::text[], :used::timestamptz[]) AS t (id, used) WHERE k.id = t.id;
 
--- name: set_key_limit(key_id, user_id, calls_per_second, burst)^
-UPDATE api_keys SET calls_per_second = :calls_per_second, burst = :burst WHERE id = :key_id AND user_id = :user_id
-RETURNING *;
+-- name: set_key_limit(key_id, user_id, call_limit)^
+UPDATE api_keys SET call_limit = :call_limit::text::jsonb WHERE id = :key_id AND user_id = :user_id RETURNING *;
 
 -- name: list_limited_keys(user_id)
-SELECT * FROM api_keys WHERE user_id = :user_id AND is_active AND calls_per_second IS NOT NULL ORDER BY id DESC LIMIT 1000;
+SELECT * FROM api_keys WHERE user_id = :user_id AND is_active AND call_limit IS NOT NULL ORDER BY id DESC LIMIT 1000;
 
--- name: set_account_limit(handle, tier, calls_per_second, burst)^
+-- name: set_account_limit(handle, tier, call_limit)^
 -- A tier of 0 stays what it was.
-UPDATE organisations SET tier = coalesce(nullif(:tier::smallint, 0), tier), calls_per_second = :calls_per_second,
-    burst = :burst
+UPDATE organisations SET tier = coalesce(nullif(:tier::smallint, 0), tier),
+    call_limit = :call_limit::text::jsonb
 WHERE handle = :handle RETURNING *;
 
 -- name: add_audit_log(id, user_id, org_id, action, resource_type, resource_id, metadata, ip_address, user_agent, created_at)!

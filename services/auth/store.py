@@ -96,23 +96,15 @@ class Store:
         row: Row | None = await self._q.get_key_principal(c, key_id=key_id, user_id=user_id)
         return row
 
-    async def set_key_limit(
-        self, c: Connection, key_id: str, user_id: str, calls_per_second: int | None, burst: int | None
-    ) -> Row | None:
-        row: Row | None = await self._q.set_key_limit(
-            c, key_id=key_id, user_id=user_id, calls_per_second=calls_per_second, burst=burst
-        )
+    async def set_key_limit(self, c: Connection, key_id: str, user_id: str, call_limit: str | None) -> Row | None:
+        row: Row | None = await self._q.set_key_limit(c, key_id=key_id, user_id=user_id, call_limit=call_limit)
         return row
 
     async def list_limited_keys(self, c: Connection, user_id: str) -> list[Row]:
         return [r async for r in self._q.list_limited_keys(c, user_id=user_id)]
 
-    async def set_account_limit(
-        self, c: Connection, handle: str, tier: int, calls_per_second: int | None, burst: int | None
-    ) -> Row | None:
-        row: Row | None = await self._q.set_account_limit(
-            c, handle=handle, tier=tier, calls_per_second=calls_per_second, burst=burst
-        )
+    async def set_account_limit(self, c: Connection, handle: str, tier: int, call_limit: str | None) -> Row | None:
+        row: Row | None = await self._q.set_account_limit(c, handle=handle, tier=tier, call_limit=call_limit)
         return row
 
     async def touch_api_keys(self, c: Connection, used: Mapping[str, datetime]) -> None:

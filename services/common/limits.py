@@ -1,7 +1,10 @@
-"""Token buckets, exact across processes: kept in Redis, asked for in one script for all calls that came while the
-previous one was under way. A call takes one token of each of its buckets (its account's, its key's, its model's) or of
-none. A caller far from all of them gets a slice of tokens ahead, so that most calls ask nobody; what is left of a slice
-goes back with the next question.
+"""Token buckets and quotas, exact across processes: kept in Redis, asked for in one script for all calls that came
+while the previous one was under way. A call takes one token of each of its buckets (its account's, its key's, its
+model's) or of none. A caller far from all of them gets a slice of tokens ahead, so that most calls ask nobody; what is
+left of a slice goes back with the next question.
+
+A quota is a bucket that does not fill up again before its period ends. One that Redis did not know is told what was
+recorded of its period before.
 
 Without Redis each process keeps buckets of its own, which begin at the level that was last seen and get the process's
 share of the rate: 1 where it is alone, else 1.5 divided by how many there are, so that uneven loads fare well and a
@@ -10,67 +13,40 @@ caller gets at most 1.5 times the limit. Limits that protect credentials are ref
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mercat.common.v1 import policy_pb2
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.common.errors import RateLimited, Unavailable
+from services.common.errors import MercatError, QuotaExceeded, RateLimited, ResourceExhausted, Unavailable
+from services.common.scripts import Script, source
 
 log = logging.getLogger(__name__)
 
-# Each of KEYS is a bucket: its level and the time it had it. ARGV tells of one question after the other: how many
-# buckets it has, calls wanted now, calls wanted ahead, calls given back, then rate and burst of each bucket. Answered
-# are for each question how many calls were given now and how many ahead, and then the level of each of its buckets.
-# Ahead there is a 16th of what is left at most: a caller near the limit is counted call by call, in whichever process
-# it comes.
-_SCRIPT = """
-local t = redis.call('TIME')
-local now = t[1] + t[2] / 1e6
-local answers = {}
-local key, a = 1, 1
-while a <= #ARGV do
-  local n, given, back = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 3])
-  local ahead, levels = tonumber(ARGV[a + 2]), {}
-  for i = 1, n do
-    local rate, burst = tonumber(ARGV[a + 2 + 2 * i]), tonumber(ARGV[a + 3 + 2 * i])
-    local b = redis.call('HMGET', KEYS[key + i - 1], 'l', 't')
-    local level = (tonumber(b[1]) or burst) + (now - (tonumber(b[2]) or now)) * rate + back
-    levels[i] = math.min(burst, level)
-    given = math.max(0, math.min(given, math.floor(levels[i])))
-  end
-  for i = 1, n do ahead = math.min(ahead, math.floor((levels[i] - given) / 16)) end
-  if given < tonumber(ARGV[a + 1]) then ahead = 0 end
-  answers[#answers + 1] = given
-  answers[#answers + 1] = ahead
-  for i = 1, n do
-    local rate, burst = tonumber(ARGV[a + 2 + 2 * i]), tonumber(ARGV[a + 3 + 2 * i])
-    local level = levels[i] - given - ahead
-    answers[#answers + 1] = tostring(level)
-    redis.call('HSET', KEYS[key + i - 1], 'l', level, 't', now)
-    redis.call('PEXPIRE', KEYS[key + i - 1], math.ceil(burst / rate * 1000) + 1000)
-  end
-  key, a = key + n, a + 4 + 2 * n
-end
-return answers
-"""
 _SLICE = 0.1  # seconds that a slice is for
 _MOST = 100_000  # callers whose slices and levels are remembered
-_PATIENCE, _AGAIN = 0.5, 0.5  # seconds that Redis may take, and until it is tried again once it is gone
 _GATHER = 0.002  # seconds that calls gather before a script call, while they come several at a time
+_PATIENCE, _AGAIN = 2.0, 5.0  # seconds that usage may take to count calls, and until it is asked again when it did not
+_KEPT = 60.0  # seconds for which a quota is kept after its period, for processes whose clocks differ
+ENDLESS = 10**13  # calls: more than any quota, few enough to be exact in 14 digits
+
+Trailers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Calls a second, and how many at once after a rest."""
+    """Calls a second, and how many at once after a rest; or with a rate of 0 a quota of `burst` calls in all, `soft`
+    of them without a warning."""
 
     name: str
     rate: float
     burst: int
     fail_closed: bool = False
+    soft: int = 0
 
 
 CLASSES = {
@@ -81,10 +57,11 @@ CLASSES = {
 
 
 class Bucket(NamedTuple):
-    """A limit, and whom or what it is of."""
+    """A limit, and whom or what it is of; of a quota also when its period ends, seconds since 1970."""
 
     limit: Limit
     subject: str
+    until: float = 0.0
 
     @property
     def key(self) -> str:
@@ -93,10 +70,13 @@ class Bucket(NamedTuple):
 
 @dataclass(slots=True)
 class _Slice:
-    """Tokens taken ahead, to be used until a time (monotonic seconds)."""
+    """Tokens taken ahead, to be used until a time (monotonic seconds), what is said of them, and since when they are
+    held (seconds since 1970)."""
 
     tokens: int
     until: float
+    trailers: Trailers
+    since: float = field(default_factory=time.time)
 
 
 @dataclass(slots=True)
@@ -105,44 +85,48 @@ class _Question:
 
     key: object
     buckets: Sequence[Bucket]
-    calls: "list[asyncio.Future[float]]"
+    calls: "list[asyncio.Future[Trailers]]"
 
 
 class Limiter:
     """Asks the buckets. `scale` multiplies every rate and burst (tests and big installations); `share` is what this
-    process gets of them while Redis is gone."""
+    process gets of them while Redis is gone. `count`, where it is set, tells how many calls of a quota were recorded
+    before a time, seconds since 1970."""
 
     def __init__(self, redis: "Redis", scale: float = 1.0, share: float = 1.0) -> None:
-        self._script = redis.register_script(_SCRIPT)
+        self._script = Script(redis, "services.common", "buckets.lua", self._settle)
+        self._add = redis.register_script(source("services.common", "quota_add.lua"))
         self._scale = scale
         self._share = share
         self._waiting: dict[object, _Question] = {}
         self._slices: dict[object, _Slice] = {}
         self._local: dict[str, tuple[float, float]] = {}  # level and its time, of one process's share
-        self._redis = redis
-        self._return: asyncio.Task[None] | None = None  # waits for Redis while it is gone
+        self._owed: dict[str, int] = {}  # calls of quotas, counted here while Redis is gone
         self._asking: asyncio.Task[None] | None = None
+        self._counting: set[asyncio.Task[None]] = set()
+        self._uncounted: dict[str, float] = {}  # quotas that could not be counted, and when to try again
+        self.count: Callable[[Bucket, float], Awaitable[int]] | None = None
 
-    def take_now(self, key: object) -> bool:
-        """Takes one call from the slice that is held under a key, without waiting; False: `take` must be asked."""
+    def take_now(self, key: object) -> Trailers | None:
+        """Takes one call from the slice that is held under a key, without waiting; None: `take` must be asked."""
         s = self._slices.get(key)
         if s is None or s.tokens < 1 or time.monotonic() > s.until:
-            return False
+            return None
         s.tokens -= 1
-        return True
+        return s.trailers
 
-    async def take(self, key: object, buckets: Sequence[Bucket]) -> float:
+    async def take(self, key: object, buckets: Sequence[Bucket]) -> Trailers:
         """Takes one call from each bucket, or from none. `key` stands for these buckets together.
 
         Returns:
-            Calls left in the bucket that has the fewest.
+            What the caller is told: calls left in the bucket that has the fewest, and which soft quotas are used up.
 
         Raises:
-            RateLimited: there was none in one of them; names it, and comes with a retry hint.
+            RateLimited, QuotaExceeded: there was none in one of them; names it, and comes with a retry hint.
             Unavailable: a limit fails closed and Redis is gone.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[float] = loop.create_future()
+        future: asyncio.Future[Trailers] = loop.create_future()
         question = self._waiting.get(key)
         if question is None:
             question = self._waiting[key] = _Question(key, buckets, [])
@@ -173,67 +157,109 @@ class Limiter:
                 self._answer_locally(question, now)
                 continue
             given, ahead = int(answers[at]), int(answers[at + 1])
-            levels = [float(level) for level in answers[at + 2 : at + 2 + len(buckets)]]
-            at += 2 + len(buckets)
-            if ahead:
-                self._slices[question.key] = _Slice(ahead, now + 2 * _SLICE)
+            told = [float(x) for x in answers[at + 2 : at + 2 + 2 * len(buckets)]]
+            levels, since = told[::2], told[1::2]
+            at += 2 + 2 * len(buckets)
             for bucket, level in zip(buckets, levels, strict=True):
                 self._local[bucket.key] = (level * self._share, now)
-            least = min(levels)
+            uncounted = [(b, start) for b, start in zip(buckets, since, strict=True) if start and self._counts(b, now)]
+            if uncounted:
+                self._slices[question.key] = _Slice(given + ahead, 0.0, ())  # goes back with the next question
+                task = asyncio.get_running_loop().create_task(self._count_before(question, uncounted))
+                self._counting.add(task)
+                task.add_done_callback(self._counting.discard)
+                continue
+            trailers = self._said(buckets, [level + ahead for level in levels])
+            if ahead:
+                self._slices[question.key] = _Slice(ahead, now + 2 * _SLICE, trailers)
             for n, call in enumerate(calls):
                 if call.done():
                     if n < given and not buckets[0].limit.fail_closed:  # a caller who left took none
-                        self._slices.setdefault(question.key, _Slice(0, now + _SLICE)).tokens += 1
+                        self._slices.setdefault(question.key, _Slice(0, now + _SLICE, trailers)).tokens += 1
                 elif n < given:
-                    call.set_result(least + given - 1 - n)
+                    call.set_result(trailers)
                 else:
                     call.set_exception(self._refusal(buckets, levels))
         if len(self._slices) > _MOST or len(self._local) > _MOST:
             self._slices.clear()
             self._local.clear()
 
-    def _refusal(self, buckets: Sequence[Bucket], levels: Sequence[float]) -> RateLimited:
-        """For the bucket that takes longest to have a call again."""
-        waits = [(1 - level) / (b.limit.rate * self._scale) for b, level in zip(buckets, levels, strict=True)]
-        wait = max(waits)
-        limit = buckets[waits.index(wait)].limit
-        text = f"over the {limit.name} limit of {limit.rate * self._scale:g} calls a second; wait {wait:.2f} s"
-        return RateLimited(text, metadata={"limit": limit.name}, retry_after=max(wait, 0.0))
-
     async def _ask_redis(self, asked: list[_Question]) -> list[Any] | None:
         """None while Redis is gone."""
-        if self._return is not None:
-            return None
         keys: list[str] = []
         args: list[float] = []
         for question in asked:
             old = self._slices.pop(question.key, None)
-            rate = min(b.limit.rate for b in question.buckets) * self._scale
-            args += (len(question.buckets), len(question.calls), int(rate * _SLICE), old.tokens if old else 0)
+            rate = min((self._rate(b) for b in question.buckets if b.limit.rate), default=1 / _SLICE)
+            back, since = (old.tokens, old.since) if old else (0, 0.0)
+            args += (len(question.buckets), len(question.calls), int(rate * _SLICE), back, since)
             for bucket in question.buckets:
                 keys.append(bucket.key)
-                args += (bucket.limit.rate * self._scale, bucket.limit.burst * self._scale)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                answers: list[Any] = await self._script(keys, args)
-                return answers
-        except (RedisError, OSError, TimeoutError) as e:
-            log.warning("limits are kept locally: Redis is gone: %r", e)
-            self._return = asyncio.get_running_loop().create_task(self._until_back())
-            return None
+                kept = max(0.0, bucket.until - time.time()) + _KEPT
+                args += (self._rate(bucket), self._size(bucket), kept * 1000, bucket.limit.soft)
+        return await self._script.run(keys, args)
 
-    async def _until_back(self) -> None:
-        """Asks beside the calls, so that none waits for a Redis that says nothing."""
-        while True:
-            await asyncio.sleep(_AGAIN)
+    def _rate(self, bucket: Bucket) -> float:
+        return bucket.limit.rate * self._scale
+
+    def _size(self, bucket: Bucket) -> float:
+        return bucket.limit.burst * self._scale if bucket.limit.rate else bucket.limit.burst
+
+    def _said(self, buckets: Sequence[Bucket], levels: Sequence[float], *, exact: bool = True) -> Trailers:
+        least = min(levels)
+        trailers = [("ratelimit", f'"{buckets[levels.index(least)].limit.name}";r={max(0, int(least))}')]
+        for bucket, level in zip(buckets, levels, strict=True):
+            limit = bucket.limit
+            if exact and limit.soft and (used := int(limit.burst - level)) >= limit.soft:
+                end = f"; hard={limit.burst}" if limit.burst < ENDLESS else ""
+                trailers.append(("mercat-quota-warning", f"{limit.name}; used={used}; soft={limit.soft}{end}"))
+        return tuple(trailers)
+
+    def _refusal(self, buckets: Sequence[Bucket], levels: Sequence[float]) -> ResourceExhausted:
+        """For the bucket that takes longest to have a call again."""
+        waits = [
+            (1 - level) / self._rate(b) if b.limit.rate else (b.until - time.time()) * (level < 1)
+            for b, level in zip(buckets, levels, strict=True)
+        ]
+        wait = max(waits)
+        bucket = buckets[waits.index(wait)]
+        metadata = {"limit": bucket.limit.name}
+        if bucket.limit.rate:
+            text = f"over the {bucket.limit.name} limit of {self._rate(bucket):g} calls a second; wait {wait:.2f} s"
+            return RateLimited(text, metadata=metadata, retry_after=max(wait, 0.0))
+        again = datetime.fromtimestamp(bucket.until, UTC)
+        text = (
+            f"the quota {bucket.limit.name} of {bucket.limit.burst:,} calls is used up until {again:%Y-%m-%d %H:%M} UTC"
+        )
+        return QuotaExceeded(text, metadata=metadata, retry_after=max(wait, 0.0))
+
+    def _counts(self, bucket: Bucket, now: float) -> bool:
+        return self.count is not None and now >= self._uncounted.get(bucket.key, 0.0)
+
+    async def _count_before(self, question: _Question, uncounted: Sequence[tuple[Bucket, float]]) -> None:
+        """Adds to quotas what was recorded of their period before they were counted in Redis, and asks again. While
+        usage does not answer, calls go on."""
+        assert self.count is not None
+        for bucket, since in uncounted:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await self._redis.ping()
-            except (RedisError, OSError, TimeoutError):
-                continue
-            log.info("Redis is back")
-            self._return = None
-            return
+                    await self._add([bucket.key], [await self.count(bucket, since), "before"])
+                self._uncounted.pop(bucket.key, None)
+            except (MercatError, RedisError, OSError, TimeoutError) as e:
+                log.warning("what was used of %s is not known yet: %r", bucket.key, e)
+                self._uncounted[bucket.key] = time.monotonic() + _AGAIN
+        waiting = self._waiting.setdefault(question.key, question)
+        if waiting is not question:
+            waiting.calls += question.calls
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_all())
+
+    async def _settle(self) -> None:
+        """Adds to the quotas what was counted here while Redis was gone."""
+        for key, calls in list(self._owed.items()):
+            await self._add([key], [calls])
+            self._owed[key] -= calls
+        self._owed = {key: calls for key, calls in self._owed.items() if calls}
 
     def _answer_locally(self, question: _Question, now: float) -> None:
         for call in question.calls:
@@ -247,13 +273,15 @@ class Limiter:
             if min(levels) < 1:
                 call.set_exception(self._refusal(question.buckets, levels))
                 continue
+            levels = [level - 1 for level in levels]
             for bucket, level in zip(question.buckets, levels, strict=True):
-                self._local[bucket.key] = (level - 1, now)
-            call.set_result(min(levels) - 1)
+                self._local[bucket.key] = (level, now)
+                if not bucket.limit.rate:
+                    self._owed[bucket.key] = self._owed.get(bucket.key, 0) + 1
+            call.set_result(self._said(question.buckets, levels, exact=False))
 
     def _level(self, bucket: Bucket, now: float) -> float:
         """Of this process's share of a bucket."""
-        size = self._scale * self._share
-        burst = bucket.limit.burst * size
-        level, at = self._local.get(bucket.key, (burst, now))
-        return min(burst, level + (now - at) * bucket.limit.rate * size)
+        size = self._size(bucket) * self._share
+        level, at = self._local.get(bucket.key, (size, now))
+        return min(size, level + (now - at) * self._rate(bucket) * self._share)

@@ -9,6 +9,7 @@ from mercat.inference.v1 import inference_pb2_grpc
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
 from services.common.service import Deps, Service
+from services.inference.allowance import Recorded
 from services.inference.artifacts import Artifacts
 from services.inference.cache import ResponseCache
 from services.inference.crashes import Crashes
@@ -31,6 +32,7 @@ from services.inference.residency import Residency
 from services.inference.service import InferenceServicer
 from services.inference.service_jobs import JobServicer
 from services.inference.settings import InferenceSettings
+from services.inference.slots import Slots
 from services.inference.wallets import Wallets
 
 
@@ -57,7 +59,9 @@ async def build(deps: Deps) -> Service:
     meter = Meter(deps.events, deps.worker_id)
     cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
     reports = LoadReports() if settings.load_reports else None
-    path = HotPath(deployments, wallets, meter, deps.limiter, cache, settings.region, reports)
+    slots = Slots(deps.redis, deps.worker_id, settings.limit_scale, settings.limit_share)
+    deps.limiter.count = Recorded(deps.control).count
+    path = HotPath(deployments, wallets, meter, deps.limiter, slots, cache, deps.clock, settings.region, reports)
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
     kserve, inference = KServe(path, deployments), InferenceServicer(path)
@@ -87,6 +91,6 @@ async def build(deps: Deps) -> Service:
             ),
         ],
         raw=[add_kserve],
-        tasks=[wallets.keep, jobs.work, jobs.look, *([reports.keep] if reports else [])],
+        tasks=[wallets.keep, slots.keep, jobs.work, jobs.look, *([reports.keep] if reports else [])],
         close=close,
     )

@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mercat.auth.v1 import auth_pb2
-from mercat.common.v1 import limits_pb2
-from mercat.registry.v1 import registry_pb2
-
 from services.common import failpoints, money
+from services.common.clock import Clock
 from services.common.errors import DataLoss, DeadlineExceeded
-from services.common.limits import Bucket, Limit, Limiter
+from services.common.limits import Limiter
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
+from services.inference import allowance
 from services.inference.cache import ResponseCache, key_of
 from services.inference.deployments import Deployment, Deployments
 from services.inference.engines import EngineFailed, EngineUnavailable
@@ -25,6 +23,7 @@ from services.inference.load import KEY, LoadReports
 from services.inference.metering import Meter
 from services.inference.records import Records
 from services.inference.residency import Resident
+from services.inference.slots import Slots
 from services.inference.tensors import Array, Signature
 from services.inference.tickets import Ticket
 from services.inference.wallets import Lease, Wallets
@@ -56,14 +55,16 @@ class HotPath:
     """Runs calls. Stateless but for what its parts remember."""
 
     def __init__(
-        self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, cache: ResponseCache,
-        region: str, reports: LoadReports | None = None,
+        self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, slots: Slots,
+        cache: ResponseCache, clock: Clock, region: str, reports: LoadReports | None = None,
     ) -> None:  # fmt: skip
         self.deployments = deployments
         self.wallets = wallets
         self.meter = meter
         self.records = Records(region)
         self._limiter = limiter
+        self._slots = slots
+        self._clock = clock
         self._cache = cache
         self._reports = reports
 
@@ -82,15 +83,29 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, BadTensor, RateLimited, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused,
-            EngineFailed, Unavailable: none of them is charged.
+            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, InsufficientCredit, QueueFull,
+            DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none of them is charged.
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
         caller = call.principal
-        limited = (caller.key_id or caller.user_id, deployment.proto.model_id)
-        if not self._limiter.take_now(limited) and (asked := buckets(caller, deployment.proto)):
-            await self._limiter.take(limited, asked)
+        limited = allowance.limits(caller, deployment.proto)
+        slots = await self._slots.enter(allowance.slots(limited))
+        try:
+            key = (caller.key_id or caller.user_id, deployment.proto.model_id)
+            told = self._limiter.take_now(key)
+            if told is None and (asked := allowance.buckets(limited, self._clock.now())):
+                told = await self._limiter.take(key, asked)
+            call.trailers += told or ()
+            return await self._run_or_fall_back(call, deployment, reference, read, wanted, level, fresh, began)
+        finally:
+            self._slots.leave(slots)
+
+    async def _run_or_fall_back(
+        self, call: Call, deployment: Deployment, reference: str, read: Callable[[Signature], Inputs],
+        wanted: Callable[[Signature], list[str]], level: int, fresh: bool, began: float,
+    ) -> Result:  # fmt: skip
+        """The version's answer, or that of the version that stands in for it."""
         self.meter.check()
         failpoints.passing("inference.before_reserve")
         # A version that was named exactly is never replaced by another.
@@ -212,22 +227,6 @@ class HotPath:
             raise DeadlineExceeded("the model was not loaded before the deadline; try again soon") from None
         finally:
             call.trailers.append(("mercat-cold-start-ms", str(round((time.perf_counter() - began) * 1000))))
-
-
-def buckets(caller: auth_pb2.Principal, deployment: registry_pb2.Deployment) -> list[Bucket]:
-    """Those that a call takes a token of: its account's, its key's and its model's, where these have one."""
-    found: list[Bucket] = []
-    if caller.HasField("account_limit"):
-        found.append(_bucket("account", caller.account_limit, caller.org_id))
-    if caller.HasField("key_limit"):
-        found.append(_bucket("key", caller.key_limit, caller.key_id))
-    if deployment.HasField("limit"):
-        found.append(_bucket("model", deployment.limit, deployment.model_id))
-    return found
-
-
-def _bucket(name: str, limit: limits_pb2.CallLimit, subject: str) -> Bucket:
-    return Bucket(Limit(name, limit.calls_per_second, limit.burst), subject)
 
 
 class _Counted(Ticket):

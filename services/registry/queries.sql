@@ -28,8 +28,8 @@ WHERE id = :id AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
 -- each other here, before they read what they decide by.
 UPDATE models SET revision = revision + 1, updated_at = :now WHERE id = :id;
 
--- name: set_model_limit(id, calls_per_second, burst)!
-UPDATE models SET calls_per_second = :calls_per_second, burst = :burst WHERE id = :id;
+-- name: set_model_limit(id, call_limit)!
+UPDATE models SET call_limit = :call_limit::text::jsonb WHERE id = :id;
 
 -- name: set_latest(id, version, now)!
 UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now) WHERE id = :id;

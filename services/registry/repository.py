@@ -21,10 +21,10 @@ from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 
+from services.common import call_limits
 from services.common.db import Database
 from services.common.errors import DataLoss, MercatError, Unavailable
 from services.common.rpc.channels import InternalChannel
-from services.registry.rows import limit_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
 from services.registry.triton_config import config, family
@@ -59,7 +59,7 @@ class Repository:
             version=version["version"], org_id=model["org_id"], digest=version["digest"],
             size_bytes=version["size_bytes"], framework=version["framework"],
             signature=tensor_pb2.Signature.FromString(version["signature"]), settings=document.settings,
-            state=version["state"], samples=document.samples, limit=limit_of(model),
+            state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
         )  # fmt: skip
         if made.framework == "onnx":
             name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString())

@@ -2,9 +2,10 @@
 
 import json
 
-from mercat.common.v1 import limits_pb2, tensor_pb2
+from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
 
+from services.common import call_limits
 from services.registry.store import Row
 
 
@@ -14,19 +15,12 @@ def model_of(row: Row) -> registry_pb2.Model:
         display_name=row["display_name"], summary=row["summary"], description=row["description"],
         category=row["category"], task=row["task"], tags=row["tags"], license=row["license"], homepage=row["homepage"],
         latest_version=row["latest_version"], aliases=json.loads(row["aliases"]), etag=str(row["revision"]),
-        limit=limit_of(row),
+        limit=call_limits.read(row["call_limit"]),
     )  # fmt: skip
     for name in ("created_at", "updated_at", "published_at"):
         if row[name] is not None:
             getattr(model, name).FromDatetime(row[name])
     return model
-
-
-def limit_of(row: Row) -> limits_pb2.CallLimit | None:
-    """Of a model's calls; None where its publisher set none."""
-    if row["calls_per_second"] is None:
-        return None
-    return limits_pb2.CallLimit(calls_per_second=row["calls_per_second"], burst=row["burst"])
 
 
 def version_of(row: Row, model: str) -> registry_pb2.Version:

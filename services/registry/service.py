@@ -7,7 +7,7 @@ from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.common import audit, etags, ids, outbox, pages
+from services.common import audit, call_limits, etags, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, ModelNotFound, Violation
@@ -122,13 +122,12 @@ class RegistryServicer(VersionMethods):
     async def SetModelLimit(
         self, request: registry_pb2.SetModelLimitRequest, context: Context
     ) -> registry_pb2.SetModelLimitResponse:
-        limit = request.limit if request.HasField("limit") else None
-        columns = (limit.calls_per_second, limit.burst) if limit else (None, None)
+        limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
             model = await self._owned(connection, request.model)
             audit.about("model", model["id"])
             await self._store.touch_model(connection, model["id"], self._clock.now())
-            await self._store.set_model_limit(connection, model["id"], *columns)
+            await self._store.set_model_limit(connection, model["id"], limit)
             model = await self._owned(connection, request.model)
             await self._changed(connection, model, published=bool(model["latest_version"]))
         return registry_pb2.SetModelLimitResponse(model=model_of(model))

@@ -43,10 +43,8 @@ class Store:
         """Gives a model a new etag, and makes every other change of its versions or aliases wait for this one."""
         await self._q.touch_model(c, id=model_id, now=now)
 
-    async def set_model_limit(
-        self, c: Connection, model_id: str, calls_per_second: int | None, burst: int | None
-    ) -> None:
-        await self._q.set_model_limit(c, id=model_id, calls_per_second=calls_per_second, burst=burst)
+    async def set_model_limit(self, c: Connection, model_id: str, call_limit: str | None) -> None:
+        await self._q.set_model_limit(c, id=model_id, call_limit=call_limit)
 
     async def set_latest(self, c: Connection, model_id: str, version: str, now: datetime) -> None:
         await self._q.set_latest(c, id=model_id, version=version, now=now)

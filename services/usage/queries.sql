@@ -53,6 +53,11 @@ SELECT model, count(*) AS calls, sum(cost)::bigint AS cost, avg(latency_us)::big
     coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
 FROM calls GROUP BY model ORDER BY cost DESC, model;
 
+-- name: count_calls(org_id, key_id, model_id, start, until)$
+SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+    AND (:org_id::text = '' OR org_id = :org_id) AND (:key_id::text = '' OR api_key_id = :key_id)
+    AND (:model_id::text = '' OR model_id = :model_id);
+
 -- name: export_records(start, until, after, most)
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after
 ORDER BY request_id LIMIT :most;

@@ -1,4 +1,4 @@
-"""What billing asks of the metering pipeline."""
+"""What billing and the workers ask of the metering pipeline."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -50,6 +50,15 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
             except NotFoundError:  # it has left meanwhile
                 continue
             return oldest.time or BEGINNING
+
+    async def CountCalls(self, request: usage_pb2.CountCallsRequest, context: Context) -> usage_pb2.CountCallsResponse:
+        start, until = span(request, self._clock.now() + timedelta(days=1))
+        async with self._database.connection() as connection:
+            calls = await self._store.count_calls(
+                connection, org_id=request.org_id, key_id=request.key_id, model_id=request.model_id, start=start,
+                until=until,
+            )  # fmt: skip
+        return usage_pb2.CountCallsResponse(calls=calls)
 
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context

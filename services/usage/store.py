@@ -74,6 +74,15 @@ class Store:
         query = self._q.summarize_as_publisher if publisher else self._q.summarize_as_consumer
         return [r async for r in query(c, org_id=org_id, start=start, until=until)]
 
+    async def count_calls(
+        self, c: Connection, *, org_id: str, key_id: str, model_id: str, start: datetime, until: datetime
+    ) -> int:
+        """Of an account, a key or a model; empty: not asked for."""
+        calls: int = await self._q.count_calls(
+            c, org_id=org_id, key_id=key_id, model_id=model_id, start=start, until=until
+        )
+        return calls
+
     async def export(
         self, c: Connection, start: datetime, until: datetime, page: int = 1000
     ) -> AsyncIterator[list[Record]]:

@@ -220,7 +220,12 @@ def test_limits_are_set_and_shown(person: Callable[..., Person], admin: Person) 
     assert "standard" in consumer("limits", "show")
     key = consumer.json("keys", "create", "app")["apiKey"]["keyId"]
     assert "app: 20 calls a second, 40 at once" in consumer("limits", "key", key, "--rate", "20")
-    assert consumer.json("limits", "show")["apiKeys"][0]["limit"] == {"callsPerSecond": 20, "burst": 40}
+    limit = consumer.json("limits", "show")["apiKeys"][0]["limit"]
+    assert (limit["callsPerSecond"], limit["burst"]) == (20, 40)
+    quota = consumer("limits", "key", key, "--daily", "80:100", "--concurrent", "3")
+    assert "app: 3 under way; 100 a day (warned from 80)" in quota
+    assert "0 today, 0 this month" in consumer("limits", "show")
+    assert "800:1000" in consumer.refused("limits", "key", key, "--monthly", "many", status=2)
     assert "no limit but the account" in consumer("limits", "key", key, "--remove")
     assert "give --rate" in consumer.refused("limits", "key", key)
     said = admin("limits", "account", consumer.name, "--tier", "free", "--rate", "7", "--burst", "9")  # type: ignore[attr-defined]

@@ -133,8 +133,7 @@ class Pipeline:
             self._authorise(call)
         if self._limit is not None:
             bucket = Bucket(self._limit, call.principal.org_id or call.address)
-            left_calls = await self.guard.limiter.take(bucket, (bucket,))
-            call.trailers.append(("ratelimit", f'"{self._limit.name}";r={int(left_calls)}'))
+            call.trailers += await self.guard.limiter.take(bucket, (bucket,))
         return call, metadata
 
     def _authorise(self, call: Call) -> None:

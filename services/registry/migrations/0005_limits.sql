@@ -1,2 +1,2 @@
--- The calls of all callers of a model together; without them there is no such limit.
-ALTER TABLE models ADD COLUMN calls_per_second integer, ADD COLUMN burst integer;
+-- Of the calls of all callers of a model together (mercat.common.v1.CallLimit).
+ALTER TABLE models ADD COLUMN call_limit jsonb;

@@ -148,12 +148,17 @@ def test_limits_are_seen_and_changed_by_those_who_may(running: Platform, publish
     person, other = running.sign_up(), running.sign_up()
     seen = person.limits.GetLimits(auth_pb2.GetLimitsRequest())
     assert (seen.account.tier, seen.account.own) == (auth_pb2.TIER_STANDARD, False)
-    assert seen.account.limit == limit(5_000, 20_000)
+    assert (seen.account.limit.calls_per_second, seen.account.limit.concurrent_calls) == (5_000, 1_000)
     assert not seen.api_keys
     account = set_account(running, person, tier=auth_pb2.TIER_FREE)
-    assert (account.tier, account.own, account.limit) == (auth_pb2.TIER_FREE, False, limit(50, 500))
-    account = set_account(running, person, limit=limit(7, 8))
-    assert (account.tier, account.own, account.limit) == (auth_pb2.TIER_FREE, True, limit(7, 8))
+    tier = account.limit
+    assert (account.tier, account.own, tier.calls_per_second, tier.burst) == (auth_pb2.TIER_FREE, False, 50, 500)
+    own = limit(7, 8)
+    own.daily.hard = 9
+    account = set_account(running, person, limit=own)
+    assert (account.tier, account.own, account.limit.calls_per_second) == (auth_pb2.TIER_FREE, True, 7)
+    assert account.limit.daily == limits_pb2.CallQuota(hard=9)  # in the tier's place as a whole
+    assert account.limit.monthly == tier.monthly  # what is not said is the tier's
     made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="app")).api_key
     person.limits.SetKeyLimit(auth_pb2.SetKeyLimitRequest(key_id=made.key_id, limit=limit(3, 4)))
     seen = person.limits.GetLimits(auth_pb2.GetLimitsRequest())

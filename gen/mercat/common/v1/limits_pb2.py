@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/limits.proto\x12\x10mercat.common.v1\x1a\x1bmercat/common/v1/rule.proto\"M\n\tCallLimit\x12$\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x01\x38\xc0\x84=\x12\x1a\n\x05\x62urst\x18\x02 \x01(\x05\x42\x0b\xaa\xbb\x18\x07\x30\x01\x38\x80\xad\xe2\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/limits.proto\x12\x10mercat.common.v1\x1a\x1bmercat/common/v1/rule.proto\"\xcd\x01\n\tCallLimit\x12$\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x00\x38\xc0\x84=\x12\x1a\n\x05\x62urst\x18\x02 \x01(\x05\x42\x0b\xaa\xbb\x18\x07\x30\x00\x38\x80\xad\xe2\x04\x12$\n\x10\x63oncurrent_calls\x18\x03 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x00\x38\xc0\x84=\x12*\n\x05\x64\x61ily\x18\x04 \x01(\x0b\x32\x1b.mercat.common.v1.CallQuota\x12,\n\x07monthly\x18\x05 \x01(\x0b\x32\x1b.mercat.common.v1.CallQuota\"E\n\tCallQuota\x12\x1b\n\x04soft\x18\x01 \x01(\x03\x42\r\xaa\xbb\x18\t0\x00\x38\x80\xa0\x94\xa5\x8d\x1d\x12\x1b\n\x04hard\x18\x02 \x01(\x03\x42\r\xaa\xbb\x18\t0\x00\x38\x80\xa0\x94\xa5\x8d\x1d\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.common.v1.limits_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CALLLIMIT'].fields_by_name['calls_per_second']._loaded_options = None
-  _globals['_CALLLIMIT'].fields_by_name['calls_per_second']._serialized_options = b'\252\273\030\0060\0018\300\204='
+  _globals['_CALLLIMIT'].fields_by_name['calls_per_second']._serialized_options = b'\252\273\030\0060\0008\300\204='
   _globals['_CALLLIMIT'].fields_by_name['burst']._loaded_options = None
-  _globals['_CALLLIMIT'].fields_by_name['burst']._serialized_options = b'\252\273\030\0070\0018\200\255\342\004'
-  _globals['_CALLLIMIT']._serialized_start=80
-  _globals['_CALLLIMIT']._serialized_end=157
+  _globals['_CALLLIMIT'].fields_by_name['burst']._serialized_options = b'\252\273\030\0070\0008\200\255\342\004'
+  _globals['_CALLLIMIT'].fields_by_name['concurrent_calls']._loaded_options = None
+  _globals['_CALLLIMIT'].fields_by_name['concurrent_calls']._serialized_options = b'\252\273\030\0060\0008\300\204='
+  _globals['_CALLQUOTA'].fields_by_name['soft']._loaded_options = None
+  _globals['_CALLQUOTA'].fields_by_name['soft']._serialized_options = b'\252\273\030\t0\0008\200\240\224\245\215\035'
+  _globals['_CALLQUOTA'].fields_by_name['hard']._loaded_options = None
+  _globals['_CALLQUOTA'].fields_by_name['hard']._serialized_options = b'\252\273\030\t0\0008\200\240\224\245\215\035'
+  _globals['_CALLLIMIT']._serialized_start=81
+  _globals['_CALLLIMIT']._serialized_end=286
+  _globals['_CALLQUOTA']._serialized_start=288
+  _globals['_CALLQUOTA']._serialized_end=357
 # @@protoc_insertion_point(module_scope)

@@ -18,25 +18,65 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CallLimit(_message.Message):
-    """A token bucket of calls."""
+    """Limits of calls; 0 or absent: not limited in this way, or for an account as its tier says."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
     BURST_FIELD_NUMBER: _builtins.int
+    CONCURRENT_CALLS_FIELD_NUMBER: _builtins.int
+    DAILY_FIELD_NUMBER: _builtins.int
+    MONTHLY_FIELD_NUMBER: _builtins.int
     calls_per_second: _builtins.int
+    """A token bucket: so many calls a second, and `burst` at once after a rest. Both or none."""
     burst: _builtins.int
-    """Calls at once after a rest."""
+    concurrent_calls: _builtins.int
+    """Calls under way at a time."""
+    @_builtins.property
+    def daily(self) -> Global___CallQuota:
+        """Of a day and of a calendar month, UTC."""
+
+    @_builtins.property
+    def monthly(self) -> Global___CallQuota: ...
     def __init__(
         self,
         *,
         calls_per_second: _builtins.int = ...,
         burst: _builtins.int = ...,
+        concurrent_calls: _builtins.int = ...,
+        daily: Global___CallQuota | None = ...,
+        monthly: Global___CallQuota | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["daily", b"daily", "monthly", b"monthly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "calls_per_second", b"calls_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "calls_per_second", b"calls_per_second", "concurrent_calls", b"concurrent_calls", "daily", b"daily", "monthly", b"monthly"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallLimit: _TypeAlias = CallLimit  # noqa: Y015
+
+@_typing.final
+class CallQuota(_message.Message):
+    """Calls of a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    soft: _builtins.int
+    """From here on callers are warned; 0: never."""
+    hard: _builtins.int
+    """No more than these; 0: without end."""
+    def __init__(
+        self,
+        *,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallQuota: _TypeAlias = CallQuota  # noqa: Y015

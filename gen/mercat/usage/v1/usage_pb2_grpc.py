@@ -245,6 +245,11 @@ class SettlementServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkResponse.FromString,
                 _registered_method=True)
+        self.CountCalls = channel.unary_unary(
+                '/mercat.usage.v1.SettlementService/CountCalls',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
+                _registered_method=True)
         self.ExportUsage = channel.unary_stream(
                 '/mercat.usage.v1.SettlementService/ExportUsage',
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
@@ -258,6 +263,13 @@ class SettlementServiceServicer:
 
     def GetWatermark(self, request, context):
         """The instant up to which every call that any worker recorded is stored and posted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountCalls(self, request, context):
+        """How many calls of an account, a key or a model are recorded of a time, for quotas.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,6 +289,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.GetWatermark,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkResponse.SerializeToString,
+            ),
+            'CountCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountCalls,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.SerializeToString,
             ),
             'ExportUsage': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportUsage,
@@ -312,6 +329,33 @@ class SettlementService:
             '/mercat.usage.v1.SettlementService/GetWatermark',
             mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_usage__pb2.GetWatermarkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/CountCalls',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

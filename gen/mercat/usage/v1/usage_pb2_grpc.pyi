@@ -96,6 +96,8 @@ class SettlementServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SettlementServiceAsyncStub: ...
     GetWatermark: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetWatermarkRequest, _usage_pb2.GetWatermarkResponse]
     """The instant up to which every call that any worker recorded is stored and posted."""
+    CountCalls: _grpc.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]
+    """How many calls of an account, a key or a model are recorded of a time, for quotas."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -106,6 +108,8 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetWatermark: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetWatermarkRequest, _usage_pb2.GetWatermarkResponse]  # type: ignore[assignment]
     """The instant up to which every call that any worker recorded is stored and posted."""
+    CountCalls: _aio.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]  # type: ignore[assignment]
+    """How many calls of an account, a key or a model are recorded of a time, for quotas."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -119,6 +123,14 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.GetWatermarkResponse, _abc.Awaitable[_usage_pb2.GetWatermarkResponse]]:
         """The instant up to which every call that any worker recorded is stored and posted."""
+
+    @_abc_1.abstractmethod
+    def CountCalls(
+        self,
+        request: _usage_pb2.CountCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.CountCallsResponse, _abc.Awaitable[_usage_pb2.CountCallsResponse]]:
+        """How many calls of an account, a key or a model are recorded of a time, for quotas."""
 
     @_abc_1.abstractmethod
     def ExportUsage(

@@ -1,0 +1,183 @@
+"""How many calls of a day or a month, and how many at a time: exact across workers, also when Redis forgets."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from mercat.auth.v1 import auth_pb2
+from mercat.common.v1 import limits_pb2
+from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from services.common.errors import MercatError, from_rpc_error
+from tests import graphs
+from tests.platform import Account, Platform
+from tests.robustness.traffic import tiny_request
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with Platform(
+        tmp_path_factory.mktemp("quotas") / "home", workers=2, demo=False, env={"MERCAT_LIMIT_SCALE": "1"}
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def publisher(running: Platform) -> Account:
+    return running.publisher()
+
+
+@pytest.fixture(scope="module")
+def quick(running: Platform, publisher: Account) -> str:
+    return running.publish(publisher, graphs.tiny(), batch=64)
+
+
+@pytest.fixture(scope="module")
+def slow(running: Platform, publisher: Account) -> str:
+    """Takes about half a second, one call at a time."""
+    return running.publish(publisher, graphs.slow(500_000))
+
+
+def quota(soft: int, hard: int) -> limits_pb2.CallQuota:
+    return limits_pb2.CallQuota(soft=soft, hard=hard)
+
+
+def limited(person: Account, **limit: object) -> tuple[str, str]:
+    """A new key of somebody's with a limit: its secret and its id."""
+    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="limited"))
+    call_limit = limits_pb2.CallLimit(**limit)  # type: ignore[arg-type]
+    person.limits.SetKeyLimit(auth_pb2.SetKeyLimitRequest(key_id=made.api_key.key_id, limit=call_limit))
+    return made.secret, made.api_key.key_id
+
+
+class Caller:
+    """Calls a model with a key."""
+
+    def __init__(self, running: Platform, key: str, model: str, *, slow: bool = False) -> None:
+        self.channel = grpc.aio.insecure_channel(running.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._request = tiny_request(model)
+        if slow:
+            self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[bytes(8)])
+            self._request.inputs.add(name="x", datatype="INT64", shape=[1])
+
+    async def call(self) -> tuple[MercatError | None, dict[str, str]]:
+        """How a call ended, and its trailers."""
+        answering = self._stub.ModelInfer(self._request, metadata=self._metadata, timeout=30)
+        try:
+            await answering
+        except grpc.aio.AioRpcError as e:
+            return from_rpc_error(e), {}
+        return None, {str(k): str(v) for k, v in await answering.trailing_metadata()}
+
+
+async def at_once(running: Platform, key: str, model: str, calls: int, *, slow: bool = False) -> Counter[str]:
+    """How calls ended that were made together, over four connections, so that each worker has some."""
+    callers = [Caller(running, key, model, slow=slow) for _ in range(4)]
+    ended = await asyncio.gather(*(callers[n % 4].call() for n in range(calls)))
+    for caller in callers:
+        await caller.channel.close()
+    return Counter(error.reason if error else "OK" for error, _ in ended)
+
+
+@pytest.mark.parametrize("period", ["daily", "monthly"])
+async def test_a_quota_is_exact_and_warns_before_it_ends(running: Platform, quick: str, period: str) -> None:
+    key, _ = limited(running.sign_up(), **{period: quota(300, 400)})
+    caller = Caller(running, key, quick)
+    first, trailers = await caller.call()
+    assert first is None
+    assert trailers["ratelimit"] == f'"key_{period}";r=399'
+    assert "mercat-quota-warning" not in trailers
+    assert await at_once(running, key, quick, 330) == {"OK": 330}
+    await asyncio.sleep(0.3)  # calls that were taken ahead before are used up or given back
+    warned, trailers = await caller.call()
+    assert warned is None
+    used = trailers["mercat-quota-warning"].removeprefix(f"key_{period}; used=").removesuffix("; soft=300; hard=400")
+    assert 332 <= int(used) <= 332 + 400 // 16  # with what the other worker may hold ahead
+    assert await at_once(running, key, quick, 300) == {"OK": 68, "QUOTA_EXCEEDED": 232}
+    error, _ = await caller.call()
+    assert error is not None
+    assert (error.reason, error.metadata["limit"]) == ("QUOTA_EXCEEDED", f"key_{period}")
+    assert error.retry_after is not None
+    assert 0 < error.retry_after <= 31 * 86_400
+    await caller.channel.close()
+
+
+async def test_a_quota_without_an_end_only_warns(running: Platform, quick: str) -> None:
+    key, _ = limited(running.sign_up(), daily=quota(2, 0))
+    caller = Caller(running, key, quick)
+    first, second, third = [(await caller.call())[1].get("mercat-quota-warning") for _ in range(3)]
+    assert first is None
+    assert second == "key_daily; used=2; soft=2"
+    assert third in (second, "key_daily; used=3; soft=2")  # what was used is told anew every 0.2 s
+    await caller.channel.close()
+
+
+async def test_a_raised_quota_knows_what_was_used_of_the_old(running: Platform, quick: str) -> None:
+    person = running.sign_up()
+    key, key_id = limited(person, daily=quota(0, 20))
+    assert await at_once(running, key, quick, 40) == {"OK": 20, "QUOTA_EXCEEDED": 20}
+    raised = limits_pb2.CallLimit(daily=quota(0, 30))
+    person.limits.SetKeyLimit(auth_pb2.SetKeyLimitRequest(key_id=key_id, limit=raised))
+    await asyncio.sleep(1)
+    assert await at_once(running, key, quick, 40) == {"OK": 10, "QUOTA_EXCEEDED": 30}
+
+
+async def test_a_quota_is_remembered_when_redis_forgets(running: Platform, publisher: Account, quick: str) -> None:
+    person = running.sign_up()
+    key, _ = limited(person, monthly=quota(0, 1000))
+    model = running.publish(publisher, graphs.tiny(), batch=64)
+    of_model = registry_pb2.SetModelLimitRequest(model=model, limit=limits_pb2.CallLimit(daily=quota(0, 90)))
+    publisher.registry.SetModelLimit(of_model)
+    account = limits_pb2.CallLimit(daily=quota(0, 120))
+    running.admin().limits.SetAccountLimit(
+        auth_pb2.SetAccountLimitRequest(handle=person.profile.username, limit=account)
+    )
+    assert await at_once(running, key, model, 60) == {"OK": 60}
+    assert await at_once(running, key, quick, 20) == {"OK": 20}
+    await asyncio.sleep(2)  # they are recorded
+    running.kill("valkey")
+    await asyncio.sleep(4)  # it is back
+    assert await at_once(running, key, model, 60) == {"OK": 30, "QUOTA_EXCEEDED": 30}  # of the model's 90
+    assert await at_once(running, key, quick, 60) == {"OK": 10, "QUOTA_EXCEEDED": 50}  # of the account's 120
+
+
+async def test_calls_at_a_time_are_counted_across_workers(running: Platform, slow: str) -> None:
+    key, _ = limited(running.sign_up(), concurrent_calls=5)
+    assert await at_once(running, key, slow, 2, slow=True) == {"OK": 2}  # both workers have loaded it
+    assert await at_once(running, key, slow, 30, slow=True) == {"OK": 5, "CONCURRENCY_LIMITED": 25}
+    assert await at_once(running, key, slow, 5, slow=True) == {"OK": 5}
+
+
+async def test_slots_of_a_worker_that_died_come_free(running: Platform, slow: str) -> None:
+    key, _ = limited(running.sign_up(), concurrent_calls=6)
+    hanging = asyncio.create_task(at_once(running, key, slow, 6, slow=True))
+    await asyncio.sleep(0.5)
+    running.kill("worker-0")
+    await hanging
+    until = time.monotonic() + 20
+    while (ended := await at_once(running, key, slow, 6, slow=True)) != {"OK": 6}:
+        assert set(ended) <= {"OK", "CONCURRENCY_LIMITED", "UNAVAILABLE", "ENGINE_UNAVAILABLE"}
+        assert time.monotonic() < until
+        await asyncio.sleep(0.5)
+    assert await at_once(running, key, slow, 20, slow=True) == {"OK": 6, "CONCURRENCY_LIMITED": 14}
+
+
+def test_limits_that_make_no_sense_are_refused(running: Platform) -> None:
+    person = running.sign_up()
+    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="limited")).api_key
+    for limit, field in (
+        (limits_pb2.CallLimit(), "limit"),
+        (limits_pb2.CallLimit(calls_per_second=5), "limit.burst"),
+        (limits_pb2.CallLimit(daily=quota(11, 10)), "limit.daily.soft"),
+        (limits_pb2.CallLimit(monthly=quota(0, -1)), "limit.monthly.hard"),
+        (limits_pb2.CallLimit(concurrent_calls=-1), "limit.concurrent_calls"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            person.limits.SetKeyLimit(auth_pb2.SetKeyLimitRequest(key_id=made.key_id, limit=limit))
+        assert [v.field for v in from_rpc_error(caught.value).violations] == [field]
