@@ -4,6 +4,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Pure: bytes in, 
 import base64
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -68,13 +69,18 @@ def trailers(status: int, message: str, metadata: Iterable[tuple[str, str | byte
     if message:
         parts.append(literal(b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()))
     for name, value in metadata:
-        if name.endswith("-bin"):
-            data = value.encode() if isinstance(value, str) else value
-            parts.append(literal(name.encode(), base64.b64encode(data).rstrip(b"=")))
-        else:
-            data = value.encode("ascii", "replace") if isinstance(value, str) else value
-            parts.append(literal(name.encode(), data))
+        parts.append(_trailer(name, value) if name.endswith(("-id", "-bin")) else _frequent(name, value))
     return b"".join(parts)
+
+
+def _trailer(name: str, value: str | bytes) -> bytes:
+    if name.endswith("-bin"):
+        data = value.encode() if isinstance(value, str) else value
+        return literal(name.encode(), base64.b64encode(data).rstrip(b"="))
+    return literal(name.encode(), value.encode("ascii", "replace") if isinstance(value, str) else value)
+
+
+_frequent = lru_cache(1024)(_trailer)  # what is no id is often the same in many calls
 
 
 def message(payload: bytes) -> bytes:
