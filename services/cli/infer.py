@@ -1,5 +1,6 @@
 """`mercat infer` and `mercat quote`."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,7 +88,11 @@ def infer(
     request.outputs.extend(only or ())
     request.raw_output = request.raw_output or to is not None
     metadata = (("idempotency-key", idempotency_key),) if idempotency_key else ()
+    began = time.monotonic()
     answer = session.client.inference.Predict(request, timeout=timeout, metadata=metadata)
+    took = f"{(time.monotonic() - began) * 1000:,.0f} ms"
+    if answer.cold_start_ms:
+        took += f", of which {answer.cold_start_ms:,} ms to load the model; it is ready for the next calls"
     if to is not None:
         _write(to, answer)
     if session.json:
@@ -104,7 +109,7 @@ def infer(
         output.say(f"Written to {to}.")
     output.facts([
         ("version", f"{answer.model}@{answer.version}"), ("cost", money.show(answer.cost_nanos)),
-        ("request", answer.request_id),
+        ("time", took), ("request", answer.request_id),
     ])  # fmt: skip
 
 

@@ -43,12 +43,13 @@ class Priced:
 
 @dataclass(slots=True)
 class Result:
-    """What a call gave: the deployment that ran, its outputs and its cost in nanos."""
+    """What a call gave: the version that ran, its outputs, its cost in nanos, and how long it waited for the model."""
 
     deployment: Deployment
     outputs: Mapping[str, Array]
     cost: int
     cached: bool = False
+    cold_start_ms: int = 0
 
 
 class HotPath:
@@ -184,6 +185,7 @@ class HotPath:
         if call.deadline is not None and call.deadline < deadline:
             deadline = call.deadline
         ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
+        cold_start_ms = 0
         self.meter.expect()
         try:
             if cached is not None:
@@ -192,7 +194,7 @@ class HotPath:
             else:
                 resident = deployment.resident
                 if resident is None or resident.gone:
-                    resident = await self._resident(call, deployment, deadline)
+                    resident, cold_start_ms = await self._resident(call, deployment, deadline)
                 answer = await resident.submit(ticket)
         finally:
             if not ticket.counted:
@@ -205,7 +207,7 @@ class HotPath:
             stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", ticket.ended))
             tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
-        return Result(deployment, answer, cost)
+        return Result(deployment, answer, cost, cold_start_ms=cold_start_ms)
 
     def price(self, deployment: Deployment, inputs: Inputs) -> Priced:
         """Counts a call's units and prices them. Raises BadTensor when there are more rows than the model takes."""
@@ -218,15 +220,18 @@ class HotPath:
         units = (("requests", 1), ("rows", rows), ("input_bytes", size))
         return Priced(rows, units, money.cost(deployment.components, dict(units)) if deployment.components else 0)
 
-    async def _resident(self, call: Call, deployment: Deployment, deadline: float) -> Resident:
+    async def _resident(self, call: Call, deployment: Deployment, deadline: float) -> tuple[Resident, int]:
+        """The loaded model, and the milliseconds that it took."""
         began = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
-                return await self.deployments.resident(deployment)
+                resident = await self.deployments.resident(deployment)
         except TimeoutError:
             raise DeadlineExceeded("the model was not loaded before the deadline; try again soon") from None
         finally:
-            call.trailers.append(("mercat-cold-start-ms", str(round((time.perf_counter() - began) * 1000))))
+            took = round((time.perf_counter() - began) * 1000)
+            call.trailers.append(("mercat-cold-start-ms", str(took)))
+        return resident, took
 
 
 class _Counted(Ticket):

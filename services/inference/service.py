@@ -34,7 +34,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         proto, signature = result.deployment.proto, result.deployment.signature
         response = inference_pb2.PredictResponse(
             model=proto.model, version=proto.version, request_id=call.request_id, cost_nanos=result.cost,
-            cached=result.cached,
+            cached=result.cached, cold_start_ms=result.cold_start_ms,
         )  # fmt: skip
         write_outputs(request, result.outputs, signature, response)
         return response

@@ -156,6 +156,8 @@ def test_files_in_and_out(person: Callable[..., Person], admin: Person, tmp_path
     inputs = ("--input", f"a=@{tmp_path / 'a.npy'}", "--raw", f"b={tmp_path / 'b.bin'}")
     shown = publisher("infer", model, *inputs, "--output", str(tmp_path / "sum.npy"))
     assert "cost" in shown
+    assert "to load the model" in shown
+    assert "to load" not in publisher("infer", model, *inputs, "--output", str(tmp_path / "sum.npy"))
     assert np.array_equal(np.load(tmp_path / "sum.npy"), a + b)
     (tmp_path / "request.json").write_text(
         json.dumps({"inputs": [{"name": "a", "data": [1]}, {"name": "b", "data": [2]}]})

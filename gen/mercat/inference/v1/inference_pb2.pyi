@@ -150,12 +150,15 @@ class PredictResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    COLD_START_MS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     request_id: _builtins.str
     cost_nanos: _builtins.int
     cached: _builtins.bool
     """Whether the answer came from the response cache."""
+    cold_start_ms: _builtins.int
+    """For how long the call waited until its model was loaded, milliseconds; 0: it was."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]: ...
     def __init__(
@@ -167,10 +170,11 @@ class PredictResponse(_message.Message):
         outputs: _abc.Iterable[Global___Tensor] | None = ...,
         cost_nanos: _builtins.int = ...,
         cached: _builtins.bool = ...,
+        cold_start_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "cost_nanos", b"cost_nanos", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "cold_start_ms", b"cold_start_ms", "cost_nanos", b"cost_nanos", "model", b"model", "outputs", b"outputs", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
