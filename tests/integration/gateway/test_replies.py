@@ -40,6 +40,7 @@ async def test_reply_is_camel_case_json_with_zeros(rest: httpx.AsyncClient, back
         "outputs": [{"name": "y", "datatype": "", "shape": [], "raw": "AAEC"}],
         "costNanos": "1152921504606846976",
         "cached": False,
+        "coldStartMs": "0",
     }
 
 
