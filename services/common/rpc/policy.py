@@ -95,9 +95,11 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
                     found.append(Violation(where, f"at most {rule.max_items} entries, not {len(value)}"))
                     return
             if is_map:
-                if nested is not None:
-                    for key in value:
+                for key in value if nested is not None or value_check is not None else ():
+                    if nested is not None:
                         nested(value[key], f"{where}[{key!r}].", found)
+                    elif value_check is not None:
+                        value_check(value[key], f"{where}[{key!r}]", found)
                 return
             for i, element in enumerate(value):
                 if nested is not None:
@@ -109,7 +111,7 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
         if not present:
             if rule is not None and rule.required:
                 found.append(Violation(where, "is required"))
-            elif value_check is not None and not field.has_presence and isinstance(value, int):
+            elif value_check is not None and not field.has_presence and isinstance(value, int | float):
                 value_check(value, where, found)
             return
         if nested is not None:
@@ -125,6 +127,8 @@ def _value_check(rule: rule_pb2.Rule, field: FieldDescriptor) -> Callable[[objec
     pattern = re.compile(rule.pattern) if rule.pattern else None
     gte = rule.gte if rule.HasField("gte") else None
     lte = rule.lte if rule.HasField("lte") else None
+    least = rule.min if rule.HasField("min") else None
+    most = rule.max if rule.HasField("max") else None
 
     def check(value: object, where: str, found: list[Violation]) -> None:
         if isinstance(value, str | bytes):
@@ -141,5 +145,11 @@ def _value_check(rule: rule_pb2.Rule, field: FieldDescriptor) -> Callable[[objec
                 found.append(Violation(where, f"at least {gte}, not {value}"))
             elif lte is not None and value > lte:
                 found.append(Violation(where, f"at most {lte}, not {value}"))
+        elif isinstance(value, float):
+            # Asked so that NaN, which is neither, is refused.
+            if least is not None and not value >= least:
+                found.append(Violation(where, f"at least {least:g}, not {value:g}"))
+            elif most is not None and not value <= most:
+                found.append(Violation(where, f"at most {most:g}, not {value:g}"))
 
     return check

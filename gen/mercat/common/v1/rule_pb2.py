@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/common/v1/rule.proto\x12\x10mercat.common.v1\x1a google/protobuf/descriptor.proto\"\xb4\x01\n\x04Rule\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07min_len\x18\x02 \x01(\r\x12\x0f\n\x07max_len\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x10\n\x03gte\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x12\n\neach_apart\x18\t \x01(\x08\x42\x06\n\x04_gteB\x06\n\x04_lte:E\n\x04rule\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.mercat.common.v1.Ruleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/common/v1/rule.proto\x12\x10mercat.common.v1\x1a google/protobuf/descriptor.proto\"\xe8\x01\n\x04Rule\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07min_len\x18\x02 \x01(\r\x12\x0f\n\x07max_len\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x10\n\x03gte\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x12\n\neach_apart\x18\t \x01(\x08\x12\x10\n\x03min\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03max\x18\x0b \x01(\x01H\x03\x88\x01\x01\x42\x06\n\x04_gteB\x06\n\x04_lteB\x06\n\x04_minB\x06\n\x04_max:E\n\x04rule\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.mercat.common.v1.Ruleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.common.v1.rule_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RULE']._serialized_start=84
-  _globals['_RULE']._serialized_end=264
+  _globals['_RULE']._serialized_end=316
 # @@protoc_insertion_point(module_scope)

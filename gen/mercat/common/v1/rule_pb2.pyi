@@ -33,6 +33,8 @@ class Rule(_message.Message):
     LTE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     EACH_APART_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present: not empty, not zero, not UNSPECIFIED."""
     min_len: _builtins.int
@@ -49,6 +51,9 @@ class Rule(_message.Message):
     """Elements of a repeated or map field."""
     each_apart: _builtins.bool
     """The method checks each element for itself, and answers for each."""
+    min: _builtins.float
+    """Bounds of a number that may be a fraction, inclusive; on a map, of its values."""
+    max: _builtins.float
     def __init__(
         self,
         *,
@@ -61,19 +66,29 @@ class Rule(_message.Message):
         lte: _builtins.int | None = ...,
         max_items: _builtins.int = ...,
         each_apart: _builtins.bool = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "gte", b"gte", "lte", b"lte"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "_max", b"_max", "_min", b"_min", "gte", b"gte", "lte", b"lte", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "each_apart", b"each_apart", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max_items", b"max_items", "max_len", b"max_len", "min_len", b"min_len", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "_max", b"_max", "_min", b"_min", "each_apart", b"each_apart", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max", b"max", "max_items", b"max_items", "max_len", b"max_len", "min", b"min", "min_len", b"min_len", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gte: _TypeAlias = _typing.Literal["gte"]  # noqa: Y015
     _WhichOneofArgType__gte: _TypeAlias = _typing.Literal["_gte", b"_gte"]  # noqa: Y015
     _WhichOneofReturnType__lte: _TypeAlias = _typing.Literal["lte"]  # noqa: Y015
     _WhichOneofArgType__lte: _TypeAlias = _typing.Literal["_lte", b"_lte"]  # noqa: Y015
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gte) -> _WhichOneofReturnType__gte | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lte) -> _WhichOneofReturnType__lte | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
 
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 

@@ -81,6 +81,27 @@ PLACEMENT_TRITON_OR_EMBEDDED: Placement.ValueType  # 3
 """Triton, and the embedded engine while Triton cannot be reached."""
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
+class _TextKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_KIND_UNSPECIFIED: _TextKind.ValueType  # 0
+    TEXT_KIND_DECODER: _TextKind.ValueType  # 1
+    """Goes on with texts, token by token: Generate and, with a template, Chat."""
+    TEXT_KIND_ENCODER: _TextKind.ValueType  # 2
+    """Turns texts into vectors: Embed."""
+
+class TextKind(_TextKind, metaclass=_TextKindEnumTypeWrapper): ...
+
+TEXT_KIND_UNSPECIFIED: TextKind.ValueType  # 0
+TEXT_KIND_DECODER: TextKind.ValueType  # 1
+"""Goes on with texts, token by token: Generate and, with a template, Chat."""
+TEXT_KIND_ENCODER: TextKind.ValueType  # 2
+"""Turns texts into vectors: Embed."""
+Global___TextKind: _TypeAlias = TextKind  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A model: what all its versions share."""
@@ -435,6 +456,9 @@ class Version(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     DEPRECATED_AT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SERVED_DIGEST_FIELD_NUMBER: _builtins.int
+    SERVED_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
     model: _builtins.str
     version: _builtins.str
@@ -450,6 +474,9 @@ class Version(_message.Message):
     """Measured in validation."""
     measured_run_us: _builtins.int
     measured_memory_bytes: _builtins.int
+    served_digest: _builtins.str
+    """What workers load when that is not the artifact itself but was made of it in validation; else empty."""
+    served_size_bytes: _builtins.int
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -468,6 +495,10 @@ class Version(_message.Message):
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deprecated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def text(self) -> Global___TextModel:
+        """What it is to text calls; absent: no text model."""
+
     def __init__(
         self,
         *,
@@ -491,14 +522,65 @@ class Version(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
         deprecated_at: _timestamp_pb2.Timestamp | None = ...,
+        text: Global___TextModel | None = ...,
+        served_digest: _builtins.str = ...,
+        served_size_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "published_at", b"published_at", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "published_at", b"published_at", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "digest", b"digest", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "digest", b"digest", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class TextModel(_message.Message):
+    """A model that takes text, with its tokenizer inside the artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    kind: Global___TextKind.ValueType
+    context_tokens: _builtins.int
+    """The most tokens of a prompt and its answer, or of a text."""
+    vocabulary_size: _builtins.int
+    chat: _builtins.bool
+    """Whether it has a chat template, and whether that takes tools."""
+    tools: _builtins.bool
+    architecture: _builtins.str
+    """What the file says its family is, such as llama."""
+    divergence: _builtins.float
+    """How far its logits are from those of the file's own weights, in validation: the mean Kullback-Leibler divergence,
+    and the share of positions whose likeliest token is the same.
+    """
+    agreement: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: Global___TextKind.ValueType = ...,
+        context_tokens: _builtins.int = ...,
+        vocabulary_size: _builtins.int = ...,
+        chat: _builtins.bool = ...,
+        tools: _builtins.bool = ...,
+        architecture: _builtins.str = ...,
+        divergence: _builtins.float = ...,
+        agreement: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "architecture", b"architecture", "chat", b"chat", "context_tokens", b"context_tokens", "divergence", b"divergence", "kind", b"kind", "tools", b"tools", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextModel: _TypeAlias = TextModel  # noqa: Y015
 
 @_typing.final
 class Labels(_message.Message):
@@ -780,7 +862,7 @@ class CreateVersionRequest(_message.Message):
     digest: _builtins.str
     """Of a completed upload of the same organisation."""
     framework: _builtins.str
-    """Empty: onnx."""
+    """Empty: as the artifact's content says."""
     release_notes: _builtins.str
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature:
@@ -1383,6 +1465,7 @@ class Deployment(_message.Message):
     REPOSITORY_VERSION_FIELD_NUMBER: _builtins.int
     REPOSITORY_CONFIG_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1410,6 +1493,10 @@ class Deployment(_message.Message):
     def limit(self) -> _limits_pb2.CallLimit:
         """Of all callers' calls of the model together; absent: none."""
 
+    @_builtins.property
+    def text(self) -> Global___TextModel:
+        """Absent: no text model."""
+
     def __init__(
         self,
         *,
@@ -1429,10 +1516,11 @@ class Deployment(_message.Message):
         repository_version: _builtins.int = ...,
         repository_config: _builtins.str = ...,
         limit: _limits_pb2.CallLimit | None = ...,
+        text: Global___TextModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
