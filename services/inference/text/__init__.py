@@ -1,7 +1,7 @@
 """Text generation: what a call asks of a decoder and what it gets, whichever engine runs it.
 
-A call first has its prompt prepared, which says how long it is and refuses what cannot be done; the money is reserved in
-between; then it is generated from."""
+A call first has its prompt prepared, which says how long it is and refuses what cannot be done; the money is reserved
+in between; then it is generated from."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,9 +120,9 @@ class Decoder(Protocol):
     def generate(
         self, prepared: Prepared, *, account: str, level: int = 0, deadline: float = float("inf")
     ) -> AsyncGenerator[list[Piece], None]:
-        """The answers, piece by piece, as they are made; what gathered while the caller was busy comes together. Closing
-        the generator ends the work at the next token. `account` gets its fair share among those who wait, `level` is
-        the priority class (1 first; 0: the default), `deadline` is on the event loop's clock.
+        """The answers, piece by piece, as they are made; what gathered while the caller was busy comes together.
+        Closing the generator ends the work at the next token. `account` gets its fair share among those who wait,
+        `level` is the priority class (1 first; 0: the default), `deadline` is on the event loop's clock.
 
         Raises:
             StreamsFull: too many wait. Only before the first piece.
