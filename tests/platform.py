@@ -21,7 +21,7 @@ from google.api import httpbody_pb2
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.common.v1 import tensor_pb2
-from mercat.inference.v1 import inference_pb2_grpc
+from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -64,7 +64,7 @@ class Account:
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
-            "limits": auth_pb2_grpc.LimitServiceStub,
+            "limits": auth_pb2_grpc.LimitServiceStub, "text": text_pb2_grpc.TextServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

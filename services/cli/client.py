@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import billing_pb2_grpc
 from mercat.common.v1 import policy_pb2
-from mercat.inference.v1 import inference_pb2_grpc
+from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
@@ -155,6 +155,10 @@ class Client:
     @cached_property
     def storage(self) -> storage_pb2_grpc.StorageServiceStub:
         return storage_pb2_grpc.StorageServiceStub(self.channel)
+
+    @cached_property
+    def text(self) -> text_pb2_grpc.TextServiceStub:
+        return text_pb2_grpc.TextServiceStub(self.channel)
 
     @cached_property
     def usage(self) -> usage_pb2_grpc.UsageServiceStub:

@@ -36,6 +36,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Models": {
         "search": ("search", "Finds published models."),
+        "chat": ("text", "Talks with a chat model."),
+        "generate": ("text", "Goes on with a text, without a chat template."),
+        "embed": ("text", "Turns texts into vectors of length 1; of several, shows how close each is to the first."),
+        "tokens": ("text", "Counts a prompt's tokens."),
         "infer": ("infer", "Calls a model."),
         "batch": ("batch", "Calls models with every line of a file."),
         "jobs": ("jobs", "Calls that nobody waits for."),

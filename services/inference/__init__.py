@@ -4,7 +4,7 @@ What a call may cost and where the money comes from is decided here; the books t
 import os
 from datetime import timedelta
 
-from mercat.inference.v1 import inference_pb2_grpc
+from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
@@ -31,8 +31,11 @@ from services.inference.owners import Owners
 from services.inference.residency import Residency
 from services.inference.service import InferenceServicer
 from services.inference.service_jobs import JobServicer
+from services.inference.service_text import TextServicer
 from services.inference.settings import InferenceSettings
 from services.inference.slots import Slots
+from services.inference.text.embedding import Embedder
+from services.inference.text.serving import TextPath
 from services.inference.wallets import Wallets
 
 
@@ -65,6 +68,7 @@ async def build(deps: Deps) -> Service:
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
     kserve, inference = KServe(path, deployments), InferenceServicer(path)
+    text = TextServicer(TextPath(path), Embedder(path, artifacts.find))
     tools = Tools(
         deps.database, JobStore(), JobObjects(deps.control), Owners(deps.control), deps.clock, inference.predict_behind,
         timedelta(seconds=settings.job_retention),
@@ -85,6 +89,7 @@ async def build(deps: Deps) -> Service:
         "inference",
         registrations=[
             (inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference),
+            (text_pb2_grpc.add_TextServiceServicer_to_server, text),
             (
                 inference_pb2_grpc.add_JobServiceServicer_to_server,
                 JobServicer(tools, deps.events, settings.jobs_unfinished),

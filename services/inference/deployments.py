@@ -49,6 +49,7 @@ class Deployment:
     fallback: str  # version; empty: none
     cache_ttl: float  # seconds; 0: answers are not cached
     hit_price_percent: int
+    decodes: bool  # goes on with texts and takes no tensors
     resident: Resident | None = None
 
     @property
@@ -139,6 +140,7 @@ class Deployments:
             proto.settings.fallback_version,
             (cache.ttl_seconds or _CACHED) if proto.settings.HasField("response_cache") else 0,
             cache.hit_price_percent,
+            proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
             self._residency.find(proto.version_id),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None:

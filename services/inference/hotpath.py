@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.common import failpoints, money
 from services.common.clock import Clock
-from services.common.errors import DataLoss, DeadlineExceeded
+from services.common.errors import DataLoss, DeadlineExceeded, InvalidArgument
 from services.common.limits import Limiter
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
@@ -23,13 +23,17 @@ from services.inference.load import KEY, LoadReports
 from services.inference.metering import Meter
 from services.inference.records import Records
 from services.inference.residency import Resident
-from services.inference.slots import Slots
+from services.inference.slots import Held, Slots
 from services.inference.tensors import Array, Signature
 from services.inference.tickets import Ticket
 from services.inference.wallets import Lease, Wallets
 
 Inputs = dict[str, Array]
 Units = tuple[tuple[str, int], ...]
+
+
+class TextOnly(InvalidArgument, reason="TEXT_MODEL"):
+    """The model is called with texts, not with tensors."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,17 @@ class HotPath:
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
+        if deployment.decodes:
+            raise TextOnly(f"{reference} goes on with texts: call Generate or Chat instead")
+        slots = await self.enter(call, deployment)
+        try:
+            return await self._run_or_fall_back(call, deployment, reference, read, wanted, level, fresh, began)
+        finally:
+            self.leave(slots)
+
+    async def enter(self, call: Call, deployment: Deployment) -> list[Held]:
+        """Takes what the limits allow a call, which ends with `leave`. Raises RateLimited, QuotaExceeded,
+        ConcurrencyLimited."""
         caller = call.principal
         limited = allowance.limits(caller, deployment.proto)
         slots = await self._slots.enter(allowance.slots(limited))
@@ -97,10 +112,15 @@ class HotPath:
             told = self._limiter.take_now(key)
             if told is None and (asked := allowance.buckets(limited, self._clock.now())):
                 told = await self._limiter.take(key, asked)
-            call.trailers += told or ()
-            return await self._run_or_fall_back(call, deployment, reference, read, wanted, level, fresh, began)
-        finally:
+        except BaseException:
             self._slots.leave(slots)
+            raise
+        call.trailers += told or ()
+        return slots
+
+    def leave(self, slots: list[Held]) -> None:
+        """Ends what `enter` began."""
+        self._slots.leave(slots)
 
     async def _run_or_fall_back(
         self, call: Call, deployment: Deployment, reference: str, read: Callable[[Signature], Inputs],
@@ -194,13 +214,13 @@ class HotPath:
             else:
                 resident = deployment.resident
                 if resident is None or resident.gone:
-                    resident, cold_start_ms = await self._resident(call, deployment, deadline)
+                    resident, cold_start_ms = await self.resident(call, deployment, deadline)
                 answer = await resident.submit(ticket)
         finally:
             if not ticket.counted:
                 self.meter.forget()
             if lease is not None:
-                self.wallets.settle(lease, cost, spent=ticket.counted)
+                self.wallets.settle(lease, cost, cost if ticket.counted else 0)
         if self._reports is not None and (report := self._reports.take()):
             call.trailers.append((KEY, report))
         if call.span is not None and cached is None:
@@ -220,8 +240,9 @@ class HotPath:
         units = (("requests", 1), ("rows", rows), ("input_bytes", size))
         return Priced(rows, units, money.cost(deployment.components, dict(units)) if deployment.components else 0)
 
-    async def _resident(self, call: Call, deployment: Deployment, deadline: float) -> tuple[Resident, int]:
-        """The loaded model, and the milliseconds that it took."""
+    async def resident(self, call: Call, deployment: Deployment, deadline: float) -> tuple[Resident, int]:
+        """The loaded model, and the milliseconds that it took. Raises DeadlineExceeded, EngineFailed,
+        EngineUnavailable."""
         began = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):

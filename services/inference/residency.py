@@ -5,7 +5,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 from google.protobuf import json_format
@@ -20,27 +22,66 @@ from services.inference.predict import read_inputs
 from services.inference.settings import InferenceSettings
 from services.inference.telemetry import EVICTIONS, LOAD_SECONDS, RESIDENT, RESIDENT_BYTES, Figures
 from services.inference.tensors import Array, Signature
+from services.inference.text import Decoder
 from services.inference.tickets import Queueing, Ticket
 
 log = logging.getLogger(__name__)
 
 
 class Resident:
-    """A version whose model is loaded. `used`: when it was called last, event loop's clock. `gone`: it was unloaded."""
+    """A version whose model is loaded: by tensors through its batcher, or a decoder. `used`: when it was called last,
+    event loop's clock. `gone`: it was unloaded."""
 
-    __slots__ = ("_loop", "batcher", "gone", "load_seconds", "model", "pinned", "size_bytes", "used")
+    __slots__ = (
+        "_batcher", "_decoder", "_ended", "_loop", "_model", "_streams", "gone", "load_seconds", "pinned", "size_bytes",
+        "used",
+    )  # fmt: skip
 
-    def __init__(self, model: Loaded, batcher: Batcher, size_bytes: int, load_seconds: float, *, pinned: bool) -> None:
+    def __init__(
+        self, model: Loaded | Decoder, batcher: Batcher | None, size_bytes: int, load_seconds: float, *, pinned: bool
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.model, self.batcher = model, batcher
+        self._model, self._batcher = model, batcher
         self.size_bytes, self.load_seconds, self.pinned = size_bytes, load_seconds, pinned
         self.used = self._loop.time()
         self.gone = False
+        self._streams = 0
+        self._ended = asyncio.Event()
+
+    @property
+    def batcher(self) -> Batcher:
+        assert self._batcher is not None
+        return self._batcher
 
     def submit(self, ticket: Ticket) -> Awaitable[Mapping[str, Array]]:
         """As Batcher.submit."""
         self.used = self._loop.time()
         return self.batcher.submit(ticket)
+
+    @contextmanager
+    def streaming(self) -> Iterator[Decoder]:
+        """The decoder, for a call: it is not unloaded meanwhile."""
+        assert self._batcher is None
+        self._streams += 1
+        try:
+            yield cast("Decoder", self._model)
+        finally:
+            self._streams -= 1
+            self.used = self._loop.time()
+            self._ended.set()
+
+    @property
+    def busy(self) -> bool:
+        return self._batcher.busy if self._batcher is not None else self._streams > 0
+
+    async def unload(self) -> None:
+        """Ends calls that are under way first. Raises MercatError."""
+        if self._batcher is not None:
+            await self._batcher.idle()
+        while self._streams:
+            self._ended.clear()
+            await self._ended.wait()
+        await self._model.unload()
 
 
 class Residency:
@@ -73,7 +114,24 @@ class Residency:
     async def _load(self, proto: registry_pb2.Deployment, figures: Figures) -> Resident:
         started = time.perf_counter()
         self._make_room(proto.size_bytes)
-        model = await self._engine.load(proto)
+        model: Loaded | Decoder
+        batcher: Batcher | None = None
+        if proto.text.kind == registry_pb2.TEXT_KIND_DECODER:
+            model = await self._engine.load_decoder(proto)
+        else:
+            model = await self._engine.load(proto)
+            batcher = await self._batcher(model, proto, figures)
+        seconds = time.perf_counter() - started
+        pinned = proto.model in self._pinned or f"{proto.model}@{proto.version}" in self._pinned
+        resident = Resident(model, batcher, proto.size_bytes, seconds, pinned=pinned)
+        self._residents[proto.version_id] = resident
+        LOAD_SECONDS.labels().observe(seconds)
+        figures.cold_start.value = seconds
+        self._measure()
+        log.info("loaded %s@%s in %.2f s", proto.model, proto.version, seconds)
+        return resident
+
+    async def _batcher(self, model: Loaded, proto: registry_pb2.Deployment, figures: Figures) -> Batcher:
         signature = Signature(proto.signature)
         await self._warm_up(model, proto, signature)
         settings, own = proto.settings, self._settings
@@ -85,16 +143,7 @@ class Residency:
             level=settings.default_priority_level or (levels + 1) // 2,
         )  # fmt: skip
         padder = Padder(signature, settings.padding) if settings.padding else None
-        batcher = Batcher(model, queueing, figures, padder=padder, runs=model.runs, ahead=model.ahead)
-        seconds = time.perf_counter() - started
-        pinned = proto.model in self._pinned or f"{proto.model}@{proto.version}" in self._pinned
-        resident = Resident(model, batcher, proto.size_bytes, seconds, pinned=pinned)
-        self._residents[proto.version_id] = resident
-        LOAD_SECONDS.labels().observe(seconds)
-        figures.cold_start.value = seconds
-        self._measure()
-        log.info("loaded %s@%s in %.2f s", proto.model, proto.version, seconds)
-        return resident
+        return Batcher(model, queueing, figures, padder=padder, runs=model.runs, ahead=model.ahead)
 
     async def _warm_up(self, model: Loaded, proto: registry_pb2.Deployment, signature: Signature) -> None:
         """Runs the version's samples, or zeros where it has none: the first run of a graph allocates what all others
@@ -109,7 +158,7 @@ class Residency:
         budget = self._settings.memory_mb << 20
         taken = sum(r.size_bytes for r in self._residents.values())
         # Those that are idle first, of them the one that was called longest ago.
-        order = sorted(self._residents.items(), key=lambda kv: (kv[1].batcher.busy, kv[1].used))
+        order = sorted(self._residents.items(), key=lambda kv: (kv[1].busy, kv[1].used))
         for version_id, resident in order:
             if taken + wanted <= budget:
                 break
@@ -130,9 +179,8 @@ class Residency:
         task.add_done_callback(self._unloads.discard)
 
     async def _unload(self, version_id: str, resident: Resident) -> None:
-        await resident.batcher.idle()
         try:
-            await resident.model.unload()
+            await resident.unload()
         except MercatError as e:
             log.warning("%s could not be unloaded: %s", version_id, e.message)
         log.info("unloaded %s", version_id)

@@ -162,11 +162,10 @@ class Wallets:
         if asyncio.get_running_loop().time() >= lease.valid_until:
             raise Unavailable("the wallet lease ran out during the call", reason="LEASE_LOST", retry_after=1)
 
-    def settle(self, lease: Lease, cost: int, *, spent: bool) -> None:
-        """Ends what `hold` began: the money was spent (the call is recorded) or is free again."""
-        lease.held -= cost
-        if spent:
-            lease.spent += cost
+    def settle(self, lease: Lease, held: int, spent: int) -> None:
+        """Ends what `hold` began: so many nanos of those held were spent (the call is recorded), the rest is free."""
+        lease.held -= held
+        lease.spent += spent
         if lease.retired and not lease.held:
             self._close([lease])
 

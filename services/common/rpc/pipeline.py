@@ -8,6 +8,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,8 +253,10 @@ class Pipeline:
             try:
                 call, _ = await self.admit(context)
                 validate(request)
-                async for message in handler(request, context):
-                    yield message
+                # A caller who leaves ends the handler now, not when somebody collects it.
+                async with aclosing(handler(request, context)) as messages:
+                    async for message in messages:
+                        yield message
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
                 await self.fail(context, call, e)

@@ -7,6 +7,7 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import Internal, InvalidArgument, Unavailable
 from services.inference.tensors import Array
+from services.inference.text import Decoder
 
 Inputs = Mapping[str, Array]
 Outputs = Mapping[str, Array]
@@ -65,6 +66,10 @@ class Engine(Protocol):
             EngineFailed: the model cannot be loaded.
             EngineUnavailable: the engine, or what holds the artifact, is away.
         """
+        ...
+
+    async def load_decoder(self, deployment: registry_pb2.Deployment) -> Decoder:
+        """Like `load`, of a version that goes on with texts."""
         ...
 
     async def healthy(self) -> bool:

@@ -10,6 +10,7 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import MercatError
 from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Inputs, Loaded, Outputs
+from services.inference.text import Decoder
 
 log = logging.getLogger(__name__)
 _LOOK = 0.25  # seconds until Triton is tried again, doubled up to
@@ -27,17 +28,25 @@ class PlacedEngine:
     async def load(self, deployment: registry_pb2.Deployment) -> Loaded:
         placement = deployment.settings.placement
         if placement == registry_pb2.PLACEMENT_TRITON:
-            if self._triton is None:
-                raise EngineUnavailable(
-                    f"{deployment.model}@{deployment.version} runs on Triton only, and this worker has no Triton"
-                )
-            return await self._triton.load(deployment)
+            return await self._only_triton(deployment).load(deployment)
         if placement == registry_pb2.PLACEMENT_TRITON_OR_EMBEDDED and self._triton is not None:
             model = FallbackModel(self._triton, self._embedded, deployment)
             self._fallbacks.add(model)
             await model.open()
             return model
         return await self._embedded.load(deployment)
+
+    async def load_decoder(self, deployment: registry_pb2.Deployment) -> Decoder:
+        if deployment.settings.placement == registry_pb2.PLACEMENT_TRITON:
+            return await self._only_triton(deployment).load_decoder(deployment)
+        return await self._embedded.load_decoder(deployment)
+
+    def _only_triton(self, deployment: registry_pb2.Deployment) -> Engine:
+        if self._triton is None:
+            raise EngineUnavailable(
+                f"{deployment.model}@{deployment.version} runs on Triton only, and this worker has no Triton"
+            )
+        return self._triton
 
     async def healthy(self) -> bool:
         return await self._embedded.healthy()
