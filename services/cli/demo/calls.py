@@ -1,4 +1,4 @@
-"""First calls to paste into a shell, in four ways."""
+"""First calls to paste into a shell, in several ways."""
 
 import json
 import sys
@@ -59,7 +59,16 @@ def calls(connection: Connection) -> list[tuple[str, str]]:
         f"curl -s {connection.rest}/v1/models/mercat/minilm:predict -H 'authorization: Bearer {key}' \\\n"
         f"  -H 'content-type: application/json' -d '{body}' | head -c 500"
     )
+    said = json.dumps({
+        "model": "mercat/smollm2", "stream": True, "max_tokens": 40,
+        "messages": [{"role": "user", "content": "Say hello to a new friend."}],
+    })  # fmt: skip
+    chat = (
+        f"curl -sN {connection.rest}/openai/v1/chat/completions -H 'authorization: Bearer {key}' \\\n"
+        f"  -H 'content-type: application/json' -d '{said}'"
+    )
     return [
+        ("A chat, token by token, by curl as with OpenAI", chat),
         ("What a call would cost, by grpcurl", quote),
         ("A sentence as a vector, by curl", predict),
         ("What kind of file is it, by Python", _PYTHON.format(**filled)),
