@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from services.registry.validation.formats import foreign
-from services.registry.validation.report import Finding, Limits, Report, Tensor
+from services.registry.validation.report import Finding, Limits, Refused, Report, Tensor
 
 _DATATYPES = {
     onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.INT8: "INT8", onnx.TensorProto.INT16: "INT16",
@@ -34,19 +34,13 @@ _LONGEST_NAME = 200
 _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # how ONNX Runtime says it
 
 
-class _Refused(Exception):
-    def __init__(self, code: str, message: str, where: str = "") -> None:
-        super().__init__(message)
-        self.finding = Finding(code, message, where)
-
-
 def examine(path: Path, limits: Limits) -> Report:
     """A report of one file. Raises MemoryError when the limits do not suffice to look."""
     try:
         if kind := foreign(path):
-            raise _Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
+            raise Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
         if (size := path.stat().st_size) > limits.artifact_bytes:
-            raise _Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
+            raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
         model = _parse(path)
         findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
         if findings:
@@ -55,7 +49,7 @@ def examine(path: Path, limits: Limits) -> Report:
         _check(path)
         del model
         return _run(path, inputs, outputs, limits)
-    except _Refused as e:
+    except Refused as e:
         return Report(findings=(e.finding,))
 
 
@@ -64,16 +58,16 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise _Refused("NOT_ONNX", "the file is no ONNX model, or is cut off") from None
+        raise Refused("NOT_ONNX", "the file is no ONNX model, or is cut off") from None
     if not model.graph.node or not model.ir_version or not model.graph.output:
-        raise _Refused("NOT_ONNX", "the file holds no ONNX graph")
+        raise Refused("NOT_ONNX", "the file holds no ONNX graph")
     return model
 
 
 def _bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
     """A graph or function, and every graph inside it."""
     if depth > limits.depth:
-        raise _Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
+        raise Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
     yield body
     attributes = [a for node in body.node for a in node.attribute]
     if isinstance(body, onnx.FunctionProto):
@@ -117,7 +111,7 @@ def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
         for body in _bodies(outer, 0, limits):
             nodes += len(body.node)
             if nodes > limits.nodes:
-                raise _Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
+                raise Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
             for tensor in _tensors(body):
                 yield from _tensor(tensor, limits)
 
@@ -168,7 +162,7 @@ def _check(path: Path) -> None:
         text = _first_line(e, path)
         # Operators of ONNX Runtime's own domains are unknown to the checker and tried in the run.
         if "No Op registered" not in text and "No opset import" not in text:
-            raise _Refused("GRAPH_INVALID", text) from None
+            raise Refused("GRAPH_INVALID", text) from None
 
 
 def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -176,30 +170,30 @@ def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor
     inputs = tuple(_spec(v) for v in model.graph.input if v.name not in constants)
     outputs = tuple(_spec(v) for v in model.graph.output)
     if not inputs:
-        raise _Refused("NO_INPUTS", "the graph takes nothing")
+        raise Refused("NO_INPUTS", "the graph takes nothing")
     for t in (*inputs, *outputs):
         if not t.name or any(len(n) > _LONGEST_NAME or (n and not n.isprintable()) for n in (t.name, *t.axes)):
             text = f"inputs, outputs and their axes have names of at most {_LONGEST_NAME} printable characters"
-            raise _Refused("NAME_INVALID", text, t.name)
+            raise Refused("NAME_INVALID", text, t.name)
     if max(len(inputs), len(outputs)) > _MOST_TENSORS:
-        raise _Refused("TOO_MANY_TENSORS", f"more than {_MOST_TENSORS} inputs or outputs")
+        raise Refused("TOO_MANY_TENSORS", f"more than {_MOST_TENSORS} inputs or outputs")
     return inputs, outputs
 
 
 def _spec(value: Any) -> Tensor:
     if not value.type.HasField("tensor_type"):
-        raise _Refused("NOT_A_TENSOR", "only tensors can be sent: sequences, maps and optionals cannot", value.name)
+        raise Refused("NOT_A_TENSOR", "only tensors can be sent: sequences, maps and optionals cannot", value.name)
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:
         known = tensor.elem_type in onnx.TensorProto.DataType.values()
         name = onnx.TensorProto.DataType.Name(tensor.elem_type) if known else f"type {tensor.elem_type}"
-        raise _Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
+        raise Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
     shape: list[int] = []
     axes: list[str] = []
     for dim in tensor.shape.dim:
         if dim.HasField("dim_value") and dim.dim_value < -1:  # some exporters write -1 for any length
-            raise _Refused("TENSOR_DIMENSIONS", f"a dimension is {dim.dim_value}", value.name)
+            raise Refused("TENSOR_DIMENSIONS", f"a dimension is {dim.dim_value}", value.name)
         fixed = dim.HasField("dim_value") and dim.dim_value > 0
         shape.append(dim.dim_value if fixed else -1)
         axes.append("" if fixed else dim.dim_param)
@@ -218,7 +212,7 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as e:
         _no_memory(e)
-        raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e, path)}") from None
+        raise Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e, path)}") from None
     load_us = int((time.perf_counter() - before) * 1e6)
     run_us = 0
     # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
@@ -237,7 +231,7 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         run_us = int((time.perf_counter() - before) * 1e6)
         break
     else:
-        raise _Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
+        raise Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
     memory = _peak_memory()
     ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
     known = tuple(
@@ -256,9 +250,9 @@ def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
     texts = tensor.datatype == "BYTES"
     dtype = np.dtype(object if texts else _NUMPY[tensor.datatype])
     if len(shape) > _MOST_AXES:
-        raise _Refused("INPUT_TOO_LARGE", f"it has {len(shape)} axes; at most {_MOST_AXES}", tensor.name)
+        raise Refused("INPUT_TOO_LARGE", f"it has {len(shape)} axes; at most {_MOST_AXES}", tensor.name)
     if _bytes(shape, dtype.itemsize * 8, limits.tensor_bytes) is None:
-        raise _Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
+        raise Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
     return np.full(shape, "", object) if texts else np.zeros(shape, dtype)
 
 
