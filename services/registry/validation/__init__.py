@@ -2,6 +2,6 @@
 CPU, time and files, which is thrown away afterwards. Knows nothing of the registry's tables or contracts."""
 
 from services.registry.validation.parent import validate
-from services.registry.validation.report import Finding, Limits, Report, Tensor
+from services.registry.validation.report import Finding, Limits, Report, Tensor, Text
 
-__all__ = ["Finding", "Limits", "Report", "Tensor", "validate"]
+__all__ = ["Finding", "Limits", "Report", "Tensor", "Text", "validate"]

@@ -6,14 +6,13 @@ that k is taken at which the zero point is nearest to a whole number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from services.registry.validation.decoder_run import Array
 from services.registry.validation.gguf_file import Tensor
 from services.registry.validation.llama import BLOCK
 
-Array = np.ndarray[Any, np.dtype[Any]]
 _LARGEST_STRETCH = 17  # 15 · 17 = 255
 
 

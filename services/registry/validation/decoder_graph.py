@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from services.registry.validation.blocks import Array, Blocks, blocks
+from services.registry.validation.blocks import Blocks, blocks
+from services.registry.validation.decoder_run import Array
 from services.registry.validation.gguf_file import Gguf
 from services.registry.validation.llama import BLOCK, Llama
 

@@ -1,9 +1,8 @@
 """Examines an ONNX model: form, bounds, outside references, operators, signature, and a run. Runs in the child only."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from services.common.text_model import DECODER, TEXT_KEY, TOKENIZER_KEY
+from services.registry.validation import engine, text_model
 from services.registry.validation.formats import foreign
 from services.registry.validation.report import Finding, Limits, Refused, Report, Tensor
 
@@ -31,26 +32,28 @@ _MOST_FINDINGS = 20
 _MOST_AXES = 32
 _MOST_TENSORS = 1000  # inputs, and outputs
 _LONGEST_NAME = 200
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # how ONNX Runtime says it
 
 
 def examine(path: Path, limits: Limits) -> Report:
-    """A report of one file. Raises MemoryError when the limits do not suffice to look."""
-    try:
-        if kind := foreign(path):
-            raise Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
-        if (size := path.stat().st_size) > limits.artifact_bytes:
-            raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
-        model = _parse(path)
-        findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
-        if findings:
-            return Report(findings=tuple(findings))
-        inputs, outputs = _signature(model)
-        _check(path)
-        del model
-        return _run(path, inputs, outputs, limits)
-    except Refused as e:
-        return Report(findings=(e.finding,))
+    """A report of one file. Raises Refused, and MemoryError when the limits do not suffice to look."""
+    if kind := foreign(path):
+        raise Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
+    if (size := path.stat().st_size) > limits.artifact_bytes:
+        raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
+    model = _parse(path)
+    findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
+    if findings:
+        return Report(findings=tuple(findings))
+    inputs, outputs = _signature(model)
+    _check(path)
+    entries = {p.key: p.value for p in model.metadata_props if p.key in (TEXT_KEY, TOKENIZER_KEY)}
+    del model
+    texts = text_model.read(entries) if entries else None
+    if texts is not None and texts.config.kind == DECODER:
+        return text_model.decoder(path, texts, inputs, outputs)
+    session, load_us = engine.load(path)
+    report = replace(_run(session, path, inputs, outputs, limits), load_us=load_us)
+    return report if texts is None else text_model.encoder(session, texts, report)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -159,7 +162,7 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=False)
     except (onnx.checker.ValidationError, ValueError) as e:
-        text = _first_line(e, path)
+        text = engine.first_line(e, path)
         # Operators of ONNX Runtime's own domains are unknown to the checker and tried in the run.
         if "No Op registered" not in text and "No opset import" not in text:
             raise Refused("GRAPH_INVALID", text) from None
@@ -200,20 +203,7 @@ def _spec(value: Any) -> Tensor:
     return Tensor(value.name, datatype, tuple(shape), tuple(axes))
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
-    import onnxruntime as ort
-
-    ort.set_default_logger_severity(4)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    before = time.perf_counter()
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as e:
-        _no_memory(e)
-        raise Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e, path)}") from None
-    load_us = int((time.perf_counter() - before) * 1e6)
+def _run(session: Any, path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
     run_us = 0
     # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
     problem = ""
@@ -225,21 +215,21 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         try:
             session.run(None, feeds)
         except Exception as e:
-            _no_memory(e)
-            problem = problem or _first_line(e, path)
+            engine.no_memory(e)
+            problem = problem or engine.first_line(e, path)
             continue
         run_us = int((time.perf_counter() - before) * 1e6)
         break
     else:
         raise Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
-    memory = _peak_memory()
+    memory = engine.peak_memory()
     ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
     known = tuple(
         t if t.shape or not ranked.get(t.name)
         else Tensor(t.name, t.datatype, (-1,) * ranked[t.name], ("",) * ranked[t.name])
         for t in outputs
     )  # fmt: skip
-    return Report((), inputs, known, load_us, run_us, memory)
+    return Report((), inputs, known, run_us=run_us, memory_bytes=memory)
 
 
 def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
@@ -254,25 +244,3 @@ def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
     if _bytes(shape, dtype.itemsize * 8, limits.tensor_bytes) is None:
         raise Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
     return np.full(shape, "", object) if texts else np.zeros(shape, dtype)
-
-
-def _no_memory(error: Exception) -> None:
-    """Raises MemoryError when that is what the engine's error means."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
-        raise MemoryError from error
-
-
-def _first_line(error: Exception, path: Path) -> str:
-    """Without the folder of this machine that the file happens to lie in."""
-    return str(error).replace(str(path), "the file").strip().partition("\n")[0][:500]
-
-
-def _peak_memory() -> int:
-    """Bytes this process held at most. On Linux `ru_maxrss` would not do: it outlives the start of a program, so that
-    it begins at what the parent holds."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

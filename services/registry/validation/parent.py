@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -17,11 +18,14 @@ log = logging.getLogger(__name__)
 _MOST_OUTPUT = 4 * 1024 * 1024  # bytes
 
 
-async def validate(path: Path, limits: Limits) -> Report:
-    """Validates one artifact, by its absolute path. Whatever the artifact does to the child, the answer is a report."""
+async def validate(path: Path, limits: Limits, made: Path | None = None) -> Report:
+    """Validates one artifact, by its absolute path. What can be served is written to `made` where the artifact cannot
+    be; without it, to nowhere that is kept. Whatever the artifact does to the child, the answer is a report. Raises
+    OSError when there is no room for what is to be written."""
     with tempfile.TemporaryDirectory(prefix="validate-") as folder, tempfile.TemporaryFile() as said:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.registry.validation", str(path), json.dumps(asdict(limits)),
+            sys.executable, "-m", "services.registry.validation", str(path), str(made or Path(folder, "made")),
+            json.dumps(asdict(limits)),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=said,
             cwd=folder, env=_environment(folder), start_new_session=True,
         )  # fmt: skip
@@ -43,6 +47,8 @@ async def validate(path: Path, limits: Limits) -> Report:
         return _refused("VALIDATION_CPU", f"more than {limits.cpu_seconds} seconds of processor time")
     if child.returncode == 3:
         return _refused("VALIDATION_MEMORY", f"more than {limits.memory_bytes >> 20} MiB of memory")
+    if child.returncode == 4:
+        raise OSError(errno.ENOSPC, "no room for what a validation writes")
     if child.returncode == -signal.SIGKILL:
         log.warning("a validation was killed from outside; is the machine short of memory?")
         return _refused("VALIDATION_KILLED", "the system ended the process that opened it, as when memory runs out")

@@ -2,14 +2,11 @@
 
 The llama architecture: https://arxiv.org/abs/2302.13971; its rotary embedding as GGUF has it (neighbours a pair)."""
 
-from typing import Any
-
 import numpy as np
 
+from services.registry.validation.decoder_run import Array, log_softmax
 from services.registry.validation.gguf_file import Gguf, Tensor
 from services.registry.validation.llama import Llama
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def logits(file: Gguf, net: Llama, tokens: list[int]) -> Array:
@@ -39,13 +36,6 @@ def logits(file: Gguf, net: Llama, tokens: list[int]) -> Array:
     return _linear(x, file.tensors["token_embd.weight" if net.tied else "output.weight"])
 
 
-def divergence(expected: Array, actual: Array) -> tuple[float, float]:
-    """Of two tables of logits [positions, vocabulary]: the mean Kullback-Leibler divergence of the second from the
-    first, nats; and the share of positions whose likeliest token is the same."""
-    p, q = _log_softmax(expected.astype(np.float64)), _log_softmax(actual.astype(np.float64))
-    return float((np.exp(p) * (p - q)).sum(-1).mean()), float((p.argmax(-1) == q.argmax(-1)).mean())
-
-
 def _linear(x: Array, weights: Tensor) -> Array:
     return np.concatenate([x @ weights.values(start, stop).T for start, stop in weights.chunks()], axis=-1)
 
@@ -65,10 +55,5 @@ def _attended(q: Array, k: Array, v: Array, unseen: Array) -> Array:
     k, v = (np.repeat(t, q.shape[1] // t.shape[1], axis=1) for t in (k, v))
     scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(q.shape[-1])
     scores[:, unseen] = -np.inf
-    seen: Array = np.einsum("hij,jhd->ihd", np.exp(_log_softmax(scores)), v)
+    seen: Array = np.einsum("hij,jhd->ihd", np.exp(log_softmax(scores)), v)
     return seen.reshape(len(q), -1)
-
-
-def _log_softmax(x: Array) -> Array:
-    x = x - x.max(-1, keepdims=True)
-    return np.asarray(x - np.log(np.exp(x).sum(-1, keepdims=True)))

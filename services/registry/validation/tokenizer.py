@@ -9,6 +9,7 @@ from services.common.text_model import DECODER, TextConfig
 from services.registry.validation.gguf_file import Gguf
 from services.registry.validation.llama import Llama
 from services.registry.validation.report import Refused
+from services.registry.validation.text_model import DEFAULTS
 
 _KEYS = "tokenizer.ggml."
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types that are found in a text as a whole
@@ -33,13 +34,10 @@ _PRE_TOKENIZERS: dict[str, tuple[list[Any], bool]] = {
 # Tokens that end an answer, whatever else the file says.
 _ENDS = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>", "</s>", "<EOT>"}
 # What the file recommends, by the fields of `mercat.inference.v1.Sampling`.
-_DEFAULTS: dict[str, tuple[str, type, float, float]] = {
-    "temperature": ("general.sampling.temp", float, 0, 2),
-    "top_k": ("general.sampling.top_k", int, 0, 1 << 20),
-    "top_p": ("general.sampling.top_p", float, 0, 1),
-    "min_p": ("general.sampling.min_p", float, 0, 1),
-    "repetition_penalty": ("general.sampling.penalty_repeat", float, 0.01, 10),
-}
+_DEFAULTS = {
+    "temperature": "general.sampling.temp", "top_k": "general.sampling.top_k", "top_p": "general.sampling.top_p",
+    "min_p": "general.sampling.min_p", "repetition_penalty": "general.sampling.penalty_repeat",
+}  # fmt: skip
 
 
 def tokenizer(file: Gguf, net: Llama) -> Tokenizer:
@@ -119,8 +117,9 @@ def _token(file: Gguf, name: str, tokens: list[str]) -> int:
 
 def _defaults(file: Gguf) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, (key, kind, least, most) in _DEFAULTS.items():
+    for name, key in _DEFAULTS.items():
         if key in file.metadata:
+            kind, least, most = DEFAULTS[name]
             found[name] = file.get(key, kind)
             if not least <= found[name] <= most:
                 raise Refused("METADATA_INVALID", f"it is {found[name]}; from {least} to {most}", key)
