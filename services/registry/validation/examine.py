@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from services.registry.validation import onnx_model
 from services.registry.validation.formats import GGUF, ONNX, framework
 from services.registry.validation.report import Limits, Refused, Report
 
@@ -12,16 +13,14 @@ def examine(path: Path, made: Path, limits: Limits) -> Report:
     when the limits do not suffice to look."""
     kind = framework(path)
     try:
-        # Each imports what is slow to import and needed for nothing else.
         if kind == GGUF:
-            from services.registry.validation import gguf_model
+            from services.registry.validation import gguf_model  # slow to import, and needed for nothing else
 
             report = gguf_model.examine(path, made, limits)
         else:
-            from services.registry.validation import onnx_model
-
             report = onnx_model.examine(path, limits)
             kind = ONNX
     except Refused as e:
         report = Report(findings=(e.finding,))
+        kind = kind or ("" if e.finding.code == onnx_model.NOT_ONNX else ONNX)
     return replace(report, framework=kind)

@@ -465,7 +465,7 @@ class Version(_message.Message):
     """Semantic version, such as 1.4.2."""
     state: Global___VersionState.ValueType
     framework: _builtins.str
-    """Empty while it is being validated, when its publisher did not say."""
+    """Where its publisher did not say: empty until it is validated, and where it is nothing that is known."""
     digest: _builtins.str
     size_bytes: _builtins.int
     release_notes: _builtins.str
