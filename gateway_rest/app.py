@@ -31,6 +31,7 @@ _EXPOSED = [
     "mercat-cost-nanos",
     "mercat-model-version",
     "mercat-cache",
+    "x-request-id",
     "ratelimit",
     "retry-after",
 ]
@@ -82,7 +83,7 @@ def build(settings: GatewaySettings) -> Starlette:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", "traceparent"],
+        allow_headers=["*"],  # those that mean something to a call are chosen in `upstream`
         expose_headers=_EXPOSED,
         max_age=86400,
     )
