@@ -43,7 +43,8 @@ def _bindings() -> dict[str, Binding]:
     return {binding.name: binding for binding in contracts.bindings()}
 
 
-def _parsed(text: bytes, kind: type[B], unsupported: Sequence[str]) -> B:
+def parsed(text: bytes, kind: type[B], unsupported: Sequence[str]) -> B:
+    """Raises Invalid naming the first field that is wrong or is one of `unsupported`, Refusal for what is no JSON."""
     value = transcode.loads(text) if text.strip() else None
     if not isinstance(value, dict):
         raise Invalid("The body of the request must be a JSON object.", code="malformed_request")
@@ -71,11 +72,10 @@ class Call:
     settings: GatewaySettings
 
     async def body(self, kind: type[B], unsupported: Sequence[str] = ()) -> B:
-        """Raises Invalid naming the first field that is wrong or is one of `unsupported`, Refusal for what is no
-        JSON."""
+        """Raises Refusal also for a body that is too large or compressed."""
         exchange.plain(self.request)
         text = await exchange.body(self.request, self.settings.gateway_max_json_bytes)
-        return await exchange.beside(len(text), lambda: _parsed(text, kind, unsupported))
+        return await exchange.beside(len(text), lambda: parsed(text, kind, unsupported))
 
     async def ask(self, name: str, message: Message, reply: type[M]) -> tuple[M, dict[str, str]]:
         """The answer of a unary RPC, and the headers that it came with. Raises AioRpcError."""

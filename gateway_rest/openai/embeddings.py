@@ -69,6 +69,5 @@ async def embeddings(call: Call) -> Response:
     request = text_pb2.EmbedRequest(model=asked.model, inputs=asked.input, priority=asked.priority)
     got, headers = await call.ask(RPC, request, text_pb2.EmbedResponse)
     text = await exchange.beside(got.ByteSize(), lambda: _answer(asked, got))
-    headers.setdefault("mercat-request-id", got.request_id)
-    headers["x-request-id"] = headers["mercat-request-id"]
+    headers = {"mercat-request-id": got.request_id, "mercat-cost-nanos": str(got.cost_nanos), **headers}
     return Response(text, headers=headers, media_type=replies.JSON)

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import httpx
-from google.protobuf import json_format
+from google.protobuf import json_format, timestamp_pb2
+from google.protobuf.message import Message
 from mercat.inference.v1 import text_pb2
+from mercat.registry.v1 import registry_pb2
 
-from .conftest import Backend
+from .conftest import Answer, Backend
 
 STOP, LENGTH = text_pb2.FINISH_REASON_STOP, text_pb2.FINISH_REASON_LENGTH
 USAGE = text_pb2.TextUsage(input_tokens=9, cached_input_tokens=4, output_tokens=2, cost_nanos=7)
@@ -23,6 +25,10 @@ HELLO = [
     text_pb2.ChatResponse(finish_reason=STOP, usage=USAGE),
 ]
 ASKED = {"model": "a/b", "messages": [{"role": "user", "content": "Hi"}]}
+EMBEDDED = text_pb2.EmbedResponse(
+    request_id="req_1", input_tokens=5, cost_nanos=3,
+    embeddings=[text_pb2.Embedding(values=[0.5, -1.0]), text_pb2.Embedding(values=[1.0, 0.25])],
+)  # fmt: skip
 
 
 async def post(rest: httpx.AsyncClient, path: str, **body: Any) -> httpx.Response:
@@ -39,3 +45,23 @@ def events(answer: httpx.Response) -> list[Any]:
 
 def sent(backend: Backend) -> Any:
     return json_format.MessageToDict(backend.last, preserving_proto_field_name=True)
+
+
+def generated(request: Message) -> Answer:
+    """The prompt, and what was made of it, in two pieces."""
+    assert isinstance(request, text_pb2.GenerateRequest)
+    prompt = request.prompt or str(list(request.prompt_tokens))
+    one = text_pb2.TokenLogprob(
+        token="!", token_bytes=b"!", logprob=-1, top=[text_pb2.TokenLogprob(token="?", logprob=-2)]
+    )
+    return [
+        text_pb2.GenerateResponse(request_id="req_1", version="1.0.0", text=prompt, tokens=1),
+        text_pb2.GenerateResponse(text="!", tokens=1, logprobs=[one], finish_reason=LENGTH, usage=USAGE),
+    ]
+
+
+def described(name: str, task: str, version: str = "1.0.0") -> registry_pb2.Model:
+    return registry_pb2.Model(
+        model=name, task=task, latest_version=version, aliases={"stable": "1.0.0"},
+        published_at=timestamp_pb2.Timestamp(seconds=1_700_000_000),
+    )  # fmt: skip

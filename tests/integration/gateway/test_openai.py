@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from google.protobuf import json_format, timestamp_pb2
+from google.protobuf import json_format
 from google.protobuf.message import Message
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2, text_pb2
@@ -18,21 +18,7 @@ from mercat.registry.v1 import registry_pb2
 from services.common import errors
 
 from .conftest import Answer, Backend
-from .dialect import LENGTH, USAGE, events, post, sent
-
-
-def generated(request: Message) -> Answer:
-    """The prompt, and what was made of it, in two pieces."""
-    assert isinstance(request, text_pb2.GenerateRequest)
-    prompt = request.prompt or str(list(request.prompt_tokens))
-    one = text_pb2.TokenLogprob(
-        token="!", token_bytes=b"!", logprob=-1, top=[text_pb2.TokenLogprob(token="?", logprob=-2)]
-    )
-    return [
-        text_pb2.GenerateResponse(request_id="req_1", version="1.0.0", text=prompt, tokens=1),
-        text_pb2.GenerateResponse(text="!", tokens=1, logprobs=[one], finish_reason=LENGTH, usage=USAGE),
-    ]
-
+from .dialect import EMBEDDED, described, events, generated, post, sent
 
 PROMPTS: list[tuple[Any, list[str]]] = [
     ("x", ["x!"]),
@@ -93,12 +79,6 @@ async def test_one_prompt_that_fails_fails_the_request(rest: httpx.AsyncClient, 
     await asyncio.wait_for(good.cancelled.wait(), 5)
 
 
-EMBEDDED = text_pb2.EmbedResponse(
-    request_id="req_1", input_tokens=5, cost_nanos=3,
-    embeddings=[text_pb2.Embedding(values=[0.5, -1.0]), text_pb2.Embedding(values=[1.0, 0.25])],
-)  # fmt: skip
-
-
 async def test_embeddings(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.answers["Embed"] = EMBEDDED
     answer = await post(rest, "/embeddings", model="a/b", input=["x", "y"])
@@ -126,13 +106,6 @@ async def test_dimensions_are_the_model_s_or_refused_before_anything_runs(
     answer = await post(rest, "/embeddings", model="a/b", input="x", dimensions=3)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "dimensions")
     assert [type(call.messages[0]).__name__ for call in backend.calls] == ["GetSignatureRequest"]
-
-
-def described(name: str, task: str, version: str = "1.0.0") -> registry_pb2.Model:
-    return registry_pb2.Model(
-        model=name, task=task, latest_version=version, aliases={"stable": "1.0.0"},
-        published_at=timestamp_pb2.Timestamp(seconds=1_700_000_000),
-    )  # fmt: skip
 
 
 def listed(request: Message) -> Answer:
