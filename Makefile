@@ -12,6 +12,7 @@ GRPCURL_VERSION := 1.9.4
 GHZ_VERSION := 0.121.0
 BOMBARDIER_VERSION := 1.2.6
 UV_VERSION := 0.13.9
+OPENAI_NODE_VERSION := 6.49.0
 
 # The first Python that is new enough; PYTHON=… chooses another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
@@ -87,7 +88,7 @@ bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="
 
 GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION)
 
-tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready ## Install into .tools what tests and measurements use: Triton, and by Go grpcurl, ghz, bombardier
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) ## Install into .tools what tests and measurements use: Triton, by Go grpcurl, ghz, bombardier, by npm OpenAI's client
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
@@ -105,6 +106,16 @@ $(TOOLS)/.%:
 # Without a Triton for this machine the tests that need it say so; a build server must have it.
 .tools/triton/.ready: triton_repo/serve.py | $(STAMP)
 	@$(BIN)/python triton_repo/serve.py --install && touch $@ || test "$$CI" != true
+
+# Without Node the test that needs the client says so; a build server must have it.
+.tools/node/.openai-$(OPENAI_NODE_VERSION):
+	@if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then \
+		mkdir -p .tools/node && npm install --silent --no-save --no-audit --no-fund --ignore-scripts --legacy-peer-deps \
+			--prefix .tools/node openai@$(OPENAI_NODE_VERSION) && touch $@; \
+	else \
+		echo "There is no Node on this machine: its client openai was not installed; the test that uses it is skipped and says so."; \
+		test "$$CI" != true; \
+	fi
 
 lock: ## Resolve pyproject.toml into requirements.lock again
 	@test -x .tools/uv-$(UV_VERSION)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)

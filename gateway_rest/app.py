@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway_rest import docs, replies
+from gateway_rest import docs, openai, replies
 from gateway_rest.settings import GatewaySettings
 from gateway_rest.shim import Shim
 from gateway_rest.upstream import Upstream
@@ -31,6 +31,7 @@ _EXPOSED = [
     "mercat-cost-nanos",
     "mercat-model-version",
     "mercat-cache",
+    "x-request-id",
     "ratelimit",
     "retry-after",
 ]
@@ -82,7 +83,7 @@ def build(settings: GatewaySettings) -> Starlette:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", "traceparent"],
+        allow_headers=["*"],  # those that mean something to a call are chosen in `upstream`
         expose_headers=_EXPOSED,
         max_age=86400,
     )
@@ -91,6 +92,7 @@ def build(settings: GatewaySettings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             *docs.routes(),
+            *openai.routes(settings, lambda: opened[0]),
             Route("/{path:path}", _Everything(shim)),
         ],
         middleware=[cors] if origins else [],

@@ -75,10 +75,10 @@ def parse(text: str) -> Template:
 
 
 def normal(path: str) -> str:
-    """A path with its slashes merged and without a last one. Raises ValueError for one that hides a slash or that
-    climbs: what it means would depend on who reads it."""
-    if _ESCAPED_SLASH.search(path):
-        raise ValueError("an escaped slash in the path is refused")
+    """A path with its slashes merged, the escaped ones too, and without a last one: clients that put a name such as
+    `publisher/name` into a path escape its slash. Raises ValueError for one that climbs: what it means would depend on
+    who reads it."""
+    path = _ESCAPED_SLASH.sub("/", path)
     if any(unquote(segment) in (".", "..") for segment in path.split("/")):
         raise ValueError("a relative path is refused")
     return _SLASHES.sub("/", path).rstrip("/") or "/"

@@ -7,34 +7,27 @@ its call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from google.api import httpbody_pb2
 from google.protobuf.message import Message
-from google.rpc import code_pb2
 from grpc import aio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway_rest import contracts, errors, replies, transcode, upstream
+from gateway_rest import contracts, errors, exchange, replies, transcode, upstream
 from gateway_rest.contracts import Binding
 from gateway_rest.errors import MALFORMED, Refusal
+from gateway_rest.exchange import Stream, beside, unless_gone
 from gateway_rest.paths import Router, normal
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import InvalidArgument, NotFound
 
-# Bytes of JSON from which on decoding and encoding move off the event loop.
-_LARGE = 64 * 1024
 # Bytes of one message of an uploaded body; the contract allows 2 MiB.
 _CHUNK = 1024 * 1024
 # Seconds a stream's first message may hold its response headers back once the call was accepted, so that an
 # error that comes instead of it still has its own HTTP status.
 _FIRST = 0.25
-
-T = TypeVar("T")
-# A call that streams its answers.
-Stream: TypeAlias = aio.UnaryStreamCall[Message, Message] | aio.StreamStreamCall[Message, Message]
 
 
 class Shim:
@@ -42,6 +35,7 @@ class Shim:
 
     def __init__(self, settings: GatewaySettings, calls: Callable[[], upstream.Upstream]) -> None:
         self._settings = settings
+        self._most = settings.gateway_max_json_bytes
         self._calls = calls
         self._router: Router[Binding] = Router(
             (binding.verb, binding.template, binding) for binding in contracts.bindings()
@@ -59,21 +53,17 @@ class Shim:
 
     async def _handle(self, request: Request) -> Response:
         binding, variables = self._match(request)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise Refusal(
-                InvalidArgument("send the body without content-encoding", reason="UNSUPPORTED_MEDIA_TYPE"), 415
-            )
+        exchange.plain(request)
         client = request.client.host if request.client else "local"
         metadata = upstream.metadata(request.headers, client, behind_proxy=self._settings.gateway_behind_proxy)
         if binding.takes_bytes:
             return await self._upload(binding, variables, request, metadata)
-        body = await self._body(request) if binding.body else b""
+        body = await exchange.body(request, self._most) if binding.body else b""
         query = request.url.query
         if binding.method.client_streaming:
-            messages = await _beside(len(body), lambda: transcode.requests(binding, body, query))
+            messages = await beside(len(body), lambda: transcode.requests(binding, body, query))
         else:
-            messages = [await _beside(len(body), lambda: transcode.request(binding, body, query, variables))]
+            messages = [await beside(len(body), lambda: transcode.request(binding, body, query, variables))]
         calls = self._calls()
         if binding.method.server_streaming:
             seconds = upstream.timeout(request.headers, None)
@@ -99,19 +89,6 @@ class Shim:
             return found
         text = "nothing answers to this method and path; /docs lists what does"
         raise Refusal(NotFound(text, reason="NO_SUCH_PATH"))
-
-    async def _body(self, request: Request) -> bytes:
-        limit = self._settings.gateway_max_json_bytes
-        too_large = Refusal(InvalidArgument(f"the body is larger than {limit} bytes", reason="BODY_TOO_LARGE"), 413)
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise too_large
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large
-        return bytes(body)
 
     async def _upload(
         self, binding: Binding, variables: dict[str, str], request: Request, metadata: upstream.Metadata
@@ -158,25 +135,25 @@ class Shim:
                 await asyncio.wait([sending])
                 sending.cancelled() or sending.exception()
         body = holder(first)
-        body.content_type, body.data = content_type, await self._body(request)
+        body.content_type, body.data = content_type, await exchange.body(request, self._most)
         whole = self._calls().unary_unary(binding)(first, metadata=metadata, timeout=seconds)
         return await self._answer(binding, whole, request)
 
     async def _answer(self, binding: Binding, call: aio.Call, request: Request | None) -> Response:
-        message = await _unless_gone(_result(call), call, request)
+        message = await unless_gone(exchange.result(call), call, request)
         headers = upstream.headers_of(await call.initial_metadata(), await call.trailing_metadata())
         if binding.gives_bytes:
             body = _http_body(binding, message)
             return Response(body.data, headers=headers, media_type=body.content_type or None)
-        text = await _beside(message.ByteSize(), lambda: transcode.reply(binding, message))
+        text = await beside(message.ByteSize(), lambda: transcode.reply(binding, message))
         return Response(text, headers=headers, media_type=replies.JSON)
 
     async def _stream(self, binding: Binding, call: Stream, request: Request) -> Response:
         first = asyncio.ensure_future(call.read())
         try:
-            initial = await _unless_gone(_opened(call, first), call, request)
+            initial = await unless_gone(_opened(call, first), call, request)
             if first.done() and not isinstance(first.result(), Message):
-                await _end(call)
+                await exchange.end(call)
         except BaseException:
             first.cancel()
             call.cancel()
@@ -199,7 +176,7 @@ class Shim:
             while isinstance(got, Message):
                 yield _http_body(binding, got).data
                 got = await call.read()
-            await _end(call)  # an error here breaks the connection off: the bytes are not complete
+            await exchange.end(call)  # an error here breaks the connection off: the bytes are not complete
         finally:
             call.cancel()
 
@@ -215,7 +192,7 @@ class Shim:
             while isinstance(got, Message):
                 yield frame(transcode.reply(binding, got), "")
                 got = await call.read()
-            await _end(call)
+            await exchange.end(call)
         except aio.AioRpcError as error:
             yield frame(replies.json_bytes(errors.of_call(error)), "error")
         except Refusal as refusal:
@@ -229,18 +206,6 @@ async def _each(messages: Iterable[Message]) -> AsyncIterator[Message]:
         yield message
 
 
-async def _beside(size: int, work: Callable[[], T]) -> T:
-    """Runs work of a size in a thread when it would hold the event loop up."""
-    return await asyncio.to_thread(work) if size > _LARGE else work()
-
-
-async def _result(call: aio.Call) -> Message:
-    assert isinstance(call, Awaitable)
-    message = await call
-    assert isinstance(message, Message)
-    return message
-
-
 async def _opened(call: Stream, first: asyncio.Future[object]) -> aio.Metadata:
     """Waits until the service has accepted the call, and a moment for its first message or its refusal."""
     initial = await call.initial_metadata()
@@ -248,37 +213,6 @@ async def _opened(call: Stream, first: asyncio.Future[object]) -> aio.Metadata:
     if first.done():
         first.result()
     return initial
-
-
-async def _end(call: Stream) -> None:
-    """Raises the error a stream ended with. Reading past its end says only that it ended."""
-    code = await call.code()
-    if code.value[0] != code_pb2.OK:
-        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-        raise aio.AioRpcError(code, initial, trailing, await call.details(), None)
-
-
-async def _unless_gone(work: Awaitable[T], call: aio.Call, request: Request | None) -> T:
-    """The result of `work`; cancels the call when the client goes away first. The request's body has been read."""
-    if request is None:
-        return await work
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        gone.cancel()
-        if not task.done():
-            call.cancel()
-            task.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _http_body(binding: Binding, message: Message) -> httpbody_pb2.HttpBody:

@@ -50,10 +50,11 @@ def _bad_json(reason: str) -> Refusal:
 def parse_json(text: bytes, message: Message) -> None:
     """Merges a JSON body into a message. Raises Refusal when it is not JSON, too deep, or of other types."""
     if text.strip():
-        _merge(_loaded(text), message)
+        _merge(loads(text), message)
 
 
-def _loaded(text: bytes) -> Any:
+def loads(text: bytes) -> Any:
+    """The value of a JSON text. Raises Refusal when it is not JSON or too deep."""
     if _too_deep(text):
         raise _bad_json(f"it is nested more than {MAX_DEPTH} deep")
     try:
@@ -186,7 +187,7 @@ def request(binding: Binding, body: bytes, query: str, variables: Mapping[str, s
 def requests(binding: Binding, body: bytes, query: str) -> list[Message]:
     """The messages of a call that streams its requests: its body is a JSON array of them. Raises Refusal."""
     bind(binding.request(), query, {})  # which knows no parameters of a stream
-    values = _loaded(body) if body.strip() else []
+    values = loads(body) if body.strip() else []
     if not isinstance(values, list):
         raise _bad_json("it is not a JSON array")
     messages: list[Message] = []

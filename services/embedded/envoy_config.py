@@ -22,6 +22,7 @@ CONTROL, WORKERS, GATEWAY = "control", "workers", "gateway"
 BODY_MOST = 64 * 1024 * 1024  # bytes of one unary request or reply through the transcoder
 CONNECTION_BUFFER = 1024 * 1024  # bytes
 CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
+OPENAI = "/openai/"
 KSERVE = "inference.GRPCInferenceService"
 _TYPE = "type.googleapis.com/envoy."
 # gRPC and gRPC-Web, and what the transcoder has made of REST.
@@ -145,7 +146,7 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     table.append(_gateway_route(events) | {"typed_per_filter_config": per_filter})
     table.append(_gateway_route({"prefix": "/v1/"}))
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
-    prefixes = ("/docs/", "/console/", "/openai/", "/v2/", "/.well-known/")
+    prefixes = ("/docs/", "/console/", OPENAI, "/v2/", "/.well-known/")
     table += [_gateway_route({"path": path}) for path in exact]
     table += [_gateway_route({"prefix": prefix}) for prefix in prefixes]
     # REST paths end here until they are rewritten; without it they would have no route, and so no CORS.
@@ -195,20 +196,23 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
 
 
 def _gateway_route(match: Mapping[str, Any]) -> dict[str, Any]:
-    action = {"cluster": GATEWAY, "timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    action: dict[str, Any] = {"cluster": GATEWAY, "timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    if match.get("prefix") == OPENAI:
+        action["idle_timeout"] = STREAM_IDLE  # before its first token a stream is as silent as one over gRPC
     return {"match": dict(match), "route": action}
 
 
 def _cors(door: FrontDoor) -> dict[str, Any]:
     origins = [{"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in door.cors_origins]
-    allowed = "authorization,content-type,idempotency-key,grpc-timeout,x-grpc-web,x-user-agent,traceparent,tracestate"
+    # `*` is never the authorization. OpenAI's client describes itself in headers of its own.
+    allowed = "authorization,content-type,idempotency-key,grpc-timeout,x-grpc-web,x-user-agent,traceparent,tracestate,*"
     shown = "grpc-status,grpc-message,grpc-status-details-bin,mercat-request-id,mercat-cost-nanos,mercat-model-version"
     return {
         "@type": _TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
         "allow_origin_string_match": origins,
         "allow_methods": "GET,POST,PUT,PATCH,DELETE,OPTIONS",
         "allow_headers": allowed,
-        "expose_headers": f"{shown},mercat-cache,ratelimit,ratelimit-policy,retry-after",
+        "expose_headers": f"{shown},mercat-cache,x-request-id,ratelimit,ratelimit-policy,retry-after",
         "max_age": "86400",
     }
 

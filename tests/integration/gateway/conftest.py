@@ -25,6 +25,7 @@ from services.embedded.envoy_config import FrontDoor
 from services.embedded.ports import free_ports
 
 Answer = Message | MercatError | Iterable[Message | MercatError | float]
+Answers = Answer | Callable[[Message], Answer]
 
 
 @dataclass
@@ -38,10 +39,10 @@ class Call:
 
 class Backend(grpc.GenericRpcHandler):
     """Serves every public RPC of the contracts. `answers[name]` is a reply, an error, or, for a stream, several of them
-    with pauses in seconds between."""
+    with pauses in seconds between; or a function that makes it from the request."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, Answers] = {}
         self.trailers: tuple[tuple[str, str], ...] = ()
         self.pause = 0.0
         self.hasty = False  # answers before the request has been read
@@ -62,6 +63,10 @@ class Backend(grpc.GenericRpcHandler):
         run = self._stream(name, binding.reply) if method.server_streaming else self._unary(name, binding.reply)
         return make(run, binding.request.FromString, binding.reply.SerializeToString)
 
+    def _answer(self, name: str, call: Call, otherwise: Answer) -> Answer:
+        found = self.answers.get(name, otherwise)
+        return found(call.messages[0]) if callable(found) else found
+
     async def _take(self, requests: Any, context: Any) -> Call:
         call = Call([], dict(context.invocation_metadata()))
         self.calls.append(call)
@@ -81,7 +86,7 @@ class Backend(grpc.GenericRpcHandler):
     def _unary(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
         async def run(requests: Any, context: Any) -> Message:
             call = await self._take(requests, context)
-            answer = self.answers.get(name, reply())
+            answer = self._answer(name, call, reply())
             try:
                 await asyncio.sleep(self.pause)
             except asyncio.CancelledError:
@@ -97,7 +102,7 @@ class Backend(grpc.GenericRpcHandler):
     def _stream(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
         async def run(requests: Any, context: Any) -> AsyncIterator[Message]:
             call = await self._take(requests, context)
-            answer = self.answers.get(name, [reply()])
+            answer = self._answer(name, call, [reply()])
             try:
                 for part in [answer] if isinstance(answer, MercatError) else answer:
                     if isinstance(part, MercatError):

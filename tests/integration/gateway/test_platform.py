@@ -125,3 +125,17 @@ def test_refusals_have_the_one_shape(platform: Platform, url: str) -> None:
         error = answer.json()["error"]
         assert (error["code"], error["status"]) == (status, name)
         assert error["details"][0]["metadata"]["request_id"] == answer.headers["mercat-request-id"]
+
+
+def test_openai_s_dialect_lists_text_models_alone(platform: Platform, url: str) -> None:
+    publisher = platform.publisher()
+    model = platform.publish(publisher, graphs.tiny())
+    person, _ = sign_up(url, "ROLE_CONSUMER")
+    listed = person.call("GET", "/openai/v1/models")
+    assert listed["object"] == "list"
+    assert model not in {one["id"] for one in listed["data"]}
+    refused = person.http.get(f"/openai/v1/models/{model.replace('/', '%2F')}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+    stranger = Person(url, "mk_live_nonsense").http.get("/openai/v1/models")
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert stranger.headers["x-request-id"] == stranger.headers["mercat-request-id"]

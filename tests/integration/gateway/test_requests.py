@@ -36,6 +36,7 @@ ACCEPTED = [
     ("GET", "/v1/models?mine=true", b"", {"mine": True}),
     ("GET", "/v1/models?mine=1", b"", {"mine": True}),
     ("GET", "/v1/models/a/b", b"", {"model": "a/b"}),
+    ("GET", "/v1/models/a%2fb", b"", {"model": "a/b"}),
     ("GET", "/v1/models//a/b/", b"", {"model": "a/b"}),
     ("GET", "/v1/models/a%20x/b%C3%A9", b"", {"model": "a x/bé"}),
     ("GET", "/v1/models/a/b%401.4.2:signature", b"", {"model": "a/b@1.4.2"}),
@@ -72,7 +73,6 @@ REFUSED = [
     ("GET", "/v1/keys?pageSize=", b""),
     ("GET", "/v1/keys?nope=1", b""),
     ("GET", "/v1/usage?view=NOPE", b""),
-    ("GET", "/v1/models/a/b%2Fc", b""),
     ("POST", "/v1/keys/key_1:revoke", b'{"key_id":"other"}'),
     ("POST", "/v1/models/a/b:predict", b'{"inputs":[{"raw":"!!"}]}'),
     ("POST", "/v1/models/a/b:predict", b'{"inputs":[{"shape":[1.5]}]}'),
@@ -110,6 +110,7 @@ async def test_body_never_says_other_than_the_path(rest: httpx.AsyncClient, back
         ("PUT", "/v1/keys"),
         ("DELETE", "/v1/signup"),
         ("GET", "/v1/models/a/b:unknown/x"),
+        ("GET", "/v1/models/a/b%2Fc"),
         ("GET", "/mercat.auth.v1.PrincipalService/ResolvePrincipal"),
     ],
 )
