@@ -1,0 +1,140 @@
+"""Which token comes next. One row at a time: a row's choice must not depend on its company, and numpy is as fast on one
+vocabulary as on sixteen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.inference.engines import EngineFailed
+from services.inference.text import Options
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+_COLDEST = 1e-4  # temperature; below it only the likeliest token is left in any case
+
+
+def resolved(options: Options, defaults: Mapping[str, Any]) -> Options:
+    """With a value for all that was left open: the model's, else that of `mercat.inference.v1.Sampling`. Raises
+    ValueError or TypeError when the model's are no numbers."""
+
+    def number(value: float | None, name: str, otherwise: float) -> float:
+        return float(defaults.get(name, otherwise)) if value is None else value
+
+    return replace(
+        options,
+        max_tokens=options.max_tokens or int(defaults.get("max_tokens", 0)),
+        temperature=number(options.temperature, "temperature", 1.0),
+        top_k=int(number(options.top_k, "top_k", 0)),
+        top_p=number(options.top_p, "top_p", 1.0),
+        min_p=number(options.min_p, "min_p", 0.0),
+        repetition_penalty=number(options.repetition_penalty, "repetition_penalty", 1.0),
+        presence_penalty=options.presence_penalty or float(defaults.get("presence_penalty", 0.0)),
+        frequency_penalty=options.frequency_penalty or float(defaults.get("frequency_penalty", 0.0)),
+        stop=options.stop or tuple(map(str, defaults.get("stop", ()))),
+        n=max(1, options.n),
+    )
+
+
+class Sampler:
+    """One answer's. `options` are resolved; `seed` is any integer. Each token that is not simply the likeliest one
+    takes one draw."""
+
+    def __init__(self, options: Options, prompt: Sequence[int], seed: int) -> None:
+        self._o = options
+        self._rng = np.random.Generator(np.random.PCG64(seed % 2**64))
+        self._bias_ids = np.fromiter(options.logit_bias.keys(), np.int64, len(options.logit_bias))
+        self._bias = np.fromiter(options.logit_bias.values(), np.float32, len(options.logit_bias))
+        self._repeated = options.repetition_penalty not in (None, 1.0)
+        self._counted = bool(options.presence_penalty or options.frequency_penalty)
+        self._adjusts = bool(len(self._bias)) or self._repeated or self._counted
+        self._seen = _Seen(prompt if self._repeated else ())
+
+    def choose(self, logits: Floats, allowed: NDArray[np.bool_] | None = None) -> int:
+        """A token, from float32 [vocabulary], which is left as it is. Raises EngineFailed when there are no numbers in
+        it."""
+        o = self._o
+        if self._adjusts or allowed is not None:
+            logits = self._adjusted(logits, allowed)
+        likeliest = int(logits.argmax())
+        top = logits[likeliest]
+        if not np.isfinite(top):
+            raise EngineFailed("the model's answer is no number")
+        token = likeliest if not o.temperature or o.top_k == 1 else self._drawn(logits, top)
+        if self._repeated or self._counted:
+            self._seen.add(token)
+        return token
+
+    def _adjusted(self, logits: Floats, allowed: NDArray[np.bool_] | None) -> Floats:
+        o, made = self._o, logits.copy()
+        if len(self._bias):
+            made[self._bias_ids] += self._bias
+        if self._repeated:
+            ids = self._seen.ids
+            seen = made[ids]
+            penalty = np.float32(o.repetition_penalty)
+            made[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+        if self._counted:
+            counts = self._seen.counts
+            penalties = o.frequency_penalty * counts + o.presence_penalty * (counts > 0)
+            made[self._seen.ids] -= penalties.astype(np.float32)
+        if allowed is not None:
+            made[~allowed] = -np.inf
+        return made
+
+    def _drawn(self, logits: Floats, top: np.float32) -> int:
+        o = self._o
+        assert o.temperature is not None
+        assert o.top_k is not None
+        assert o.top_p is not None
+        assert o.min_p is not None
+        scaled = (logits - top) * np.float32(1 / max(o.temperature, _COLDEST))
+        ids: Ids | None = None
+        if 0 < o.top_k < len(scaled):
+            ids = np.flatnonzero(scaled >= np.partition(scaled, -o.top_k)[-o.top_k])
+            scaled = scaled[ids]
+        chances = np.exp(scaled)
+        if o.top_p < 1:
+            whole = chances.sum(dtype=np.float64)
+            # Tokens less likely than this are together less likely than what top_p leaves out: no need to sort them.
+            ids, chances = _narrowed(ids, chances, whole * (1 - o.top_p) / len(chances) / 2)
+            order = np.argsort(-chances, kind="stable")
+            kept = order[: int(np.searchsorted(np.cumsum(chances[order], dtype=np.float64), o.top_p * whole)) + 1]
+            ids, chances = ids[kept], chances[kept]
+        if o.min_p > 0:
+            ids, chances = _narrowed(ids, chances, o.min_p)  # the likeliest one's is 1 here
+        reached = np.cumsum(chances, dtype=np.float64)
+        drawn = min(int(np.searchsorted(reached, self._rng.random() * reached[-1], "right")), len(reached) - 1)
+        return drawn if ids is None else int(ids[drawn])
+
+
+def _narrowed(ids: Ids | None, chances: Floats, least: float) -> tuple[Ids, Floats]:
+    kept = np.flatnonzero(chances >= least)
+    return (kept if ids is None else ids[kept]), chances[kept]
+
+
+class _Seen:
+    """The tokens that occurred, each once, and how often in the answer."""
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.ids = np.unique(np.asarray(prompt, np.int64))
+        self.counts = np.zeros(len(self.ids), np.int64)
+        self._at = {token: at for at, token in enumerate(self.ids.tolist())}
+
+    def add(self, token: int) -> None:
+        at = self._at.setdefault(token, len(self._at))
+        if at == len(self.ids):
+            self.ids, self.counts = np.append(self.ids, token), np.append(self.counts, 0)
+        self.counts[at] += 1
+
+
+def logprobs(logits: Floats, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+    """Natural logarithms of the probabilities of a token and of the likeliest ones, these with their ids in falling
+    order."""
+    largest = logits.max()
+    whole = largest + np.log(np.exp(logits - largest).sum(dtype=np.float64))
+    ids = np.argpartition(logits, -top)[-top:] if top else np.empty(0, np.int64)
+    ids = ids[np.lexsort((ids, -logits[ids]))]
+    return float(logits[token] - whole), [(int(i), float(logits[i] - whole)) for i in ids]

@@ -1,0 +1,35 @@
+"""What one decoder may use of its machine, and what it made of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`slots`: answers made at a time. `context`: tokens that prompt and answer may be together, where the model takes
+    as many. `memory_mb`: MiB of keys and values of the answers under way, `prefix_mb`: of those kept of earlier
+    prompts. `waiting`: calls that may wait, `prepared`: prompts that may be kept ready. `level`: priority class of a
+    call that names none."""
+
+    threads: int = 1
+    slots: int = 16
+    context: int = 2048
+    memory_mb: int = 2048
+    prefix_mb: int = 256
+    waiting: int = 256
+    prepared: int = 4096
+    level: int = 1
+
+
+@dataclass(slots=True)
+class Stats:
+    """`running` and `waiting` calls, and what was counted since the model was loaded: tokens made, tokens of prompts
+    that were run and that were known, steps, and seconds that these took."""
+
+    slots: int
+    running: int = 0
+    waiting: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
