@@ -14,6 +14,8 @@ from mercat.inference.v1 import inference_pb2, text_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
 
+from services.cli.demo.catalogue import CATALOGUE
+from services.cli.tokenizing import with_tokenizer
 from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
 from tests.decoders import tiny_gguf
@@ -260,10 +262,19 @@ def test_rest_streams_lines_and_events(platform: Platform, model: str, consumer:
     assert wrong.json()["error"]["details"][0]["reason"] == "INVALID_FIELDS"
 
 
-def test_embeddings_are_near_when_meanings_are(platform: Platform) -> None:
+@pytest.fixture(scope="module")
+def minilm(platform: Platform, publisher: Account, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo's encoder, with its tokenizer inside."""
+    entry = next(entry for entry in CATALOGUE if entry.name == "minilm")
+    assert entry.tokenizer is not None
+    file = with_tokenizer(entry.path, entry.tokenizer(), tmp_path_factory.mktemp("minilm"), context=entry.context)
+    return platform.publish(publisher, file.read_bytes(), batch=8, price={"input_tokens": 1_000_000_000})
+
+
+def test_embeddings_are_near_when_meanings_are(platform: Platform, minilm: str) -> None:
     sentences = ["A cat sits on the mat.", "A kitten rests on a rug.", "The stock market fell sharply today."]
     caller = platform.sign_up(credit=USD)
-    call = caller.text.Embed.with_call(text_pb2.EmbedRequest(model="mercat/minilm", inputs=sentences))
+    call = caller.text.Embed.with_call(text_pb2.EmbedRequest(model=minilm, inputs=sentences))
     answer, trailers = call[0], dict(call[1].trailing_metadata())
     vectors = np.array([e.values for e in answer.embeddings], np.float32)
     assert vectors.shape == (3, 384)
@@ -276,21 +287,22 @@ def test_embeddings_are_near_when_meanings_are(platform: Platform) -> None:
     settled(caller, answer.cost_nanos, USD)
 
 
-def test_a_text_that_does_not_fit_is_refused_or_cut(platform: Platform) -> None:
+def test_a_text_that_does_not_fit_is_refused_or_cut(platform: Platform, publisher: Account, minilm: str) -> None:
     caller = platform.sign_up(credit=USD)
     long = ["short", "many words " * 2000]
     error = None
     try:
-        caller.text.Embed(text_pb2.EmbedRequest(model="mercat/minilm", inputs=long))
+        caller.text.Embed(text_pb2.EmbedRequest(model=minilm, inputs=long))
     except grpc.RpcError as e:
         error = from_rpc_error(e)
     assert error is not None
     assert error.reason == "PROMPT_TOO_LONG"
     assert [v.field for v in error.violations] == ["inputs[1]"]
-    cut = caller.text.Embed(text_pb2.EmbedRequest(model="mercat/minilm", inputs=long, truncate=True))
+    cut = caller.text.Embed(text_pb2.EmbedRequest(model=minilm, inputs=long, truncate=True))
     assert len(cut.embeddings) == 2
+    tensors = platform.publish(publisher, graphs.tiny(1), batch=4)
     with pytest.raises(grpc.RpcError) as caught:
-        caller.text.Embed(text_pb2.EmbedRequest(model="mercat/magika", inputs=["x"]))
+        caller.text.Embed(text_pb2.EmbedRequest(model=tensors, inputs=["x"]))
     assert from_rpc_error(caught.value).reason == "NOT_AN_ENCODER"
 
 
