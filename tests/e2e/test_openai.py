@@ -62,11 +62,14 @@ def test_call_is_charged_and_recorded(client: openai.OpenAI, person: Account) ->
 
 def test_answer_fits_its_schema(client: openai.OpenAI) -> None:
     schema = {
-        "type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "size": {"enum": ["s", "m", "l"]}},
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 20}, "size": {"enum": ["s", "m", "l"]}},
         "required": ["name", "size"], "additionalProperties": False,
     }  # fmt: skip
     form = {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema, "strict": True}}
-    answer = client.chat.completions.create(model=CHAT, messages=QUESTION, response_format=form, max_tokens=100)
+    answer = client.chat.completions.create(
+        model=CHAT, messages=QUESTION, response_format=form, max_tokens=100, temperature=0
+    )
     made = json.loads(answer.choices[0].message.content or "")
     assert set(made) == {"name", "size"}
     assert made["size"] in ("s", "m", "l")
