@@ -60,7 +60,7 @@ SELECT v.*, m.publisher, m.name FROM versions v JOIN models m ON m.id = v.model_
 WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
 
 -- name: list_callable(after, most)
-SELECT v.*, m.publisher, m.name, m.org_id FROM versions v JOIN models m ON m.id = v.model_id
+SELECT v.*, m.publisher, m.name, m.org_id, m.call_limit FROM versions v JOIN models m ON m.id = v.model_id
 WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 
 -- name: published_versions(model_id)
