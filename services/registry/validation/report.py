@@ -11,7 +11,7 @@ class Limits:
     memory_bytes: int = 8 * 1024**3  # address space; ONNX Runtime reserves far more than it touches
     cpu_seconds: int = 90
     wall_seconds: float = 120.0
-    file_bytes: int = 16 * 1024**2  # it has nothing to write but, of a GGUF file, a decoder
+    file_bytes: int = 16 * 1024**2  # most artifacts have nothing to write; see `limits`
     artifact_bytes: int = 2 * 1024**3  # protobuf, and so ONNX, has none larger
     tensor_bytes: int = 4 * 1024**3  # of one initialiser or synthesised input
     nodes: int = 200_000
