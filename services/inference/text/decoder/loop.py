@@ -24,6 +24,7 @@ from services.inference.tickets import TooLate
 STAGES = 2  # prompts run in turn: a short one need not wait for the end of a long one
 _PIECE = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
 _LEAST, _GRAIN = 16, 8  # fewer at once are slow; multiples of which are run
+_TILE = 16  # a divisor of the attention's tiles, which depend on the model's heads and the processor's cache
 _SHARE = 1.15  # of a step's time, that a piece between two steps may take
 _SMOOTH = 0.2  # weight of the newest measurement
 _RETRY_LEAST, _RETRY_MOST = 0.05, 5.0  # seconds
@@ -195,9 +196,7 @@ class Loop:
         stage = self._stages[0]
         self._stages.rotate(-1)
         tokens = stage.call.tokens
-        size = min(self._piece(), len(tokens) - stage.done)
-        if len(tokens) - stage.done - size == 1:
-            size -= 1  # a single token would round differently
+        size = piece(len(tokens) - stage.done, self._fit())
         try:
             logits = self._run_prompt(stage.row, tokens[stage.done : stage.done + size], stage.done)
         except EngineFailed as e:
@@ -211,7 +210,7 @@ class Loop:
             self._slab.free(stage.row)
             self._free.append(stage.row)
 
-    def _piece(self) -> int:
+    def _fit(self) -> int:
         """Tokens to run now: such that answers under way come about half as fast meanwhile, and never in jerks."""
         if not self._rows:
             return _PIECE
@@ -284,6 +283,17 @@ class Loop:
                     self._slab.copy(len(self._rows), row, last.length)
                     self._rows[row] = last
                 self._slab.free(len(self._rows))
+
+
+def piece(left: int, most: int) -> int:
+    """Tokens of a prompt to run next, of those left: about `most`, a multiple of 8, and so that no tile of the
+    attention has a single one where another division would not give it one: single tokens round differently."""
+    size = min(left, most)
+    if left - size == 1:
+        size -= 1
+    elif 1 < size == left and size % _TILE == 1:
+        size -= 2
+    return size
 
 
 def _smooth(old: float, new: float) -> float:
