@@ -27,7 +27,7 @@ from services.inference.text import (
     StreamsFull,
 )
 from services.inference.text.decoder.engine import Engine
-from services.inference.text.decoder.loop import piece
+from services.inference.text.decoder.pace import cut
 from services.inference.text.decoder.prefixes import BLOCK
 from services.inference.text.limits import Limits
 from services.inference.text.news import Event
@@ -101,25 +101,32 @@ def alone(model: Path, prompt: Prompt, options: Options = LONG) -> list[Piece]:
 
 
 def test_company_changes_nothing(model: Path) -> None:
-    """Calls of all lengths that come and go; each leaves its row to the last one."""
+    """Calls of all lengths that come and go, some for several answers, some with prompts that are known; each leaves
+    its row to the last one."""
     rng = np.random.default_rng(3)
-    desk, calls = Desk(model), {}
-    for i in range(14):
-        options = replace(LONG, max_tokens=int(rng.integers(1, 40)), seed=i, temperature=float(rng.uniform(0, 1.5)))
-        prompt = noise(int(rng.choice([1, 2, 3, 15, 17, 33, 129, 300])), i)
+    desk, calls = Desk(model, Limits(slots=8, prefix_mb=1)), {}
+    for i in range(24):
+        options = replace(
+            LONG, max_tokens=int(rng.integers(1, 40)), seed=i, temperature=float(rng.uniform(0, 1.5)),
+            n=int(rng.choice([1, 1, 3])),
+        )  # fmt: skip
+        prompt = noise(int(rng.choice([1, 2, 3, 15, 17, 33, 129, 300])), int(rng.integers(3)))
         calls[desk.ask(prompt, options)] = prompt, options
         desk.turn(int(rng.integers(0, 9)))
     desk.run()
     assert sorted(desk.ended) == sorted(calls)
+    assert max(desk.cached.values()) == 256 + 32
     for number, (prompt, options) in calls.items():
-        assert desk.pieces[number] == alone(model, prompt, options)
+        for index in range(options.n):
+            single = alone(model, prompt, replace(options, n=1, seed=(options.seed or 0) + index))
+            assert [replace(p, index=0) for p in desk.pieces[number] if p.index == index] == single
 
 
 @given(st.integers(1, 3000), st.lists(st.integers(2, 16), min_size=1))
 def test_no_piece_leaves_a_token_by_itself(length: int, sizes: list[int]) -> None:
     left = length
     for size in itertools.cycle(sizes):
-        taken = piece(left, size * 8)
+        taken = cut(left, size * 8)
         assert 0 < taken <= size * 8
         assert taken % 16 != 1 or length == 1
         left -= taken
