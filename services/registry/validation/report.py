@@ -36,6 +36,14 @@ def _harmless(text: str, most: int) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
 
 
+class Refused(Exception):
+    """Ends an examination: the artifact is refused for this."""
+
+    def __init__(self, code: str, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.finding = Finding(code, message, where)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """An input or output: KServe datatype, shape with -1 for any length, one name an axis, empty where it has none."""
