@@ -61,7 +61,7 @@ WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMI
 
 -- name: list_callable(after, most)
 SELECT v.*, m.publisher, m.name, m.org_id FROM versions v JOIN models m ON m.id = v.model_id
-WHERE v.state IN (6, 7) AND v.framework = 'onnx' AND v.id > :after ORDER BY v.id LIMIT :most;
+WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 
 -- name: published_versions(model_id)
 SELECT version FROM versions WHERE model_id = :model_id AND state = 6;
@@ -91,8 +91,9 @@ UPDATE versions SET claimed_until = :until WHERE id = (
 -- name: hold_validation(id, until)!
 UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 
--- name: finish_validation(id, state, signature, findings, load_us, run_us, memory_bytes)!
-UPDATE versions SET state = :state, signature = :signature, findings = :findings::text::jsonb,
+-- name: finish_validation(id, state, framework, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes)!
+UPDATE versions SET state = :state, framework = :framework, signature = :signature, text = :text,
+    served_digest = :served_digest, served_size_bytes = :served_size_bytes, findings = :findings::text::jsonb,
     measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL
 WHERE id = :id AND state = 1;
 

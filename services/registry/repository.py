@@ -25,6 +25,7 @@ from services.common import call_limits
 from services.common.db import Database
 from services.common.errors import DataLoss, MercatError, Unavailable
 from services.common.rpc.channels import InternalChannel
+from services.registry.rows import text_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
 from services.registry.triton_config import config, family
@@ -41,7 +42,8 @@ class RepositoryUnavailable(Unavailable, reason="REPOSITORY_UNAVAILABLE"):
 
 
 class Repository:
-    """Writes published ONNX versions, in the name and under the number that `deployment` gives them."""
+    """Writes published versions, in the name and under the number that `deployment` gives them; not decoders, which
+    Triton cannot serve as they are meant to be."""
 
     def __init__(self, database: Database, store: Store, control: InternalChannel, settings: RegistrySettings) -> None:
         self._database = database
@@ -54,14 +56,17 @@ class Repository:
     def deployment(self, model: Row, version: Row) -> registry_pb2.Deployment:
         """All that a worker needs to know of a version."""
         document = registry_pb2.Version.FromString(version["document"])
+        served = bool(version["served_digest"])  # what validation made of the artifact
         made = registry_pb2.Deployment(
             model_id=model["id"], version_id=version["id"], model=f"{model['publisher']}/{model['name']}",
-            version=version["version"], org_id=model["org_id"], digest=version["digest"],
-            size_bytes=version["size_bytes"], framework=version["framework"],
+            version=version["version"], org_id=model["org_id"], framework=version["framework"],
+            digest=version["served_digest" if served else "digest"],
+            size_bytes=version["served_size_bytes" if served else "size_bytes"],
             signature=tensor_pb2.Signature.FromString(version["signature"]), settings=document.settings,
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
+            text=text_of(version),
         )  # fmt: skip
-        if made.framework == "onnx":
+        if made.text.kind != registry_pb2.TEXT_KIND_DECODER:
             name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString())
             made.repository_model, made.repository_config = name, text
             made.repository_version = version["number"]

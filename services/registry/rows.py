@@ -23,6 +23,11 @@ def model_of(row: Row) -> registry_pb2.Model:
     return model
 
 
+def text_of(row: Row) -> registry_pb2.TextModel | None:
+    """What a version is to text calls; None: nothing."""
+    return registry_pb2.TextModel.FromString(row["text"]) if row["text"] else None
+
+
 def version_of(row: Row, model: str) -> registry_pb2.Version:
     version = registry_pb2.Version.FromString(row["document"])  # settings, samples and labels
     version.MergeFrom(
@@ -32,7 +37,8 @@ def version_of(row: Row, model: str) -> registry_pb2.Version:
             signature=tensor_pb2.Signature.FromString(row["signature"]), release_notes=row["release_notes"],
             findings=[registry_pb2.Finding(**f) for f in json.loads(row["findings"])], review_note=row["review_note"],
             measured_load_us=row["measured_load_us"], measured_run_us=row["measured_run_us"],
-            measured_memory_bytes=row["measured_memory_bytes"],
+            measured_memory_bytes=row["measured_memory_bytes"], text=text_of(row), served_digest=row["served_digest"],
+            served_size_bytes=row["served_size_bytes"],
         )
     )  # fmt: skip
     for name in ("created_at", "published_at", "deprecated_at"):

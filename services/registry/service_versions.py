@@ -67,7 +67,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
             async with self._database.transaction() as connection:
                 await self._store.add_version(
                     connection, id=version_id, model_id=model["id"], version=request.version,
-                    state=V.VERSION_STATE_VALIDATING, framework=request.framework or "onnx", digest=request.digest,
+                    state=V.VERSION_STATE_VALIDATING, framework=request.framework, digest=request.digest,
                     size_bytes=artifact.size_bytes, signature=request.signature.SerializeToString(),
                     document=document.SerializeToString(deterministic=True), release_notes=request.release_notes,
                     now=self._clock.now(),
@@ -200,8 +200,10 @@ def _check_samples(request: registry_pb2.CreateVersionRequest) -> None:
         except (ValueError, RecursionError) as e:
             found.append(Violation(f"samples[{i}].request_json", f"is not JSON: {e}"))
             continue
-        if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
-            found.append(Violation(f"samples[{i}].request_json", 'must be an object with a list "inputs"'))
+        kinds = (("inputs", list), ("messages", list), ("prompt", str))
+        if not isinstance(body, dict) or not any(isinstance(body.get(name), kind) for name, kind in kinds):
+            problem = 'must be an object with a list "inputs" or "messages", or a text "prompt"'
+            found.append(Violation(f"samples[{i}].request_json", problem))
     for i, spec in enumerate([*request.signature.inputs, *request.signature.outputs]):
         if not spec.name or not spec.datatype:
             found.append(Violation(f"signature[{i}]", "needs a name and a datatype"))

@@ -68,7 +68,7 @@ class Store:
         return [r async for r in self._q.list_reviews(c, after=after, most=most)]
 
     async def list_callable(self, c: Connection, after: str, most: int) -> list[Row]:
-        """Published and deprecated ONNX versions of all models, with their models' publisher, name and org_id."""
+        """Published and deprecated versions of all models, with their models' publisher, name and org_id."""
         return [r async for r in self._q.list_callable(c, after=after, most=most)]
 
     async def published_versions(self, c: Connection, model_id: str) -> list[str]:
@@ -114,10 +114,6 @@ class Store:
         await self._q.hold_validation(c, id=version_id, until=until)
 
     async def finish_validation(
-        self, c: Connection, version_id: str, *, state: int, signature: bytes, findings: Sequence[Mapping[str, str]],
-        load_us: int, run_us: int, memory_bytes: int,
-    ) -> None:  # fmt: skip
-        await self._q.finish_validation(
-            c, id=version_id, state=state, signature=signature, findings=json.dumps(list(findings)), load_us=load_us,
-            run_us=run_us, memory_bytes=memory_bytes,
-        )  # fmt: skip
+        self, c: Connection, version_id: str, *, findings: Sequence[Mapping[str, str]], **columns: Any
+    ) -> None:
+        await self._q.finish_validation(c, id=version_id, findings=json.dumps(list(findings)), **columns)

@@ -20,7 +20,10 @@ async def build(deps: Deps) -> Service:
         "storage",
         registrations=[
             (storage_pb2_grpc.add_StorageServiceServicer_to_server, storage),
-            (storage_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(deps.database, store, blobs)),
+            (
+                storage_pb2_grpc.add_ArtifactServiceServicer_to_server,
+                ArtifactServicer(deps.database, store, blobs, spool, deps.clock),
+            ),
             (storage_pb2_grpc.add_ObjectServiceServicer_to_server, ObjectServicer(objects)),
         ],
         tasks=[storage.sweep],

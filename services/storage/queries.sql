@@ -20,6 +20,7 @@ INSERT INTO artifacts (digest, size_bytes, created_at) VALUES (:digest, :size_by
 INSERT INTO artifact_owners (digest, org_id, filename) VALUES (:digest, :org_id, :filename) ON CONFLICT DO NOTHING;
 
 -- name: get_artifact(digest, org_id)^
--- An empty organisation is any.
-SELECT a.digest, a.size_bytes, o.filename FROM artifacts a JOIN artifact_owners o ON o.digest = a.digest
+-- An empty organisation is any, or none: what services made has no owner.
+SELECT a.digest, a.size_bytes, coalesce(o.filename, '') AS filename
+FROM artifacts a LEFT JOIN artifact_owners o ON o.digest = a.digest
 WHERE a.digest = :digest AND (:org_id::text = '' OR o.org_id = :org_id) LIMIT 1;

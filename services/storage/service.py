@@ -168,10 +168,12 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
     """Serves `mercat.storage.v1.ArtifactService` to the other services."""
 
-    def __init__(self, database: Database, store: Store, blobs: Blobs) -> None:
+    def __init__(self, database: Database, store: Store, blobs: Blobs, spool: Spool, clock: Clock) -> None:
         self._database = database
         self._store = store
         self._blobs = blobs
+        self._spool = spool
+        self._clock = clock
 
     async def StatArtifact(
         self, request: storage_pb2.StatArtifactRequest, context: Context
@@ -187,6 +189,36 @@ class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
         row = await self._get(request.digest)
         async for piece in self._blobs.read(request.digest, 0, row["size_bytes"]):
             yield storage_pb2.FetchArtifactResponse(data=piece)
+
+    async def StoreArtifact(
+        self, requests: AsyncIterator[storage_pb2.StoreArtifactRequest], context: Context
+    ) -> storage_pb2.StoreArtifactResponse:
+        first = await anext(requests, None)
+        if first is None or not first.digest:
+            raise InvalidFields(violations=[Violation("digest", "is required in the first message")])
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.data
+            async for request in requests:
+                yield request.data
+
+        # By its digest: what a process that died has left is written over by the next that stores the same.
+        name = first.digest.replace(":", "-")
+        with self._spool.claim(first.digest):
+            self._spool.remove(name)
+            try:
+                held = await self._spool.append(name, 0, first.size_bytes, chunks())
+                found = await self._spool.digest(name)
+                if (held, found) != (first.size_bytes, first.digest):
+                    raise DataLoss(f"{held} bytes that are {found} arrived", reason="ARTIFACT_CORRUPT")
+                await self._blobs.put(found, self._spool.path(name))
+            finally:
+                self._spool.remove(name)
+        async with self._database.transaction() as connection:
+            await self._store.add_artifact(
+                connection, digest=found, size_bytes=held, org_id="", filename="", now=self._clock.now()
+            )
+        return storage_pb2.StoreArtifactResponse(digest=found, size_bytes=held)
 
     async def _get(self, digest: str, org_id: str = "") -> Row:
         async with self._database.connection() as connection:

@@ -39,9 +39,10 @@ class Store:
     async def add_artifact(
         self, c: Connection, *, digest: str, size_bytes: int, org_id: str, filename: str, now: datetime
     ) -> None:
-        """The artifact, and that this organisation has uploaded it."""
+        """The artifact, and that this organisation has uploaded it; nobody where it is empty."""
         await self._q.add_artifact(c, digest=digest, size_bytes=size_bytes, now=now)
-        await self._q.add_owner(c, digest=digest, org_id=org_id, filename=filename)
+        if org_id:
+            await self._q.add_owner(c, digest=digest, org_id=org_id, filename=filename)
 
     async def get_artifact(self, c: Connection, digest: str, org_id: str = "") -> Row | None:
         """None when it is not stored, or not by that organisation."""

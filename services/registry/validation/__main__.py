@@ -1,5 +1,7 @@
-"""The child: `python -m services.registry.validation FILE LIMITS`. Writes one report, as JSON, to standard output."""
+"""The child: `python -m services.registry.validation FILE MADE LIMITS`. Writes one report, as JSON, to standard output,
+and where a file cannot be served as it is, what can be to MADE."""
 
+import errno
 import json
 import os
 import sys
@@ -10,18 +12,22 @@ from services.registry.validation.report import Limits
 
 
 def main() -> None:
-    limits = Limits(**json.loads(sys.argv[2]))
+    limits = Limits(**json.loads(sys.argv[3]))
     confine(limits)
     # What libraries print must not end up in the report.
     report_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        from services.registry.validation.onnx_model import examine
+        from services.registry.validation.examine import examine
 
         start_nothing()
-        report = examine(Path(sys.argv[1]), limits)
+        report = examine(Path(sys.argv[1]), Path(sys.argv[2]), limits)
     except MemoryError:
         os._exit(3)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os._exit(4)
     report_to.write(report.to_json())
     report_to.flush()
     os._exit(0)  # no destructors of whatever was loaded

@@ -4,6 +4,7 @@ import stat
 import zipfile
 from pathlib import Path
 
+GGUF, ONNX = "gguf", "onnx"
 _MAGIC = (
     (b"GGUF", "a GGUF model"),
     (b"\x7fELF", "an ELF program"),
@@ -21,6 +22,14 @@ _MAGIC = (
     (b"%PDF", "a PDF document"),
     (b"{", "a JSON text"),
 )
+
+
+def framework(path: Path) -> str:
+    """What a file is that has other ways into service than an ONNX model has; empty for any other."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return ""
+    with path.open("rb") as file:
+        return GGUF if file.read(4) == b"GGUF" else ""
 
 
 def foreign(path: Path) -> str:

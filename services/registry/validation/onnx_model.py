@@ -1,9 +1,8 @@
 """Examines an ONNX model: form, bounds, outside references, operators, signature, and a run. Runs in the child only."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from services.common.text_model import DECODER, TEXT_KEY, TOKENIZER_KEY
+from services.registry.validation import engine, text_model
 from services.registry.validation.formats import foreign
-from services.registry.validation.report import Finding, Limits, Report, Tensor
+from services.registry.validation.report import Finding, Limits, Refused, Report, Tensor
 
 _DATATYPES = {
     onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.INT8: "INT8", onnx.TensorProto.INT16: "INT16",
@@ -27,36 +28,33 @@ _NUMPY = {
     "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "FP16": np.float16, "FP32": np.float32,
     "FP64": np.float64,
 }  # fmt: skip
+NOT_ONNX = "NOT_ONNX"
 _MOST_FINDINGS = 20
 _MOST_AXES = 32
 _MOST_TENSORS = 1000  # inputs, and outputs
 _LONGEST_NAME = 200
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # how ONNX Runtime says it
-
-
-class _Refused(Exception):
-    def __init__(self, code: str, message: str, where: str = "") -> None:
-        super().__init__(message)
-        self.finding = Finding(code, message, where)
 
 
 def examine(path: Path, limits: Limits) -> Report:
-    """A report of one file. Raises MemoryError when the limits do not suffice to look."""
-    try:
-        if kind := foreign(path):
-            raise _Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
-        if (size := path.stat().st_size) > limits.artifact_bytes:
-            raise _Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
-        model = _parse(path)
-        findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
-        if findings:
-            return Report(findings=tuple(findings))
-        inputs, outputs = _signature(model)
-        _check(path)
-        del model
-        return _run(path, inputs, outputs, limits)
-    except _Refused as e:
-        return Report(findings=(e.finding,))
+    """A report of one file. Raises Refused, and MemoryError when the limits do not suffice to look."""
+    if kind := foreign(path):
+        raise Refused(NOT_ONNX, f"this is {kind}, not an ONNX model")
+    if (size := path.stat().st_size) > limits.artifact_bytes:
+        raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
+    model = _parse(path)
+    findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
+    if findings:
+        return Report(findings=tuple(findings))
+    inputs, outputs = _signature(model)
+    _check(path)
+    entries = {p.key: p.value for p in model.metadata_props if p.key in (TEXT_KEY, TOKENIZER_KEY)}
+    del model
+    texts = text_model.read(entries) if entries else None
+    if texts is not None and texts.config.kind == DECODER:
+        return text_model.decoder(path, texts, inputs, outputs)
+    session, load_us = engine.load(path)
+    report = replace(_run(session, path, inputs, outputs, limits), load_us=load_us)
+    return report if texts is None else text_model.encoder(session, texts, report)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -64,16 +62,16 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise _Refused("NOT_ONNX", "the file is no ONNX model, or is cut off") from None
+        raise Refused(NOT_ONNX, "the file is no ONNX model, or is cut off") from None
     if not model.graph.node or not model.ir_version or not model.graph.output:
-        raise _Refused("NOT_ONNX", "the file holds no ONNX graph")
+        raise Refused(NOT_ONNX, "the file holds no ONNX graph")
     return model
 
 
 def _bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
     """A graph or function, and every graph inside it."""
     if depth > limits.depth:
-        raise _Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
+        raise Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
     yield body
     attributes = [a for node in body.node for a in node.attribute]
     if isinstance(body, onnx.FunctionProto):
@@ -117,7 +115,7 @@ def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
         for body in _bodies(outer, 0, limits):
             nodes += len(body.node)
             if nodes > limits.nodes:
-                raise _Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
+                raise Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
             for tensor in _tensors(body):
                 yield from _tensor(tensor, limits)
 
@@ -165,10 +163,10 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=False)
     except (onnx.checker.ValidationError, ValueError) as e:
-        text = _first_line(e, path)
+        text = engine.first_line(e, path)
         # Operators of ONNX Runtime's own domains are unknown to the checker and tried in the run.
         if "No Op registered" not in text and "No opset import" not in text:
-            raise _Refused("GRAPH_INVALID", text) from None
+            raise Refused("GRAPH_INVALID", text) from None
 
 
 def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -176,50 +174,37 @@ def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor
     inputs = tuple(_spec(v) for v in model.graph.input if v.name not in constants)
     outputs = tuple(_spec(v) for v in model.graph.output)
     if not inputs:
-        raise _Refused("NO_INPUTS", "the graph takes nothing")
+        raise Refused("NO_INPUTS", "the graph takes nothing")
     for t in (*inputs, *outputs):
         if not t.name or any(len(n) > _LONGEST_NAME or (n and not n.isprintable()) for n in (t.name, *t.axes)):
             text = f"inputs, outputs and their axes have names of at most {_LONGEST_NAME} printable characters"
-            raise _Refused("NAME_INVALID", text, t.name)
+            raise Refused("NAME_INVALID", text, t.name)
     if max(len(inputs), len(outputs)) > _MOST_TENSORS:
-        raise _Refused("TOO_MANY_TENSORS", f"more than {_MOST_TENSORS} inputs or outputs")
+        raise Refused("TOO_MANY_TENSORS", f"more than {_MOST_TENSORS} inputs or outputs")
     return inputs, outputs
 
 
 def _spec(value: Any) -> Tensor:
     if not value.type.HasField("tensor_type"):
-        raise _Refused("NOT_A_TENSOR", "only tensors can be sent: sequences, maps and optionals cannot", value.name)
+        raise Refused("NOT_A_TENSOR", "only tensors can be sent: sequences, maps and optionals cannot", value.name)
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:
         known = tensor.elem_type in onnx.TensorProto.DataType.values()
         name = onnx.TensorProto.DataType.Name(tensor.elem_type) if known else f"type {tensor.elem_type}"
-        raise _Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
+        raise Refused("DATATYPE_UNSUPPORTED", f"{name} cannot be sent", value.name)
     shape: list[int] = []
     axes: list[str] = []
     for dim in tensor.shape.dim:
         if dim.HasField("dim_value") and dim.dim_value < -1:  # some exporters write -1 for any length
-            raise _Refused("TENSOR_DIMENSIONS", f"a dimension is {dim.dim_value}", value.name)
+            raise Refused("TENSOR_DIMENSIONS", f"a dimension is {dim.dim_value}", value.name)
         fixed = dim.HasField("dim_value") and dim.dim_value > 0
         shape.append(dim.dim_value if fixed else -1)
         axes.append("" if fixed else dim.dim_param)
     return Tensor(value.name, datatype, tuple(shape), tuple(axes))
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
-    import onnxruntime as ort
-
-    ort.set_default_logger_severity(4)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    before = time.perf_counter()
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as e:
-        _no_memory(e)
-        raise _Refused("ENGINE_REFUSES", f"ONNX Runtime cannot load it: {_first_line(e, path)}") from None
-    load_us = int((time.perf_counter() - before) * 1e6)
+def _run(session: Any, path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
     run_us = 0
     # A model may need more than one of an axis (a convolution's window, say): lengths are tried until one works.
     problem = ""
@@ -231,21 +216,21 @@ def _run(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], li
         try:
             session.run(None, feeds)
         except Exception as e:
-            _no_memory(e)
-            problem = problem or _first_line(e, path)
+            engine.no_memory(e)
+            problem = problem or engine.first_line(e, path)
             continue
         run_us = int((time.perf_counter() - before) * 1e6)
         break
     else:
-        raise _Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
-    memory = _peak_memory()
+        raise Refused("SAMPLE_RUN_FAILED", f"a run on zeros failed: {problem}")
+    memory = engine.peak_memory()
     ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
     known = tuple(
         t if t.shape or not ranked.get(t.name)
         else Tensor(t.name, t.datatype, (-1,) * ranked[t.name], ("",) * ranked[t.name])
         for t in outputs
     )  # fmt: skip
-    return Report((), inputs, known, load_us, run_us, memory)
+    return Report((), inputs, known, run_us=run_us, memory_bytes=memory)
 
 
 def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
@@ -256,29 +241,7 @@ def _example(tensor: Tensor, length: int, inner: int, limits: Limits) -> Any:
     texts = tensor.datatype == "BYTES"
     dtype = np.dtype(object if texts else _NUMPY[tensor.datatype])
     if len(shape) > _MOST_AXES:
-        raise _Refused("INPUT_TOO_LARGE", f"it has {len(shape)} axes; at most {_MOST_AXES}", tensor.name)
+        raise Refused("INPUT_TOO_LARGE", f"it has {len(shape)} axes; at most {_MOST_AXES}", tensor.name)
     if _bytes(shape, dtype.itemsize * 8, limits.tensor_bytes) is None:
-        raise _Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
+        raise Refused("INPUT_TOO_LARGE", f"one call would need more than {limits.tensor_bytes >> 20} MiB", tensor.name)
     return np.full(shape, "", object) if texts else np.zeros(shape, dtype)
-
-
-def _no_memory(error: Exception) -> None:
-    """Raises MemoryError when that is what the engine's error means."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
-        raise MemoryError from error
-
-
-def _first_line(error: Exception, path: Path) -> str:
-    """Without the folder of this machine that the file happens to lie in."""
-    return str(error).replace(str(path), "the file").strip().partition("\n")[0][:500]
-
-
-def _peak_memory() -> int:
-    """Bytes this process held at most. On Linux `ru_maxrss` would not do: it outlives the start of a program, so that
-    it begins at what the parent holds."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

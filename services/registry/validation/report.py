@@ -11,7 +11,7 @@ class Limits:
     memory_bytes: int = 8 * 1024**3  # address space; ONNX Runtime reserves far more than it touches
     cpu_seconds: int = 90
     wall_seconds: float = 120.0
-    file_bytes: int = 16 * 1024**2  # it has nothing to write
+    file_bytes: int = 16 * 1024**2  # it has nothing to write but, of a GGUF file, a decoder
     artifact_bytes: int = 2 * 1024**3  # protobuf, and so ONNX, has none larger
     tensor_bytes: int = 4 * 1024**3  # of one initialiser or synthesised input
     nodes: int = 200_000
@@ -55,8 +55,24 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Text:
+    """What a text model is: `kind` as in `services.common.text_model`, tokens of its context and vocabulary, whether it
+    has a chat template and that takes tools; how far a converted model is from its file's own weights."""
+
+    kind: str
+    context: int
+    vocabulary: int
+    chat: bool = False
+    tools: bool = False
+    architecture: str = ""
+    divergence: float = 0.0
+    agreement: float = 0.0
+
+
+@dataclass(frozen=True)
 class Report:
-    """What the child found. Without findings the artifact is fit to be served."""
+    """What the child found. Without findings the artifact is fit to be served, or what the child `made` of it is.
+    `framework`: what the content is, empty for what is nothing known."""
 
     findings: tuple[Finding, ...] = ()
     inputs: tuple[Tensor, ...] = ()
@@ -64,6 +80,9 @@ class Report:
     load_us: int = 0
     run_us: int = 0
     memory_bytes: int = 0
+    framework: str = ""
+    text: Text | None = None
+    made: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -77,4 +96,8 @@ class Report:
             for side in ("inputs", "outputs")
         )
         findings = tuple(Finding(**f) for f in data["findings"])
-        return cls(findings, inputs, outputs, int(data["load_us"]), int(data["run_us"]), int(data["memory_bytes"]))
+        said = Text(**data["text"]) if data["text"] is not None else None
+        return cls(
+            findings, inputs, outputs, int(data["load_us"]), int(data["run_us"]), int(data["memory_bytes"]),
+            str(data["framework"]), said, bool(data["made"]),
+        )  # fmt: skip

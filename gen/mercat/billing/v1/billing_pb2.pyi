@@ -61,7 +61,7 @@ class PriceComponent(_message.Message):
     METER_FIELD_NUMBER: _builtins.int
     NANOS_PER_MILLION_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
-    """requests, rows or input_bytes."""
+    """requests, rows, input_bytes, input_tokens, cached_input_tokens or output_tokens."""
     nanos_per_million: _builtins.int
     def __init__(
         self,

@@ -394,7 +394,7 @@ class Sample(_message.Message):
     REQUEST_JSON_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     request_json: _builtins.str
-    """A Predict request body without its model, as JSON."""
+    """A request body without its model, as JSON: of Predict, or of Generate or Chat for a text model."""
     def __init__(
         self,
         *,
@@ -465,6 +465,7 @@ class Version(_message.Message):
     """Semantic version, such as 1.4.2."""
     state: Global___VersionState.ValueType
     framework: _builtins.str
+    """Where its publisher did not say: empty until it is validated, and where it is nothing that is known."""
     digest: _builtins.str
     size_bytes: _builtins.int
     release_notes: _builtins.str

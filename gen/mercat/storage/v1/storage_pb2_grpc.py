@@ -297,6 +297,11 @@ class ArtifactServiceStub:
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.SerializeToString,
                 response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.FromString,
                 _registered_method=True)
+        self.StoreArtifact = channel.stream_unary(
+                '/mercat.storage.v1.ArtifactService/StoreArtifact',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer:
@@ -316,6 +321,14 @@ class ArtifactServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StoreArtifact(self, request_iterator, context):
+        """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
+        nothing. DATA_LOSS when the bytes are not those announced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -328,6 +341,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.FetchArtifact,
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.FromString,
                     response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.SerializeToString,
+            ),
+            'StoreArtifact': grpc.stream_unary_rpc_method_handler(
+                    servicer.StoreArtifact,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -385,6 +403,33 @@ class ArtifactService:
             '/mercat.storage.v1.ArtifactService/FetchArtifact',
             mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.SerializeToString,
             mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreArtifact(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/mercat.storage.v1.ArtifactService/StoreArtifact',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

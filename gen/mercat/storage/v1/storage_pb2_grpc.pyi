@@ -127,6 +127,10 @@ class ArtifactServiceStub:
     StatArtifact: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatArtifactRequest, _storage_pb2.StatArtifactResponse]
     """NOT_FOUND when no such artifact is stored, or not by that organisation."""
     FetchArtifact: _grpc.UnaryStreamMultiCallable[_storage_pb2.FetchArtifactRequest, _storage_pb2.FetchArtifactResponse]
+    StoreArtifact: _grpc.StreamUnaryMultiCallable[_storage_pb2.StoreArtifactRequest, _storage_pb2.StoreArtifactResponse]
+    """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
+    nothing. DATA_LOSS when the bytes are not those announced.
+    """
 
 @_typing.type_check_only
 class ArtifactServiceAsyncStub(ArtifactServiceStub):
@@ -136,6 +140,10 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     StatArtifact: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatArtifactRequest, _storage_pb2.StatArtifactResponse]  # type: ignore[assignment]
     """NOT_FOUND when no such artifact is stored, or not by that organisation."""
     FetchArtifact: _aio.UnaryStreamMultiCallable[_storage_pb2.FetchArtifactRequest, _storage_pb2.FetchArtifactResponse]  # type: ignore[assignment]
+    StoreArtifact: _aio.StreamUnaryMultiCallable[_storage_pb2.StoreArtifactRequest, _storage_pb2.StoreArtifactResponse]  # type: ignore[assignment]
+    """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
+    nothing. DATA_LOSS when the bytes are not those announced.
+    """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     """Artifacts for Mercat's own services, whoever owns them."""
@@ -154,6 +162,16 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.FetchArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.FetchArtifactResponse], _abc.AsyncIterator[_storage_pb2.FetchArtifactResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def StoreArtifact(
+        self,
+        request_iterator: _MaybeAsyncIterator[_storage_pb2.StoreArtifactRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.StoreArtifactResponse, _abc.Awaitable[_storage_pb2.StoreArtifactResponse]]:
+        """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
+        nothing. DATA_LOSS when the bytes are not those announced.
+        """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
