@@ -24,7 +24,9 @@ async def build(deps: "Deps") -> "Service":
     assert isinstance(settings, RegistrySettings)
     store = Store()
     repository = Repository(deps.database, store, deps.control, settings)
-    validator = Validator(deps.database, store, deps.control, deps.clock, deps.settings.home / "tmp")
+    validator = Validator(
+        deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters
+    )  # fmt: skip
     quarantine = Quarantine(deps.database, store, deps.clock)
     return Service(
         "registry",

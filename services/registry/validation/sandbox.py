@@ -27,9 +27,10 @@ _ALLOW, _EPERM = 0x7FFF0000, 0x00050001
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _MACHINES = {
     # the audit number of the architecture; then capset, socket, connect, ptrace, kill, tkill, execve, execveat,
-    # unshare, setns, process_vm_readv, process_vm_writev, pidfd_send_signal, pidfd_getfd, io_uring_setup
-    "x86_64": (0xC000003E, 126, (41, 42, 101, 62, 200, 59, 322, 272, 308, 310, 311, 424, 438, 425)),
-    "aarch64": (0xC00000B7, 91, (198, 203, 117, 129, 130, 221, 281, 97, 268, 270, 271, 424, 438, 425)),
+    # unshare, setns, process_vm_readv, process_vm_writev, pidfd_send_signal, pidfd_getfd, io_uring_setup, setpgid and
+    # setsid, with which it would escape the end of its group
+    "x86_64": (0xC000003E, 126, (41, 42, 101, 62, 200, 59, 322, 272, 308, 310, 311, 424, 438, 425, 109, 112)),
+    "aarch64": (0xC00000B7, 91, (198, 203, 117, 129, 130, 221, 281, 97, 268, 270, 271, 424, 438, 425, 154, 157)),
 }
 
 # What interpreters and numeric libraries look at on their way.

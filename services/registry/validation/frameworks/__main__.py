@@ -1,4 +1,4 @@
-"""The converter: `python -m services.registry.validation.frameworks SOURCE FOLDER TASK`, in a sandbox whose one
+"""The converter: `python -m services.registry.validation.frameworks SOURCE FOLDER TASK LIMITS`, in a sandbox whose one
 writable folder is FOLDER. Writes `model.onnx` and `cases.npz` there and one report, as JSON, to standard output."""
 
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 
 # All that is ours is imported before the sandbox closes: afterwards these files are out of reach.
 from services.registry.validation.confine import confine
+from services.registry.validation.conversion import CASES, MODEL
 from services.registry.validation.frameworks import archives, cases, saved_model, torch_archive, torch_source
 from services.registry.validation.frameworks.archives import Form
 from services.registry.validation.report import Limits, Refused, Report, Tensor
 from services.registry.validation.sandbox import NoSandbox, enter
 
-MODEL, CASES = "model.onnx", "cases.npz"
 _PACKAGES = {"pytorch": ("torch", "onnx", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx")}
 _NO_MEMORY = ("allocate memory", "bad_alloc", "ResourceExhausted", "OOM when")
 
@@ -24,7 +24,6 @@ class Task:
     """What a converter is told: the form of the source, what its publisher declares of it, requests that show it."""
 
     form: Form
-    limits: Limits
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
@@ -33,8 +32,7 @@ class Task:
     def from_json(cls, text: str) -> "Task":
         data = json.loads(text)
         inputs = tuple(Tensor(t["name"], t["datatype"], tuple(t["shape"]), tuple(t["axes"])) for t in data["inputs"])
-        limits = Limits(**data["limits"])
-        return cls(Form(data["form"]), limits, inputs, tuple(data["outputs"]), tuple(data["samples"]))
+        return cls(Form(data["form"]), inputs, tuple(data["outputs"]), tuple(data["samples"]))
 
 
 def convert(source: Path, folder: Path, task: Task) -> Report:
@@ -92,7 +90,7 @@ def main() -> None:
     report_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not end up in the report
     try:
-        confine(task.limits)
+        confine(Limits(**json.loads(sys.argv[4])))
         enter([source, Path(sys.prefix), Path(sys.base_prefix)], folder)
         report = convert(source, folder, task)
     except NoSandbox as e:

@@ -112,10 +112,25 @@ class SavedModelSource:
         return [np.asarray(given[name].numpy()) for name in self.outputs]
 
     def export(self, cases: Sequence[Case], path: Path) -> None:
+        import onnx
         import tensorflow as tf
         import tf2onnx.convert
 
         # tf2onnx takes a function that it can specialise, which a loaded signature is not.
         names = [spec.name for spec in self.inputs]
         call = tf.function(lambda *args: self._function(**dict(zip(names, args, strict=True))), autograph=False)
-        tf2onnx.convert.from_function(call, input_signature=self._specs, opset=OPSET, output_path=str(path))
+        model, _ = tf2onnx.convert.from_function(call, input_signature=self._specs, opset=OPSET)
+        _name_axes(model.graph, cases)
+        onnx.save(model, str(path))
+
+
+def _name_axes(graph: Any, cases: Sequence[Case]) -> None:
+    """The first axis of what grows together is the batch's; tf2onnx gives each axis another name without a meaning."""
+    rows = [next(iter(feeds.values())).shape[:1] for feeds, _ in cases]
+    batched = {name for name in cases[0][0] if [feeds[name].shape[:1] for feeds, _ in cases] == rows}
+    outputs = sorted(value.name for value in graph.output)
+    batched |= {name for i, name in enumerate(outputs) if [given[i].shape[:1] for _, given in cases] == rows}
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_param"):
+                dim.dim_param = "batch" if axis == 0 and value.name in batched else ""
