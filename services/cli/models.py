@@ -12,12 +12,12 @@ from services.cli.inputs import read_text
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_price
 from services.cli.pushing import push
-from services.cli.versions import STATES, findings, show_spec
+from services.cli.versions import STATES, findings, show_spec, show_text
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
     list[str] | None,
-    typer.Option("--price", metavar="METER=USD", help="For each request, row or input_bytes; add /1M for a million."),
+    typer.Option("--price", metavar="METER=USD", help="For each request, row, input_token …; add /1M for a million."),
 ]
 
 
@@ -140,6 +140,7 @@ def show(
         ("published", output.when(found.published_at)),
         *(("takes", show_spec(spec)) for spec in (latest.signature.inputs if latest else ())),
         *(("gives", show_spec(spec)) for spec in (latest.signature.outputs if latest else ())),
+        *(show_text(latest) if latest else ()),
     ])  # fmt: skip
     output.table(
         ["version", "state", "size", "made (UTC)", "published (UTC)"],
@@ -175,6 +176,7 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         ("size", output.size(version.size_bytes)), ("batches", batch),
         *(("takes", show_spec(spec)) for spec in version.signature.inputs),
         *(("gives", show_spec(spec)) for spec in version.signature.outputs),
+        *show_text(version),
         *(("sample", sample.title) for sample in version.samples),
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),

@@ -9,7 +9,10 @@ from mercat.billing.v1 import billing_pb2
 
 _PER = {"1": 1, "1k": 1_000, "1m": 1_000_000}
 _NANOS_PER_MILLION = Decimal(10**15)  # of one dollar for one thing
-_WORDS = {"requests": "request", "rows": "row", "input_bytes": "input byte"}
+_WORDS = {
+    "requests": "request", "rows": "row", "input_bytes": "input byte", "input_tokens": "input token",
+    "cached_input_tokens": "cached input token", "output_tokens": "output token",
+}  # fmt: skip
 
 
 def parse_price(text: str) -> billing_pb2.PriceComponent:

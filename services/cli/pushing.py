@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -14,14 +15,15 @@ from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
 from services.cli.session import Refusal
+from services.cli.tokenizing import with_tokenizer
 from services.cli.upload import digest_of, upload, validated
-from services.cli.versions import findings, show_spec
+from services.cli.versions import findings, show_spec, show_text
 from services.common.errors import MercatError
 
 
 def push(
     session: Session,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The ONNX model.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The ONNX or GGUF model.")],
     name: Annotated[str, typer.Option(help="The second half of publisher/name.")],
     version: Annotated[str, typer.Option(help="A semantic version; versions are immutable.")],
     summary: Annotated[str, typer.Option(help="One line. Needed for a new model.")] = "",
@@ -34,6 +36,12 @@ def push(
     card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown. For a new model.")] = "",
     price: Annotated[
         list[str] | None, typer.Option(metavar="METER=USD", help="What a call costs. Repeatable; none: as it was.")
+    ] = None,
+    tokenizer: Annotated[str, typer.Option(metavar="FILE", help="tokenizer.json, to go inside an ONNX file.")] = "",
+    context: Annotated[int, typer.Option(min=0, help="Tokens of a text, with --tokenizer; 0: as that says.")] = 0,
+    chat_template: Annotated[str, typer.Option(metavar="FILE", help="Of a decoder, with --tokenizer: Jinja.")] = "",
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TOKEN", help="Ends an answer, with --tokenizer. Repeatable.")
     ] = None,
     max_batch_size: serving.MaxBatchSize = 0,
     max_queue_delay_us: serving.MaxQueueDelay = 0,
@@ -67,7 +75,12 @@ def push(
       --task text-embedding --license MIT --price requests=0.002 --submit
 
       mercat models push model.onnx --name my-model --version 1.1.0 --notes "Smaller and faster"
+
+      mercat models push chat.gguf --name my-chat --version 1.0.0 --summary "Chats" --category nlp
+      --task text-generation --license MIT --price input_tokens=0.1/1M --price output_tokens=0.4/1M
     """
+    if not tokenizer and (context or chat_template or stop):
+        raise typer.BadParameter("--context, --chat-template and --stop go with --tokenizer")
     components = [parse_price(text) for text in price or ()]
     request = registry_pb2.CreateVersionRequest(
         model=session.full_name(name), version=version, release_notes=notes,
@@ -88,9 +101,15 @@ def push(
         display_name=display_name, tags=tag or [], homepage=homepage, description=read_text(card),
     )  # fmt: skip
     created = _ensure(session, request.model, new)
-    request.digest = digest_of(file)
     quiet = session.json
-    upload(session.client, file, request.digest, quiet=quiet)
+    with TemporaryDirectory(prefix="mercat-") as folder:
+        if tokenizer:
+            file = with_tokenizer(
+                file, read_text(tokenizer), Path(folder), context=context, template=read_text(chat_template),
+                stops=stop or (),
+            )  # fmt: skip
+        request.digest = digest_of(file)
+        upload(session.client, file, request.digest, quiet=quiet)
     _begin(session, request)
     made = validated(session.client, request.model, version, wait, quiet=quiet)
     if made.state == registry_pb2.VERSION_STATE_REFUSED:
@@ -110,6 +129,7 @@ def push(
         ("version", f"{made.model}@{made.version}"),
         *(("takes", show_spec(spec)) for spec in made.signature.inputs),
         *(("gives", show_spec(spec)) for spec in made.signature.outputs),
+        *show_text(made),
         ("runs in", output.duration(made.measured_run_us) if made.measured_run_us else ""),
         ("price", show_price(cost) if cost is not None else ""),
         ("state", "waits for review" if submit else f"draft; go on with `mercat models submit {new.name}@{version}`"),

@@ -24,6 +24,23 @@ def _axis(name: str, length: int) -> str:
     return "any" if not name or name.startswith("unk__") else name  # what exporters call an axis without a name
 
 
+def show_text(version: registry_pb2.Version) -> list[tuple[str, str]]:
+    """What a version is to text calls; nothing for one that is no text model."""
+    if not version.HasField("text"):
+        return []
+    text = version.text
+    kind = "decoder" if text.kind == registry_pb2.TEXT_KIND_DECODER else "encoder"
+    template = "with a chat template that takes tools" if text.tools else "with a chat template" if text.chat else ""
+    exact = f"{text.divergence:.4f} nats from the file's own weights, {text.agreement:.0%} of its choices the same"
+    return [
+        ("text", ", ".join(part for part in (kind, text.architecture, template) if part)),
+        ("context", f"{text.context_tokens:,} tokens"), ("vocabulary", f"{text.vocabulary_size:,} tokens"),
+        ("exactness", exact if text.agreement else ""),
+        ("served as", f"{version.served_digest}, {output.size(version.served_size_bytes)}"
+         if version.served_digest else ""),
+    ]  # fmt: skip
+
+
 def findings(version: registry_pb2.Version) -> None:
     """Why validation refused a version."""
     output.table(["code", "where", "what"], [(f.code, f.where, f.message) for f in version.findings], empty="")

