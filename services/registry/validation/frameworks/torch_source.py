@@ -49,10 +49,12 @@ class ScriptSource:
         import torch
 
         if not inputs:
-            text = "TorchScript does not say what it takes; declare every input, such as --takes x=FP32[-1,4]"
+            text = "TorchScript does not say what it takes; declare every input, such as --input x=FP32[-1,4]"
             raise Refused("SIGNATURE_MISSING", text)
         self._module = torch.jit.load(str(path), map_location="cpu").eval()
-        self.inputs = _in_order(self._module.forward.schema.arguments[1:], inputs)
+        arguments = self._module.forward.schema.arguments[1:]
+        self.inputs = _in_order(arguments, inputs)
+        self._shortened = len(arguments) > len(inputs)
         self.outputs = tuple(outputs)
 
     def run(self, feeds: Feeds) -> list[Array]:
@@ -74,12 +76,24 @@ class ScriptSource:
                 len({shape[axis] for shape in shapes if axis < len(shape)}) > 1 for axis in range(len(shapes[-1]))
             ]
             axes[name] = {axis: _axis(name, axis) for axis, several in enumerate(varied) if several}
+        args = tuple(torch.from_numpy(feeds[spec.name].copy()) for spec in self.inputs)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # this exporter is the one that takes TorchScript, and is called old
+            module = self._module
+            if self._shortened:  # what is left out must not be an argument; loops and branches inside stay as they are
+
+                class Call(torch.nn.Module):  # type: ignore[misc,unused-ignore]
+                    def __init__(self) -> None:
+                        super().__init__()
+                        self.called = module
+
+                    def forward(self, *given: Any) -> Any:
+                        return self.called(*given)
+
+                module = torch.jit.trace(Call(), args, check_trace=False)
             torch.onnx.export(
-                self._module, tuple(torch.from_numpy(feeds[spec.name].copy()) for spec in self.inputs), str(path),
-                input_names=[spec.name for spec in self.inputs], output_names=list(self.outputs), dynamic_axes=axes,
-                opset_version=OPSET, dynamo=False,
+                module, args, str(path), input_names=[spec.name for spec in self.inputs],
+                output_names=list(self.outputs), dynamic_axes=axes, opset_version=OPSET, dynamo=False,
             )  # fmt: skip
 
 
