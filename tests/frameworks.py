@@ -1,9 +1,12 @@
 """Small models of PyTorch and TensorFlow, made by the interpreter that has them: `python -m tests.frameworks FOLDER`.
 Each comes with inputs that its framework was given and what it gave, as `<name>.npz` of `in.x` and `out.0`, `out.1`."""
 
+import io
+import os
 import subprocess
 import sys
 import warnings
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,18 @@ ROWS = np.random.default_rng(7).standard_normal((5, 4)).astype(np.float32)
 
 @cache
 def made(python: str, folder: Path) -> Path:
-    """All of them, in a folder: scripted.pt, dropout.pt, writer.pt, program.pt2, saved_model/, reader/."""
+    """All of them, in a folder: scripted.pt, dropout.pt, writer.pt, checkpoint.pt, program.pt2, pickled.pt2, and the
+    folders saved_model and reader."""
     done = subprocess.run([python, "-m", "tests.frameworks", str(folder)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+class _Evil:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
 
 
 def _torch(folder: Path) -> None:
@@ -65,6 +76,12 @@ def _torch(folder: Path) -> None:
     program = torch.export.export(one, (x,), dynamic_shapes={"x": {0: torch.export.Dim("rows", max=4096)}})
     torch.export.save(program, folder / "program.pt2")
     torch.save(two.state_dict(), folder / "checkpoint.pt")
+    evil = io.BytesIO()
+    torch.save(_Evil(), evil)
+    with zipfile.ZipFile(folder / "program.pt2") as source, zipfile.ZipFile(folder / "pickled.pt2", "w") as target:
+        for info in source.infolist():
+            own = info.filename.endswith("sample_inputs/model.pt")
+            target.writestr(info.filename, evil.getvalue() if own else source.read(info))
     with torch.no_grad():
         _save(folder / "scripted.npz", [t.numpy() for t in two(x)])
         _save(folder / "program.npz", [one(x).numpy()])
