@@ -29,5 +29,5 @@ def examine(path: Path, made: Path, cases: Path | None = None, *, limits: Limits
                 report = replace(report, difference=compare(engine.load(path)[0], cases))
     except Refused as e:
         report = Report(findings=(e.finding,))
-        kind = kind or ("" if e.finding.code == onnx_model.NOT_ONNX else ONNX)
+        kind = kind or ("" if e.finding.code == "NOT_ONNX" else ONNX)
     return replace(report, framework="" if kind == ARCHIVE else kind)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import numpy as np
+from jinja2 import meta
 from tokenizers import Tokenizer
 
-from services.common.chat_template import ChatTemplate
+from services.common.chat_template import environment
 from services.common.text_model import DECODER, ENCODER, TEXT_KEY, TOKENIZER_KEY, TextConfig
 from services.registry.validation import engine
 from services.registry.validation.decoder_run import Array, Decoding, divergence
@@ -84,13 +85,22 @@ def texts(config: TextConfig, tokenizer: Tokenizer) -> Texts:
         raise Refused("TOKENIZER_INVALID", f"there is no token {config.bos_token!r}", TOKENIZER_KEY)
     facts = Text(config.kind, config.context, config.vocabulary, architecture=config.architecture)
     if config.chat_template:
-        try:
-            template = ChatTemplate(config.chat_template, config.bos_token, config.eos_token)
-            tokenizer.encode(template.render(_SAID))
-        except ValueError as e:
-            raise Refused("CHAT_TEMPLATE_INVALID", str(e), "chat_template") from None
-        facts = replace(facts, chat=True, tools=template.takes_tools)
+        facts = replace(facts, chat=True, tools=_takes_tools(config))
     return Texts(config, tokenizer, facts)
+
+
+def _takes_tools(config: TextConfig) -> bool:
+    """Whether the chat template does. Raises Refused when it is none, or refuses a plain conversation."""
+    sandbox = environment()
+    try:
+        names = meta.find_undeclared_variables(sandbox.parse(config.chat_template))
+        sandbox.from_string(config.chat_template).render(
+            messages=_SAID, tools=None, documents=None, add_generation_prompt=True, bos_token=config.bos_token,
+            eos_token=config.eos_token,
+        )  # fmt: skip
+    except Exception as e:  # whatever a template does wrong
+        raise Refused("CHAT_TEMPLATE_INVALID", str(e), "chat_template") from None
+    return "tools" in names
 
 
 def _problem(config: TextConfig) -> str:
