@@ -159,7 +159,7 @@ def test_the_service_survives_all_of_them(running: Platform, tmp_path: Path) -> 
         "EXTERNAL_DATA": artifacts.external("/etc/passwd"),
         "TENSOR_TOO_LARGE": artifacts.claims([2**62] * 5_000),
         "GRAPH_TOO_DEEP": artifacts.nested(18),
-        "NOT_ONNX": artifacts.torch_archive(witness),
+        "PICKLED_CHECKPOINT": artifacts.torch_archive(witness),
         "TENSOR_DIMENSIONS": artifacts.named("NUL \0, \u202e and " + "long" * 10_000),
     }
     for i, (code, data) in enumerate(harm.items()):

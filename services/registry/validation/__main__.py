@@ -22,7 +22,8 @@ def main() -> None:
         from services.registry.validation.examine import examine
 
         start_nothing()
-        report = examine(*map(Path, sys.argv[1:-1]), limits=limits)
+        file, made, *cases = map(Path, sys.argv[1:-1])
+        report = examine(file, made, limits, *cases)
     except MemoryError:
         os._exit(3)
     except OSError as e:

@@ -10,7 +10,7 @@ from services.registry.validation.frameworks.compare import compare
 from services.registry.validation.report import Limits, Refused, Report
 
 
-def examine(path: Path, made: Path, cases: Path | None = None, *, limits: Limits) -> Report:
+def examine(path: Path, made: Path, limits: Limits, cases: Path | None = None) -> Report:
     """A report of one file. Where that cannot be served as it is, what can be is written to `made`; where it has to be
     converted for it, the report says so. A converter's work is compared with its source on `cases`. Raises MemoryError
     when the limits do not suffice to look."""

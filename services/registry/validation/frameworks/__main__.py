@@ -1,6 +1,7 @@
 """The converter: `python -m services.registry.validation.frameworks SOURCE FOLDER TASK LIMITS`, in a sandbox whose one
 writable folder is FOLDER. Writes `model.onnx` and `cases.npz` there and one report, as JSON, to standard output."""
 
+import errno
 import json
 import os
 import sys
@@ -48,6 +49,8 @@ def convert(source: Path, folder: Path, task: Task) -> Report:
         except (Refused, MemoryError):
             raise
         except Exception as e:
+            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             if any(text in str(e) for text in _NO_MEMORY):
                 raise MemoryError from e
             print(f"{type(e).__name__}: {e}", file=sys.stderr)  # noqa: T201
@@ -98,6 +101,10 @@ def main() -> None:
         report = Report(findings=(Refused("SANDBOX_MISSING", text).finding,))
     except MemoryError:
         os._exit(3)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os._exit(4)
     report_to.write(report.to_json())
     report_to.flush()
     os._exit(0)

@@ -1,5 +1,6 @@
 """Archives of models: which framework's one is, and how one is unpacked."""
 
+import errno
 import stat
 import tarfile
 import zipfile
@@ -55,7 +56,7 @@ def form_of(path: Path) -> Form | None:
     inside = {name.partition("/")[2] for name in names} if len(roots) == 1 else set(names)
     if "saved_model.pb" in inside or "saved_model.pb" in names:
         return Form.SAVED_MODEL
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         return None
     if "archive_format" in inside and any(name.startswith("models/") for name in inside):
         return Form.TORCH_EXPORT
@@ -81,7 +82,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error) as e:
-        raise _broken() from e
+        raise _broken("zip", e) from e
 
 
 def entries(archive: zipfile.ZipFile) -> list[Entry]:
@@ -100,7 +101,7 @@ def entries(archive: zipfile.ZipFile) -> list[Entry]:
 
 def unpack(path: Path, folder: Path) -> None:
     """Writes a SavedModel's files into `folder`, which is made. Raises Refused; what was written until then stays."""
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         with opened(path) as archive:
             every = entries(archive)
             top = _top(entry.name for entry in every)
@@ -119,8 +120,13 @@ def unpack(path: Path, folder: Path) -> None:
             left -= _write(member, folder, entry.name.removeprefix(top), left)
 
 
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
 def _entries(path: Path) -> list[Entry]:
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         with opened(path) as archive:
             return entries(archive)
     with _tar(path) as tar:
@@ -134,7 +140,7 @@ def _tar(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, "r|*", format=tarfile.PAX_FORMAT) as tar:
             yield tar
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as e:
-        raise _broken() from e
+        raise _broken("tar", e) from e
 
 
 def _of_tar(tar: tarfile.TarFile) -> Iterator[Entry]:
@@ -207,5 +213,7 @@ def _too_large() -> Refused:
     return Refused("ARCHIVE_TOO_LARGE", f"unpacked it has more than {_MOST_BYTES >> 30} GiB")
 
 
-def _broken() -> Refused:
-    return Refused("ARCHIVE_BROKEN", "the archive is broken or cut off")
+def _broken(kind: str, error: Exception) -> Refused:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error  # the disk's fault
+    return Refused("ARCHIVE_BROKEN", f"the {kind} archive is broken or cut off")
