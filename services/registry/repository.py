@@ -28,7 +28,7 @@ from services.common.rpc.channels import InternalChannel
 from services.registry.rows import text_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
-from services.registry.triton_config import config, family
+from services.registry.triton_config import config, decoder_config, family
 
 log = logging.getLogger(__name__)
 _RETRY = 5.0  # seconds until what could not be written is tried again
@@ -42,8 +42,7 @@ class RepositoryUnavailable(Unavailable, reason="REPOSITORY_UNAVAILABLE"):
 
 
 class Repository:
-    """Writes published versions, in the name and under the number that `deployment` gives them; not decoders, which
-    Triton cannot serve as they are meant to be."""
+    """Writes published versions, in the name and under the number that `deployment` gives them."""
 
     def __init__(self, database: Database, store: Store, control: InternalChannel, settings: RegistrySettings) -> None:
         self._database = database
@@ -66,22 +65,24 @@ class Repository:
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
             text=text_of(version),
         )  # fmt: skip
-        if made.text.kind != registry_pb2.TEXT_KIND_DECODER:
-            name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString())
-            made.repository_model, made.repository_config = name, text
-            made.repository_version = version["number"]
+        made.repository_model, made.repository_config = self._describe(
+            model["id"], made.text.kind, version["signature"], document.settings.SerializeToString()
+        )
+        made.repository_version = version["number"]
         return made
 
-    def _describe_anew(self, model_id: str, signature: bytes, settings: bytes) -> tuple[str, str]:
+    def _describe_anew(
+        self, model_id: str, kind: registry_pb2.TextKind, signature: bytes, settings: bytes
+    ) -> tuple[str, str]:
         takes, served = tensor_pb2.Signature.FromString(signature), registry_pb2.InferenceSettings.FromString(settings)
         name = family(model_id, takes, served)
+        if kind == registry_pb2.TEXT_KIND_DECODER:
+            return name, decoder_config(name, served, self._settings)
         return name, config(name, takes, served, self._settings)
 
     async def write(self, deployment: registry_pb2.Deployment) -> None:
         """Puts a version into the folder; does nothing when it is there. Raises RepositoryUnavailable, and Unavailable
         or DataLoss when the artifact cannot be had."""
-        if not deployment.repository_model:
-            return
         request = storage_pb2.FetchArtifactRequest(digest=deployment.digest)
         pieces = (piece.data async for piece in self._storage.FetchArtifact(request))
         try:
