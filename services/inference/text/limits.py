@@ -1,4 +1,4 @@
-"""What one decoder may use of its machine, and what it made of it."""
+"""What one decoder may use of its machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -24,18 +24,3 @@ class Limits:
 def read(parameters: Mapping[str, str]) -> Limits:
     """Those that a Triton configuration's parameters say, by their names. Raises ValueError for what is no number."""
     return Limits(**{f.name: int(parameters[f.name]) for f in fields(Limits) if f.name in parameters})
-
-
-@dataclass(slots=True)
-class Stats:
-    """`running` and `waiting` calls, and what was counted since the model was loaded: tokens made, tokens of prompts
-    that were run and that were known, steps, and seconds that these took."""
-
-    slots: int
-    running: int = 0
-    waiting: int = 0
-    tokens: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    steps: int = 0
-    step_seconds: float = 0.0
