@@ -5,6 +5,7 @@ import os
 from datetime import timedelta
 
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
+from mercat.registry.v1 import registry_pb2
 
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
@@ -35,6 +36,8 @@ from services.inference.service_text import TextServicer
 from services.inference.settings import InferenceSettings
 from services.inference.slots import Slots
 from services.inference.text.embedding import Embedder
+from services.inference.text.limits import Limits
+from services.inference.text.process import DecoderProcess
 from services.inference.text.serving import TextPath
 from services.inference.wallets import Wallets
 
@@ -46,17 +49,24 @@ async def build(deps: Deps) -> Service:
         os.sched_setaffinity(0, map(int, settings.cores.split(",")))  # the engine's process inherits it
     files = settings.home / "cache" / "models"
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
+    crashed = Crashes(deps.control, deps.worker_id).report
     embedded: Engine
     if settings.isolated:
         isolated = IsolatedEngine(
             artifacts, threads=settings.threads, runs=settings.runs, memory_mib=settings.engine_memory_mb,
-            crashed=Crashes(deps.control, deps.worker_id).report,
+            crashed=crashed,
         )  # fmt: skip
         await isolated.process()  # a worker that takes another's place has its engine ready
         embedded = isolated
     else:
         embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
-    engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
+
+    async def prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
+        path = await artifacts.find(deployment)
+        memory_mib = settings.engine_memory_mb
+        return DecoderProcess(path, deployment, limits, memory_mib=memory_mib, crashed=crashed, elsewhere=True)
+
+    engine = PlacedEngine(embedded, TritonEngine(settings.triton, prompts) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)

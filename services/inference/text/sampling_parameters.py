@@ -44,7 +44,8 @@ def read(text: str) -> Options:
         raise _invalid("n", f"a request has one answer, not {n}")
     for name, kind in _NUMBERS.items():
         if (value := given.pop(name, None)) is not None:
-            if isinstance(value, bool) or not isinstance(value, (kind, int)) or not math.isfinite(value):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole and not (kind is float and isinstance(value, float) and math.isfinite(value)):
                 raise _invalid(name, "it must be a whole number" if kind is int else "it must be a number")
             made[name] = kind(value)
     if (stop := given.pop("stop", None)) is not None:

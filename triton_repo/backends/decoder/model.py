@@ -97,7 +97,7 @@ class TritonPythonModel:
         wanted = frozenset(name for name in names if _flag(request, f"return_{name}", otherwise=False))
         options = sampling_parameters.read(_text(request, "sampling_parameters", otherwise="{}"))
         more = json.loads(request.parameters() or "{}")
-        seconds = (int(request.timeout()) or 0) / 1e6 or float("inf")
+        seconds = int(request.timeout()) / 1e6 or None
         self._number = number = self._number + 1
         prepared = self._engine.prepare(number, Prompt(text=text), options)
         call = _Call(sender, stream, wanted, text if prepended else "", prepared.input_tokens)

@@ -1,0 +1,317 @@
+"""What every decoder does, in a process beside the worker and on the real Triton: the same texts, pieces, ends and
+errors. Then what is Triton's alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import pytest
+from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from services.common.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
+from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.engines.triton import TritonEngine
+from services.inference.engines.triton_decoder import TritonDecoder
+from services.inference.text import (
+    LENGTH,
+    STOP,
+    BadFormat,
+    BadPrompt,
+    Decoder,
+    NoChatTemplate,
+    Options,
+    Piece,
+    Prompt,
+    PromptTooLong,
+)
+from services.inference.text.limits import Limits
+from services.inference.text.process import DecoderProcess
+from services.inference.tickets import TooLate
+from tests.decoders import TEMPLATE, onnx_of, tiny_gguf, vocabulary
+from tests.integration.inference.shelf import Shelf
+from tests.triton import Triton, need_triton
+
+HELLO = Prompt(text="hello world")
+CHAT = Prompt(messages=[{"role": "user", "content": "hello"}])
+# It never ends by itself: no token that would end it may come.
+ENDLESS = {"logit_bias": {0: -100.0, 2: -100.0}}
+TOKENS = {token: i for i, token in enumerate(vocabulary())}
+HELLO_TOKENS = [TOKENS[token] for token in ("hello", "Ġwor", "l", "d")]
+Open = Callable[..., Awaitable[Decoder]]
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    need_triton()
+    folder = tmp_path_factory.mktemp("triton")
+    running = Triton(folder / "repository", folder / "triton.log")
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def shelf(triton: Triton) -> Shelf:
+    return Shelf(triton.repository)
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    """Its template does not take what a user says as `bad`."""
+    strict = "{% if messages[0]['content'] == 'bad' %}{{ raise_exception('not that') }}{% endif %}" + TEMPLATE
+    return onnx_of(tiny_gguf(1, context=4096, metadata={"tokenizer.chat_template": strict}))
+
+
+@pytest.fixture(scope="module")
+async def engine(triton: Triton, shelf: Shelf) -> AsyncIterator[TritonEngine]:
+    async def prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
+        return process(shelf, deployment, limits, elsewhere=True)
+
+    made = TritonEngine(triton.address, prompts)
+    yield made
+    await made.close()
+
+
+def process(shelf: Shelf, deployment: registry_pb2.Deployment, limits: Limits, **more: Any) -> DecoderProcess:
+    path = shelf.folder / deployment.repository_model / "1" / "model.onnx"
+    return DecoderProcess(path, deployment, limits, memory_mib=8192, crashed=lambda deployment: None, **more)
+
+
+@pytest.fixture(scope="module", params=["embedded", "triton"])
+async def load(request: pytest.FixtureRequest, shelf: Shelf, engine: TritonEngine) -> AsyncIterator[Open]:
+    """Loads a graph, within limits, on one of the engines."""
+    loaded: list[Any] = []
+
+    async def opened(graph: bytes, **limits: int) -> Decoder:
+        deployment = await shelf.put_decoder(graph, **limits)
+        if request.param == "triton":
+            made: Any = await engine.load_decoder(deployment)
+        else:
+            made = process(shelf, deployment, Limits(**limits))
+            await made.open()
+        loaded.append(made)
+        return made
+
+    yield opened
+    for decoder in loaded:
+        await decoder.unload()
+
+
+@pytest.fixture(scope="module")
+async def decoder(load: Open, graph: bytes) -> Decoder:
+    return await load(graph)
+
+
+async def told(decoder: Decoder, prompt: Prompt = HELLO, **options: Any) -> list[Piece]:
+    """All pieces of one call, of which no more than `most_tokens` were tokens."""
+    prepared = await decoder.prepare(prompt, Options(**{"max_tokens": 24, "temperature": 0.0} | options))
+    assert prepared.input_tokens == await decoder.count(prompt)
+    pieces = [piece async for some in decoder.generate(prepared, account="org_1") for piece in some]
+    assert 0 < sum(piece.tokens for piece in pieces) <= prepared.most_tokens
+    assert {piece.index for piece in pieces if piece.finish} == set(range(options.get("n", 1)))
+    return pieces
+
+
+def text(pieces: list[Piece], index: int = 0) -> str:
+    return "".join(piece.text for piece in pieces if piece.index == index)
+
+
+async def test_a_text_comes_in_pieces_and_ends_at_its_longest(decoder: Decoder) -> None:
+    pieces = await told(decoder, **ENDLESS)
+    assert len([piece for piece in pieces if piece.text]) > 1
+    assert sum(piece.tokens for piece in pieces) == 24
+    assert [piece.finish for piece in pieces if piece.finish] == [LENGTH]
+    assert text(await told(decoder, **ENDLESS)) == text(pieces)
+    assert (await told(decoder, **ENDLESS, max_tokens=1))[-1].finish == LENGTH
+
+
+async def test_a_stop_string_ends_it_and_is_left_out(decoder: Decoder) -> None:
+    whole = text(await told(decoder, **ENDLESS))
+    stop = whole[5:7]
+    pieces = await told(decoder, **ENDLESS, stop=(stop,))
+    assert pieces[-1].finish == STOP
+    assert text(pieces) == whole[: whole.index(stop)]
+
+
+async def test_a_stop_token_ends_it(decoder: Decoder) -> None:
+    # Only one token may follow, which ends answers.
+    pieces = await told(decoder, regex="a")
+    assert text(pieces) == "a"
+    assert pieces[-1].finish == STOP
+
+
+async def test_a_seed_gives_the_same_text_again(decoder: Decoder) -> None:
+    hot = {**ENDLESS, "temperature": 1.5, "top_p": 0.9, "top_k": 50, "min_p": 0.01}
+    first = text(await told(decoder, **hot, seed=7))
+    assert text(await told(decoder, **hot, seed=7)) == first
+    assert text(await told(decoder, **hot, seed=8)) != first
+    pieces = await told(decoder, **hot, seed=7, n=2)
+    assert text(pieces, 0) == first != text(pieces, 1)
+
+
+async def test_penalties_and_biases_reach_the_engine(decoder: Decoder) -> None:
+    plain = text(await told(decoder, **ENDLESS))
+    for changed in ({"repetition_penalty": 5.0}, {"presence_penalty": 2.0, "frequency_penalty": 2.0}):
+        assert text(await told(decoder, **ENDLESS, **changed)) != plain
+    only = await told(decoder, logit_bias={40: 100.0}, max_tokens=3)
+    assert text(only) == 3 * text(only)[0]
+
+
+async def test_an_answer_has_the_form_that_was_asked_for(decoder: Decoder) -> None:
+    assert text(await told(decoder, regex="[0-9]{3}x")).rstrip("x").isdigit()
+    schema = json.dumps({"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"],
+                         "additionalProperties": False})  # fmt: skip
+    assert json.loads(text(await told(decoder, json_schema=schema, max_tokens=100)))["a"] in (1, 2)
+    with pytest.raises(BadFormat):
+        await decoder.prepare(HELLO, Options(regex="("))
+
+
+async def test_chats_texts_and_tokens_are_one_prompt(decoder: Decoder) -> None:
+    written = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    answer = text(await told(decoder, CHAT))
+    assert text(await told(decoder, Prompt(text=written))) == answer
+    hello = await decoder.count(Prompt(text="hello"))
+    assert await decoder.count(CHAT) == await decoder.count(Prompt(text=written)) > hello
+    assert text(await told(decoder, Prompt(tokens=HELLO_TOKENS))) == text(await told(decoder))
+
+
+async def test_calls_run_together_and_apart(decoder: Decoder) -> None:
+    prompts = [Prompt(text=f"hello {i}") for i in range(24)]
+    apart = [text(await told(decoder, prompt, **ENDLESS)) for prompt in prompts[:4]]
+    together = await asyncio.gather(*(told(decoder, prompt, **ENDLESS) for prompt in prompts))
+    assert [text(pieces) for pieces in together[:4]] == apart
+
+
+@pytest.fixture(scope="module")
+async def narrow(load: Open) -> Decoder:
+    """One answer at a time, which may take minutes, and one that waits. Not for chats."""
+    graph = onnx_of(tiny_gguf(2, context=100_000, metadata={"tokenizer.chat_template": None}))
+    return await load(graph, slots=1, waiting=1, context=100_000)
+
+
+async def test_who_leaves_frees_the_place(narrow: Decoder) -> None:
+    first = await narrow.prepare(HELLO, Options(**ENDLESS))
+    second = await narrow.prepare(HELLO, Options(max_tokens=2))
+    async with asyncio.timeout(30):
+        async with aclosing(narrow.generate(first, account="org_1")) as pieces:
+            assert await anext(pieces)
+            waiting = asyncio.ensure_future(anext(narrow.generate(second, account="org_2")))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        assert await waiting
+
+
+async def test_who_finds_too_many_is_told_so(narrow: Decoder) -> None:
+    calls = [narrow.generate(await narrow.prepare(HELLO, Options(**ENDLESS)), account=f"org_{i}") for i in range(3)]
+    async with asyncio.timeout(30):
+        assert await anext(calls[0])
+        waiting = asyncio.ensure_future(anext(calls[1]))
+        await asyncio.sleep(0.2)
+        with pytest.raises(ResourceExhausted) as refused:
+            await anext(calls[2])
+        assert refused.value.reason == "QUEUE_FULL"
+        assert refused.value.retry_after
+        await calls[0].aclose()
+        assert await waiting
+        await calls[1].aclose()
+
+
+async def test_a_deadline_ends_it(narrow: Decoder) -> None:
+    now = asyncio.get_running_loop().time
+    late = narrow.generate(await narrow.prepare(HELLO, Options()), account="org_1", deadline=now() - 1)
+    with pytest.raises(TooLate):
+        await anext(late)
+    cut = narrow.generate(await narrow.prepare(HELLO, Options(**ENDLESS)), account="org_1", deadline=now() + 0.5)
+    pieces: list[Piece] = []
+
+    async def gather() -> None:
+        async for some in cut:
+            pieces.extend(some)
+
+    with pytest.raises(DeadlineExceeded):
+        await gather()
+    assert len(pieces) > 1
+
+
+async def test_what_cannot_be_done_is_refused_before(decoder: Decoder, narrow: Decoder) -> None:
+    for prompt, options, error in (
+        (Prompt(text="a" * 5000), {}, PromptTooLong),
+        (Prompt(tokens=[10_000]), {}, BadPrompt),
+        (HELLO, {"json_schema": "no"}, BadFormat),
+        (HELLO, {"logit_bias": {10_000: 1.0}}, InvalidFields),
+        (HELLO, {"n": 17}, InvalidFields),
+    ):
+        with pytest.raises(error):
+            await decoder.prepare(prompt, Options(**options))
+    with pytest.raises(BadPrompt, match="not that"):
+        await decoder.count(Prompt(messages=[{"role": "user", "content": "bad"}]))
+    with pytest.raises(NoChatTemplate):
+        await narrow.count(CHAT)
+
+
+@pytest.fixture
+async def on_triton(engine: TritonEngine, shelf: Shelf, graph: bytes) -> AsyncIterator[TritonDecoder]:
+    made = await engine.load_decoder(await shelf.put_decoder(graph, context=4096))
+    yield made
+    await made.unload()
+
+
+async def test_both_engines_go_on_alike(on_triton: TritonDecoder, shelf: Shelf, graph: bytes) -> None:
+    here = process(shelf, await shelf.put_decoder(graph), Limits(context=4096))
+    await here.open()
+    assert here.context_tokens == on_triton.context_tokens == 4096
+    for prompt in (HELLO, CHAT, Prompt(text="the world")):
+        assert text(await told(on_triton, prompt)) == text(await told(here, prompt))
+    await here.unload()
+
+
+async def test_a_text_begins_with_its_token_once(engine: TritonEngine, shelf: Shelf) -> None:
+    """Where texts begin with a token of their own, the template writes it as well."""
+    began = "{{ bos_token }}" + TEMPLATE
+    metadata = {"tokenizer.ggml.add_bos_token": True, "tokenizer.chat_template": began}
+    deployment = await shelf.put_decoder(onnx_of(tiny_gguf(4, metadata=metadata)))
+    there, here = await engine.load_decoder(deployment), process(shelf, deployment, Limits())
+    await here.open()
+    assert await there.count(HELLO) == len(HELLO_TOKENS) + 1
+    for prompt in (HELLO, CHAT, Prompt(tokens=[1, *HELLO_TOKENS])):
+        assert text(await told(there, prompt)) == text(await told(here, prompt))
+    with pytest.raises(BadPrompt, match="no text"):
+        await there.prepare(Prompt(tokens=HELLO_TOKENS), Options())
+    await there.unload()
+    await here.unload()
+
+
+async def test_what_triton_is_not_told_is_refused(on_triton: TritonDecoder) -> None:
+    with pytest.raises(BadPrompt, match="no text"):  # as text "he" is one token
+        await on_triton.prepare(Prompt(tokens=[TOKENS["h"], TOKENS["e"]]), Options())
+    with pytest.raises(InvalidFields, match="logprobs"):
+        await on_triton.prepare(HELLO, Options(logprobs=1))
+
+
+async def test_a_version_that_triton_lost_is_loaded_again(on_triton: TritonDecoder, triton: Triton) -> None:
+    before = text(await told(on_triton))
+    with grpc.insecure_channel(triton.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=on_triton.version.name))
+    assert text(await told(on_triton)) == before
+
+
+async def test_an_answer_that_triton_does_not_end_has_failed(on_triton: TritonDecoder, triton: Triton) -> None:
+    before = text(await told(on_triton))
+    prepared = await on_triton.prepare(HELLO, Options(**ENDLESS))
+    answer = on_triton.generate(prepared, account="org_1")
+    assert await anext(answer)
+    ready = await on_triton.prepare(HELLO, Options())
+    triton.kill()
+    with pytest.raises(EngineFailed):
+        async for _ in answer:
+            pass
+    with pytest.raises(EngineUnavailable):
+        await anext(on_triton.generate(ready, account="org_1"))
+    await asyncio.to_thread(triton.start)
+    assert text(await told(on_triton)) == before
