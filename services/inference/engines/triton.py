@@ -189,7 +189,8 @@ class TritonEngine:
         text = re.sub(r"^\[request id: [^\]]*\] ", "", text).partition("\n")[0][:300]
         if (named := wire.named(text)) is not None:
             return named
-        if code is grpc.StatusCode.NOT_FOUND or "not at ready state" in text:
+        # In streams some errors come without a code.
+        if code is grpc.StatusCode.NOT_FOUND or "not at ready state" in text or "unknown model" in text:
             return Gone(text)
         if code is grpc.StatusCode.UNAVAILABLE:
             if "maximum queue size" in text:

@@ -22,6 +22,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # Triton brings it
 
 from services.common.errors import Internal, InvalidArgument, InvalidFields, MercatError, Violation
+from services.inference.engines import EngineFailed
 from services.inference.text import Prompt, limits, sampling_parameters
 from services.inference.text.decoder.engine import Engine
 
@@ -61,7 +62,7 @@ class TritonPythonModel:
         own = limits.read({k: v["string_value"] for k, v in config.get("parameters", {}).items()})
         self._news: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._calls: dict[int, _Call] = {}
-        self._number = 0
+        self._name, self._number = args["model_name"], 0
         self._engine = Engine(path, own, self._news.put)
         self._making = threading.Thread(target=self._engine.loop.run, name="decode", daemon=True)
         self._sending = threading.Thread(target=self._send, name="send", daemon=True)
@@ -78,7 +79,7 @@ class TritonPythonModel:
                 _fail(sender, e)
             except Exception as e:  # a caller's tensors must not end the others
                 pb_utils.Logger.log_error(f"a request could not be begun: {e!r}")
-                _fail(sender, Internal("the engine failed"))
+                _fail(sender, _broken())
 
     def finalize(self) -> None:
         """Triton waits for the requests under way before."""
@@ -124,12 +125,18 @@ class TritonPythonModel:
 
     def _look(self) -> None:
         if not self._making.is_alive():
-            os._exit(70)  # no answer will come any more; Triton sees that this process ended
+            self._give_up()
         for number, call in list(self._calls.items()):
             if call.sender.is_cancelled():
                 self._engine.cancel(number)
                 del self._calls[number]
                 _fail(call.sender, None)
+
+    def _give_up(self) -> None:
+        """No answer will come any more. Whoever calls next finds the model unloaded, and loads it again."""
+        while self._calls:
+            _fail(self._calls.popitem()[1].sender, _broken())
+        pb_utils.unload_model(self._name)
 
     def _tell(self, event: Any) -> None:
         call = self._calls.get(event.number)
@@ -147,6 +154,10 @@ class TritonPythonModel:
         if event.end or (call.stream and event.pieces):
             call.sender.send(_response(call), flags=_FINAL if event.end else 0)
             call.text, call.tokens = "", 0
+
+
+def _broken() -> EngineFailed:
+    return EngineFailed("the engine failed")
 
 
 def _text(request: Any, name: str, otherwise: str | None = None) -> str:
