@@ -46,10 +46,10 @@ class TritonVersion:
     async def ensure(self) -> None:
         """Has Triton hold this version beside those it holds. Raises EngineFailed, EngineUnavailable."""
         async with self.engine.lock(self.name):
-            if await self._is_ready():
+            if await self.is_ready():
                 return
             await self._serve({*await self._served(), self.number})
-            if not await self._is_ready():
+            if not await self.is_ready():
                 raise EngineFailed(f"Triton's model repository has no version {self.number} of {self.name}")
 
     async def unload(self) -> None:
@@ -92,7 +92,8 @@ class TritonVersion:
         except MercatError as e:
             log.warning("%s, version %d, stays dead: %s", self.name, self.number, e.message)
 
-    async def _is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
+        """Whether Triton holds it."""
         request = service_pb2.ModelReadyRequest(name=self.name, version=str(self.number))
         return bool((await self.engine.control("ModelReady", request)).ready)
 

@@ -2,7 +2,6 @@
 errors. Then what is Triton's alone."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -13,8 +12,10 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
 from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.engines.placed import PlacedEngine
 from services.inference.engines.triton import TritonEngine
 from services.inference.engines.triton_decoder import TritonDecoder
+from services.inference.engines.triton_version import TritonVersion
 from services.inference.text import (
     LENGTH,
     STOP,
@@ -283,21 +284,45 @@ async def test_what_triton_is_not_told_is_refused(on_triton: TritonDecoder) -> N
         await on_triton.prepare(HELLO, Options(logprobs=1))
 
 
-async def test_an_answer_that_triton_does_not_end_has_failed(
-    engine: TritonEngine, on_triton: TritonDecoder, triton: Triton
+class Beside:
+    """Runs decoders in processes beside this one."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def load_decoder(self, deployment: registry_pb2.Deployment) -> DecoderProcess:
+        made = process(self._shelf, deployment, Limits(context=4096))
+        await made.open()
+        return made
+
+
+async def test_calls_go_on_when_triton_goes_and_comes_back(
+    engine: TritonEngine, on_triton: TritonDecoder, shelf: Shelf, graph: bytes, triton: Triton
 ) -> None:
+    deployment = await shelf.put_decoder(graph, context=4096)
+    deployment.settings.placement = registry_pb2.PLACEMENT_TRITON_OR_EMBEDDED
+    either = await PlacedEngine(Beside(shelf), engine).load_decoder(deployment)  # type: ignore[arg-type]
     before = text(await told(on_triton))
-    prepared = await on_triton.prepare(HELLO, Options(**ENDLESS))
-    answer = on_triton.generate(prepared, account="org_1")
-    assert await anext(answer)
-    ready = await on_triton.prepare(HELLO, Options())
+    assert text(await told(either)) == before
+    answers = [d.generate(await d.prepare(HELLO, Options(**ENDLESS)), account="org_1") for d in (on_triton, either)]
+    for answer in answers:
+        assert await anext(answer)
+    there = await on_triton.prepare(HELLO, Options())
+    here = await either.prepare(HELLO, Options(max_tokens=24, temperature=0))
     triton.kill()
-    with pytest.raises(EngineFailed):
-        await ended(answer)
+    for answer in answers:  # of which the caller has a part
+        with pytest.raises(EngineFailed):
+            await ended(answer)
     with pytest.raises(EngineUnavailable):
-        await anext(on_triton.generate(ready, account="org_1"))
+        await anext(on_triton.generate(there, account="org_1"))
+    again = [piece async for some in either.generate(here, account="org_1") for piece in some]
+    assert text(again) == text(await told(either)) == before
     await asyncio.to_thread(triton.start)
     while not await engine.healthy():
         await asyncio.sleep(0.05)
-    # It holds no version yet.
-    assert text(await told(on_triton)) == before
+    assert text(await told(on_triton)) == before  # though it held no version any more
+    async with asyncio.timeout(60):
+        while not await TritonVersion(engine, deployment).is_ready():
+            await asyncio.sleep(0.1)
+    assert text(await told(either)) == before
+    await either.unload()
