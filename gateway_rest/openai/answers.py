@@ -144,10 +144,16 @@ async def whole(
             choice.take(piece, keep=True)
 
     await exchange.unless_gone(collect(), None, call.request)
+    if not answer.choices:
+        raise _nothing()
     choices = [answer.form.choice(index, choice) for index, choice in sorted(answer.choices.items())]
     shown = answer.object(answer.form.whole, choices, usage=answer.counted())
     headers = {**said, **answer.headers(), "mercat-cost-nanos": str(answer.usage.cost_nanos)}
     return Response(dumps(shown), headers=headers, media_type=replies.JSON)
+
+
+def _nothing() -> Refusal:
+    return Refusal(Internal("the model gave no answer", reason="INTERNAL"))
 
 
 async def streamed(
@@ -157,7 +163,7 @@ async def streamed(
     pieces = merged(streams)
     first = await exchange.unless_gone(anext(pieces, None), None, call.request)
     if first is None:
-        raise Refusal(Internal("the model gave no answer", reason="INTERNAL"))
+        raise _nothing()
     answer.begin(first[1])
     return Events(_events(answer, first, pieces, params, usage), answer.headers())
 

@@ -5,7 +5,6 @@ import os
 from datetime import timedelta
 
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.registry.v1 import registry_pb2
 
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.server import Server
@@ -35,9 +34,9 @@ from services.inference.service_jobs import JobServicer
 from services.inference.service_text import TextServicer
 from services.inference.settings import InferenceSettings
 from services.inference.slots import Slots
+from services.inference.text.decoders import Decoders
 from services.inference.text.embedding import Embedder
 from services.inference.text.limits import Limits
-from services.inference.text.process import DecoderProcess
 from services.inference.text.serving import TextPath
 from services.inference.wallets import Wallets
 
@@ -50,23 +49,22 @@ async def build(deps: Deps) -> Service:
     files = settings.home / "cache" / "models"
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
     crashed = Crashes(deps.control, deps.worker_id).report
+    limits = Limits(
+        threads=settings.threads, slots=settings.text_slots, context=settings.text_context,
+        memory_mb=settings.text_memory_mb, prefix_mb=settings.text_prefix_mb, waiting=settings.text_queue,
+    )  # fmt: skip
+    decoders = Decoders(artifacts, limits, settings.engine_memory_mb, crashed)
     embedded: Engine
     if settings.isolated:
         isolated = IsolatedEngine(
             artifacts, threads=settings.threads, runs=settings.runs, memory_mib=settings.engine_memory_mb,
-            crashed=crashed,
+            crashed=crashed, decoders=decoders,
         )  # fmt: skip
         await isolated.process()  # a worker that takes another's place has its engine ready
         embedded = isolated
     else:
-        embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
-
-    async def prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
-        path = await artifacts.find(deployment)
-        memory_mib = settings.engine_memory_mb
-        return DecoderProcess(path, deployment, limits, memory_mib=memory_mib, crashed=crashed, elsewhere=True)
-
-    engine = PlacedEngine(embedded, TritonEngine(settings.triton, prompts) if settings.triton else None)
+        embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs, decoders=decoders)
+    engine = PlacedEngine(embedded, TritonEngine(settings.triton, decoders.elsewhere) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)

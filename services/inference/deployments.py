@@ -49,7 +49,7 @@ class Deployment:
     fallback: str  # version; empty: none
     cache_ttl: float  # seconds; 0: answers are not cached
     hit_price_percent: int
-    decodes: bool  # goes on with texts and takes no tensors
+    decodes: bool = False  # goes on with texts and takes no tensors
     resident: Resident | None = None
 
     @property

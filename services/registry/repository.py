@@ -72,7 +72,7 @@ class Repository:
         return made
 
     def _describe_anew(
-        self, model_id: str, kind: registry_pb2.TextKind, signature: bytes, settings: bytes
+        self, model_id: str, kind: registry_pb2.TextKind.ValueType, signature: bytes, settings: bytes
     ) -> tuple[str, str]:
         takes, served = tensor_pb2.Signature.FromString(signature), registry_pb2.InferenceSettings.FromString(settings)
         name = family(model_id, takes, served)

@@ -76,7 +76,8 @@ def decoder_config(name: str, settings: registry_pb2.InferenceSettings, own: Reg
     made.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_MODEL, count=1)
     levels = settings.priority_levels
     said = {
-        "threads": own.triton_threads, "waiting": settings.max_queue_size,
+        "threads": own.triton_threads, "slots": own.triton_slots, "context": own.triton_context,
+        "memory_mb": own.triton_memory_mb, "waiting": settings.max_queue_size,
         "level": levels and (settings.default_priority_level or (levels + 1) // 2),
     }  # fmt: skip
     for parameter, value in said.items():

@@ -74,7 +74,7 @@ def config(file: Gguf, net: Llama) -> TextConfig:
     tokens, kinds = _tokens(file, net)
     ids = {name: _token(file, name, tokens) for name in ("bos", "eos", "eot", "eom")}
     stops = {ids[name] for name in ("eos", "eot", "eom")} | {tokens.index(t) for t in kinds[_CONTROL] if t in _ENDS}
-    add_bos = file.get(f"{_KEYS}add_bos_token", bool, file.metadata[f"{_KEYS}pre"] == "llama-bpe")
+    add_bos = file.get(f"{_KEYS}add_bos_token", bool, file.get(f"{_KEYS}pre", str) == "llama-bpe")
     if add_bos and ids["bos"] < 0:
         raise Refused("TOKENIZER_INVALID", "texts begin with a token that is not named", f"{_KEYS}bos_token_id")
     return TextConfig(

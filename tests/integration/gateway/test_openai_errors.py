@@ -160,6 +160,13 @@ async def test_error_has_openai_s_form(
     assert (answer.headers.get("x-should-retry") == "false") == (code == "insufficient_quota")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_answer_at_all_is_an_error(rest: httpx.AsyncClient, backend: Backend, stream: bool) -> None:
+    backend.answers["Chat"] = []
+    answer = await post(rest, "/chat/completions", **ASKED, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+
+
 async def test_error_in_a_stream_is_its_last_event(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.answers["Chat"] = [*HELLO[:2], errors.Unavailable("gone")]
     answer = await post(rest, "/chat/completions", **ASKED, stream=True)

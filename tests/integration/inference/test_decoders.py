@@ -5,13 +5,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
+from services.common.rpc.channels import InternalChannel
+from services.inference.artifacts import Artifacts
 from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.engines.ort import OrtEngine
 from services.inference.engines.placed import PlacedEngine
 from services.inference.engines.triton import TritonEngine
 from services.inference.engines.triton_decoder import TritonDecoder
@@ -28,6 +32,7 @@ from services.inference.text import (
     Prompt,
     PromptTooLong,
 )
+from services.inference.text.decoders import Decoders
 from services.inference.text.limits import Limits
 from services.inference.text.process import DecoderProcess
 from services.inference.tickets import TooLate
@@ -67,42 +72,41 @@ def graph() -> bytes:
 
 
 @pytest.fixture(scope="module")
-async def engine(triton: Triton, shelf: Shelf) -> AsyncIterator[TritonEngine]:
-    async def prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
-        return process(shelf, deployment, limits, elsewhere=True)
+async def decoders(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Decoders]:
+    control = InternalChannel("127.0.0.1:1", "")  # the files are on the shelf: storage is never asked
+    artifacts = Artifacts(control, tmp_path_factory.mktemp("cache"), 1 << 30, shelf.folder)
+    yield Decoders(artifacts, Limits(context=4096), 8192, lambda deployment: None)
+    await control.close()
 
-    made = TritonEngine(triton.address, prompts)
+
+@pytest.fixture(scope="module")
+async def engine(triton: Triton, decoders: Decoders) -> AsyncIterator[TritonEngine]:
+    made = TritonEngine(triton.address, decoders.elsewhere)
     yield made
     await made.close()
 
 
-def process(shelf: Shelf, deployment: registry_pb2.Deployment, limits: Limits, **more: Any) -> DecoderProcess:
-    path = shelf.folder / deployment.repository_model / "1" / "model.onnx"
-    return DecoderProcess(path, deployment, limits, memory_mib=8192, crashed=lambda deployment: None, **more)
-
-
 @asynccontextmanager
-async def opened(kind: str, engine: TritonEngine, shelf: Shelf, graph: bytes, **limits: int) -> AsyncIterator[Any]:
+async def opened(engine: TritonEngine | Decoders, shelf: Shelf, graph: bytes, **limits: int) -> AsyncIterator[Any]:
     """A graph on one of the engines, within limits."""
     deployment = await shelf.put_decoder(graph, **limits)
-    if kind == "triton":
+    if isinstance(engine, TritonEngine):
         made: Any = await engine.load_decoder(deployment)
     else:
-        made = process(shelf, deployment, Limits(**limits))
-        await made.open()
+        made = await replace(engine, limits=Limits(**limits)).load(deployment)
     yield made
     await made.unload()
 
 
 @pytest.fixture(scope="module")
-async def embedded(engine: TritonEngine, shelf: Shelf, graph: bytes) -> AsyncIterator[DecoderProcess]:
-    async with opened("embedded", engine, shelf, graph, context=4096) as made:
+async def embedded(decoders: Decoders, shelf: Shelf, graph: bytes) -> AsyncIterator[DecoderProcess]:
+    async with opened(decoders, shelf, graph, context=4096) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 async def on_triton(engine: TritonEngine, shelf: Shelf, graph: bytes) -> AsyncIterator[TritonDecoder]:
-    async with opened("triton", engine, shelf, graph, context=4096) as made:
+    async with opened(engine, shelf, graph, context=4096) as made:
         yield made
 
 
@@ -112,10 +116,13 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 
 
 @pytest.fixture(scope="module", params=["embedded", "triton"])
-async def narrow(request: pytest.FixtureRequest, engine: TritonEngine, shelf: Shelf) -> AsyncIterator[Decoder]:
+async def narrow(
+    request: pytest.FixtureRequest, engine: TritonEngine, decoders: Decoders, shelf: Shelf
+) -> AsyncIterator[Decoder]:
     """One answer at a time, which may take minutes, and one that waits. Not for chats."""
     graph = onnx_of(tiny_gguf(2, context=100_000, metadata={"tokenizer.chat_template": None}))
-    async with opened(request.param, engine, shelf, graph, slots=1, waiting=1, context=100_000) as made:
+    runs = engine if request.param == "triton" else decoders
+    async with opened(runs, shelf, graph, slots=1, waiting=1, context=100_000) as made:
         yield made
 
 
@@ -264,12 +271,12 @@ async def test_both_engines_go_on_alike(embedded: DecoderProcess, on_triton: Tri
         assert text(await told(on_triton, prompt)) == text(await told(embedded, prompt))
 
 
-async def test_a_text_begins_with_its_token_once(engine: TritonEngine, shelf: Shelf) -> None:
+async def test_a_text_begins_with_its_token_once(engine: TritonEngine, decoders: Decoders, shelf: Shelf) -> None:
     """Where texts begin with a token of their own, the template writes it as well."""
     began = "{{ bos_token }}" + TEMPLATE
     metadata = {"tokenizer.ggml.add_bos_token": True, "tokenizer.chat_template": began}
     graph = onnx_of(tiny_gguf(4, metadata=metadata))
-    async with opened("triton", engine, shelf, graph) as there, opened("embedded", engine, shelf, graph) as here:
+    async with opened(engine, shelf, graph) as there, opened(decoders, shelf, graph) as here:
         assert await there.count(HELLO) == len(HELLO_TOKENS) + 1
         for prompt in (HELLO, CHAT, Prompt(tokens=[1, *HELLO_TOKENS])):
             assert text(await told(there, prompt)) == text(await told(here, prompt))
@@ -284,24 +291,13 @@ async def test_what_triton_is_not_told_is_refused(on_triton: TritonDecoder) -> N
         await on_triton.prepare(HELLO, Options(logprobs=1))
 
 
-class Beside:
-    """Runs decoders in processes beside this one."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-
-    async def load_decoder(self, deployment: registry_pb2.Deployment) -> DecoderProcess:
-        made = process(self._shelf, deployment, Limits(context=4096))
-        await made.open()
-        return made
-
-
 async def test_calls_go_on_when_triton_goes_and_comes_back(
-    engine: TritonEngine, on_triton: TritonDecoder, shelf: Shelf, graph: bytes, triton: Triton
+    engine: TritonEngine, decoders: Decoders, on_triton: TritonDecoder, shelf: Shelf, graph: bytes, triton: Triton
 ) -> None:
     deployment = await shelf.put_decoder(graph, context=4096)
     deployment.settings.placement = registry_pb2.PLACEMENT_TRITON_OR_EMBEDDED
-    either = await PlacedEngine(Beside(shelf), engine).load_decoder(deployment)  # type: ignore[arg-type]
+    beside = OrtEngine(decoders.artifacts, threads=1, runs=1, decoders=decoders)
+    either = await PlacedEngine(beside, engine).load_decoder(deployment)
     before = text(await told(on_triton))
     assert text(await told(either)) == before
     answers = [d.generate(await d.prepare(HELLO, Options(**ENDLESS)), account="org_1") for d in (on_triton, either)]
@@ -326,3 +322,4 @@ async def test_calls_go_on_when_triton_goes_and_comes_back(
             await asyncio.sleep(0.1)
     assert text(await told(either)) == before
     await either.unload()
+    await beside.close()

@@ -106,4 +106,6 @@ def test_a_decoder_has_the_tensors_of_the_vllm_backend() -> None:
     }  # fmt: skip
     assert [(g.kind, g.count) for g in c.instance_group] == [(model_config_pb2.ModelInstanceGroup.KIND_MODEL, 1)]
     said = {name: value.string_value for name, value in c.parameters.items()}
-    assert said == {"threads": "2", "waiting": "7", "level": "2"}
+    assert said == {
+        "threads": "2", "slots": "16", "context": "2048", "memory_mb": "2048", "waiting": "7", "level": "2"
+    }  # fmt: skip

@@ -59,7 +59,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         file = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / file
-        own = limits.read({k: v["string_value"] for k, v in config.get("parameters", {}).items()})
+        said = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
+        own = limits.read({"threads": str(os.cpu_count() or 1), **said})
         self._news: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._calls: dict[int, _Call] = {}
         self._name, self._number = args["model_name"], 0
