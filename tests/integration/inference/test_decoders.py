@@ -8,8 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from services.common.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
 from services.common.rpc.channels import InternalChannel
@@ -271,24 +275,51 @@ async def test_both_engines_go_on_alike(embedded: DecoderProcess, on_triton: Tri
         assert text(await told(on_triton, prompt)) == text(await told(embedded, prompt))
 
 
-async def test_a_text_begins_with_its_token_once(engine: TritonEngine, decoders: Decoders, shelf: Shelf) -> None:
-    """Where texts begin with a token of their own, the template writes it as well."""
-    began = "{{ bos_token }}" + TEMPLATE
-    metadata = {"tokenizer.ggml.add_bos_token": True, "tokenizer.chat_template": began}
-    graph = onnx_of(tiny_gguf(4, metadata=metadata))
-    async with opened(engine, shelf, graph) as there, opened(decoders, shelf, graph) as here:
-        assert await there.count(HELLO) == len(HELLO_TOKENS) + 1
-        for prompt in (HELLO, CHAT, Prompt(tokens=[1, *HELLO_TOKENS])):
-            assert text(await told(there, prompt)) == text(await told(here, prompt))
-        with pytest.raises(BadPrompt, match="no text"):
-            await there.prepare(Prompt(tokens=HELLO_TOKENS), Options())
-
-
 async def test_what_triton_is_not_told_is_refused(on_triton: TritonDecoder) -> None:
     with pytest.raises(BadPrompt, match="no text"):  # as text "he" is one token
         await on_triton.prepare(Prompt(tokens=[TOKENS["h"], TOKENS["e"]]), Options())
     with pytest.raises(InvalidFields, match="logprobs"):
         await on_triton.prepare(HELLO, Options(logprobs=1))
+
+
+async def test_other_clients_find_the_tensors_of_the_vllm_backend(on_triton: TritonDecoder, triton: Triton) -> None:
+    async def asked(**inputs: Any) -> list[dict[str, Any]]:
+        tensors = []
+        for name, value in inputs.items():
+            flag = isinstance(value, bool)
+            tensors.append(InferInput(name, [1], "BOOL" if flag else "BYTES"))
+            tensors[-1].set_data_from_numpy(np.array([value if flag else value.encode()], bool if flag else object))
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": on_triton.version.name, "inputs": tensors}
+
+        found = []
+        async for result, error in client.stream_infer(requests()):
+            if error is not None:
+                raise error
+            outputs = [output.name for output in result.get_response().outputs]
+            found.append({name: result.as_numpy(name).tolist()[0] for name in outputs})
+        return found
+
+    wanted = text(await told(on_triton))
+    options = json.dumps({"temperature": 0, "max_tokens": 24})
+    async with InferenceServerClient(triton.address) as client:
+        (whole,) = await asked(text_input="hello world", sampling_parameters=options)
+        assert whole == {"text_output": b"hello world" + wanted.encode()}
+        (alone,) = await asked(
+            text_input="hello world", sampling_parameters=options, exclude_input_in_output=True,
+            return_finish_reason=True, return_num_input_tokens=True, return_num_output_tokens=True,
+        )  # fmt: skip
+        assert alone["text_output"] == wanted.encode()
+        assert alone["finish_reason"] in (b"stop", b"length")
+        assert alone["num_input_tokens"] == len(HELLO_TOKENS)
+        assert 0 < alone["num_output_tokens"] <= 24
+        pieces = await asked(text_input="hello world", sampling_parameters=options, stream=True)
+        assert b"".join(piece["text_output"] for piece in pieces) == wanted.encode()
+        with pytest.raises(InferenceServerException, match="best_of"):
+            await asked(text_input="hello", sampling_parameters='{"best_of": 2}', stream=True)
+        with pytest.raises(InferenceServerException, match="PROMPT_TOO_LONG"):
+            await asked(text_input="a" * 5000, stream=True)
 
 
 async def test_calls_go_on_when_triton_goes_and_comes_back(

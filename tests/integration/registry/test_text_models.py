@@ -116,12 +116,11 @@ def test_an_encoder_still_takes_tensors(platform: Platform, maker: Account) -> N
 def test_what_does_not_go_with_a_decoder_is_named(platform: Platform, maker: Account) -> None:
     data = tiny_gguf(seed=4)
     settings: dict[str, Any] = {
-        "batch": 4, "placement": r.PLACEMENT_TRITON, "response_cache": r.ResponseCache(ttl_seconds=5),
-        "padding": [r.AxisPadding(axis="sequence")],
+        "batch": 4, "response_cache": r.ResponseCache(ttl_seconds=5), "padding": [r.AxisPadding(axis="sequence")],
     }  # fmt: skip
     assert codes(pushed(platform, maker, data, **settings)) == [
-        ("NOT_BATCHABLE", "settings.max_batch_size"), ("PLACEMENT_UNSUPPORTED", "settings.placement"),
-        ("SETTING_UNSUPPORTED", "settings.response_cache"), ("SETTING_UNSUPPORTED", "settings.padding"),
+        ("NOT_BATCHABLE", "settings.max_batch_size"), ("SETTING_UNSUPPORTED", "settings.response_cache"),
+        ("SETTING_UNSUPPORTED", "settings.padding"),
     ]  # fmt: skip
     declared = tensor_pb2.Signature(inputs=[tensor_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1])])
     assert codes(pushed(platform, maker, data, signature=declared)) == [("SIGNATURE_DIFFERS", "x")]

@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from services.inference.text import Prompt, limits, sampling_parameters
 from services.inference.text.decoder.engine import Engine
 
 _LOOK = 0.05  # seconds between two looks at whether callers are gone
+_SWITCH = 0.0005  # seconds after which a thread that makes tokens of a prompt lets the one that generates go on
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -42,7 +43,6 @@ class _Call:
     input_tokens: int = 0
     tokens: int = 0
     finish: str = ""
-    pieces: list[str] = field(default_factory=list)
 
 
 class TritonPythonModel:
@@ -61,6 +61,7 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / file
         said = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
         own = limits.read({"threads": str(os.cpu_count() or 1), **said})
+        sys.setswitchinterval(_SWITCH)
         self._news: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._calls: dict[int, _Call] = {}
         self._name, self._number = args["model_name"], 0
@@ -119,7 +120,12 @@ class TritonPythonModel:
             if events is None:
                 return
             for event in events:
-                self._tell(event)
+                try:
+                    self._tell(event)
+                except Exception as e:  # what is wrong with one caller's connection must not end the others
+                    pb_utils.Logger.log_error(f"an answer could not be sent: {e!r}")
+                    self._engine.cancel(event.number)
+                    self._calls.pop(event.number, None)
             if (now := time.monotonic()) >= look:
                 look = now + _LOOK
                 self._look()
