@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from services.common.settings import load
 from services.registry.repository import write
 from services.registry.settings import RegistrySettings
-from services.registry.triton_config import config, decoder_config, family
+from services.registry.triton_config import DECODER, config, decoder_config, family
 
 _KINDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "STRING": "BYTES"}
 
@@ -51,7 +51,7 @@ class Shelf:
             digest=f"sha256:{hashlib.sha256(graph).hexdigest()}",
             text=registry_pb2.TextModel(kind=registry_pb2.TEXT_KIND_DECODER),
         )  # fmt: skip
-        made.repository_model = family(made.model_id, made.signature, served)
+        made.repository_model = family(made.model_id, made.signature, served, DECODER[0])
         text = decoder_config(made.repository_model, served, load(RegistrySettings))
         said = text_format.Parse(text, model_config_pb2.ModelConfig())
         for name, value in limits.items():
