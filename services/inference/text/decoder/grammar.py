@@ -46,6 +46,8 @@ class Grammars:
         else:
             return None
         matcher = LLMatcher(self.tokens, grammar, log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # some are found too large only here
         if matcher.is_error():
             raise BadFormat(_sentence(matcher))
         return matcher

@@ -40,6 +40,8 @@ class Intake:
         c, self._slots = self.config, limits.slots
         self.budget = (limits.memory_mb << 20) // (c.layers * 2 * c.kv_heads * c.head_dim * 4)
         self.context_tokens = min(c.context, limits.context, self.budget)
+        if self.context_tokens < 2:
+            raise EngineFailed("there is no memory for the model's keys and values")
         self.tokenizer = Tokenizer.from_str(tokenizer)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
