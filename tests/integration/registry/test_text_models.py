@@ -70,12 +70,14 @@ def test_a_gguf_file_is_served_as_the_decoder_made_of_it(platform: Platform, mak
     entries = {p.key: p.value for p in onnx.load(str(made)).metadata_props}
     assert set(entries) == {TEXT_KEY, TOKENIZER_KEY}
     assert TextConfig.from_json(entries[TEXT_KEY]).defaults == {"temperature": 0.5}
-    # It is Mercat's, not its publisher's, and no model for Triton.
+    # It is Mercat's, not its publisher's, and what Triton would serve.
     with pytest.raises(grpc.RpcError) as caught:
         list(maker.storage.DownloadArtifact(storage_pb2.DownloadArtifactRequest(digest=got.served_digest)))
     assert from_rpc_error(caught.value).reason == "ARTIFACT_NOT_FOUND"
     model_id = maker.registry.GetModel(r.GetModelRequest(model=model)).model.model_id
-    assert not list((platform.home / "repository").glob(f"{model_id}*"))
+    (folder,) = (platform.home / "repository").glob(f"{model_id}*")
+    assert (folder / "1" / "model.onnx").read_bytes() == made.read_bytes()
+    assert 'backend: "decoder"' in (folder / "config.pbtxt").read_text()
     assert not list((platform.home / "uploads").iterdir())
 
 
