@@ -64,7 +64,7 @@ async def build(deps: Deps) -> Service:
         embedded = isolated
     else:
         embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs, decoders=decoders)
-    engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
+    engine = PlacedEngine(embedded, TritonEngine(settings.triton, decoders.elsewhere) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)
