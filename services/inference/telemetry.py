@@ -4,6 +4,7 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/use
 import time
 
 from services.common.metrics import SIZES, Counter, ForeignCounter, Gauge, Histogram
+from services.inference.text.news import Stats
 
 _BY = ("model", "version")
 _SUCCESS = ForeignCounter("nv_inference_request_success", "Calls answered", _BY)
@@ -23,6 +24,12 @@ RESIDENT = Gauge("mercat_models_resident", "Models in memory", ())
 RESIDENT_BYTES = Gauge("mercat_models_resident_bytes", "What the models in memory take, by their files' size", ())
 EVICTIONS = Counter("mercat_model_evictions", "Models unloaded to make room", ())
 LOAD_SECONDS = Histogram("mercat_model_load_seconds", "From the first call for a model to its being ready", ())
+_TEXT_RUNNING = Gauge("mercat_text_running", "Calls of a text model that are being answered", _BY)
+_TEXT_WAITING = Gauge("mercat_text_waiting", "Calls of a text model that wait for a place", _BY)
+_TEXT_TOKENS = Counter("mercat_text_tokens", "Output tokens made", _BY)
+_TEXT_PROMPT = Counter("mercat_text_prompt_tokens", "Tokens of prompts that were run", _BY)
+_TEXT_CACHED = Counter("mercat_text_cached_prompt_tokens", "Tokens of prompts that were known from earlier ones", _BY)
+_TEXT_STEP = Histogram("mercat_text_step_seconds", "What the next token of all answers together took", _BY)
 
 
 class Figures:
@@ -58,3 +65,26 @@ class Figures:
 
     def refused(self) -> None:
         self._refused.value += 1
+
+
+class TextFigures:
+    """One text model version's, as its process counts them."""
+
+    def __init__(self, model: str, version: str) -> None:
+        by = (model, version)
+        self._running, self._waiting = _TEXT_RUNNING.labels(*by), _TEXT_WAITING.labels(*by)
+        self._tokens, self._prompt = _TEXT_TOKENS.labels(*by), _TEXT_PROMPT.labels(*by)
+        self._cached, self._step = _TEXT_CACHED.labels(*by), _TEXT_STEP.labels(*by)
+
+    def told(self, now: Stats, before: Stats) -> None:
+        """What one process counted, and what it had when it was last heard of."""
+        self._running.value, self._waiting.value = now.running, now.waiting
+        self._tokens.value += now.tokens - before.tokens
+        self._prompt.value += now.prompt_tokens - before.prompt_tokens
+        self._cached.value += now.cached_tokens - before.cached_tokens
+        if steps := now.steps - before.steps:
+            self._step.observe((now.step_seconds - before.step_seconds) / steps)
+
+    def gone(self) -> None:
+        """Its process ended."""
+        self._running.value = self._waiting.value = 0

@@ -1,11 +1,8 @@
 """The engine process: loads and runs what its worker asks for, and ends with it. Run as
 `python -m services.inference.engines.host SOCKET RUNS MEMORY_MIB`."""
 
-import ctypes
 import json
 import os
-import resource
-import signal
 import socket
 import sys
 import threading
@@ -17,8 +14,7 @@ import onnxruntime as ort
 
 from services.common.errors import MercatError
 from services.inference.engines import EngineFailed, ModelRefused, session, wire
-
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+from services.inference.engines.confined import confine
 
 
 class Model:
@@ -106,13 +102,7 @@ def _loudly(future: "Future[None]") -> None:
 
 def main() -> None:
     number, runs, memory_mib = (int(argument) for argument in sys.argv[1:4])
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker says when to stop
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    confine(memory_mib)
     with socket.socket(fileno=number) as connection:
         Host(connection, runs).serve()
     os._exit(0)  # runs under way are for nobody

@@ -4,7 +4,6 @@ else with it. The process is replaced, runs of other models are repeated there, 
 import asyncio
 import json
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -13,12 +12,12 @@ from mercat.registry.v1 import registry_pb2
 
 from services.inference.artifacts import Artifacts
 from services.inference.engines import EngineFailed, Inputs, ModelRefused, Outputs, wire
+from services.inference.engines.confined import environment
 
 log = logging.getLogger(__name__)
 Crashed = Callable[[registry_pb2.Deployment], None]
 _START = 30.0  # seconds
 _STUBBORN = 10.0  # seconds after which a run that was cancelled is ended with its process
-_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
 class EngineCrashed(EngineFailed, reason="ENGINE_CRASHED"):
@@ -50,10 +49,9 @@ class _Process(asyncio.Protocol):
         self._runs = runs
         ours, theirs = socket.socketpair()
         with theirs:
-            environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}  # no secret of the worker's
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.inference.engines.host", str(theirs.fileno()), str(runs),
-                str(memory_mib), pass_fds=[theirs.fileno()], env=environment, stdin=asyncio.subprocess.DEVNULL,
+                str(memory_mib), pass_fds=[theirs.fileno()], env=environment(), stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         await self._loop.create_unix_connection(lambda: self, sock=ours)
         self.alive = True

@@ -1,4 +1,4 @@
-"""What one decoder may use of its machine, and what it made of it."""
+"""What one decoder may use of its machine."""
 
 from dataclasses import dataclass
 
@@ -18,18 +18,3 @@ class Limits:
     waiting: int = 256
     prepared: int = 4096
     level: int = 1
-
-
-@dataclass(slots=True)
-class Stats:
-    """`running` and `waiting` calls, and what was counted since the model was loaded: tokens made, tokens of prompts
-    that were run and that were known, steps, and seconds that these took."""
-
-    slots: int
-    running: int = 0
-    waiting: int = 0
-    tokens: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    steps: int = 0
-    step_seconds: float = 0.0

@@ -1,11 +1,10 @@
 """A call and its answers while they are made."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
-from services.common.errors import MercatError
 from services.common.text_model import TextConfig
 from services.inference.text import LENGTH, STOP, Logprob, Options, Piece
 from services.inference.text.decoder import grammar
@@ -44,18 +43,6 @@ class Call:
     def reserved(self) -> int:
         """Tokens of keys and values that each of its answers may come to."""
         return len(self.tokens) + self.longest
-
-
-@dataclass(slots=True)
-class Event:
-    """What is new of a call. `cached`: tokens of its prompt that needed no work, told once. `end`: it has ended, well
-    or with an error."""
-
-    number: int
-    cached: int | None = None
-    pieces: list[Piece] = field(default_factory=list)
-    end: bool = False
-    error: MercatError | None = None
 
 
 class Answer:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +13,22 @@ from services.common.errors import InvalidFields, Violation
 from services.common.text_model import DECODER, TEXT_KEY, TOKENIZER_KEY, TextConfig
 from services.inference.engines import EngineFailed
 from services.inference.text import Options, Prepared, Prompt, PromptTooLong, StreamsFull
-from services.inference.text.decoder.calls import Call, Event, Model
+from services.inference.text.decoder.calls import Call, Model
 from services.inference.text.decoder.grammar import Grammars
 from services.inference.text.decoder.loop import STAGES, Loop
 from services.inference.text.decoder.prefixes import Prefixes
 from services.inference.text.decoder.prompts import Prompts
 from services.inference.text.decoder.sampler import resolved
 from services.inference.text.decoder.slab import Runner, Slab, session
-from services.inference.text.limits import Limits, Stats
+from services.inference.text.limits import Limits
+from services.inference.text.news import Event, Stats
 
 _RETRY = 1.0  # seconds
 
 
 class Engine:
-    """`count`, `prepare` and `forget` are for one thread, `generate` and `cancel` for any; the loop has its own, once
-    started. `emit` is called there with what is new of all calls together. Calls go by numbers that the caller
+    """`count`, `prepare` and `forget` are for one thread, `generate` and `cancel` for any, and `loop` runs in one of
+    its own. `emit` is called there with what is new of all calls together. Calls go by numbers that the caller
     gives."""
 
     def __init__(
@@ -44,6 +44,7 @@ class Engine:
         token_size = config.layers * 2 * config.kv_heads * config.head_dim * 4
         budget = (limits.memory_mb << 20) // token_size
         self.context_tokens = min(config.context, limits.context, budget)
+        self.stop_tokens = config.stop_tokens
         self._budget, self._limits, self._clock = budget, limits, clock
         words = Tokenizer.from_str(tokenizer)
         words.no_truncation()
@@ -60,15 +61,6 @@ class Engine:
     @property
     def stats(self) -> Stats:
         return self.loop.stats
-
-    def start(self) -> threading.Thread:
-        """The loop's thread, which ends with `close`."""
-        thread = threading.Thread(target=self.loop.run, name="decode", daemon=True)
-        thread.start()
-        return thread
-
-    def close(self) -> None:
-        self.loop.close()
 
     def count(self, prompt: Prompt) -> int:
         """Tokens of a prompt. Raises NoChatTemplate, BadPrompt."""
@@ -105,11 +97,12 @@ class Engine:
     def forget(self, number: int) -> None:
         self._prepared.pop(number, None)
 
-    def generate(self, number: int, account: str, level: int, seconds: float) -> None:
+    def generate(self, number: int, account: str, level: int = 0, seconds: float | None = None) -> None:
         """Begins with what was prepared, to be done in so many seconds. `emit` tells the rest."""
         call = self._prepared.pop(number)
         call.account, call.level = account, level or self._limits.level
-        call.deadline = self._clock() + seconds
+        if seconds is not None:
+            call.deadline = self._clock() + seconds
         self.loop.submit(call)
 
     def cancel(self, number: int) -> None:

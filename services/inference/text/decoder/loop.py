@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from services.common.errors import DeadlineExceeded, MercatError
 from services.inference.engines import EngineFailed
 from services.inference.text import StreamsFull
-from services.inference.text.decoder.calls import Answer, Call, Event, Model
+from services.inference.text.decoder.calls import Answer, Call, Model
 from services.inference.text.decoder.prefixes import Prefixes
 from services.inference.text.decoder.slab import Floats, Runner, Slab
 from services.inference.text.decoder.waiting import Waiting
-from services.inference.text.limits import Limits, Stats
+from services.inference.text.limits import Limits
+from services.inference.text.news import Event, Stats
 from services.inference.tickets import TooLate
 
 STAGES = 2  # prompts run in turn: a short one need not wait for the end of a long one
@@ -181,7 +182,7 @@ class Loop:
         return self._news.setdefault(call.number, Event(call.number))
 
     def _tell(self) -> None:
-        if self._news:
+        if self._news or self._stages:  # during a long prompt nothing is new, but all goes well
             self.stats.running = len(self._rows) + len(self._stages)
             self.stats.waiting = len(self._waiting)
             news, self._news = list(self._news.values()), {}

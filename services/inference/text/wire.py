@@ -1,0 +1,118 @@
+"""What a worker and the process of a decoder model say to each other: the frames of `services.inference.engines.wire`
+around JSON. What comes from a process that runs other people's models is not trusted to be more than is read
+here."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, astuple
+from typing import Any
+
+from services.common.errors import DeadlineExceeded, InvalidFields, MercatError, Violation
+from services.inference.engines import EngineFailed
+from services.inference.engines.wire import frame
+from services.inference.text import (
+    LENGTH,
+    STOP,
+    BadFormat,
+    BadPrompt,
+    Logprob,
+    NoChatTemplate,
+    Options,
+    Piece,
+    Prompt,
+    PromptTooLong,
+    StreamsFull,
+)
+from services.inference.text.news import Event, Stats
+from services.inference.tickets import TooLate
+
+# To the process: LOAD, COUNT and PREPARE are questions; GENERATE and CANCEL go by the number of the PREPARE.
+LOAD, COUNT, PREPARE, FORGET, GENERATE, CANCEL = 1, 2, 3, 4, 5, 6
+# And from it: answers to questions, and news of calls.
+DONE, FAILED, NEWS = 11, 12, 13
+MOST = 64 << 20  # octets of a frame
+
+_ERRORS = {
+    error.reason: error
+    for error in (
+        PromptTooLong, NoChatTemplate, BadPrompt, BadFormat, StreamsFull, TooLate, DeadlineExceeded, EngineFailed,
+        InvalidFields,
+    )
+}  # fmt: skip
+
+
+def message(kind: int, number: int, body: Any = None) -> bytes:
+    return frame(kind, number, json.dumps(body, separators=(",", ":")).encode())
+
+
+def question(prompt: Prompt, options: Options | None = None) -> dict[str, Any]:
+    """Raises BadPrompt when a message is no JSON."""
+    asked: dict[str, Any] = {
+        "text": prompt.text, "tokens": prompt.tokens and list(prompt.tokens),
+        "messages": prompt.messages and [dict(m) for m in prompt.messages], "tools": [dict(t) for t in prompt.tools],
+    }  # fmt: skip
+    return {"prompt": asked, "options": options and {**asdict(options), "logit_bias": list(options.logit_bias.items())}}
+
+
+def asked(body: Any) -> tuple[Prompt, Options]:
+    options = body["options"] or {"logit_bias": ()}
+    return Prompt(**body["prompt"]), Options(**{**options, "logit_bias": dict(options["logit_bias"])})
+
+
+def error(e: MercatError) -> dict[str, Any]:
+    return {
+        "reason": e.reason, "message": e.message[:1000], "retry_after": e.retry_after,
+        "violations": [(v.field, v.description) for v in e.violations],
+    }  # fmt: skip
+
+
+def raised(body: Any) -> MercatError:
+    """The error that was told, of the few there may be."""
+    kind = _ERRORS.get(body["reason"], EngineFailed)
+    retry = body["retry_after"]
+    return kind(
+        str(body["message"])[:1000],
+        violations=[Violation(str(field), str(text)) for field, text in body["violations"]],
+        retry_after=None if retry is None else float(retry),
+    )
+
+
+def news(events: Iterable[Event], stats: Stats) -> dict[str, Any]:
+    return {
+        "calls": [
+            (e.number, e.cached, [_piece(p) for p in e.pieces], e.end, e.error and error(e.error)) for e in events
+        ],
+        "stats": astuple(stats),
+    }  # fmt: skip
+
+
+def told(body: Any) -> tuple[list[Event], Stats]:
+    """What `news` said. Raises KeyError, TypeError or ValueError when it is no such thing."""
+    events = []
+    for number, cached, pieces, end, e in body["calls"]:
+        found = [_read(p) for p in pieces]
+        events.append(Event(int(number), None if cached is None else int(cached), found, bool(end), e and raised(e)))
+    *counts, seconds = body["stats"]
+    stats = Stats(*(int(count) for count in counts))
+    stats.step_seconds = float(seconds)
+    return events, stats
+
+
+def _piece(p: Piece) -> tuple[Any, ...]:
+    return (p.index, p.text, p.tokens, p.finish, [_logprob(each) for each in p.logprobs])
+
+
+def _read(body: Any) -> Piece:
+    index, text, tokens, finish, logprobs = body
+    if finish not in ("", STOP, LENGTH) or int(tokens) < 0:
+        raise ValueError("no piece of an answer")
+    return Piece(int(index), str(text), int(tokens), finish, tuple(_read_logprob(each) for each in logprobs))
+
+
+def _logprob(p: Logprob) -> tuple[Any, ...]:
+    return (p.token, p.data.hex(), p.logprob, [_logprob(each) for each in p.top])
+
+
+def _read_logprob(body: Any) -> Logprob:
+    token, data, value, top = body
+    return Logprob(str(token), bytes.fromhex(data), float(value), tuple(_read_logprob(each) for each in top))
