@@ -34,7 +34,9 @@ from services.inference.service_jobs import JobServicer
 from services.inference.service_text import TextServicer
 from services.inference.settings import InferenceSettings
 from services.inference.slots import Slots
+from services.inference.text.decoders import Decoders
 from services.inference.text.embedding import Embedder
+from services.inference.text.limits import Limits
 from services.inference.text.serving import TextPath
 from services.inference.wallets import Wallets
 
@@ -46,16 +48,22 @@ async def build(deps: Deps) -> Service:
         os.sched_setaffinity(0, map(int, settings.cores.split(",")))  # the engine's process inherits it
     files = settings.home / "cache" / "models"
     artifacts = Artifacts(deps.control, files, settings.cache_mb << 20, settings.repository)
+    crashed = Crashes(deps.control, deps.worker_id).report
+    limits = Limits(
+        threads=settings.threads, slots=settings.text_slots, context=settings.text_context,
+        memory_mb=settings.text_memory_mb, prefix_mb=settings.text_prefix_mb, waiting=settings.text_queue,
+    )  # fmt: skip
+    decoders = Decoders(artifacts, limits, settings.engine_memory_mb, crashed)
     embedded: Engine
     if settings.isolated:
         isolated = IsolatedEngine(
             artifacts, threads=settings.threads, runs=settings.runs, memory_mib=settings.engine_memory_mb,
-            crashed=Crashes(deps.control, deps.worker_id).report,
+            crashed=crashed, decoders=decoders,
         )  # fmt: skip
         await isolated.process()  # a worker that takes another's place has its engine ready
         embedded = isolated
     else:
-        embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs)
+        embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs, decoders=decoders)
     engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)

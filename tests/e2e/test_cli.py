@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import graphs
+from tests import decoders, encoders, graphs
 from tests.platform import Platform
 
 PASSWORD = "correct horse battery staple"
@@ -187,6 +187,32 @@ def test_a_version_says_how_it_is_served(person: Callable[..., Person], tmp_path
     }  # fmt: skip
     said = publisher.refused(*push[:-9], "1.0.1", "--max-batch-size", "4", "--preferred-batch", "8")
     assert "preferred_batch_sizes" in said
+
+
+def test_text_models_are_pushed_as_one_file(person: Callable[..., Person], tmp_path: Path) -> None:
+    publisher = person("--publisher")
+    new = ("--version", "1.0.0", "--summary", "s", "--category", "nlp", "--license", "MIT")
+    chat, bert, words = tmp_path / "chat.gguf", tmp_path / "bert.onnx", tmp_path / "tokenizer.json"
+    chat.write_bytes(decoders.tiny_gguf())
+    price = ("--price", "input_tokens=0.1/1M", "--price", "output_tokens=0.4/1M")
+    said = publisher("models", "push", str(chat), "--name", "chat", "--task", "text-generation", *new, *price)
+    for text in (
+        "decoder, llama, with a chat template", "256 tokens", "272 tokens", "nats from the file's own weights",
+        "0.1 USD a million input tokens + 0.4 USD a million output tokens",
+    ):  # fmt: skip
+        assert text in said
+    shown = publisher.json("models", "show", "chat@1.0.0")
+    assert shown["framework"] == "gguf"
+    assert shown["servedDigest"] in publisher("models", "show", "chat@1.0.0")
+    bert.write_bytes(encoders.graph())
+    words.write_text(encoders.tokenizer())
+    embeds = ("--name", "bert", "--task", "text-embedding", *new)
+    push = publisher.json("models", "push", str(bert), "--tokenizer", str(words), "--context", "32", *embeds)
+    text = push["version"]["text"]
+    assert (text["kind"], text["contextTokens"]) == ("TEXT_KIND_ENCODER", 32)
+    assert text["vocabularySize"] == len(encoders.WORDS)
+    assert int(push["version"]["sizeBytes"]) > bert.stat().st_size
+    assert "--tokenizer" in publisher.refused("models", "push", str(bert), "--context", "32", *embeds, status=2)
 
 
 def test_refusals_say_what_to_do(person: Callable[..., Person], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from mercat.registry.v1 import registry_pb2
 from tokenizers import Tokenizer
 
 from services.cli.demo import calls, publish
@@ -198,8 +199,12 @@ async def test_every_sample_answers(connection: Connection, headers: dict[str, s
             version = (await client.get(f"{path}/versions/{entry.version}")).raise_for_status().json()
             assert version["samples"]
             for sample in version["samples"]:
-                got = await client.post(f"{path}:predict", content=sample["requestJson"])
+                chat = "messages" in json.loads(sample["requestJson"])
+                got = await client.post(f"{path}:{'chat' if chat else 'predict'}", content=sample["requestJson"])
                 assert got.status_code == 200, (entry.name, got.text[:500])
+                if chat:
+                    assert '"text"' in got.text
+                    continue
                 answer = {
                     o["name"]: np.array(o["data"]).reshape([int(n) for n in o["shape"]]) for o in got.json()["outputs"]
                 }
@@ -255,6 +260,27 @@ async def test_embeddings_by_rest(connection: Connection, headers: dict[str, str
     output = got["outputs"][0]
     hidden = np.array(output["data"]).reshape([int(n) for n in output["shape"]])
     _expect_pairs(_likeness(hidden, tokens["attention_mask"]))
+
+
+def test_the_text_models_carry_their_tokenizers(platform: Platform) -> None:
+    """SmolLM2, imported from GGUF when the platform started, and MiniLM, whose tokenizer went inside its file."""
+    registry = platform.anonymous.registry
+
+    def newest(name: str) -> registry_pb2.Version:
+        model = registry.GetModel(registry_pb2.GetModelRequest(model=f"mercat/{name}")).model
+        asked = registry_pb2.GetVersionRequest(model=model.model, version=model.latest_version)
+        version: registry_pb2.Version = registry.GetVersion(asked).version
+        return version
+
+    decoder, encoder = newest("smollm2"), newest("minilm")
+    assert (decoder.framework, encoder.framework) == ("gguf", "onnx")
+    text = decoder.text
+    assert (text.context_tokens, text.vocabulary_size, text.chat) == (8192, 49_152, True)
+    assert text.divergence < 0.01
+    assert text.agreement > 0.9
+    assert decoder.served_size_bytes > decoder.size_bytes
+    assert (encoder.text.kind, encoder.text.context_tokens) == (registry_pb2.TEXT_KIND_ENCODER, 256)
+    assert len(encoder.signature.inputs) == 3
 
 
 def test_what_is_printed_to_be_pasted_answers(connection: Connection, tool: Callable[[str], str]) -> None:

@@ -164,6 +164,6 @@ CATALOGUE = (
         license="Apache-2.0",
         homepage="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
         prices=("input_tokens=0.02/1M", "cached_input_tokens=0.005/1M", "output_tokens=0.06/1M"),
-        samples={"A short question": samples.question},
+        samples={"A haiku": samples.conversation},
     ),
 )

@@ -40,9 +40,11 @@ def sentences() -> str:
     )
 
 
-def question() -> str:
-    """A conversation of one question."""
-    return json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}]})
+def conversation() -> str:
+    """A conversation of one request, answered as the model does it best, and always alike."""
+    said = {"role": "user", "content": "Write a haiku about the sea."}
+    sampling = {"maxTokens": 60, "temperature": 0.2, "repetitionPenalty": 1.1, "seed": 1}
+    return json.dumps({"messages": [said], "sampling": sampling})
 
 
 def sound() -> str:

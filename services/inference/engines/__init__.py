@@ -1,6 +1,6 @@
 """Engines: what runs models. `Engine` is the one interface; every implementation passes one behaviour suite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from mercat.registry.v1 import registry_pb2
@@ -11,6 +11,7 @@ from services.inference.text import Decoder
 
 Inputs = Mapping[str, Array]
 Outputs = Mapping[str, Array]
+Crashed = Callable[[registry_pb2.Deployment], None]  # told which version brought its engine down
 
 
 class ModelRefused(InvalidArgument, reason="MODEL_REFUSED_INPUT"):
@@ -19,6 +20,10 @@ class ModelRefused(InvalidArgument, reason="MODEL_REFUSED_INPUT"):
 
 class EngineFailed(Internal, reason="ENGINE_FAILED"):
     """The engine failed in a run; the caller is not charged."""
+
+
+class EngineCrashed(EngineFailed, reason="ENGINE_CRASHED"):
+    """The model brought its engine down; the caller is not charged."""
 
 
 class EngineUnavailable(Unavailable, reason="ENGINE_UNAVAILABLE"):

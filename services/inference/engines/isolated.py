@@ -6,22 +6,18 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mercat.registry.v1 import registry_pb2
 
 from services.inference.artifacts import Artifacts
-from services.inference.engines import EngineFailed, Inputs, ModelRefused, Outputs, wire
+from services.inference.engines import Crashed, EngineCrashed, EngineFailed, Inputs, ModelRefused, Outputs, wire
 from services.inference.engines.confined import environment
+from services.inference.text.decoders import Decoders
 
 log = logging.getLogger(__name__)
-Crashed = Callable[[registry_pb2.Deployment], None]
 _START = 30.0  # seconds
 _STUBBORN = 10.0  # seconds after which a run that was cancelled is ended with its process
-
-
-class EngineCrashed(EngineFailed, reason="ENGINE_CRASHED"):
-    """The model brought its engine down; the caller is not charged."""
 
 
 class _Died(Exception):
@@ -126,11 +122,14 @@ class _Process(asyncio.Protocol):
 
 class IsolatedEngine:
     """`threads` work inside one run, `runs` runs go at a time, in at most `memory_mib` of address space. `crashed` is
-    called with the version that brought its engine down."""
+    called with the version that brought its engine down. `decoders` have processes of their own."""
 
-    def __init__(self, artifacts: Artifacts, *, threads: int, runs: int, memory_mib: int, crashed: Crashed) -> None:
+    def __init__(
+        self, artifacts: Artifacts, *, threads: int, runs: int, memory_mib: int, crashed: Crashed, decoders: Decoders
+    ) -> None:
         self.threads, self.runs = threads, runs
         self.artifacts = artifacts
+        self.load_decoder = decoders.load
         self.crashed = crashed
         self._memory_mib = memory_mib
         self._process: _Process | None = None

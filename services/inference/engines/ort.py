@@ -11,13 +11,16 @@ from mercat.registry.v1 import registry_pb2
 from services.inference.artifacts import Artifacts
 from services.inference.engines import Inputs, Outputs, session
 from services.inference.tensors import Array
+from services.inference.text.decoders import Decoders
 
 
 class OrtEngine:
-    """`threads` work inside one run, `runs` runs go at a time. Runs release the GIL; making a session does not."""
+    """`threads` work inside one run, `runs` runs go at a time. Runs release the GIL; making a session does not.
+    `decoders` have processes of their own."""
 
-    def __init__(self, artifacts: Artifacts, *, threads: int, runs: int) -> None:
+    def __init__(self, artifacts: Artifacts, *, threads: int, runs: int, decoders: Decoders) -> None:
         self._runs = runs
+        self.load_decoder = decoders.load
         self._artifacts = artifacts
         self._threads = threads
         self._pool = ThreadPoolExecutor(runs, thread_name_prefix="ort")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import MercatError
+from services.inference.engines import EngineCrashed
 from services.inference.engines.confined import environment
-from services.inference.engines.isolated import EngineCrashed
 from services.inference.engines.wire import HEAD
 from services.inference.telemetry import TextFigures
 from services.inference.text import Piece, Prepared, wire

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mercat.registry.v1 import registry_pb2
 
-from services.inference.engines import EngineUnavailable
-from services.inference.engines.isolated import Crashed, EngineCrashed
+from services.inference.engines import Crashed, EngineCrashed, EngineUnavailable
 from services.inference.telemetry import TextFigures
 from services.inference.text import Options, Piece, Prepared, Prompt, wire
 from services.inference.text.child import Child

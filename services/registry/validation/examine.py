@@ -22,5 +22,5 @@ def examine(path: Path, made: Path, limits: Limits) -> Report:
             kind = ONNX
     except Refused as e:
         report = Report(findings=(e.finding,))
-        kind = kind or ("" if e.finding.code == onnx_model.NOT_ONNX else ONNX)
+        kind = kind or ("" if e.finding.code == "NOT_ONNX" else ONNX)
     return replace(report, framework=kind)

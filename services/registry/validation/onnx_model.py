@@ -28,7 +28,6 @@ _NUMPY = {
     "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "FP16": np.float16, "FP32": np.float32,
     "FP64": np.float64,
 }  # fmt: skip
-NOT_ONNX = "NOT_ONNX"
 _MOST_FINDINGS = 20
 _MOST_AXES = 32
 _MOST_TENSORS = 1000  # inputs, and outputs
@@ -38,7 +37,7 @@ _LONGEST_NAME = 200
 def examine(path: Path, limits: Limits) -> Report:
     """A report of one file. Raises Refused, and MemoryError when the limits do not suffice to look."""
     if kind := foreign(path):
-        raise Refused(NOT_ONNX, f"this is {kind}, not an ONNX model")
+        raise Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
     if (size := path.stat().st_size) > limits.artifact_bytes:
         raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
     model = _parse(path)
@@ -62,9 +61,9 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise Refused(NOT_ONNX, "the file is no ONNX model, or is cut off") from None
+        raise Refused("NOT_ONNX", "the file is no ONNX model, or is cut off") from None
     if not model.graph.node or not model.ir_version or not model.graph.output:
-        raise Refused(NOT_ONNX, "the file holds no ONNX graph")
+        raise Refused("NOT_ONNX", "the file holds no ONNX graph")
     return model
 
 

@@ -129,11 +129,13 @@ def encoder(session: Any, texts: Texts, report: Report) -> Report:
         if name not in inputs:
             raise Refused("ENCODER_DIFFERS", "an encoder takes this", name)
     for name, t in inputs.items():
-        if name not in ("input_ids", "attention_mask", "token_type_ids") or (t.datatype, t.shape) != (
-            "INT64",
-            (-1, -1),
-        ):
+        known = name in ("input_ids", "attention_mask", "token_type_ids")
+        if not known or (t.datatype, t.shape) != ("INT64", (-1, -1)):
             raise Refused("ENCODER_DIFFERS", "an encoder takes INT64 [any, any] of known names only", name)
+    # The output that Embed takes: vectors of all tokens where there are any, else of the texts.
+    output = next((t.name for axes in (3, 2) for t in report.outputs if len(t.shape) == axes), None)
+    if output is None:
+        raise Refused("ENCODER_DIFFERS", "an encoder gives vectors: no output has two or three axes")
     ids = texts.sample()
     longest = (ids * -(-_LONGEST_RUN // len(ids)))[: min(texts.config.context, _LONGEST_RUN)]
     for tokens in (ids, longest):
@@ -141,22 +143,19 @@ def encoder(session: Any, texts: Texts, report: Report) -> Report:
         given = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
         before = time.perf_counter()
         try:
-            answers = session.run(None, {name: given[name] for name in inputs})
+            (answer,) = session.run([output], {name: given[name] for name in inputs})
         except Exception as e:
             engine.no_memory(e)
             text = f"a run on {len(tokens)} tokens failed: {engine.first_line(e, Path())}"
             raise Refused("SAMPLE_RUN_FAILED", text) from None
         taken = int((time.perf_counter() - before) * 1e6)
-        if not any(_vectors(answer, len(tokens)) for answer in answers):
-            raise Refused("ENCODER_DIFFERS", "no output is FP32 [texts, tokens, any] or [texts, any] of numbers")
+        of_one_text = answer.shape[:-1] == ((1, len(tokens)) if answer.ndim == 3 else (1,))
+        if not of_one_text or answer.dtype != np.float32 or not np.isfinite(answer).all():
+            text = "an encoder gives FP32 [texts, tokens, any] or [texts, any], and numbers only"
+            raise Refused("ENCODER_DIFFERS", text, output)
         if tokens is ids:
             report = replace(report, run_us=taken)
     return replace(report, text=texts.facts, memory_bytes=engine.peak_memory())
-
-
-def _vectors(answer: Any, tokens: int) -> bool:
-    shapes = answer.shape[:-1] in ((1, tokens), (1,)) if isinstance(answer, np.ndarray) else False
-    return shapes and answer.dtype == np.float32 and bool(np.isfinite(answer).all())
 
 
 def decoder(path: Path, texts: Texts, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Report:

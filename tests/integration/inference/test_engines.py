@@ -20,6 +20,8 @@ from services.inference.engines import Engine, EngineFailed, EngineUnavailable, 
 from services.inference.engines.isolated import IsolatedEngine
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.triton import TritonEngine, TritonModel
+from services.inference.text.decoders import Decoders
+from services.inference.text.limits import Limits
 from tests import graphs
 from tests.integration.inference.shelf import Shelf
 from tests.triton import Triton, need_triton
@@ -54,10 +56,13 @@ async def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -
         return
     control = InternalChannel("127.0.0.1:1", "")  # the files are on the shelf: storage is never asked
     artifacts = Artifacts(control, tmp_path / "cache", 1 << 30, shelf.folder)
+    decoders = Decoders(artifacts, Limits(), 8192, lambda deployment: None)
     if request.node.callspec.params.get("shelf") == "isolated":
-        made = IsolatedEngine(artifacts, threads=1, runs=2, memory_mib=8192, crashed=lambda deployment: None)
+        made = IsolatedEngine(
+            artifacts, threads=1, runs=2, memory_mib=8192, crashed=lambda deployment: None, decoders=decoders
+        )
     else:
-        made = OrtEngine(artifacts, threads=1, runs=1)
+        made = OrtEngine(artifacts, threads=1, runs=1, decoders=decoders)
     yield made
     await made.close()
     await control.close()

@@ -54,7 +54,8 @@ async def test_what_was_validated_cannot_be_edited_in_the_database(platform: Pla
     try:
         for change in (
             "digest = 'sha256:0'", "signature = ''", "document = ''", "size_bytes = 1", "release_notes = 'other'",
-            "version = '9.9.9'", "findings = '[1]'",
+            "version = '9.9.9'", "findings = '[1]'", "framework = 'gguf'", "text = 'x'", "served_digest = 'sha256:0'",
+            "served_size_bytes = 1",
         ):  # fmt: skip
             with pytest.raises(asyncpg.RaiseError, match="is immutable"):
                 await connection.execute(f"UPDATE registry.versions SET {change} WHERE id = $1", version.version_id)

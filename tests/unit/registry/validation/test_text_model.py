@@ -118,6 +118,17 @@ def test_a_graph_that_takes_no_texts_is_no_encoder(tmp_path: Path) -> None:
     assert found(tmp_path, with_entries(model.SerializeToString(), **entries)) == ("ENCODER_DIFFERS", "input_ids")
 
 
+@pytest.mark.parametrize("kind", [onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64])
+def test_vectors_of_another_kind_are_none(tmp_path: Path, kind: int) -> None:
+    model = onnx.load_from_string(graph())
+    model.graph.node[-1].output[0] = "vectors"
+    model.graph.node.append(helper.make_node("Cast", ["vectors"], ["last_hidden_state"], to=kind))
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    entries = {"tokenizer": tokenizer(), "text": config()}
+    found_code = found(tmp_path, with_entries(model.SerializeToString(), **entries))
+    assert found_code == ("ENCODER_DIFFERS", "last_hidden_state")
+
+
 def test_a_chat_template_that_takes_tools(tmp_path: Path) -> None:
     template = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
     text = config(chat_template=template)
