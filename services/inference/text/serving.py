@@ -137,12 +137,13 @@ class TextPath:
                         with suppress(Unavailable):  # what it held is somebody else's already
                             self._record(call, deployment, prepared, charge, delivered, counts)
                     raise
+                else:
+                    deployment.breaker.succeeded()
+                    generated = time.perf_counter()
+                    cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
+                    await stored
                 finally:
                     charge.release()
-                deployment.breaker.succeeded()
-                generated = time.perf_counter()
-                cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
-                await stored
             call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
             if call.span is not None:
                 stages = (("first token", began), ("tokens", delivered.first or generated), ("meter", generated))
