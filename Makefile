@@ -88,7 +88,7 @@ bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="
 
 GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION)
 
-tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) ## Install into .tools what tests and measurements use: Triton, by Go grpcurl, ghz, bombardier, by npm OpenAI's client
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier (by Go); OpenAI's client (by npm)
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
@@ -117,10 +117,23 @@ $(TOOLS)/.%:
 		test "$$CI" != true; \
 	fi
 
-lock: ## Resolve pyproject.toml into requirements.lock again
+# Likewise the converters of other frameworks: about 700 MB to fetch.
+.tools/converters/.ready: requirements-converters.lock tests/converters.py | $(STAMP)
+	@$(BIN)/python -m tests.converters && touch $@ || test "$$CI" != true
+
+# What only CUDA needs of PyTorch's requirements.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+
+lock: ## Resolve pyproject.toml into the lock files again
 	@test -x .tools/uv-$(UV_VERSION)/bin/uv || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check --target .tools/uv-$(UV_VERSION) uv==$(UV_VERSION)
 	.tools/uv-$(UV_VERSION)/bin/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
+	@printf '%s\n' $(CUDA) > .tools/excludes.txt
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+		print(*extras["pytorch"], *extras["tensorflow"], sep="\n")' > .tools/converters.in
+	.tools/uv-$(UV_VERSION)/bin/uv pip compile .tools/converters.in --constraint requirements.lock --excludes .tools/excludes.txt \
+		--universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --quiet \
+		--output-file requirements-converters.lock
 
 clean: ## Remove the environment, the tools and all caches (never a .mercat home)
 	rm -rf .venv .tools benchmarks/.envs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

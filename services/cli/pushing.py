@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import output, serving
+from services.cli import declaring, output, serving
 from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
@@ -23,7 +23,14 @@ from services.common.errors import MercatError
 
 def push(
     session: Session,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The ONNX or GGUF model.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            readable=True,
+            help="The model: ONNX, GGUF, TorchScript, torch.export, or a SavedModel's folder.",
+        ),
+    ],
     name: Annotated[str, typer.Option(help="The second half of publisher/name.")],
     version: Annotated[str, typer.Option(help="A semantic version; versions are immutable.")],
     summary: Annotated[str, typer.Option(help="One line. Needed for a new model.")] = "",
@@ -43,6 +50,8 @@ def push(
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TOKEN", help="Ends an answer, with --tokenizer. Repeatable.")
     ] = None,
+    input_: declaring.Input = None,
+    output_: declaring.Output = None,
     max_batch_size: serving.MaxBatchSize = 0,
     max_queue_delay_us: serving.MaxQueueDelay = 0,
     preferred_batch: serving.PreferredBatch = None,
@@ -78,12 +87,17 @@ def push(
 
       mercat models push chat.gguf --name my-chat --version 1.0.0 --summary "Chats" --category nlp
       --task text-generation --license MIT --price input_tokens=0.1/1M --price output_tokens=0.4/1M
+
+      mercat models push scripted.pt --name my-model --version 2.0.0 --input "x=FP32[-1,4]"
+
+      mercat models push saved_model/ --name my-model --version 2.1.0
     """
     if not tokenizer and (context or chat_template or stop):
         raise typer.BadParameter("--context, --chat-template and --stop go with --tokenizer")
     components = [parse_price(text) for text in price or ()]
     request = registry_pb2.CreateVersionRequest(
         model=session.full_name(name), version=version, release_notes=notes,
+        signature=declaring.signature(input_ or [], output_ or []),
         settings=registry_pb2.InferenceSettings(
             max_batch_size=max_batch_size, max_queue_delay_us=max_queue_delay_us, timeout_ms=timeout_ms,
             preferred_batch_sizes=sorted(set(preferred_batch or ())), max_queue_size=max_queue_size,
@@ -103,6 +117,8 @@ def push(
     created = _ensure(session, request.model, new)
     quiet = session.json
     with TemporaryDirectory(prefix="mercat-") as folder:
+        if file.is_dir():
+            file = declaring.packed(file, Path(folder))
         if tokenizer:
             file = with_tokenizer(
                 file, read_text(tokenizer), Path(folder), context=context, template=read_text(chat_template),

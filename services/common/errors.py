@@ -211,5 +211,8 @@ def from_rpc_error(error: grpc.RpcError) -> MercatError:
         status = None
     if status is None:
         code: grpc.StatusCode = error.code()
+        if code is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or ""):
+            # The process behind the front door is gone, and a reply that has begun can only be broken off.
+            return Unavailable("the connection broke in the middle of the answer", reason="CONNECTION_BROKEN")
         status = status_pb2.Status(code=code.value[0], message=error.details() or code.name)
     return from_status(status)

@@ -1,24 +1,32 @@
 """Models and their immutable versions, from upload over validation and review to publication and deprecation.
 How models are found is the marketplace's, how they are run the inference workers'."""
 
-from mercat.registry.v1 import registry_pb2_grpc
+from typing import TYPE_CHECKING
 
-from services.common.service import Deps, Service
-from services.registry.deployments import DeploymentServicer
-from services.registry.quarantine import Quarantine
-from services.registry.repository import Repository
-from services.registry.service import RegistryServicer
-from services.registry.settings import RegistrySettings
-from services.registry.store import Store
-from services.registry.validator import Validator
+if TYPE_CHECKING:
+    from services.common.service import Deps, Service
 
 
-async def build(deps: Deps) -> Service:
+async def build(deps: "Deps") -> "Service":
+    # Here, since the processes in which models are opened and converted import a part of this package only.
+    from mercat.registry.v1 import registry_pb2_grpc
+
+    from services.common.service import Service
+    from services.registry.deployments import DeploymentServicer
+    from services.registry.quarantine import Quarantine
+    from services.registry.repository import Repository
+    from services.registry.service import RegistryServicer
+    from services.registry.settings import RegistrySettings
+    from services.registry.store import Store
+    from services.registry.validator import Validator
+
     settings = deps.settings
     assert isinstance(settings, RegistrySettings)
     store = Store()
     repository = Repository(deps.database, store, deps.control, settings)
-    validator = Validator(deps.database, store, deps.control, deps.clock, deps.settings.home / "tmp")
+    validator = Validator(
+        deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters
+    )  # fmt: skip
     quarantine = Quarantine(deps.database, store, deps.clock)
     return Service(
         "registry",

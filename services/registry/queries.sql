@@ -91,8 +91,8 @@ UPDATE versions SET claimed_until = :until WHERE id = (
 -- name: hold_validation(id, until)!
 UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 
--- name: finish_validation(id, state, framework, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes)!
-UPDATE versions SET state = :state, framework = :framework, signature = :signature, text = :text,
+-- name: finish_validation(id, state, framework, form, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes)!
+UPDATE versions SET state = :state, framework = :framework, form = :form, signature = :signature, text = :text,
     served_digest = :served_digest, served_size_bytes = :served_size_bytes, findings = :findings::text::jsonb,
     measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL
 WHERE id = :id AND state = 1;

@@ -1,7 +1,9 @@
 """The model repository: the folder from which Triton and the workers on this machine read published models.
 
     <name>/config.pbtxt         how Triton serves it
-    <name>/<number>/model.onnx  one version
+    <name>/<number>/model.onnx  one version, or where Triton is to serve what its publisher pushed,
+                    model.pt          a TorchScript archive
+                    model.savedmodel  the folder of a TensorFlow SavedModel
 
 Files appear whole or not at all, and are never changed but for config.pbtxt."""
 
@@ -28,7 +30,9 @@ from services.common.rpc.channels import InternalChannel
 from services.registry.rows import text_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
-from services.registry.triton_config import config, family
+from services.registry.triton_config import ONNX, backend, config, family
+from services.registry.validation.frameworks.archives import unpack
+from services.registry.validation.report import Refused
 
 log = logging.getLogger(__name__)
 _RETRY = 5.0  # seconds until what could not be written is tried again
@@ -67,22 +71,25 @@ class Repository:
             text=text_of(version),
         )  # fmt: skip
         if made.text.kind != registry_pb2.TEXT_KIND_DECODER:
-            name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString())
+            by = backend(version["form"], document.settings)
+            name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString(), by)
             made.repository_model, made.repository_config = name, text
             made.repository_version = version["number"]
+            if by != ONNX:
+                made.repository_file, made.repository_digest = by[1], version["digest"]
         return made
 
-    def _describe_anew(self, model_id: str, signature: bytes, settings: bytes) -> tuple[str, str]:
+    def _describe_anew(self, model_id: str, signature: bytes, settings: bytes, by: tuple[str, str]) -> tuple[str, str]:
         takes, served = tensor_pb2.Signature.FromString(signature), registry_pb2.InferenceSettings.FromString(settings)
-        name = family(model_id, takes, served)
-        return name, config(name, takes, served, self._settings)
+        name = family(model_id, takes, served, by[0])
+        return name, config(name, takes, served, self._settings, by)
 
     async def write(self, deployment: registry_pb2.Deployment) -> None:
         """Puts a version into the folder; does nothing when it is there. Raises RepositoryUnavailable, and Unavailable
         or DataLoss when the artifact cannot be had."""
         if not deployment.repository_model:
             return
-        request = storage_pb2.FetchArtifactRequest(digest=deployment.digest)
+        request = storage_pb2.FetchArtifactRequest(digest=deployment.repository_digest or deployment.digest)
         pieces = (piece.data async for piece in self._storage.FetchArtifact(request))
         try:
             await write(self._folder, deployment, pieces)
@@ -124,13 +131,15 @@ async def write(folder: Path, deployment: registry_pb2.Deployment, pieces: Async
     """Puts a version into a model repository. Raises DataLoss when `pieces` are not what the digest names, OSError."""
     model = folder / deployment.repository_model
     version = model / str(deployment.repository_version)
-    file = version / "model.onnx"
-    if not file.exists() or file.stat().st_size != deployment.size_bytes:
+    there = version / (deployment.repository_file or "model.onnx")
+    if not there.exists() or (not deployment.repository_file and there.stat().st_size != deployment.size_bytes):
         model.mkdir(parents=True, exist_ok=True)
         # A folder that is no number is no version to Triton; once it is one, all is in it.
         part = Path(tempfile.mkdtemp(prefix=_PART, dir=model))
         try:
-            await _copy(pieces, part / file.name, deployment.digest)
+            await _copy(pieces, part / there.name, deployment.repository_digest or deployment.digest)
+            if there.suffix == ".savedmodel":
+                await asyncio.to_thread(_unpack, part / there.name)
             _show(part, version)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -149,6 +158,16 @@ async def _copy(pieces: AsyncIterator[bytes], path: Path, digest: str) -> None:
             file.write(data)
     if f"sha256:{hasher.hexdigest()}" != digest:
         raise DataLoss(f"storage answered other bytes than those of {digest}", reason="ARTIFACT_CORRUPT")
+
+
+def _unpack(path: Path) -> None:
+    """Puts the folder in the place of the archive. Raises DataLoss: validation took the same bytes."""
+    archive = path.rename(path.with_suffix(".archive"))
+    try:
+        unpack(archive, path)
+    except Refused as e:
+        raise DataLoss(f"a SavedModel cannot be unpacked: {e}", reason="ARTIFACT_CORRUPT") from e
+    archive.unlink()
 
 
 def _show(part: Path, version: Path) -> None:

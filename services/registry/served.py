@@ -12,12 +12,22 @@ from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 
 from services.registry.store import Row
-from services.registry.validation import Finding, Report, Tensor
+from services.registry.validation import Finding, Report, Tensor, Told
 
 _PIECE = 1 << 20  # bytes
 _STORING = 600.0  # seconds
 _KINDS = {"decoder": registry_pb2.TEXT_KIND_DECODER, "encoder": registry_pb2.TEXT_KIND_ENCODER}
 _EMBEDDED = (registry_pb2.PLACEMENT_UNSPECIFIED, registry_pb2.PLACEMENT_EMBEDDED)
+
+
+def told(row: Row, converters: str) -> Told:
+    """What a converter goes by. `converters`: the interpreter that has other frameworks."""
+    declared = tensor_pb2.Signature.FromString(row["signature"])
+    document = registry_pb2.Version.FromString(row["document"])
+    return Told(
+        tuple(Tensor(s.name, s.datatype, tuple(s.shape), ("",) * len(s.shape)) for s in declared.inputs),
+        tuple(s.name for s in declared.outputs), tuple(sample.request_json for sample in document.samples), converters,
+    )  # fmt: skip
 
 
 def signature_of(report: Report) -> tensor_pb2.Signature:
@@ -71,9 +81,7 @@ def _framework(row: Row, report: Report) -> Iterator[Finding]:
 
 
 def _signature(declared: tensor_pb2.Signature, report: Report) -> list[Finding]:
-    """Where the publisher's own words and the graph's differ; nothing when the publisher said nothing."""
-    if not (declared.inputs or declared.outputs):
-        return []
+    """Where the publisher's own words and the graph's differ; nothing of what the publisher said nothing about."""
     found: list[Finding] = []
     pairs: tuple[tuple[str, Any, tuple[Tensor, ...]], ...] = (
         ("input", declared.inputs, report.inputs), ("output", declared.outputs, report.outputs)
@@ -87,7 +95,7 @@ def _signature(declared: tensor_pb2.Signature, report: Report) -> list[Finding]:
             elif (spec.datatype, list(spec.shape)) != (t.datatype, list(t.shape)):
                 text = f"declared {spec.datatype} {list(spec.shape)}, but the graph has {t.datatype} {list(t.shape)}"
                 found.append(Finding("SIGNATURE_DIFFERS", text, spec.name))
-        found += [Finding("SIGNATURE_DIFFERS", f"this {kind} is not declared", name) for name in actual]
+        found += [Finding("SIGNATURE_DIFFERS", f"this {kind} is not declared", name) for name in actual if said]
     return found
 
 

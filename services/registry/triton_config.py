@@ -11,16 +11,32 @@ from tritonclient.grpc import model_config_pb2
 
 from services.registry.settings import RegistrySettings
 
+_BESIDE = (registry_pb2.PLACEMENT_UNSPECIFIED, registry_pb2.PLACEMENT_EMBEDDED)
 _FORM = "1"  # raised when versions must not go on under the names they have
+# Backends by the form of what they serve, where that is not ONNX; their file in a version folder, and how each is told
+# the threads of one run.
+BACKENDS = {"torchscript": ("pytorch", "model.pt"), "saved-model": ("tensorflow", "model.savedmodel")}
+ONNX = ("onnxruntime", "model.onnx")
+_THREADS = {
+    "onnxruntime": "intra_op_thread_count", "pytorch": "INTRA_OP_THREAD_COUNT", "tensorflow": "TF_NUM_INTRA_THREADS",
+}  # fmt: skip
 _CONFIGURED = (
     "max_batch_size", "max_queue_delay_us", "preferred_batch_sizes", "max_queue_size", "queue_timeout_us",
     "priority_levels", "default_priority_level",
 )  # fmt: skip
 
 
-def family(model_id: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings) -> str:
+def backend(form: str, settings: registry_pb2.InferenceSettings) -> tuple[str, str]:
+    """The backend that serves a version, and its file: the framework's own for what is placed on Triton, as far as it
+    has one; ONNX Runtime's for all that Triton need not serve."""
+    return ONNX if settings.placement in _BESIDE else BACKENDS.get(form, ONNX)
+
+
+def family(
+    model_id: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings, by: str = ONNX[0]
+) -> str:
     """The Triton model of a version. Triton serves all versions of a model by one configuration, so those that take and
-    give the same and are queued alike share one name; any other has its own."""
+    give the same and are queued alike and served by the same backend share one name; any other has its own."""
     queued = registry_pb2.InferenceSettings()
     for name in _CONFIGURED:
         if name == "preferred_batch_sizes":
@@ -31,16 +47,21 @@ def family(model_id: str, signature: tensor_pb2.Signature, settings: registry_pb
     for part in (signature, queued):
         data = part.SerializeToString(deterministic=True)
         hasher.update(len(data).to_bytes(8, "big") + data)
+    if by != ONNX[0]:
+        hasher.update(by.encode())
     return f"{model_id}-{hasher.hexdigest()[:12]}"
 
 
 def config(
-    name: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings, own: RegistrySettings
-) -> str:
-    """The text of config.pbtxt. `own`: what the operator decides."""
+    name: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings, own: RegistrySettings,
+    by: tuple[str, str] = ONNX,
+) -> str:  # fmt: skip
+    """The text of config.pbtxt. `own`: what the operator decides. `by`: as `backend` says."""
     made = model_config_pb2.ModelConfig(
-        name=name, backend="onnxruntime", default_model_filename="model.onnx", max_batch_size=settings.max_batch_size
+        name=name, backend=by[0], default_model_filename=by[1], max_batch_size=settings.max_batch_size
     )
+    if by[0] == "tensorflow":
+        made.platform = "tensorflow_savedmodel"  # it serves other forms of graphs, too
     made.version_policy.all.SetInParent()
     _tensors(signature.inputs, made.input, batched=settings.max_batch_size > 0)
     _tensors(signature.outputs, made.output, batched=settings.max_batch_size > 0)
@@ -48,7 +69,7 @@ def config(
         kind=model_config_pb2.ModelInstanceGroup.Kind.Value(own.triton_kind), count=own.triton_instances
     )
     if own.triton_threads:
-        made.parameters["intra_op_thread_count"].string_value = str(own.triton_threads)
+        made.parameters[_THREADS[by[0]]].string_value = str(own.triton_threads)
     if settings.max_batch_size:
         _batching(made.dynamic_batching, settings)
     return str(text_format.MessageToString(made))

@@ -14,9 +14,9 @@ from services.common.db import Database
 from services.common.errors import MercatError
 from services.common.rpc.channels import InternalChannel
 from services.registry.scratch import scratch, sweep
-from services.registry.served import differences, signature_of, stored, text_of
+from services.registry.served import differences, signature_of, stored, text_of, told
 from services.registry.store import Row, Store
-from services.registry.validation import Finding, Report, limits, validate
+from services.registry.validation import Finding, Report, Told, limits, validate
 
 log = logging.getLogger(__name__)
 _POLL = 1.0  # seconds; another process may have made the version
@@ -27,12 +27,15 @@ _RENEW = 5.0  # seconds
 class Validator:
     """Takes versions that are VALIDATING and makes them DRAFT or REFUSED."""
 
-    def __init__(self, database: Database, store: Store, control: InternalChannel, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, database: Database, store: Store, control: InternalChannel, clock: Clock, folder: Path, converters: str
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
         self._clock = clock
         self._folder = folder
+        self._converters = converters
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -90,7 +93,7 @@ class Validator:
             with path.open("wb") as file:
                 async for piece in self._storage.FetchArtifact(storage_pb2.FetchArtifactRequest(digest=row["digest"])):
                     file.write(piece.data)
-            report = await _report(path, made)
+            report = await _report(path, made, told(row, self._converters))
             findings = [*report.findings, *(() if report.findings else differences(row, report))]
             keep = report.made and not findings
             served = await stored(self._storage, made) if keep else storage_pb2.StoreArtifactResponse()
@@ -100,21 +103,26 @@ class Validator:
         async with self._database.transaction() as connection:
             await self._store.finish_validation(
                 connection, row["id"], state=state, framework=row["framework"] or report.framework,
+                form=report.form,
                 signature=signature.SerializeToString(), text=text, served_digest=served.digest,
                 served_size_bytes=served.size_bytes,
                 findings=[{"code": f.code, "message": f.message, "where": f.where} for f in findings],
                 load_us=report.load_us, run_us=report.run_us, memory_bytes=report.memory_bytes,
             )  # fmt: skip
         log.info("validated %s: %s", row["id"], [f.code for f in findings] or "fit to be served")
+        if report.form and report.made:
+            log.info(
+                "%s: %s as ONNX gives what its source gives but for %.3g", row["id"], report.form, report.difference
+            )
         if report.text is not None and report.made:
             log.info("%s: %.4f nats from its own weights, %.0f %% of its choices the same", row["id"],
                      report.text.divergence, report.text.agreement * 100)  # fmt: skip
 
 
-async def _report(path: Path, made: Path) -> Report:
+async def _report(path: Path, made: Path, told: Told) -> Report:
     """Of an artifact. One that this code has no answer to is refused: it must not hold up those behind it."""
     try:
-        return await validate(path, limits(path), made)
+        return await validate(path, limits(path), made, told)
     except OSError:
         raise
     except Exception:

@@ -116,6 +116,9 @@ class TextPath:
                         async for reply in self._messages(call, deployment, pieces, charge, make, delivered, echo):
                             yield reply
                             delivered.tokens += reply.tokens
+                    deployment.breaker.succeeded()
+                    generated = time.perf_counter()
+                    cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
                 except EngineFailed as e:
                     charge.release()
                     deployment.breaker.failed(asyncio.get_running_loop().time())
@@ -137,13 +140,9 @@ class TextPath:
                         with suppress(Unavailable):  # what it held is somebody else's already
                             self._record(call, deployment, prepared, charge, delivered, counts)
                     raise
-                else:
-                    deployment.breaker.succeeded()
-                    generated = time.perf_counter()
-                    cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
-                    await stored
                 finally:
                     charge.release()
+                await stored
             call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
             if call.span is not None:
                 stages = (("first token", began), ("tokens", delivered.first or generated), ("meter", generated))

@@ -1,7 +1,8 @@
 """Opens uploaded artifacts where they can do no harm: in a child process without secrets and with limits on memory,
 CPU, time and files, which is thrown away afterwards. Knows nothing of the registry's tables or contracts."""
 
+from services.registry.validation.conversion import Told
 from services.registry.validation.parent import limits, validate
 from services.registry.validation.report import Finding, Limits, Report, Tensor, Text
 
-__all__ = ["Finding", "Limits", "Report", "Tensor", "Text", "limits", "validate"]
+__all__ = ["Finding", "Limits", "Report", "Tensor", "Text", "Told", "limits", "validate"]

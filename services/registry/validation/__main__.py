@@ -1,5 +1,6 @@
-"""The child: `python -m services.registry.validation FILE MADE LIMITS`. Writes one report, as JSON, to standard output,
-and where a file cannot be served as it is, what can be to MADE."""
+"""The child: `python -m services.registry.validation FILE MADE [CASES] LIMITS`. Writes one report, as JSON, to standard
+output, and where a file cannot be served as it is, what can be to MADE. With CASES the file is one that a converter
+made, and has to give what its source gave there."""
 
 import errno
 import json
@@ -12,7 +13,7 @@ from services.registry.validation.report import Limits
 
 
 def main() -> None:
-    limits = Limits(**json.loads(sys.argv[3]))
+    limits = Limits(**json.loads(sys.argv[-1]))
     confine(limits)
     # What libraries print must not end up in the report.
     report_to = os.fdopen(os.dup(1), "w")
@@ -21,7 +22,8 @@ def main() -> None:
         from services.registry.validation.examine import examine
 
         start_nothing()
-        report = examine(Path(sys.argv[1]), Path(sys.argv[2]), limits)
+        file, made, *cases = map(Path, sys.argv[1:-1])
+        report = examine(file, made, limits, *cases)
     except MemoryError:
         os._exit(3)
     except OSError as e:

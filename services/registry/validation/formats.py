@@ -4,7 +4,9 @@ import stat
 import zipfile
 from pathlib import Path
 
-GGUF, ONNX = "gguf", "onnx"
+from services.registry.validation.frameworks.archives import is_archive
+
+GGUF, ONNX, ARCHIVE = "gguf", "onnx", "archive"
 _MAGIC = (
     (b"GGUF", "a GGUF model"),
     (b"\x7fELF", "an ELF program"),
@@ -25,11 +27,16 @@ _MAGIC = (
 
 
 def framework(path: Path) -> str:
-    """What a file is that has other ways into service than an ONNX model has; empty for any other."""
-    if not stat.S_ISREG(path.lstat().st_mode):
+    """What a file is that has other ways into service than an ONNX model has; empty for any other. An archive may hold
+    a model of several frameworks, or none."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         return ""
     with path.open("rb") as file:
-        return GGUF if file.read(4) == b"GGUF" else ""
+        head = file.read(512)
+    if head[:4] == b"GGUF":
+        return GGUF
+    return ARCHIVE if is_archive(head) else ""
 
 
 def foreign(path: Path) -> str:

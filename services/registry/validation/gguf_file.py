@@ -16,7 +16,7 @@ from gguf.quants import dequantize
 from services.registry.validation.report import Refused
 
 MAGIC = b"GGUF"
-_MOST_KEYS, _MOST_TENSORS, _MOST_ELEMENTS = 10_000, 20_000, 4_000_000
+_MOST_KEYS, _MOST_TENSORS, _MOST_ELEMENTS = 10_000, 20_000, 4_000_000  # elements of all arrays together
 _LONGEST_KEY, _MOST_AXES, _LARGEST_ALIGNMENT = 1000, 4, 1 << 20
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -78,6 +78,7 @@ class _Cursor:
         self._data = data
         self.at = 0
         self.left = len(data)
+        self._elements = 0
 
     def take(self, size: int) -> bytes:
         if size > self.left:
@@ -105,8 +106,9 @@ class _Cursor:
         if kind != _ARRAY:
             raise Refused("GGUF_INVALID", f"a value of unknown type {kind}", key)
         kind, count = self.number("I"), self.number("Q")
-        if count > _MOST_ELEMENTS:
-            raise Refused("GGUF_INVALID", f"it claims {count:,} elements; at most {_MOST_ELEMENTS:,}", key)
+        self._elements += count
+        if self._elements > _MOST_ELEMENTS:
+            raise Refused("GGUF_INVALID", f"{self._elements:,} elements of arrays; at most {_MOST_ELEMENTS:,}", key)
         if kind == _STRING:
             return [self.text() for _ in range(count)]
         if kind in _SCALARS:

@@ -11,7 +11,7 @@ class Limits:
     memory_bytes: int = 8 * 1024**3  # address space; ONNX Runtime reserves far more than it touches
     cpu_seconds: int = 90
     wall_seconds: float = 120.0
-    file_bytes: int = 16 * 1024**2  # it has nothing to write but, of a GGUF file, a decoder
+    file_bytes: int = 16 * 1024**2  # most artifacts have nothing to write; see `limits`
     artifact_bytes: int = 2 * 1024**3  # protobuf, and so ONNX, has none larger
     tensor_bytes: int = 4 * 1024**3  # of one initialiser or synthesised input
     nodes: int = 200_000
@@ -72,7 +72,8 @@ class Text:
 @dataclass(frozen=True)
 class Report:
     """What the child found. Without findings the artifact is fit to be served, or what the child `made` of it is.
-    `framework`: what the content is, empty for what is nothing known."""
+    `framework`: what the content is, empty for what is nothing known. `form`: how it is written down, where it has to
+    be converted; `difference`: of the largest element that its source and what was made of it give."""
 
     findings: tuple[Finding, ...] = ()
     inputs: tuple[Tensor, ...] = ()
@@ -83,6 +84,8 @@ class Report:
     framework: str = ""
     text: Text | None = None
     made: bool = False
+    form: str = ""
+    difference: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -99,5 +102,5 @@ class Report:
         said = Text(**data["text"]) if data["text"] is not None else None
         return cls(
             findings, inputs, outputs, int(data["load_us"]), int(data["run_us"]), int(data["memory_bytes"]),
-            str(data["framework"]), said, bool(data["made"]),
+            str(data["framework"]), said, bool(data["made"]), str(data["form"]), float(data["difference"]),
         )  # fmt: skip

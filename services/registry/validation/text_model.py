@@ -30,6 +30,7 @@ DEFAULTS: dict[str, tuple[type, float, float]] = {
     "frequency_penalty": (float, -2, 2),
 }  # fmt: skip
 _MOST_TOKENS, _LARGEST_TOKENIZER = 1 << 20, 32 << 20  # of a context or vocabulary; bytes
+_LONGEST_TEMPLATE = 200_000  # characters
 _LONGEST_RUN = 2048  # tokens for which an encoder is tried
 _SAID = [{"role": role, "content": "Hello."} for role in ("user", "assistant", "user")]
 
@@ -63,8 +64,6 @@ def read(entries: Mapping[str, str]) -> Texts:
         config = TextConfig.from_json(entries[TEXT_KEY])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise Refused("TEXT_CONFIG_INVALID", f"no configuration of a text model: {e}", TEXT_KEY) from None
-    if problem := _problem(config):
-        raise Refused("TEXT_CONFIG_INVALID", problem, TEXT_KEY)
     if len(entries[TOKENIZER_KEY]) > _LARGEST_TOKENIZER:
         raise Refused("TOKENIZER_INVALID", f"at most {_LARGEST_TOKENIZER >> 20} MiB", TOKENIZER_KEY)
     try:
@@ -77,7 +76,9 @@ def read(entries: Mapping[str, str]) -> Texts:
 
 
 def texts(config: TextConfig, tokenizer: Tokenizer) -> Texts:
-    """Raises Refused when they do not fit each other, or the chat template is none."""
+    """Raises Refused when they are out of range or do not fit each other, or the chat template is none."""
+    if problem := _problem(config):
+        raise Refused("TEXT_CONFIG_INVALID", problem, TEXT_KEY)
     if (largest := max(tokenizer.get_vocab().values(), default=0)) >= config.vocabulary:
         text = f"it has a token {largest:,}; the model knows {config.vocabulary:,}"
         raise Refused("TOKENIZER_INVALID", text, TOKENIZER_KEY)
@@ -110,6 +111,8 @@ def _problem(config: TextConfig) -> str:
             return f"{field.name} is not of its type"
     if max(config.context, config.vocabulary) > _MOST_TOKENS:
         return f"context and vocabulary are at most {_MOST_TOKENS:,}"
+    if len(config.chat_template) > _LONGEST_TEMPLATE:
+        return f"a chat template has at most {_LONGEST_TEMPLATE:,} characters"
     if len(config.architecture) > 64 or not all(0 <= t < config.vocabulary for t in config.stop_tokens):
         return "architecture is too long, or a stop token is not of the vocabulary"
     for name, value in config.defaults.items():

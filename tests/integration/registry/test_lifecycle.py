@@ -227,7 +227,7 @@ def test_a_refused_artifact_says_why(platform: Platform, maker: Account) -> None
     model = new_model(maker)
     got = platform.validated(maker, model, platform.upload(maker, b"PK\x03\x04 not a model"))
     assert got.state == V.VERSION_STATE_REFUSED
-    assert [(f.code, "zip" in f.message) for f in got.findings] == [("NOT_ONNX", True)]
+    assert [(f.code, "zip" in f.message) for f in got.findings] == [("ARCHIVE_BROKEN", True)]
     error = fails(maker.registry.SubmitVersion, request("Submit", model))
     assert error.metadata["state"] == "refused"
     assert "new version" in error.message

@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2
 
 from services.common.settings import load
 from services.registry.settings import RegistrySettings
-from services.registry.triton_config import config, family
+from services.registry.triton_config import backend, config, family
 
 Settings = registry_pb2.InferenceSettings
 SIGNATURE = tensor_pb2.Signature(
@@ -84,3 +84,26 @@ def test_queueing_is_said_in_tritons_words() -> None:
     assert (batching.priority_levels, batching.default_priority_level) == (3, 2)
     assert (c.instance_group[0].kind, c.instance_group[0].count) == (model_config_pb2.ModelInstanceGroup.KIND_GPU, 2)
     assert c.parameters["intra_op_thread_count"].string_value == "3"
+
+
+@pytest.mark.parametrize(
+    ("form", "placement", "by"),
+    [
+        ("torchscript", registry_pb2.PLACEMENT_TRITON, ("pytorch", "model.pt")),
+        ("saved-model", registry_pb2.PLACEMENT_TRITON_OR_EMBEDDED, ("tensorflow", "model.savedmodel")),
+        # Triton's PyTorch backend takes TorchScript only.
+        ("torch-export", registry_pb2.PLACEMENT_TRITON, ("onnxruntime", "model.onnx")),
+        ("torchscript", registry_pb2.PLACEMENT_EMBEDDED, ("onnxruntime", "model.onnx")),
+        ("", registry_pb2.PLACEMENT_TRITON, ("onnxruntime", "model.onnx")),
+    ],
+)
+def test_what_is_placed_on_triton_has_its_frameworks_backend(form: str, placement: int, by: tuple[str, str]) -> None:
+    settings = Settings(placement=placement, max_batch_size=2)  # type: ignore[arg-type]
+    assert backend(form, settings) == by
+    own = load(RegistrySettings, triton_threads=3)
+    c = text_format.Parse(config("name", SIGNATURE, settings, own, by), model_config_pb2.ModelConfig())
+    assert (c.backend, c.default_model_filename) == by
+    assert c.platform == ("tensorflow_savedmodel" if by[0] == "tensorflow" else "")
+    assert [v.string_value for v in c.parameters.values()] == ["3"]
+    alike = family("mdl_1", SIGNATURE, settings, by[0]) == family("mdl_1", SIGNATURE, settings)
+    assert alike == (by[0] == "onnxruntime")

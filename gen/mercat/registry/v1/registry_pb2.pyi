@@ -1467,6 +1467,8 @@ class Deployment(_message.Message):
     REPOSITORY_CONFIG_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FILE_FIELD_NUMBER: _builtins.int
+    REPOSITORY_DIGEST_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1482,6 +1484,11 @@ class Deployment(_message.Message):
     repository_version: _builtins.int
     repository_config: _builtins.str
     """How Triton is to serve that model: its config.pbtxt."""
+    repository_file: _builtins.str
+    """What lies in that repository in the place of what workers load, where Triton is to serve the publisher's own
+    artifact: `model.pt` or `model.savedmodel`, made of the artifact of this digest. Empty: `model.onnx`, as workers do.
+    """
+    repository_digest: _builtins.str
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -1518,10 +1525,12 @@ class Deployment(_message.Message):
         repository_config: _builtins.str = ...,
         limit: _limits_pb2.CallLimit | None = ...,
         text: Global___TextModel | None = ...,
+        repository_file: _builtins.str = ...,
+        repository_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

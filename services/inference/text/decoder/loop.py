@@ -2,19 +2,21 @@
 when their prompt has been run and leave when they end, whatever the others do.
 
 Answers have the slab's first rows. Prompts are run in rows behind them, a piece between two steps, so that nobody's
-answer waits for somebody's long prompt; then their keys and values are copied to the row of each answer."""
+answer waits for somebody's long prompt; then their keys and values are copied to the row of each answer. Copies too
+take turns with steps."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.common.errors import DeadlineExceeded, MercatError
 from services.inference.engines import EngineFailed
 from services.inference.text import StreamsFull
 from services.inference.text.decoder.calls import Answer, Call, Model
-from services.inference.text.decoder.prefixes import Prefixes
+from services.inference.text.decoder.pace import Pace
+from services.inference.text.decoder.prefixes import BLOCK, Prefixes
 from services.inference.text.decoder.slab import Floats, Runner, Slab
 from services.inference.text.decoder.waiting import Waiting
 from services.inference.text.limits import Limits
@@ -22,20 +24,25 @@ from services.inference.text.news import Event, Stats
 from services.inference.tickets import TooLate
 
 STAGES = 2  # prompts run in turn: a short one need not wait for the end of a long one
-_PIECE = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
-_LEAST, _GRAIN = 16, 8  # fewer at once are slow; multiples of which are run
-_SHARE = 1.15  # of a step's time, that a piece between two steps may take
-_SMOOTH = 0.2  # weight of the newest measurement
+_COPIED = 8  # known blocks that are written between two steps
 _RETRY_LEAST, _RETRY_MOST = 0.05, 5.0  # seconds
 
 
 @dataclass(slots=True)
 class _Stage:
-    """A prompt being run in a row, `done` tokens of it."""
+    """A prompt being run in a row: `known` blocks are to be written there first, `done` tokens it holds. `answers` have
+    their first token and wait for a row of their own."""
 
     call: Call
     row: int
-    done: int
+    known: list[Floats]
+    done: int = 0
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that will need a row."""
+        return len(self.answers) or self.call.options.n
 
 
 class Loop:
@@ -55,6 +62,7 @@ class Loop:
         """`budget`: tokens of keys and values that all answers may come to."""
         self._model, self._runner, self._slab, self._prefixes = model, runner, slab, prefixes
         self._limits, self._budget = limits, budget
+        self._tight = slab.rows * slab.capacity > budget  # then memory of rows that were left is given back
         self._emit, self._clock = emit, clock
         self._inbox: deque[Call | int] = deque()  # calls that come, numbers of those that go
         self._wake = threading.Event()
@@ -64,7 +72,7 @@ class Loop:
         self._free = [slab.rows - 1 - i for i in range(STAGES)]
         self._rows: list[Answer] = []
         self._news: dict[int, Event] = {}
-        self._step_time = self._token_time = self._call_time = 0.0  # seconds: a step, a prompt's token, a whole call
+        self._pace = Pace()
         self.stats = Stats(slots=limits.slots)
 
     # From any thread
@@ -87,7 +95,7 @@ class Loop:
 
     def warm_up(self) -> None:
         """Runs the model once in each way, to see that it does and how fast. Raises EngineFailed."""
-        self._run_prompt(self._free[0], [0] * _LEAST, 0)
+        self._run_prompt(self._free[0], [0] * min(BLOCK, self._slab.capacity), 0)
         self._runner.step([0], [0])
 
     def run(self) -> None:
@@ -112,7 +120,7 @@ class Loop:
             self._compact()
             self._tell()
         if self._stages:
-            self._run_piece()
+            self._work(self._stages[0])
             self._compact()
         self._tell()
         return bool(self._rows or self._stages or self._waiting)
@@ -122,11 +130,11 @@ class Loop:
     def _enqueue(self, call: Call) -> None:
         now = call.since = self._clock()
         ahead = sum(len(s.call.tokens) - s.done for s in self._stages)
-        if now + (ahead + len(call.tokens)) * self._token_time >= call.deadline:
+        if now + (ahead + len(call.tokens)) * self._pace.token >= call.deadline:
             self._end(call, _too_late())
             return
         if len(self._waiting) >= self._limits.waiting:
-            hint = len(self._waiting) * self._call_time / self._limits.slots
+            hint = len(self._waiting) * self._pace.call / self._limits.slots
             full = StreamsFull(
                 f"{len(self._waiting)} calls are waiting for this model",
                 retry_after=min(max(hint, _RETRY_LEAST), _RETRY_MOST),
@@ -145,7 +153,7 @@ class Loop:
 
     def _drop_late(self) -> None:
         now = self._clock()
-        for call in [c for c in self._waiting if c.deadline <= now + len(c.tokens) * self._token_time]:
+        for call in [c for c in self._waiting if c.deadline <= now + len(c.tokens) * self._pace.token]:
             self._end(call, _too_late())
         for call in {a.call for a in self._rows} | {s.call for s in self._stages}:
             if call.deadline <= now:
@@ -153,17 +161,15 @@ class Loop:
 
     def _admit(self) -> None:
         while self._free and (call := self._waiting.first()) is not None:
-            staged = [s.call for s in self._stages]
-            rows = len(self._rows) + sum(c.options.n for c in staged)
-            tokens = sum(a.call.reserved for a in self._rows) + sum(c.reserved * c.options.n for c in staged)
+            rows = len(self._rows) + sum(s.waiting for s in self._stages)
+            tokens = sum(a.call.reserved for a in self._rows) + sum(s.call.reserved * s.waiting for s in self._stages)
             if rows + call.options.n > self._limits.slots or tokens + call.reserved * call.options.n > self._budget:
                 return
             self._waiting.take()
-            row = self._free.pop()
-            done = self._prefixes.restore(call.account, call.tokens, self._slab, row)
-            self.stats.cached_tokens += done
-            self._of(call).cached = done
-            self._stages.append(_Stage(call, row, done))
+            known = self._prefixes.find(call.account, call.tokens)
+            self._of(call).cached = len(known) * BLOCK
+            self.stats.cached_tokens += len(known) * BLOCK
+            self._stages.append(_Stage(call, self._free.pop(), known))
 
     def _end(self, call: Call, error: MercatError | None = None) -> None:
         """Its rows go with the next `_compact`."""
@@ -174,9 +180,16 @@ class Loop:
         event.end, event.error = True, error
         self._waiting.discard(call)
         for stage in [s for s in self._stages if s.call is call]:
-            self._stages.remove(stage)
-            self._slab.free(stage.row)
-            self._free.append(stage.row)
+            self._leave(stage)
+
+    def _leave(self, stage: _Stage) -> None:
+        self._stages.remove(stage)
+        self._free.append(stage.row)
+        self._give_back(stage.row)
+
+    def _give_back(self, row: int) -> None:
+        if self._tight:
+            self._slab.free(row)
 
     def _of(self, call: Call) -> Event:
         return self._news.setdefault(call.number, Event(call.number))
@@ -190,14 +203,22 @@ class Loop:
 
     # Prompts
 
-    def _run_piece(self) -> None:
-        """A piece of the prompt whose turn it is."""
-        stage = self._stages[0]
+    def _work(self, stage: _Stage) -> None:
+        """Does something for a prompt, then it is another's turn. All of a kind, where nobody's answer waits for it."""
         self._stages.rotate(-1)
+        if stage.known:
+            for block in stage.known[: _COPIED if self._rows else None]:
+                self._slab.write(stage.row, stage.done, block)
+                stage.done += BLOCK
+            del stage.known[: _COPIED if self._rows else None]
+        elif stage.answers:
+            self._join(stage)
+        else:
+            self._run_piece(stage)
+
+    def _run_piece(self, stage: _Stage) -> None:
         tokens = stage.call.tokens
-        size = min(self._piece(), len(tokens) - stage.done)
-        if len(tokens) - stage.done - size == 1:
-            size -= 1  # a single token would round differently
+        size = self._pace.piece(len(tokens) - stage.done, bool(self._rows))
         try:
             logits = self._run_prompt(stage.row, tokens[stage.done : stage.done + size], stage.done)
         except EngineFailed as e:
@@ -205,36 +226,35 @@ class Loop:
             return
         stage.done += size
         self.stats.prompt_tokens += size
+        self._prefixes.keep(stage.call.account, tokens[: stage.done], self._slab, stage.row)
         if stage.done == len(tokens):
-            self._stages.remove(stage)
             self._begin(stage, logits)
-            self._slab.free(stage.row)
-            self._free.append(stage.row)
-
-    def _piece(self) -> int:
-        """Tokens to run now: such that answers under way come about half as fast meanwhile, and never in jerks."""
-        if not self._rows:
-            return _PIECE
-        fit = int(_SHARE * self._step_time / self._token_time) // _GRAIN * _GRAIN
-        return min(max(fit, _LEAST), _PIECE)
 
     def _run_prompt(self, row: int, tokens: Sequence[int], past: int) -> Floats:
         started = time.perf_counter()
         logits = self._runner.prefill(row, tokens, past)
-        self._token_time = _smooth(self._token_time, (time.perf_counter() - started) / len(tokens))
+        self._pace.read(len(tokens), time.perf_counter() - started)
         return logits
 
     def _begin(self, stage: _Stage, logits: Floats) -> None:
-        """The first token of each answer; those that go on get a row."""
+        """The first token of each answer."""
         call = stage.call
-        self._prefixes.keep(call.account, call.tokens, self._slab, stage.row)
         call.open = call.options.n
-        for index in range(call.options.n):
-            answer = Answer(self._model, call, index)
+        answers = [Answer(self._model, call, index) for index in range(call.options.n)]
+        for answer in answers:
             self._advance(answer, logits)
-            if not answer.ended:
-                self._slab.copy(stage.row, len(self._rows), answer.length)
-                self._rows.append(answer)
+        stage.answers = [answer for answer in answers if not answer.ended]
+        if stage.answers and not self._rows:
+            self._join(stage)
+
+    def _join(self, stage: _Stage) -> None:
+        """Gives an answer its row; all of them, where nobody's answer waits for it."""
+        for answer in stage.answers[: 1 if self._rows else None]:
+            self._slab.copy(stage.row, len(self._rows), answer.length)
+            self._rows.append(answer)
+            stage.answers.remove(answer)
+        if not stage.answers:
+            self._leave(stage)
 
     # Answers
 
@@ -251,7 +271,7 @@ class Loop:
             answer.length += 1
             self._advance(answer, raw)
         took = time.perf_counter() - started
-        self._step_time = _smooth(self._step_time, took)
+        self._pace.stepped(took)
         self.stats.steps += 1
         self.stats.step_seconds += took
 
@@ -272,7 +292,7 @@ class Loop:
                 answer.finished = True
                 call.open -= 1
                 if not call.open:
-                    self._call_time = _smooth(self._call_time, self._clock() - call.since)
+                    self._pace.answered(self._clock() - call.since)
                     self._end(call)
 
     def _compact(self) -> None:
@@ -283,11 +303,7 @@ class Loop:
                 if row < len(self._rows):
                     self._slab.copy(len(self._rows), row, last.length)
                     self._rows[row] = last
-                self._slab.free(len(self._rows))
-
-
-def _smooth(old: float, new: float) -> float:
-    return old + (new - old) * _SMOOTH if old else new
+                self._give_back(len(self._rows))
 
 
 def _too_late() -> TooLate:

@@ -24,20 +24,19 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def restore(self, account: str, tokens: Sequence[int], slab: Slab, row: int) -> int:
-        """Writes what is known of a prompt into a row; answers how many tokens. Two at least are left to run, as a
+    def find(self, account: str, tokens: Sequence[int]) -> list[Floats]:
+        """The blocks that a prompt begins with, as `Slab.write` takes them. Two tokens at least are left to run, as a
         single one would round differently."""
         names: list[bytes] = []
-        for at, name in _names(account, tokens[:-2]):
-            if (block := self._blocks.get(name)) is None:
+        for _, name in _names(account, tokens[:-2]):
+            if name not in self._blocks:
                 break
-            slab.write(row, at, block)
             names.append(name)
         self._used(names)
-        return len(names) * BLOCK
+        return [self._blocks[name] for name in names]
 
     def keep(self, account: str, tokens: Sequence[int], slab: Slab, row: int) -> None:
-        """Keeps what a row holds of a prompt that was run in it."""
+        """Keeps what a row holds of a prompt, as far as it was run."""
         names: list[bytes] = []
         for at, name in _names(account, tokens):
             if len(names) == self._most:

@@ -17,7 +17,6 @@ from services.common.text_model import TextConfig
 from services.inference.engines import EngineFailed
 from services.inference.text import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
 
-_PATIENCE = 2.0  # seconds that a template may take
 _LONGEST = 16 << 20  # characters that it may write
 
 
@@ -27,8 +26,9 @@ class Prompts:
     https://huggingface.co/docs/transformers/chat_templating
     """
 
-    def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
-        """Raises EngineFailed when the template is none."""
+    def __init__(self, config: TextConfig, tokenizer: Tokenizer, patience: float = 2.0) -> None:
+        """`patience`: seconds that the template may take. Raises EngineFailed when it is none."""
+        self._patience = patience
         self._config, self._tokenizer = config, tokenizer
         self._bos = tokenizer.token_to_id(config.bos_token) if config.add_bos and config.bos_token else None
         # No token stands for more characters than the longest one has letters.
@@ -40,7 +40,7 @@ class Prompts:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
         try:
-            with _bounded():
+            with _bounded(self._patience):
                 self._template = environment.from_string(config.chat_template) if config.chat_template else None
         except Exception as e:
             raise EngineFailed(f"the chat template is not valid: {str(e)[:200]}") from e
@@ -71,7 +71,7 @@ class Prompts:
         parts: list[str] = []
         size = 0
         try:
-            with _bounded():
+            with _bounded(self._patience):
                 for part in self._template.generate(
                     messages=prompt.messages, tools=list(prompt.tools) or None, documents=None,
                     add_generation_prompt=True, bos_token=c.bos_token, eos_token=c.eos_token,
@@ -92,10 +92,10 @@ class _TooSlow(TemplateError):
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
-    """Ends a template that does not end. Its loops are lines of Python, at each of which the clock is looked at; what
-    does not come to the next line is ended with its process."""
-    end = time.monotonic() + _PATIENCE
+def _bounded(patience: float) -> Iterator[None]:
+    """Ends a template that does not end in so many seconds. Its loops are lines of Python, at each of which the clock
+    is looked at; what does not come to the next line is ended with its process."""
+    end = time.monotonic() + patience
 
     def look(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         if time.monotonic() > end:

@@ -51,8 +51,8 @@ class Slab:
 class Runner:
     """The graph, bound to a slab: past and present are the same memory, so a run moves nothing.
 
-    A token's keys, values and logits are the same bits whatever rows run beside it, and for a prompt in whatever pieces
-    of two tokens or more it is run; single tokens go through other kernels, which round differently.
+    A token's keys, values and logits are the same bits whatever rows run beside it, and in whatever pieces a prompt is
+    run, but for single tokens: those go through other kernels, which round differently.
     """
 
     def __init__(self, session: ort.InferenceSession, config: TextConfig, slab: Slab) -> None:
@@ -94,9 +94,15 @@ class Runner:
             raise EngineFailed("the model failed") from e
 
     def _bound(self, row: int, count: int) -> ort.IOBinding:
-        if (binding := self._bindings.get((row, count))) is not None:
-            return binding
-        binding = self._bindings[row, count] = self._session.io_binding()
+        if (binding := self._bindings.get((row, count))) is None:
+            try:
+                binding = self._bindings[row, count] = self._bind(row, count)
+            except RuntimeError as e:
+                raise EngineFailed("the graph is not as the model says") from e
+        return binding
+
+    def _bind(self, row: int, count: int) -> ort.IOBinding:
+        binding = self._session.io_binding()
 
         def give(name: str, array: NDArray[np.generic]) -> None:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -14,7 +14,7 @@ from tests.decoders import tiny_gguf
 
 GOOD = tiny_gguf(layers=1)
 HUGE = 2**63
-MOST_MEMORY = 8 << 20  # bytes, for a header of kilobytes
+MOST_MEMORY = 16 << 20  # bytes, for headers of kilobytes, and one of megabytes
 
 
 def text(value: str) -> bytes:
@@ -56,6 +56,12 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "texts that are not there": (
         "GGUF_CUT_OFF", lambda: header(keys=1, body=key("k", 9, struct.pack("<IQ", 8, 4_000_000))),
+    ),
+    "array after array": (
+        "GGUF_INVALID",
+        lambda: header(keys=5, body=b"".join(
+            key(f"k{i}", 9, struct.pack("<IQ", 0, 1_000_000) + bytes(1_000_000)) for i in range(5)
+        )),
     ),
     "an array of arrays": (
         "GGUF_INVALID", lambda: header(keys=1, body=key("k", 9, struct.pack("<IQ", 9, 1) + bytes(64))),

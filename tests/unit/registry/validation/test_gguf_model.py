@@ -116,6 +116,28 @@ def test_levels_keep_the_weights(tmp_path: Path) -> None:
             assert (np.abs(got - own).reshape(block.shape).max(-1) <= most + 1e-6).all(), kind
 
 
+# Bytes of a block, weights in it, and where its float16 scales lie.
+PACKED = {
+    "Q2_K": (84, 256, (80, 82)), "Q3_K": (110, 256, (108,)), "Q4_K": (144, 256, (0, 2)), "Q5_K": (176, 256, (0, 2)),
+    "Q6_K": (210, 256, (208,)), "IQ4_NL": (18, 32, (0,)), "IQ4_XS": (136, 256, (0,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_weights_are_rounded_to_half_a_level(kind: str) -> None:
+    size, weights, places = PACKED[kind]
+    rng = np.random.default_rng(11)
+    data = rng.integers(0, 256, (4, 2, size), dtype=np.uint8)
+    for at in places:
+        data[..., at : at + 2] = rng.uniform(1e-3, 1e-2, (4, 2, 1)).astype(np.float16).view(np.uint8)
+    tensor = gguf_file.Tensor("w", kind, 4, 2 * weights, data.reshape(4, -1))
+    made, own = blocks(tensor), tensor.values().reshape(4, -1, 32)
+    assert np.ptp(own) > 0
+    got = (made.q.astype(np.float32) - made.zero[..., None]) * made.scale[..., None]
+    span = np.maximum(own.max(-1), 0) - np.minimum(own.min(-1), 0)
+    assert (np.abs(got - own).max(-1) <= span / 255 * 0.51 + 1e-9).all()
+
+
 REFUSALS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "another architecture": ("ARCHITECTURE_UNKNOWN", "", {"general.architecture": "qwen3"}, {}),
     "a setting that changes the network": (
@@ -148,6 +170,9 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "a template that reaches out": (
         "CHAT_TEMPLATE_INVALID", "chat_template",
         {"tokenizer.chat_template": "{{ messages.__class__.__mro__[1].__subclasses__() }}"}, {},
+    ),
+    "a template without end": (
+        "TEXT_CONFIG_INVALID", TEXT_KEY, {"tokenizer.chat_template": "x" * 200_001}, {},
     ),
     "a temperature beyond all": (
         "METADATA_INVALID", "general.sampling.temp", {"general.sampling.temp": 9.0}, {},

@@ -1,0 +1,46 @@
+"""How long things take, and how much of a prompt fits between two steps."""
+
+_MOST = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
+_LEAST, _GRAIN = 16, 8  # fewer at once are slow; multiples of which are run
+_SHARE = 1.15  # of a step's time, that a piece between two steps may take
+_TILE = 16  # a divisor of the attention's tiles, which depend on the model's heads and the processor's cache
+_SMOOTH = 0.2  # weight of the newest measurement
+
+
+class Pace:
+    """Seconds that a step, a token of a prompt and a whole call take; 0 until the first was measured."""
+
+    def __init__(self) -> None:
+        self.step = self.token = self.call = 0.0
+
+    def stepped(self, took: float) -> None:
+        self.step = _smooth(self.step, took)
+
+    def read(self, tokens: int, took: float) -> None:
+        self.token = _smooth(self.token, took / tokens)
+
+    def answered(self, took: float) -> None:
+        self.call = _smooth(self.call, took)
+
+    def piece(self, left: int, crowded: bool) -> int:
+        """Tokens of a prompt to run next, of those left. Where answers are under way: such that they come about half as
+        fast meanwhile, and never in jerks."""
+        if not crowded:
+            return cut(left, _MOST)
+        fit = int(_SHARE * self.step / self.token) // _GRAIN * _GRAIN
+        return cut(left, min(max(fit, _LEAST), _MOST))
+
+
+def cut(left: int, most: int) -> int:
+    """About `most` tokens, a multiple of 8, of those left, and so that no tile of the attention has a single one where
+    another division of the prompt would not give it one: single tokens round differently."""
+    size = min(left, most)
+    if left - size == 1:
+        size -= 1
+    elif 1 < size == left and size % _TILE == 1:
+        size -= 2
+    return size
+
+
+def _smooth(old: float, new: float) -> float:
+    return old + (new - old) * _SMOOTH if old else new

@@ -1,0 +1,219 @@
+"""Archives of models: which framework's one is, and how one is unpacked."""
+
+import errno
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from services.registry.validation.report import Refused
+
+_MOST_ENTRIES = 20_000
+_MOST_BYTES = 4 * 1024**3  # of all that is unpacked
+_LONGEST, _DEEPEST = 250, 16  # characters, folders
+_BLOCK = 1 << 20
+# Of a SavedModel this is what TensorFlow reads; whatever else lies beside it is left where it is.
+_FILES, _FOLDERS = ("saved_model.pb", "fingerprint.pb"), ("variables", "assets")
+
+
+class Form(StrEnum):
+    """How a framework wrote a model down."""
+
+    TORCHSCRIPT = "torchscript"
+    TORCH_EXPORT = "torch-export"
+    SAVED_MODEL = "saved-model"
+
+    @property
+    def framework(self) -> str:
+        return "tensorflow" if self is Form.SAVED_MODEL else "pytorch"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of an archive, of so many bytes if the archive says the truth."""
+
+    name: str
+    size: int
+    inner: zipfile.ZipInfo | tarfile.TarInfo
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins so (512 bytes or all of it) is a zip, tar or gzip archive."""
+    return head[:2] == b"PK" or head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar"
+
+
+def form_of(path: Path) -> Form | None:
+    """What an archive holds by the names of its files; None: no model known here. Raises Refused for a broken or
+    hostile archive, and for forms that cannot be opened without running what they say."""
+    names = [entry.name for entry in _entries(path)]
+    roots = {name.partition("/")[0] for name in names}
+    inside = {name.partition("/")[2] for name in names} if len(roots) == 1 else set(names)
+    if "saved_model.pb" in inside or "saved_model.pb" in names:
+        return Form.SAVED_MODEL
+    if not _is_zip(path):
+        return None
+    if "archive_format" in inside and any(name.startswith("models/") for name in inside):
+        return Form.TORCH_EXPORT
+    if "serialized_exported_program.json" in inside:
+        text = "a torch.export program of an old form, which is read by unpickling; export it with PyTorch 2.9 or newer"
+        raise Refused("EXPORT_TOO_OLD", text)
+    if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
+        return Form.TORCHSCRIPT
+    if any(PurePosixPath(name).name == "data.pkl" for name in names):
+        text = (
+            "a PyTorch checkpoint, which is a Python pickle: opening it runs whatever it says. Push the model itself,"
+        )
+        raise Refused("PICKLED_CHECKPOINT", f"{text} saved with torch.export.save or torch.jit.save")
+    if "config.json" in inside and any(name.endswith(".h5") for name in inside):
+        raise Refused("KERAS_FILE", "a Keras file; write a SavedModel with `model.export(folder)` and push that folder")
+    return None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive. Raises Refused when it is broken."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error) as e:
+        raise _broken("zip", e) from e
+
+
+def entries(archive: zipfile.ZipFile) -> list[Entry]:
+    """The files of a zip archive, each in its place. Raises Refused."""
+    found: list[Entry] = []
+    for info in archive.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise Refused("ARCHIVE_LINK", "archives hold files and folders only", info.filename)
+        if info.flag_bits & 0x1:
+            raise Refused("ARCHIVE_BROKEN", "it is encrypted", info.filename)
+        if not info.is_dir():
+            found.append(Entry(info.orig_filename, info.file_size, info))
+    return _checked(found)
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Writes a SavedModel's files into `folder`, which is made. Raises Refused; what was written until then stays."""
+    if _is_zip(path):
+        with opened(path) as archive:
+            every = entries(archive)
+            top = _top(entry.name for entry in every)
+            left = _MOST_BYTES
+            for entry in every:
+                with archive.open(cast("zipfile.ZipInfo", entry.inner)) as source:
+                    left -= _write(source, folder, entry.name.removeprefix(top), left)
+        return
+    with _tar(path) as tar:
+        top = _top(entry.name for entry in _of_tar(tar))
+    with _tar(path) as tar:
+        left = _MOST_BYTES
+        for entry in _of_tar(tar):
+            member = tar.extractfile(cast("tarfile.TarInfo", entry.inner))
+            assert member is not None
+            left -= _write(member, folder, entry.name.removeprefix(top), left)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _entries(path: Path) -> list[Entry]:
+    if _is_zip(path):
+        with opened(path) as archive:
+            return entries(archive)
+    with _tar(path) as tar:
+        return _checked(_of_tar(tar))
+
+
+@contextmanager
+def _tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Read from its start to its end and never sought in: a compressed one would be unpacked anew each time."""
+    try:
+        with tarfile.open(path, "r|*", format=tarfile.PAX_FORMAT) as tar:
+            yield tar
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as e:
+        raise _broken("tar", e) from e
+
+
+def _of_tar(tar: tarfile.TarFile) -> Iterator[Entry]:
+    total = 0
+    for info in tar:
+        tar.members = []  # type: ignore[attr-defined]  # or all of them would be kept
+        if info.isdir():
+            continue
+        if not info.isreg() or info.issparse():
+            raise Refused("ARCHIVE_LINK", "archives hold files and folders only", info.name)
+        total += info.size
+        if total > _MOST_BYTES:  # before the rest is skipped over, which means unpacking it
+            raise _too_large()
+        yield Entry(info.name.removeprefix("./"), info.size, info)
+
+
+def _checked(found: Iterable[Entry]) -> list[Entry]:
+    """Entries whose names name places in the folder they are unpacked to, each another one."""
+    kept: list[Entry] = []
+    names: set[str] = set()
+    total = 0
+    for entry in found:
+        _place(entry.name)
+        if entry.name in names:
+            raise Refused("ARCHIVE_NAME", "it holds two files of this name", entry.name)
+        names.add(entry.name)
+        kept.append(entry)
+        total += entry.size
+        if len(kept) > _MOST_ENTRIES:
+            raise Refused("ARCHIVE_TOO_LARGE", f"more than {_MOST_ENTRIES:,} files")
+        if total > _MOST_BYTES:
+            raise _too_large()
+    return kept
+
+
+def _place(name: str) -> None:
+    parts = name.split("/")
+    if not name or len(name) > _LONGEST or len(parts) > _DEEPEST or not name.isprintable():
+        raise Refused("ARCHIVE_NAME", f"a name is empty, unprintable, longer than {_LONGEST} or too deep", name)
+    if "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
+        raise Refused("ARCHIVE_NAME", "a name leads out of the archive", name)
+
+
+def _top(names: Iterable[str]) -> str:
+    """The folder in which the SavedModel lies, with its slash; empty where it lies at the top."""
+    found = [name for name in names if PurePosixPath(name).name == "saved_model.pb"]
+    least = min(found, key=lambda name: name.count("/"), default="saved_model.pb")
+    return least.removesuffix("saved_model.pb")
+
+
+def _write(source: IO[bytes], folder: Path, name: str, most: int) -> int:
+    """Writes one file, unless no SavedModel has it; answers its bytes. What an archive says of its size is not
+    believed."""
+    _place(name)
+    if name not in _FILES and name.partition("/")[0] not in _FOLDERS:
+        return 0
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("xb") as file:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > most:
+                raise _too_large()
+            file.write(block)
+    return written
+
+
+def _too_large() -> Refused:
+    return Refused("ARCHIVE_TOO_LARGE", f"unpacked it has more than {_MOST_BYTES >> 30} GiB")
+
+
+def _broken(kind: str, error: Exception) -> Refused:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error  # the disk's fault
+    return Refused("ARCHIVE_BROKEN", f"the {kind} archive is broken or cut off")
