@@ -44,6 +44,8 @@ class Engine:
         token_size = config.layers * 2 * config.kv_heads * config.head_dim * 4
         budget = (limits.memory_mb << 20) // token_size
         self.context_tokens = min(config.context, limits.context, budget)
+        if self.context_tokens < 2:
+            raise EngineFailed("there is no memory for the model's keys and values")
         self.stop_tokens = config.stop_tokens
         self._budget, self._limits, self._clock = budget, limits, clock
         words = Tokenizer.from_str(tokenizer)

@@ -46,6 +46,8 @@ class Grammars:
         else:
             return None
         matcher = LLMatcher(self.tokens, grammar, log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # the first may take long, and the loop must not wait for it
         if matcher.is_error():
             raise BadFormat(_sentence(matcher))
         return matcher

@@ -1,5 +1,6 @@
 """Keys and values of the contexts under way, and the model run on them in place."""
 
+import math
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,14 @@ class Slab:
     so that any run of rows is a batch. Memory that no context reached is not resident."""
 
     def __init__(self, config: TextConfig, rows: int, capacity: int) -> None:
+        """Raises EngineFailed."""
         shape = (config.layers, 2, rows, config.kv_heads, capacity, config.head_dim)
-        self._memory = mmap.mmap(-1, int(np.prod(shape)) * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self._memory = mmap.mmap(-1, math.prod(shape) * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, ValueError, OverflowError) as e:
+            raise EngineFailed("there is no memory for the model's keys and values") from e
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            self._memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would be a whole row of a small model
         self.array: Floats = np.frombuffer(self._memory, np.float32).reshape(shape)
         self.rows, self.capacity = rows, capacity
 
@@ -39,7 +46,7 @@ class Slab:
 
     def free(self, row: int) -> None:
         """Gives a row's memory back to the machine; it reads as zeros after that."""
-        size = int(np.prod(self.array.shape[3:])) * 4
+        size = math.prod(self.array.shape[3:]) * 4
         for part in range(self.array.shape[0] * 2):
             start = (part * self.rows + row) * size
             first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -408,6 +408,7 @@ def test_a_publishers_defaults_hold(tmp_path: Path) -> None:
     "config",
     [
         {"kind": "encoder"}, {"defaults": {"temperature": "warm"}}, {"layers": 3}, {"kv_heads": 3}, {"vocabulary": 7},
+        {"layers": 10**9}, {"head_dim": 10**15},
         {"chat_template": "{% for %}"},
     ],
 )  # fmt: skip
