@@ -1,5 +1,6 @@
-"""Load from `ghz` (gRPC) and `bombardier` (HTTP), generators written in Go that `make tools` installs, and from
-`benchmarks.rotate`, which is ours, where every call has another key and model. Each runs in a process of its own."""
+"""Load from `ghz` (gRPC) and `bombardier` (HTTP), generators written in Go that `make tools` installs, and from clients
+of ours: `benchmarks.rotate`, where every call has another key and model, and `benchmarks.chats`. Each runs in a process
+of its own."""
 
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
@@ -44,6 +46,16 @@ class Load:
     @property
     def failed(self) -> int:
         return sum(n for status, n in self.statuses.items() if status != "OK")
+
+
+@dataclass(frozen=True)
+class Streamed(Load):
+    """Chats: a token counts as a call, and its latency is what lies between a message and the one before. `octets` and
+    `messages` are what came, those of the last chats' ends too."""
+
+    first_token_ms: float = 0.0
+    octets: int = 0
+    messages: int = 0
 
 
 def tool(name: str) -> str:
@@ -128,10 +140,28 @@ def rotating(
         "target": target, "keys": list(keys), "requests": [r.hex() for r in requests], "in_flight": in_flight,
         "seconds": seconds,
     }  # fmt: skip
-    path = folder / "rotate.json"
-    path.write_text(json.dumps(job))
-    out, spent = _run([sys.executable, "-m", "benchmarks.rotate", str(path)], seconds)
+    out, spent = ours("rotate", job, folder)
     return counted(out["per_second"], out["p50_ms"], out["p99_ms"], out["statuses"], spent)
+
+
+def chats(job: Mapping[str, Any], folder: Path) -> Streamed:
+    """Chats one after the other, as `benchmarks.chats.steady` says. Raises LoadError when one does not end as it
+    should."""
+    out, spent = ours("chats", {"what": "steady", **job}, folder)
+    if out["broken"]:
+        raise LoadError(f"{out['broken']} chats were not answered to their end")
+    return Streamed(
+        out["tokens_per_second"], out["gap_p50_ms"], out["gap_p99_ms"], {"OK": out["tokens"]}, spent,
+        first_token_ms=out["first_token_ms"], octets=out["octets"], messages=out["messages"],
+    )  # fmt: skip
+
+
+def ours(client: str, job: Mapping[str, Any], folder: Path) -> tuple[dict, float]:
+    """Gives a client of ours a job; answers what it found, and the processor time that it took, seconds. Raises
+    LoadError when it fails."""
+    path = folder / f"{client}.json"
+    path.write_text(json.dumps(job))
+    return _run([sys.executable, "-m", f"benchmarks.{client}", str(path)], job["seconds"])
 
 
 def counted(rate: float, p50_ms: float, p99_ms: float, statuses: Mapping[str, int], spent: float) -> Load:

@@ -33,7 +33,7 @@ def describe() -> dict[str, str]:
             continue
     for name in _TOOLS:
         found[name] = _tool(name)
-    for name, package in (("mlserver", "mlserver"), ("litserve", "litserve")):
+    for name, package in (("mlserver", "mlserver"), ("litserve", "litserve"), ("llamacpp", "llama-cpp-python")):
         found[f"{package} (peer)"] = peers.version(name, package)
     found["Triton (peer)"] = _triton()
     return found

@@ -13,7 +13,7 @@ from benchmarks.load import Load
 from benchmarks.measure import Round
 from tests.platform import USD, Account, Platform
 
-PRICE = 1_000_000  # nanos per million calls: a call costs one nano, so that the money spent counts the calls
+PRICE = 1_000_000  # nanos per million calls, or tokens: each costs one nano, so that the money spent counts them
 _CREDIT = 100 * USD
 _SETTLED = 60.0  # seconds for the last record to be charged
 
@@ -23,7 +23,7 @@ class Mercat:
 
     def __init__(self, home: Path, *, threads: int) -> None:
         self.platform = Platform(home, workers=1, env={"MERCAT_THREADS": str(threads)})
-        self.calls = 0  # those that were answered OK
+        self.calls = 0  # those that were answered OK; of text models their tokens
         self.slowest = 0.0  # seconds from the end of a round until all its calls were charged
         self._consumers: list[Account] = []
         self._publisher: Account | None = None
@@ -72,6 +72,10 @@ class Mercat:
             self.publisher, graph, batch=batch, price={"requests": PRICE}, preferred_batch_sizes=preferred
         )
 
+    def publish_text(self, file: Path) -> str:
+        """A text model, whose output tokens are what is charged."""
+        return self.platform.publish(self.publisher, file.read_bytes(), price={"output_tokens": PRICE})
+
     def postgres(self) -> str:
         """The database's URL, as this platform's own processes were told."""
         return psutil.Process(self.platform.pids()["control"]).environ()["MERCAT_POSTGRES_URL"]
@@ -106,7 +110,8 @@ class Mercat:
         charged = self.charged()
         good = checked.clean and charged == self.calls
         return good, (
-            f"{self.calls:,} calls answered OK, {charged:,} charged; {checked.postings_checked:,} postings checked: "
+            f"{self.calls:,} calls and tokens answered OK, {charged:,} charged; {checked.postings_checked:,} postings "
+            f"checked: "
             f"{'clean' if checked.clean else [f'{d.code} {d.subject}' for d in checked.discrepancies[:5]]}; "
             f"the slowest round was charged {self.slowest:.1f} s after its end"
         )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,31 @@ def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
     return _answering(Server("litserve", argv, port, folder, {}), partial(listening, port))
 
 
+def llama(model: Path, folder: Path, tell: Tell, *, threads: int, slots: int, context: int) -> Server:
+    """llama.cpp's own server, which batches continuously, with the model and so many slots of `context` tokens each.
+    Prompts that it had before are not kept when a slot is given to another."""
+    python = peers.python("llamacpp", tell, takes="about ten minutes, as it is compiled")
+    program = next(python.parent.parent.glob("lib/*/site-packages/bin/llama-server"), None)
+    if program is None:
+        raise PeerError("what was built has no llama-server")
+    port = free_port()
+    argv = [
+        str(program), "--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--threads", str(threads),
+        "--threads-batch", str(threads), "--parallel", str(slots), "--ctx-size", str(slots * context),
+        "--cont-batching", "--cache-ram", "0", "--log-disable",
+    ]  # fmt: skip
+    server = Server("llama.cpp", argv, port, folder, {})
+    return _answering(server, partial(_healthy, f"http://{server.target}/health"))
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 def _answering(server: Server, ready: Callable[[], bool]) -> Server:
     try:
         server.wait(ready)
@@ -126,3 +152,11 @@ def raw(model: Path, *, threads: int, seconds: float, batches: Sequence[int], to
     argv = [sys.executable, "-m", "benchmarks.raw", str(model), str(threads), str(seconds), sizes, str(tokens)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return {int(batch): per_second for batch, per_second in json.loads(done.stdout).items()}
+
+
+def decoder(model: Path, *, threads: int, seconds: float, streams: int, prompt: int, answer: int) -> dict[str, float]:
+    """What the decoder engine's own loop does in a process of its own, as `benchmarks.decoder_floor` says."""
+    numbers = map(str, (threads, seconds, streams, prompt, answer))
+    argv = [sys.executable, "-m", "benchmarks.decoder_floor", str(model), *numbers]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return dict(json.loads(done.stdout))

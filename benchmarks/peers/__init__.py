@@ -23,8 +23,9 @@ class PeerError(Exception):
     """A peer cannot be measured here; the text says why."""
 
 
-def python(name: str, tell: Callable[[str], None]) -> Path:
-    """The Python of an environment, which is made first when it is not there or its versions changed.
+def python(name: str, tell: Callable[[str], None], *, takes: str = "about a minute") -> Path:
+    """The Python of an environment, which is made first when it is not there or its versions changed; that `takes` so
+    long.
 
     Raises PeerError when a package cannot be installed.
     """
@@ -34,7 +35,7 @@ def python(name: str, tell: Callable[[str], None]) -> Path:
     executable = folder / "bin" / "python"
     if mark.exists() and mark.read_text() == content:
         return executable
-    tell(f"installing {name} into {os.path.relpath(folder)}: once, about a minute …")
+    tell(f"installing {name} into {os.path.relpath(folder)}: once, {takes} …")
     shutil.rmtree(folder, ignore_errors=True)
     pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(wanted)]):
@@ -48,7 +49,7 @@ def python(name: str, tell: Callable[[str], None]) -> Path:
 def version(name: str, package: str) -> str:
     """The version of a package in a peer's list. Raises KeyError when it is not in it."""
     lines = (HERE / f"{name}.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)[package]
+    return dict(line.split()[0].split("==") for line in lines if "==" in line)[package]
 
 
 class Server:

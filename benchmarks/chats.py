@@ -1,0 +1,132 @@
+"""A client that holds chats: many at a time, some beside one with a long prompt, or many that it leaves in the middle.
+
+python -m benchmarks.chats JOB.json
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+import uvloop
+
+from benchmarks.callers import Caller, Heard, Messages, connect
+
+_RANDOM = random.SystemRandom()
+_USUAL = 2.0  # seconds of usual gaps, before the long prompt comes
+
+
+def conversation(longer: int = 0) -> Messages:
+    """One that begins like no other, so that no server knows a part of it; all of one `longer` have as many tokens,
+    and about as many more than those of 0."""
+    number = f"{_RANDOM.randrange(10**12):012}"
+    asked = "Tell me a long story about a ship and an island"
+    return ("system", f"Conversation {number}."), ("user", asked + " island" * longer)
+
+
+def first_length(caller: int, callers: int, tokens: int) -> int:
+    """Tokens of a caller's first answer, such that not all callers come to their next ones together."""
+    return max(1, tokens * (caller + 1) // callers)
+
+
+async def steady(job: dict, callers: list[Caller]) -> dict:
+    """Chats one after the other for `seconds` from the time on when each caller has had a token. The last ones end,
+    uncounted but for what they took, unless they are `cut`."""
+    heard: list[Heard] = []
+    end = float("inf")
+
+    async def talk(number: int, caller: Caller) -> None:
+        most = first_length(number, len(callers), job["answer"])
+        while time.perf_counter() < end:
+            heard.append(caller.ask(conversation(), most))
+            await heard[-1].ended.wait()
+            most = job["answer"]
+
+    talks = [asyncio.create_task(talk(number, caller)) for number, caller in enumerate(callers)]
+    await asyncio.sleep(0)
+    await asyncio.gather(*(each.began.wait() for each in list(heard)))
+    began = time.perf_counter()
+    end = began + job["seconds"]
+    if job["cut"]:
+        await asyncio.sleep(job["seconds"])
+        for each in talks:
+            each.cancel()
+    await asyncio.wait(talks)
+    if not any(each.times for each in heard):
+        sys.exit("no chat came to its first token")
+    came = [(at, n) for each in heard for at, n in zip(each.times, each.tokens, strict=True)]
+    return {
+        "tokens_per_second": sum(n for at, n in came if began < at <= end) / job["seconds"],
+        "first_token_ms": median(each.times[0] - each.asked for each in heard if each.times) * 1e3,
+        **gaps([each.times for each in heard], began, end),
+        "broken": sum(each.ended.is_set() and not each.whole for each in heard),
+        "tokens": sum(n for _, n in came),
+        "messages": sum(each.messages for each in heard),
+        "octets": sum(caller.octets for caller in callers),
+    }
+
+
+async def beside(job: dict, callers: list[Caller]) -> dict:
+    """The gaps between tokens of all but one caller, before and while that one has a prompt of `longer` more tokens."""
+    *others, last = callers
+    heard = [caller.ask(conversation(), job["answer"]) for caller in others]
+    await asyncio.gather(*(each.began.wait() for each in heard))
+    began = time.perf_counter()
+    await asyncio.sleep(_USUAL)
+    coming = last.ask(conversation(job["longer"]), 1)
+    await coming.began.wait()
+    times = [each.times for each in heard]
+    found = {
+        "usual": gaps(times, began, coming.asked),
+        "meanwhile": gaps(times, coming.asked, coming.times[0]),
+        "first_token_ms": (coming.times[0] - coming.asked) * 1e3,
+    }
+    for caller in callers:
+        caller.close()
+    return found
+
+
+async def left(job: dict, callers: list[Caller]) -> dict:
+    """`number` chats, as many at a time as there are callers, each left after a random time of up to `seconds`: by the
+    protocol's own way or with the connection."""
+    numbers = iter(range(job["number"]))
+    found = {"before_first": 0, "in_the_middle": 0, "whole": 0}
+
+    async def talk(caller: Caller) -> None:
+        for _ in numbers:
+            heard = caller.ask(conversation(), job["answer"])
+            await asyncio.sleep(_RANDOM.uniform(0, job["seconds"]))
+            found["whole" if heard.whole else "in_the_middle" if heard.times else "before_first"] += 1
+            if _RANDOM.random() < 0.5:
+                caller.leave()
+            else:
+                caller.close()
+                caller = await open_one(job)
+        caller.close()
+
+    await asyncio.gather(*(talk(caller) for caller in callers))
+    return found
+
+
+def gaps(times: list[list[float]], began: float, end: float) -> dict[str, float]:
+    """What lay between messages with tokens in a time, milliseconds."""
+    found = [(b - a) * 1e3 for each in times for a, b in itertools.pairwise(each) if began < b <= end]
+    cuts = quantiles(found, n=100, method="inclusive") if len(found) > 1 else [0.0] * 99
+    return {"gap_p50_ms": cuts[49], "gap_p99_ms": cuts[98]}
+
+
+async def open_one(job: dict) -> Caller:
+    return await connect(job["kind"], job["target"], job["key"], job["model"])
+
+
+async def main(job: dict) -> dict:
+    callers = [await open_one(job) for _ in range(job["callers"])]
+    return await {"steady": steady, "beside": beside, "left": left}[job["what"]](job, callers)
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(main(json.loads(Path(sys.argv[1]).read_text())))))
