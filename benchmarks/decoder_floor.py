@@ -18,7 +18,7 @@ from services.inference.text.decoder.engine import Engine
 from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 
-STOPS_COST = -100.0  # so that no answer ends before its length
+FORBIDDEN = -100.0  # a bias, so that no answer ends before its length
 
 
 def measure(model: str, threads: int, seconds: float, streams: int, prompt: int, answer: int) -> dict[str, float]:
@@ -36,7 +36,8 @@ def measure(model: str, threads: int, seconds: float, streams: int, prompt: int,
         for event in events:
             if event.error is not None:
                 raise event.error
-            told[event.number] += [now] * bool(event.pieces)
+            if event.pieces:
+                told[event.number].append(now)
             made += sum(piece.tokens for piece in event.pieces)
             if event.end:
                 ask()
@@ -49,7 +50,7 @@ def measure(model: str, threads: int, seconds: float, streams: int, prompt: int,
         engine.generate(number, "benchmark")
 
     engine = Engine(Path(model), Limits(threads=threads, slots=max(8, streams)), emit)
-    options = Options(answer, temperature=0, logit_bias=dict.fromkeys(engine.stop_tokens, STOPS_COST))
+    options = Options(answer, temperature=0, logit_bias=dict.fromkeys(engine.stop_tokens, FORBIDDEN))
     for _ in range(streams):
         ask()
     began = time.perf_counter()
