@@ -22,12 +22,13 @@ class Pace:
     def answered(self, took: float) -> None:
         self.call = _smooth(self.call, took)
 
-    def piece(self, left: int, crowded: bool) -> int:
-        """Tokens of a prompt to run next, of those left. Where answers are under way: such that they come about half as
-        fast meanwhile, and never in jerks."""
-        if not crowded:
+    def piece(self, left: int, rows: int, prompts: int) -> int:
+        """Tokens of a prompt to run next, of those left. Answers under way, `rows` of them, come about half as fast
+        meanwhile, and never in jerks; slower where more prompts than they wait for their first token."""
+        if not rows:
             return cut(left, _MOST)
-        fit = int(_SHARE * self.step / self.token) // _GRAIN * _GRAIN
+        share = _SHARE * max(1.0, prompts / rows)
+        fit = int(share * self.step / self.token) // _GRAIN * _GRAIN
         return cut(left, min(max(fit, _LEAST), _MOST))
 
 
