@@ -218,7 +218,9 @@ class Loop:
 
     def _run_piece(self, stage: _Stage) -> None:
         tokens = stage.call.tokens
-        size = self._pace.piece(len(tokens) - stage.done, bool(self._rows))
+        rows = len(self._rows)
+        prompts = min(len(self._stages) + len(self._waiting), self._limits.slots - rows)  # that may begin now
+        size = self._pace.piece(len(tokens) - stage.done, rows, prompts)
         try:
             logits = self._run_prompt(stage.row, tokens[stage.done : stage.done + size], stage.done)
         except EngineFailed as e:

@@ -1,7 +1,7 @@
 """How long things take, and how much of a prompt fits between two steps."""
 
 _MOST = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
-_LEAST, _GRAIN = 16, 8  # fewer at once are slow; multiples of which are run
+_LEAST, _GRAIN = 8, 4  # fewer at once are slow; multiples of which are run
 _SHARE = 1.15  # of a step's time, that a piece between two steps may take
 _TILE = 16  # a divisor of the attention's tiles, which depend on the model's heads and the processor's cache
 _SMOOTH = 0.2  # weight of the newest measurement
@@ -22,17 +22,18 @@ class Pace:
     def answered(self, took: float) -> None:
         self.call = _smooth(self.call, took)
 
-    def piece(self, left: int, crowded: bool) -> int:
-        """Tokens of a prompt to run next, of those left. Where answers are under way: such that they come about half as
-        fast meanwhile, and never in jerks."""
-        if not crowded:
+    def piece(self, left: int, rows: int, prompts: int) -> int:
+        """Tokens of a prompt to run next, of those left. Answers under way, `rows` of them, come about half as fast
+        meanwhile, and never in jerks; slower where more prompts than they wait for their first token."""
+        if not rows:
             return cut(left, _MOST)
-        fit = int(_SHARE * self.step / self.token) // _GRAIN * _GRAIN
+        share = _SHARE * max(1.0, prompts / rows)
+        fit = int(share * self.step / self.token) // _GRAIN * _GRAIN
         return cut(left, min(max(fit, _LEAST), _MOST))
 
 
 def cut(left: int, most: int) -> int:
-    """About `most` tokens, a multiple of 8, of those left, and so that no tile of the attention has a single one where
+    """About `most` tokens, a multiple of 4, of those left, and so that no tile of the attention has a single one where
     another division of the prompt would not give it one: single tokens round differently."""
     size = min(left, most)
     if left - size == 1:

@@ -27,7 +27,7 @@ from services.inference.text import (
     StreamsFull,
 )
 from services.inference.text.decoder.engine import Engine
-from services.inference.text.decoder.pace import cut
+from services.inference.text.decoder.pace import Pace, cut
 from services.inference.text.decoder.prefixes import BLOCK
 from services.inference.text.limits import Limits
 from services.inference.text.news import Event
@@ -122,16 +122,29 @@ def test_company_changes_nothing(model: Path) -> None:
             assert [replace(p, index=0) for p in desk.pieces[number] if p.index == index] == single
 
 
-@given(st.integers(1, 3000), st.lists(st.integers(2, 16), min_size=1))
+@given(st.integers(1, 3000), st.lists(st.integers(2, 32), min_size=1))
 def test_no_piece_leaves_a_token_by_itself(length: int, sizes: list[int]) -> None:
     left = length
     for size in itertools.cycle(sizes):
-        taken = cut(left, size * 8)
-        assert 0 < taken <= size * 8
+        taken = cut(left, size * 4)
+        assert 0 < taken <= size * 4
         assert taken % 16 != 1 or length == 1
         left -= taken
         if not left:
             break
+
+
+def test_pieces_are_as_long_as_a_step_or_as_many_wait() -> None:
+    pace = Pace()
+    pace.stepped(0.020)
+    pace.read(100, 0.1)
+    assert pace.piece(1500, 0, 1) == 128
+    assert pace.piece(1500, 7, 1) == 20
+    assert pace.piece(1500, 4, 8) == 44
+    assert pace.piece(1500, 1, 15) == 128
+    assert pace.piece(10, 7, 1) == 10
+    pace.step = 0.001
+    assert pace.piece(1500, 7, 1) == 8
 
 
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 18, 31, 33, 127, 128, 129, 130, 257, 400])
