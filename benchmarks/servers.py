@@ -85,7 +85,7 @@ def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
 def llama(model: Path, folder: Path, tell: Tell, *, threads: int, slots: int, context: int) -> Server:
     """llama.cpp's own server, which batches continuously, with the model and so many slots of `context` tokens each.
     Prompts that it had before are not kept when a slot is given to another."""
-    python = peers.python("llamacpp", tell, takes="about ten minutes, as it is compiled")
+    python = peers.python("llamacpp", tell, compiled=True)
     program = next(python.parent.parent.glob("lib/*/site-packages/bin/llama-server"), None)
     if program is None:
         raise PeerError("what was built has no llama-server")

@@ -140,12 +140,12 @@ class _Chats:
     def left(self, result: Result) -> None:
         person = self._mercat.platform.sign_up(credit=USD)
         leave = partial(
-            self._ours, person, what="left", callers=_OPEN, answer=_ANSWER, seconds=_LEAVE
+            self._ours, person, what="left", number=_LEFT, callers=_OPEN, answer=_ANSWER, seconds=_LEAVE
         )  # fmt: skip
-        leave(number=_OPEN)
+        leave()  # what the decoder keeps of prompts reaches its bound
         self._after(person)
         before = self._memory()
-        found = leave(number=_LEFT)
+        found = leave()
         free, wallet = self._after(person)
         after = self._memory()
         result.notes.append(

@@ -23,9 +23,9 @@ class PeerError(Exception):
     """A peer cannot be measured here; the text says why."""
 
 
-def python(name: str, tell: Callable[[str], None], *, takes: str = "about a minute") -> Path:
-    """The Python of an environment, which is made first when it is not there or its versions changed; that `takes` so
-    long.
+def python(name: str, tell: Callable[[str], None], *, compiled: bool = False) -> Path:
+    """The Python of an environment, which is made first when it is not there or its versions changed. `compiled`: its
+    list says how; what pip has in its cache was perhaps compiled in another way.
 
     Raises PeerError when a package cannot be installed.
     """
@@ -35,9 +35,11 @@ def python(name: str, tell: Callable[[str], None], *, takes: str = "about a minu
     executable = folder / "bin" / "python"
     if mark.exists() and mark.read_text() == content:
         return executable
+    takes = "about ten minutes, as it is compiled" if compiled else "about a minute"
     tell(f"installing {name} into {os.path.relpath(folder)}: once, {takes} …")
     shutil.rmtree(folder, ignore_errors=True)
     pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip += ["--no-cache-dir"] if compiled else []
     for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(wanted)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
