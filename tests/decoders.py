@@ -8,6 +8,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from services.registry.validation import gguf_model
+
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -56,6 +58,15 @@ def tiny_gguf(
         }  # fmt: skip
     held: dict[str, Any] = {f"{name}.weight": _random(rng, shape) for name, shape in shapes.items()}
     return write(said, held | dict(tensors or {}), gguf.GGMLQuantizationType[weights])
+
+
+def onnx_of(gguf_file: bytes) -> bytes:
+    """What is served of a GGUF file."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "model.gguf", Path(folder) / "model.onnx"
+        given.write_bytes(gguf_file)
+        gguf_model.convert(given, made)
+        return made.read_bytes()
 
 
 def write(metadata: Mapping[str, Any], tensors: Mapping[str, Any], kind: gguf.GGMLQuantizationType) -> bytes:

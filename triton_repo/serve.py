@@ -1,11 +1,11 @@
 """Sets up and starts a Triton Inference Server without a container: the one inside the `nvidia-pytriton` wheel, with
-the Python backend beside this file as its `onnxruntime`. For tests, measurements, and machines without GPUs; elsewhere
-NVIDIA's image serves the same model repository.
+the Python backends beside this file as its `onnxruntime` and `decoder`. For tests, measurements, and machines without
+GPUs; elsewhere NVIDIA's image serves the same model repository.
 
     python triton_repo/serve.py --install
     python triton_repo/serve.py --repository .mercat/repository --port 8001
 
-Needs nothing but Python's standard library, run by the Python that has onnxruntime."""
+Needs nothing but Python's standard library, run by the Python that has Mercat's dependencies."""
 
 import argparse
 import os
@@ -67,7 +67,8 @@ def command(
     server = folder / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     if not server.exists():
         raise FileNotFoundError(f"there is no Triton in {folder}; `make tools` installs it")
-    _place(HERE / "backends" / "onnxruntime" / "model.py", folder / "backends" / "onnxruntime" / "model.py")
+    for backend in ("onnxruntime", "decoder"):
+        _place(HERE / "backends" / backend / "model.py", folder / "backends" / backend / "model.py")
     argv = [
         str(server), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}",
         "--model-control-mode=explicit", "--disable-auto-complete-config", "--exit-timeout-secs=10",
@@ -76,7 +77,8 @@ def command(
         f"--metrics-address={host}", f"--metrics-port={metrics}" if metrics else "--allow-metrics=false",
     ]  # fmt: skip
     libraries = [folder / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
-    site = [folder / "site", sysconfig.get_path("purelib")]
+    project = HERE.parent  # the decoder backend's engine is Mercat's
+    site = [folder / "site", sysconfig.get_path("purelib"), project, project / "gen"]
     paths = {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)), "PYTHONPATH": os.pathsep.join(map(str, site))}
     return argv, {**os.environ, **paths}
 

@@ -1,47 +1,53 @@
 """Runs models: the hot path of a call, the engines behind it, and the KServe v2 contract beside Mercat's own.
 What a call may cost and where the money comes from is decided here; the books themselves are billing's."""
 
-import os
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-
-from services.common.rpc.pipeline import Guard
-from services.common.rpc.server import Server
-from services.common.service import Deps, Service
-from services.inference.allowance import Recorded
-from services.inference.artifacts import Artifacts
-from services.inference.cache import ResponseCache
-from services.inference.crashes import Crashes
-from services.inference.deployments import Deployments
-from services.inference.engines import Engine
-from services.inference.engines.isolated import IsolatedEngine
-from services.inference.engines.ort import OrtEngine
-from services.inference.engines.placed import PlacedEngine
-from services.inference.engines.triton import TritonEngine
-from services.inference.hotpath import HotPath
-from services.inference.job_objects import JobObjects
-from services.inference.job_run import Tools
-from services.inference.job_store import JobStore
-from services.inference.jobs import Jobs
-from services.inference.kserve import KServe
-from services.inference.load import LoadReports
-from services.inference.metering import Meter
-from services.inference.owners import Owners
-from services.inference.residency import Residency
-from services.inference.service import InferenceServicer
-from services.inference.service_jobs import JobServicer
-from services.inference.service_text import TextServicer
-from services.inference.settings import InferenceSettings
-from services.inference.slots import Slots
-from services.inference.text.decoders import Decoders
-from services.inference.text.embedding import Embedder
-from services.inference.text.limits import Limits
-from services.inference.text.serving import TextPath
-from services.inference.wallets import Wallets
+if TYPE_CHECKING:
+    from services.common.service import Deps, Service
 
 
-async def build(deps: Deps) -> Service:
+async def build(deps: "Deps") -> "Service":
+    # Here, since the processes in which models run import a part of this package only.
+    import os
+    from datetime import timedelta
+
+    from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
+
+    from services.common.rpc.pipeline import Guard
+    from services.common.rpc.server import Server
+    from services.common.service import Service
+    from services.inference.allowance import Recorded
+    from services.inference.artifacts import Artifacts
+    from services.inference.cache import ResponseCache
+    from services.inference.crashes import Crashes
+    from services.inference.deployments import Deployments
+    from services.inference.engines import Engine
+    from services.inference.engines.isolated import IsolatedEngine
+    from services.inference.engines.ort import OrtEngine
+    from services.inference.engines.placed import PlacedEngine
+    from services.inference.engines.triton import TritonEngine
+    from services.inference.hotpath import HotPath
+    from services.inference.job_objects import JobObjects
+    from services.inference.job_run import Tools
+    from services.inference.job_store import JobStore
+    from services.inference.jobs import Jobs
+    from services.inference.kserve import KServe
+    from services.inference.load import LoadReports
+    from services.inference.metering import Meter
+    from services.inference.owners import Owners
+    from services.inference.residency import Residency
+    from services.inference.service import InferenceServicer
+    from services.inference.service_jobs import JobServicer
+    from services.inference.service_text import TextServicer
+    from services.inference.settings import InferenceSettings
+    from services.inference.slots import Slots
+    from services.inference.text.decoders import Decoders
+    from services.inference.text.embedding import Embedder
+    from services.inference.text.limits import Limits
+    from services.inference.text.serving import TextPath
+    from services.inference.wallets import Wallets
+
     settings = deps.settings
     assert isinstance(settings, InferenceSettings)
     if settings.cores:
@@ -64,7 +70,7 @@ async def build(deps: Deps) -> Service:
         embedded = isolated
     else:
         embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs, decoders=decoders)
-    engine = PlacedEngine(embedded, TritonEngine(settings.triton) if settings.triton else None)
+    engine = PlacedEngine(embedded, TritonEngine(settings.triton, decoders.elsewhere) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings))
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)

@@ -30,7 +30,7 @@ from services.common.rpc.channels import InternalChannel
 from services.registry.rows import text_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
-from services.registry.triton_config import ONNX, backend, config, family
+from services.registry.triton_config import DECODER, ONNX, backend, config, decoder_config, family
 from services.registry.validation.frameworks.archives import unpack
 from services.registry.validation.report import Refused
 
@@ -46,8 +46,7 @@ class RepositoryUnavailable(Unavailable, reason="REPOSITORY_UNAVAILABLE"):
 
 
 class Repository:
-    """Writes published versions, in the name and under the number that `deployment` gives them; not decoders, which
-    Triton cannot serve as they are meant to be."""
+    """Writes published versions, in the name and under the number that `deployment` gives them."""
 
     def __init__(self, database: Database, store: Store, control: InternalChannel, settings: RegistrySettings) -> None:
         self._database = database
@@ -70,25 +69,26 @@ class Repository:
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
             text=text_of(version),
         )  # fmt: skip
-        if made.text.kind != registry_pb2.TEXT_KIND_DECODER:
-            by = backend(version["form"], document.settings)
-            name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString(), by)
-            made.repository_model, made.repository_config = name, text
-            made.repository_version = version["number"]
-            if by != ONNX:
-                made.repository_file, made.repository_digest = by[1], version["digest"]
+        by = (
+            DECODER if made.text.kind == registry_pb2.TEXT_KIND_DECODER else backend(version["form"], document.settings)
+        )
+        name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString(), by)
+        made.repository_model, made.repository_config = name, text
+        made.repository_version = version["number"]
+        if by[1] != ONNX[1]:
+            made.repository_file, made.repository_digest = by[1], version["digest"]
         return made
 
     def _describe_anew(self, model_id: str, signature: bytes, settings: bytes, by: tuple[str, str]) -> tuple[str, str]:
         takes, served = tensor_pb2.Signature.FromString(signature), registry_pb2.InferenceSettings.FromString(settings)
         name = family(model_id, takes, served, by[0])
+        if by == DECODER:
+            return name, decoder_config(name, served, self._settings)
         return name, config(name, takes, served, self._settings, by)
 
     async def write(self, deployment: registry_pb2.Deployment) -> None:
         """Puts a version into the folder; does nothing when it is there. Raises RepositoryUnavailable, and Unavailable
         or DataLoss when the artifact cannot be had."""
-        if not deployment.repository_model:
-            return
         request = storage_pb2.FetchArtifactRequest(digest=deployment.repository_digest or deployment.digest)
         pieces = (piece.data async for piece in self._storage.FetchArtifact(request))
         try:

@@ -17,7 +17,6 @@ from services.registry.validation import Finding, Report, Tensor, Told
 _PIECE = 1 << 20  # bytes
 _STORING = 600.0  # seconds
 _KINDS = {"decoder": registry_pb2.TEXT_KIND_DECODER, "encoder": registry_pb2.TEXT_KIND_ENCODER}
-_EMBEDDED = (registry_pb2.PLACEMENT_UNSPECIFIED, registry_pb2.PLACEMENT_EMBEDDED)
 
 
 def told(row: Row, converters: str) -> Told:
@@ -107,12 +106,10 @@ def _batching(report: Report) -> Iterator[Finding]:
 
 
 def _decoder(settings: registry_pb2.InferenceSettings) -> Iterator[Finding]:
-    """Its calls run together of themselves, token by token, and in Mercat's own engine only."""
+    """Its calls run together of themselves, token by token."""
     if settings.max_batch_size:
         text = "calls of a decoder run together without it; leave max_batch_size out"
         yield Finding("NOT_BATCHABLE", text, "settings.max_batch_size")
-    if settings.placement not in _EMBEDDED:
-        yield Finding("PLACEMENT_UNSUPPORTED", "decoders run beside the worker only", "settings.placement")
     for name, given in (("response_cache", settings.HasField("response_cache")), ("padding", bool(settings.padding))):
         if given:
             yield Finding("SETTING_UNSUPPORTED", "a decoder takes no tensors, for which this is", f"settings.{name}")

@@ -17,12 +17,16 @@ _FORM = "1"  # raised when versions must not go on under the names they have
 # the threads of one run.
 BACKENDS = {"torchscript": ("pytorch", "model.pt"), "saved-model": ("tensorflow", "model.savedmodel")}
 ONNX = ("onnxruntime", "model.onnx")
+DECODER = ("decoder", "model.onnx")
 _THREADS = {
     "onnxruntime": "intra_op_thread_count", "pytorch": "INTRA_OP_THREAD_COUNT", "tensorflow": "TF_NUM_INTRA_THREADS",
 }  # fmt: skip
 _CONFIGURED = (
     "max_batch_size", "max_queue_delay_us", "preferred_batch_sizes", "max_queue_size", "queue_timeout_us",
     "priority_levels", "default_priority_level",
+)  # fmt: skip
+_FLAGS = (
+    "stream", "exclude_input_in_output", "return_finish_reason", "return_num_input_tokens", "return_num_output_tokens",
 )  # fmt: skip
 
 
@@ -72,6 +76,35 @@ def config(
         made.parameters[_THREADS[by[0]]].string_value = str(own.triton_threads)
     if settings.max_batch_size:
         _batching(made.dynamic_batching, settings)
+    return str(text_format.MessageToString(made))
+
+
+def decoder_config(name: str, settings: registry_pb2.InferenceSettings, own: RegistrySettings) -> str:
+    """The text of config.pbtxt of a model that goes on with texts: the tensors of Triton's vLLM backend, all of them
+    written out, so that another backend which takes and gives them differs by its name alone. The parameters are for
+    Mercat's own one. https://github.com/triton-inference-server/vllm_backend"""
+    made = model_config_pb2.ModelConfig(name=name, backend=DECODER[0], default_model_filename=DECODER[1])
+    made.version_policy.all.SetInParent()
+    made.model_transaction_policy.decoupled = True
+    for text, optional in (("text_input", False), ("sampling_parameters", True)):
+        made.input.add(name=text, data_type=model_config_pb2.TYPE_STRING, dims=[1], optional=optional)
+    for flag in _FLAGS:
+        made.input.add(name=flag, data_type=model_config_pb2.TYPE_BOOL, dims=[1], optional=True)
+    for answer in ("text_output", "finish_reason"):
+        made.output.add(name=answer, data_type=model_config_pb2.TYPE_STRING, dims=[-1])
+    for count, length in (("num_input_tokens", 1), ("num_output_tokens", -1)):
+        made.output.add(name=count, data_type=model_config_pb2.TYPE_UINT32, dims=[length])
+    # One instance makes all answers together; where it does so is its own matter.
+    made.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_MODEL, count=1)
+    levels = settings.priority_levels
+    said = {
+        "threads": own.triton_threads, "slots": own.triton_slots, "context": own.triton_context,
+        "memory_mb": own.triton_memory_mb, "waiting": settings.max_queue_size,
+        "level": levels and (settings.default_priority_level or (levels + 1) // 2),
+    }  # fmt: skip
+    for parameter, value in said.items():
+        if value:
+            made.parameters[parameter].string_value = str(value)
     return str(text_format.MessageToString(made))
 
 

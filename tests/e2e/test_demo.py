@@ -286,7 +286,7 @@ def test_the_text_models_carry_their_tokenizers(platform: Platform) -> None:
 def test_what_is_printed_to_be_pasted_answers(connection: Connection, tool: Callable[[str], str]) -> None:
     path = f"{Path(tool('grpcurl')).parent}:{os.environ['PATH']}"
     texts = calls(connection)
-    assert len(texts) == 4
+    assert len(texts) == 5
     for title, text in texts:
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", text], env=os.environ | {"PATH": path}, capture_output=True, text=True,
@@ -299,6 +299,7 @@ def test_what_is_printed_to_be_pasted_answers(connection: Connection, tool: Call
             "curl": "last_hidden_state",
             "Python": "python 0.9",
             "tritonclient": "hello",
+            "OpenAI": "[DONE]",
         }
         assert expected[title.rpartition(" ")[2]] in done.stdout, (title, done.stdout)
 

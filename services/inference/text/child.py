@@ -74,8 +74,8 @@ class Child(asyncio.Protocol):
         self.ready: set[int] = set()  # prompts that it keeps
         self.stats = Stats(0)
 
-    async def start(self, path: Path, limits: Limits, memory_mib: int) -> None:
-        """Raises EngineFailed, EngineCrashed."""
+    async def start(self, path: Path, limits: Limits, memory_mib: int, kind: int) -> None:
+        """`kind`: LOAD or INTAKE. Raises EngineFailed, EngineCrashed."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
@@ -85,7 +85,7 @@ class Child(asyncio.Protocol):
         await self._loop.create_unix_connection(lambda: self, sock=ours)
         self.alive = True
         self.context_tokens = int(
-            await self.ask(wire.LOAD, 0, {"path": str(path), "limits": asdict(limits)}, max(_LOAD, self._patience))
+            await self.ask(kind, 0, {"path": str(path), "limits": asdict(limits)}, max(_LOAD, self._patience))
         )
         self._look()
 

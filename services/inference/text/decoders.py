@@ -26,3 +26,11 @@ class Decoders:
         made = DecoderProcess(path, deployment, self.limits, memory_mib=self.memory_mib, crashed=self.crashed)
         await made.open()
         return made
+
+    async def elsewhere(self, deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
+        """Of a decoder that another engine runs, within limits: its prompts can be counted and written once it is
+        opened. Raises as Engine.load_decoder."""
+        path = await self.artifacts.find(deployment)
+        return DecoderProcess(
+            path, deployment, limits, memory_mib=self.memory_mib, crashed=self.crashed, elsewhere=True
+        )

@@ -17,6 +17,7 @@ from services.inference.engines.confined import confine
 from services.inference.engines.wire import HEAD
 from services.inference.text import wire
 from services.inference.text.decoder.engine import Engine
+from services.inference.text.decoder.intake import Intake
 from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 
@@ -29,6 +30,7 @@ class Host:
         self._sending = threading.Lock()
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._engine: Engine | None = None
+        self._intake: Intake | None = None  # where the model itself runs elsewhere
 
     def serve(self) -> None:
         """Until the worker is gone."""
@@ -50,18 +52,28 @@ class Host:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def intake(self) -> Intake:
+        assert self._intake is not None
+        return self._intake
+
     def _answer(self, kind: int, number: int, body: Any) -> None:
         try:
             answer: Any = None
             if kind == wire.LOAD:
                 answer = self._load(Path(body["path"]), Limits(**body["limits"]))
+            elif kind == wire.INTAKE:
+                self._intake = Intake.of(Path(body["path"]), Limits(**body["limits"]))
+                answer = self._intake.context_tokens
             elif kind == wire.FORGET:
                 self.engine.forget(number)
                 return
             else:
                 prompt, options = wire.asked(body)
                 if kind == wire.COUNT:
-                    answer = self.engine.count(prompt)
+                    answer = (self._intake or self.engine).count(prompt)
+                elif kind == wire.WRITE:
+                    answer = wire.written(self.intake.write(prompt, options))
                 else:
                     prepared = self.engine.prepare(number, prompt, options)
                     answer = prepared.input_tokens, prepared.most_tokens

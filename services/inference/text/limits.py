@@ -1,6 +1,7 @@
 """What one decoder may use of its machine."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,8 @@ class Limits:
     waiting: int = 256
     prepared: int = 4096
     level: int = 1
+
+
+def read(parameters: Mapping[str, str]) -> Limits:
+    """Those that a Triton configuration's parameters say, by their names. Raises ValueError for what is no number."""
+    return Limits(**{f.name: int(parameters[f.name]) for f in fields(Limits) if f.name in parameters})

@@ -12,22 +12,24 @@ from services.inference.telemetry import TextFigures
 from services.inference.text import Options, Piece, Prepared, Prompt, wire
 from services.inference.text.child import Child
 from services.inference.text.limits import Limits
-from services.inference.text.news import Stats
+from services.inference.text.news import Stats, Written
 
 log = logging.getLogger(__name__)
 
 
 class DecoderProcess:
     """A decoder model, as `Decoder` says. `limits`: what it may use, with `memory_mib` of address space; `crashed` is
-    called with its version when it brought its process down."""
+    called with its version when it brought its process down. With `elsewhere` the model is not loaded, and its prompts
+    are counted and written only."""
 
     def __init__(
         self, path: Path, deployment: registry_pb2.Deployment, limits: Limits, *, memory_mib: int, crashed: Crashed,
-        patience: float = 60.0,
+        patience: float = 60.0, elsewhere: bool = False,
     ) -> None:  # fmt: skip
         self.context_tokens = 0
         self._path, self._deployment, self._limits = path, deployment, limits
         self._memory_mib, self._crashed, self._patience = memory_mib, crashed, patience
+        self._kind = wire.INTAKE if elsewhere else wire.LOAD
         self._figures = TextFigures(deployment.model, deployment.version)
         self._process: Child | None = None
         self._starting = asyncio.Lock()
@@ -42,6 +44,17 @@ class DecoderProcess:
     async def count(self, prompt: Prompt) -> int:
         process = await self._there()
         return int(await process.ask(wire.COUNT, self._next(), wire.question(prompt)))
+
+    async def write(self, prompt: Prompt, options: Options) -> Written:
+        """A prompt for the engine that has the model. Raises as `prepare`, and BadPrompt for tokens that no text
+        becomes."""
+        process = await self._there()
+        body = await process.ask(wire.WRITE, self._next(), wire.question(prompt, options))
+        try:
+            return wire.read_written(body)
+        except (KeyError, TypeError, ValueError) as e:
+            process.kill(f"what it says is not understood: {e!r}")
+            raise EngineCrashed("the model brought its engine down") from e
 
     async def prepare(self, prompt: Prompt, options: Options) -> Prepared:
         process = await self._there()
@@ -117,7 +130,7 @@ class DecoderProcess:
                     await self._process.stop()
                 process = Child(self._figures, self._patience, self._culprit)
                 try:
-                    await process.start(self._path, self._limits, self._memory_mib)
+                    await process.start(self._path, self._limits, self._memory_mib, self._kind)
                 except BaseException:
                     await process.stop()
                     raise

@@ -23,11 +23,13 @@ from services.inference.text import (
     PromptTooLong,
     StreamsFull,
 )
-from services.inference.text.news import Event, Stats
+from services.inference.text.news import Event, Stats, Written
 from services.inference.tickets import TooLate
 
 # To the process: LOAD, COUNT and PREPARE are questions; GENERATE and CANCEL go by the number of the PREPARE.
 LOAD, COUNT, PREPARE, FORGET, GENERATE, CANCEL = 1, 2, 3, 4, 5, 6
+# Instead of LOAD where the model itself runs elsewhere: COUNT and WRITE are all that can be asked then.
+INTAKE, WRITE = 7, 8
 # And from it: answers to questions, and news of calls.
 DONE, FAILED, NEWS = 11, 12, 13
 MOST = 64 << 20  # octets of a frame
@@ -51,12 +53,28 @@ def question(prompt: Prompt, options: Options | None = None) -> dict[str, Any]:
         "text": prompt.text, "tokens": prompt.tokens and list(prompt.tokens),
         "messages": prompt.messages and [dict(m) for m in prompt.messages], "tools": [dict(t) for t in prompt.tools],
     }  # fmt: skip
-    return {"prompt": asked, "options": options and {**asdict(options), "logit_bias": list(options.logit_bias.items())}}
+    return {"prompt": asked, "options": options and _options(options)}
 
 
 def asked(body: Any) -> tuple[Prompt, Options]:
-    options = body["options"] or {"logit_bias": ()}
-    return Prompt(**body["prompt"]), Options(**{**options, "logit_bias": dict(options["logit_bias"])})
+    return Prompt(**body["prompt"]), _read_options(body["options"] or {"logit_bias": ()})
+
+
+def _options(o: Options) -> dict[str, Any]:
+    return {**asdict(o), "logit_bias": list(o.logit_bias.items())}
+
+
+def _read_options(body: Any) -> Options:
+    return Options(**{**body, "logit_bias": dict(body["logit_bias"])})
+
+
+def written(w: Written) -> dict[str, Any]:
+    return {**asdict(w), "options": _options(w.options)}
+
+
+def read_written(body: Any) -> Written:
+    """What `written` said. Raises KeyError, TypeError or ValueError when it is no such thing."""
+    return Written(str(body["text"]), int(body["tokens"]), int(body["longest"]), _read_options(body["options"]))
 
 
 def error(e: MercatError) -> dict[str, Any]:
@@ -75,6 +93,13 @@ def raised(body: Any) -> MercatError:
         violations=[Violation(str(field), str(text)) for field, text in body["violations"]],
         retry_after=None if retry is None else float(retry),
     )
+
+
+def named(text: str) -> MercatError | None:
+    """The error that a text begins with the reason of: so Triton's `decoder` backend says them."""
+    reason, _, message = text.partition(": ")
+    kind = _ERRORS.get(reason)
+    return kind and kind(message, retry_after=1.0 if kind is StreamsFull else None)
 
 
 def news(events: Iterable[Event], stats: Stats) -> dict[str, Any]:

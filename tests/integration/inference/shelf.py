@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf import text_format
 from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
+from tritonclient.grpc import model_config_pb2
 
 from services.common.settings import load
 from services.registry.repository import write
 from services.registry.settings import RegistrySettings
-from services.registry.triton_config import config, family
+from services.registry.triton_config import DECODER, config, decoder_config, family
 
 _KINDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "STRING": "BYTES"}
 
@@ -38,7 +40,26 @@ class Shelf:
         )  # fmt: skip
         made.repository_model = family(made.model_id, takes, served)
         made.repository_config = config(made.repository_model, takes, served, load(RegistrySettings))
+        return await self._written(made, graph)
 
+    async def put_decoder(self, graph: bytes, **limits: int) -> registry_pb2.Deployment:
+        """Writes a version that goes on with texts; `limits` are those of `services.inference.text.limits`."""
+        served = registry_pb2.InferenceSettings()
+        made = registry_pb2.Deployment(
+            model_id=f"mdl_{secrets.token_hex(8)}", version_id=f"ver_{secrets.token_hex(8)}", model="ada/decoder",
+            version="1.0.0", framework="gguf", size_bytes=len(graph), repository_version=1,
+            digest=f"sha256:{hashlib.sha256(graph).hexdigest()}",
+            text=registry_pb2.TextModel(kind=registry_pb2.TEXT_KIND_DECODER),
+        )  # fmt: skip
+        made.repository_model = family(made.model_id, made.signature, served, DECODER[0])
+        text = decoder_config(made.repository_model, served, load(RegistrySettings))
+        said = text_format.Parse(text, model_config_pb2.ModelConfig())
+        for name, value in limits.items():
+            said.parameters[name].string_value = str(value)
+        made.repository_config = text_format.MessageToString(said)
+        return await self._written(made, graph)
+
+    async def _written(self, made: registry_pb2.Deployment, graph: bytes) -> registry_pb2.Deployment:
         async def pieces() -> AsyncIterator[bytes]:
             yield graph
 

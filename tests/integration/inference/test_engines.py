@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from mercat.registry.v1 import registry_pb2
 
 from services.common.rpc.channels import InternalChannel
 from services.inference.artifacts import Artifacts
@@ -22,6 +23,7 @@ from services.inference.engines.ort import OrtEngine
 from services.inference.engines.triton import TritonEngine, TritonModel
 from services.inference.text.decoders import Decoders
 from services.inference.text.limits import Limits
+from services.inference.text.process import DecoderProcess
 from tests import graphs
 from tests.integration.inference.shelf import Shelf
 from tests.triton import Triton, need_triton
@@ -50,7 +52,7 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
 @pytest.fixture
 async def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -> AsyncIterator[Engine]:
     if "triton" in request.fixturenames or shelf.folder.parent != tmp_path:
-        made: Engine = TritonEngine(request.getfixturevalue("triton").address)
+        made: Engine = TritonEngine(request.getfixturevalue("triton").address, no_prompts)
         yield made
         await made.close()
         return
@@ -70,9 +72,13 @@ async def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -
 
 @pytest.fixture
 async def triton_engine(triton: Triton) -> AsyncIterator[TritonEngine]:
-    made = TritonEngine(triton.address)
+    made = TritonEngine(triton.address, no_prompts)
     yield made
     await made.close()
+
+
+async def no_prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
+    raise AssertionError("these models take tensors")
 
 
 def values(shape: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
@@ -343,7 +349,7 @@ async def test_a_model_whose_process_dies_answers_again(triton: Triton, triton_e
 async def test_workers_that_share_a_triton_take_nothing_from_each_other(
     triton: Triton, triton_engine: TritonEngine
 ) -> None:
-    shelf, other = Shelf(triton.repository), TritonEngine(triton.address)
+    shelf, other = Shelf(triton.repository), TritonEngine(triton.address, no_prompts)
     versions = [
         await shelf.put(graphs.tiny(1), model_id="mdl_shared", number=n, max_batch_size=16) for n in range(1, 6)
     ]

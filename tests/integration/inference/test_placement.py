@@ -9,11 +9,14 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from mercat.inference.v1 import text_pb2
 from mercat.registry.v1 import registry_pb2
+from mercat.usage.v1 import usage_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from tests import graphs
-from tests.platform import Account, Platform
+from tests.decoders import tiny_gguf
+from tests.platform import USD, Account, Platform
 from tests.triton import Triton, need_triton
 
 
@@ -47,7 +50,7 @@ def publisher(platform: Platform) -> Account:
 
 @pytest.fixture(scope="module")
 def consumer(platform: Platform) -> Account:
-    return platform.sign_up()
+    return platform.sign_up(credit=10 * USD)
 
 
 def infer(who: Account, model: str, rows: np.ndarray) -> list[bytes]:
@@ -121,6 +124,47 @@ def test_what_is_missing_in_the_repository_is_written_at_the_next_start(
         time.sleep(0.1)
     assert (folder / "config.pbtxt").exists()
     assert file.read_bytes() == whole
+
+
+PRICE = {"input_tokens": 1_000_000, "cached_input_tokens": 1_000_000, "output_tokens": 4_000_000}
+
+
+def test_texts_go_on_alike_on_triton(platform: Platform, publisher: Account, consumer: Account, triton: Triton) -> None:
+    graph = tiny_gguf(1)
+    embedded = platform.publish(publisher, graph, price=PRICE)
+    placed = platform.publish(publisher, graph, price=PRICE, placement=registry_pb2.PLACEMENT_TRITON)
+    sampling = text_pb2.Sampling(max_tokens=12, temperature=0)
+    answers, before = {}, len(in_triton(triton))
+    for model in (embedded, placed):
+        said = list(consumer.text.Generate(text_pb2.GenerateRequest(model=model, prompt="hello", sampling=sampling)))
+        messages = [text_pb2.ChatMessage(role="user", content="hello")]
+        call = consumer.text.Chat(text_pb2.ChatRequest(model=model, messages=messages, sampling=sampling))
+        chat = list(call)
+        usage = chat[-1].usage
+        assert usage.output_tokens == sum(m.tokens for m in chat) > 0
+        assert usage.cost_nanos == usage.input_tokens + 4 * usage.output_tokens
+        assert dict(call.trailing_metadata())["mercat-cost-nanos"] == str(usage.cost_nanos)
+        record = recorded(consumer, chat[0].request_id)
+        assert record.cost_nanos == usage.cost_nanos
+        assert record.units["output_tokens"] == usage.output_tokens
+        answers[model] = ["".join(m.text for m in some) for some in (said, chat)]
+        assert [m.finish_reason for m in chat if m.finish_reason]
+        count = text_pb2.CountTokensRequest(model=model, messages=messages)
+        assert consumer.text.CountTokens(count).tokens == usage.input_tokens
+    assert answers[embedded] == answers[placed] != ["", ""]
+    assert len(in_triton(triton)) == before + 1
+
+
+def recorded(who: Account, request_id: str) -> usage_pb2.UsageRecord:
+    """The record of a call, as soon as it is there."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return who.usage.GetUsageRecord(usage_pb2.GetUsageRecordRequest(request_id=request_id)).record
+        except grpc.RpcError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def test_calls_go_on_while_triton_is_killed_and_comes_back(

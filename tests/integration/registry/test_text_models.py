@@ -70,12 +70,14 @@ def test_a_gguf_file_is_served_as_the_decoder_made_of_it(platform: Platform, mak
     entries = {p.key: p.value for p in onnx.load(str(made)).metadata_props}
     assert set(entries) == {TEXT_KEY, TOKENIZER_KEY}
     assert TextConfig.from_json(entries[TEXT_KEY]).defaults == {"temperature": 0.5}
-    # It is Mercat's, not its publisher's, and no model for Triton.
+    # It is Mercat's, not its publisher's, and what Triton would serve.
     with pytest.raises(grpc.RpcError) as caught:
         list(maker.storage.DownloadArtifact(storage_pb2.DownloadArtifactRequest(digest=got.served_digest)))
     assert from_rpc_error(caught.value).reason == "ARTIFACT_NOT_FOUND"
     model_id = maker.registry.GetModel(r.GetModelRequest(model=model)).model.model_id
-    assert not list((platform.home / "repository").glob(f"{model_id}*"))
+    (folder,) = (platform.home / "repository").glob(f"{model_id}*")
+    assert (folder / "1" / "model.onnx").read_bytes() == made.read_bytes()
+    assert 'backend: "decoder"' in (folder / "config.pbtxt").read_text()
     assert not list((platform.home / "uploads").iterdir())
 
 
@@ -116,12 +118,11 @@ def test_an_encoder_still_takes_tensors(platform: Platform, maker: Account) -> N
 def test_what_does_not_go_with_a_decoder_is_named(platform: Platform, maker: Account) -> None:
     data = tiny_gguf(seed=4)
     settings: dict[str, Any] = {
-        "batch": 4, "placement": r.PLACEMENT_TRITON, "response_cache": r.ResponseCache(ttl_seconds=5),
-        "padding": [r.AxisPadding(axis="sequence")],
+        "batch": 4, "response_cache": r.ResponseCache(ttl_seconds=5), "padding": [r.AxisPadding(axis="sequence")],
     }  # fmt: skip
     assert codes(pushed(platform, maker, data, **settings)) == [
-        ("NOT_BATCHABLE", "settings.max_batch_size"), ("PLACEMENT_UNSUPPORTED", "settings.placement"),
-        ("SETTING_UNSUPPORTED", "settings.response_cache"), ("SETTING_UNSUPPORTED", "settings.padding"),
+        ("NOT_BATCHABLE", "settings.max_batch_size"), ("SETTING_UNSUPPORTED", "settings.response_cache"),
+        ("SETTING_UNSUPPORTED", "settings.padding"),
     ]  # fmt: skip
     declared = tensor_pb2.Signature(inputs=[tensor_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1])])
     assert codes(pushed(platform, maker, data, signature=declared)) == [("SIGNATURE_DIFFERS", "x")]

@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2
 
 from services.common.settings import load
 from services.registry.settings import RegistrySettings
-from services.registry.triton_config import backend, config, family
+from services.registry.triton_config import backend, config, decoder_config, family
 
 Settings = registry_pb2.InferenceSettings
 SIGNATURE = tensor_pb2.Signature(
@@ -84,6 +84,31 @@ def test_queueing_is_said_in_tritons_words() -> None:
     assert (batching.priority_levels, batching.default_priority_level) == (3, 2)
     assert (c.instance_group[0].kind, c.instance_group[0].count) == (model_config_pb2.ModelInstanceGroup.KIND_GPU, 2)
     assert c.parameters["intra_op_thread_count"].string_value == "3"
+
+
+def test_a_decoder_has_the_tensors_of_the_vllm_backend() -> None:
+    settings = Settings(max_queue_size=7, priority_levels=3)
+    text = decoder_config("name", settings, load(RegistrySettings, triton_threads=2))
+    c = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (c.backend, c.max_batch_size, c.model_transaction_policy.decoupled) == ("decoder", 0, True)
+    assert not c.HasField("dynamic_batching")
+    strings, flags = model_config_pb2.TYPE_STRING, model_config_pb2.TYPE_BOOL
+    assert {i.name: (i.data_type, list(i.dims), i.optional) for i in c.input} == {
+        "text_input": (strings, [1], False), "sampling_parameters": (strings, [1], True),
+        "stream": (flags, [1], True), "exclude_input_in_output": (flags, [1], True),
+        "return_finish_reason": (flags, [1], True), "return_num_input_tokens": (flags, [1], True),
+        "return_num_output_tokens": (flags, [1], True),
+    }  # fmt: skip
+    assert {o.name: (o.data_type, list(o.dims)) for o in c.output} == {
+        "text_output": (strings, [-1]), "finish_reason": (strings, [-1]),
+        "num_input_tokens": (model_config_pb2.TYPE_UINT32, [1]),
+        "num_output_tokens": (model_config_pb2.TYPE_UINT32, [-1]),
+    }  # fmt: skip
+    assert [(g.kind, g.count) for g in c.instance_group] == [(model_config_pb2.ModelInstanceGroup.KIND_MODEL, 1)]
+    said = {name: value.string_value for name, value in c.parameters.items()}
+    assert said == {
+        "threads": "2", "slots": "16", "context": "2048", "memory_mb": "2048", "waiting": "7", "level": "2"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

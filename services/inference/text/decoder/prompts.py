@@ -48,13 +48,30 @@ class Prompts:
     def tokens(self, prompt: Prompt, most: int | None = None) -> list[int]:
         """At least one. With `most`, a text that certainly is more tokens is not read. Raises NoChatTemplate,
         BadPrompt, PromptTooLong."""
+        return self._read(prompt, most)[1]
+
+    def written(self, prompt: Prompt, most: int) -> tuple[str, list[int]]:
+        """A prompt's tokens, and a text that becomes them. Raises as `tokens`, and BadPrompt where there is none."""
+        text, ids = self._read(prompt, most)
+        if prompt.text is not None:
+            return text, ids
+        if prompt.tokens is not None:
+            text = self._tokenizer.decode(ids, skip_special_tokens=False)
+        # What begins every text is put before it again.
+        for one in (text, text.removeprefix(self._config.bos_token)):
+            if one and self._read(Prompt(text=one), None)[1] == ids:
+                return one, ids
+        raise BadPrompt("this model's engine takes text, and no text becomes just the tokens of this prompt")
+
+    def _read(self, prompt: Prompt, most: int | None) -> tuple[str, list[int]]:
+        text = ""
         if prompt.tokens is not None:
             ids = [int(t) for t in prompt.tokens]
             for t in ids:
                 if not 0 <= t < self._config.vocabulary:
                     raise BadPrompt(f"token {t} is not in the vocabulary of {self._config.vocabulary}")
         else:
-            text = self._written(prompt) if prompt.messages is not None else prompt.text or ""
+            text = self._rendered(prompt) if prompt.messages is not None else prompt.text or ""
             if most is not None and len(text) > most * self._widest:
                 raise PromptTooLong(f"a prompt of {len(text)} characters does not fit a context of {most} tokens")
             ids = self._tokenizer.encode(text, add_special_tokens=prompt.messages is None).ids
@@ -62,9 +79,9 @@ class Prompts:
                 ids = [self._bos, *ids]
         if not ids:
             raise BadPrompt("the prompt holds no token")
-        return ids
+        return text, ids
 
-    def _written(self, prompt: Prompt) -> str:
+    def _rendered(self, prompt: Prompt) -> str:
         if self._template is None:
             raise NoChatTemplate("this model has no chat template")
         c = self._config
