@@ -1,6 +1,6 @@
-"""Callers of chats, each on a connection of its own, one chat after the other: by gRPC, and by the server-sent events
-of OpenAI's dialect. They share the cores with what they measure, so they read frames themselves, which costs a fifth
-of what a library does, and shows each octet that comes."""
+"""Callers of chats, each with one chat after the other: by gRPC on a connection of its own, or by the server-sent
+events of OpenAI's dialect. They share the cores with what they measure, so they read frames themselves: that is cheap,
+and shows each octet that comes."""
 
 import asyncio
 import json
@@ -42,16 +42,18 @@ class Heard:
 
 
 class Caller(asyncio.Protocol):
-    """`octets`: those that came."""
+    """Connects when it asks and is not connected. `octets`: those that came."""
 
     def __init__(self, target: str, key: str, model: str) -> None:
         self.octets = 0
         self._target, self._key, self._model = target, key, model
         self._buffer = bytearray()
         self._heard = Heard()
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]
+        self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
         self.octets += len(data)
@@ -59,21 +61,30 @@ class Caller(asyncio.Protocol):
         self._read()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         self._heard.end()
 
-    def ask(self, messages: Messages, most: int) -> Heard:
+    async def ask(self, messages: Messages, most: int) -> Heard:
         """Begins a chat of at most so many tokens."""
         self._heard = Heard()
+        if self._transport is None:
+            host, _, port = self._target.partition(":")
+            await asyncio.get_running_loop().create_connection(lambda: self, host, int(port))
         self._send(messages, most)
         return self._heard
 
     def close(self) -> None:
-        """Goes without a word."""
-        self._transport.abort()
+        """Goes without a word, for good."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def leave(self) -> None:
         """Ends the chat, not the connection where the protocol has a way for it."""
         self.close()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
 
     def _send(self, messages: Messages, most: int) -> None:
         raise NotImplementedError
@@ -89,7 +100,7 @@ class Grpc(Caller):
         super().connection_made(transport)
         self._stream = -1
         self._body = bytearray()
-        self._transport.write(
+        self._write(
             frames.PREFACE + frames.settings([(frames.INITIAL_WINDOW_SIZE, frames.MOST)])
             + frames.frame(frames.WINDOW_UPDATE, 0, 0, (frames.MOST - 65_535).to_bytes(4, "big"))
         )  # fmt: skip
@@ -101,18 +112,19 @@ class Grpc(Caller):
         self._headers = b"\x83\x86" + b"".join(literals)  # POST and http are in HPACK's static table
 
     def leave(self) -> None:
-        self._transport.write(frames.frame(frames.RST_STREAM, 0, self._stream, frames.CANCEL.to_bytes(4, "big")))
+        self._write(frames.frame(frames.RST_STREAM, 0, self._stream, frames.CANCEL.to_bytes(4, "big")))
         self._heard.end()
 
     def _send(self, messages: Messages, most: int) -> None:
         self._stream += 2
+        self._body.clear()
         sampling = text_pb2.Sampling(max_tokens=most, temperature=0, logit_bias=dict.fromkeys(STOPS, FORBIDDEN))
         request = text_pb2.ChatRequest(
             model=self._model, sampling=sampling,
             messages=[text_pb2.ChatMessage(role=role, content=content) for role, content in messages],
         )  # fmt: skip
         body = frames.message(request.SerializeToString())
-        self._transport.write(
+        self._write(
             frames.frame(frames.HEADERS, frames.END_HEADERS, self._stream, self._headers)
             + frames.frame(frames.DATA, frames.END_STREAM, self._stream, body)
         )
@@ -124,9 +136,7 @@ class Grpc(Caller):
             payload = bytes(buffer[at + 9 : at + 9 + size])
             at += 9 + size
             if kind in (frames.SETTINGS, frames.PING) and not flags & frames.ACK:
-                self._transport.write(
-                    frames.frame(kind, frames.ACK, 0, payload if kind == frames.PING else b"")
-                )  # fmt: skip
+                self._write(frames.frame(kind, frames.ACK, 0, payload if kind == frames.PING else b""))
             elif kind == frames.GOAWAY:
                 self._heard.end()
             elif stream == self._stream:
@@ -134,7 +144,6 @@ class Grpc(Caller):
                     self._body += payload
                     self._take()
                 if kind == frames.RST_STREAM or (kind != frames.WINDOW_UPDATE and flags & frames.END_STREAM):
-                    self._body.clear()
                     self._heard.end()
         del buffer[:at]
 
@@ -148,7 +157,8 @@ class Grpc(Caller):
 
 
 class Sse(Caller):
-    """POST /v1/chat/completions over HTTP/1.1, an event a chunk. A chat is whole when its tokens were counted."""
+    """POST /v1/chat/completions, each on a connection that the server closes. A chat is whole when its tokens were
+    counted."""
 
     def _send(self, messages: Messages, most: int) -> None:
         asked = {
@@ -159,19 +169,16 @@ class Sse(Caller):
         body = json.dumps(asked).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self._target}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        self._buffer.clear()
-        self._transport.write(head.encode() + body)
+        self._write(head.encode() + body)
 
     def _read(self) -> None:
         *events, rest = bytes(self._buffer).split(b"\n\n")
         self._buffer[:] = rest
         for event in events:
             _, found, data = event.partition(b"data: ")
-            if data == b"[DONE]":
-                self._heard.end()
-            elif found:
+            if found and data != b"[DONE]":
                 self._take(json.loads(data))
 
     def _take(self, event: dict) -> None:
@@ -184,10 +191,3 @@ class Sse(Caller):
 
 
 KINDS = {"grpc": Grpc, "sse": Sse}
-
-
-async def connect(kind: str, target: str, key: str, model: str) -> Caller:
-    host, _, port = target.partition(":")
-    loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(lambda: KINDS[kind](target, key, model), host, int(port))
-    return caller

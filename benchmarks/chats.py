@@ -14,7 +14,7 @@ from statistics import median, quantiles
 
 import uvloop
 
-from benchmarks.callers import Caller, Heard, Messages, connect
+from benchmarks.callers import KINDS, Caller, Heard, Messages
 
 _RANDOM = random.SystemRandom()
 _USUAL = 2.0  # seconds of usual gaps, before the long prompt comes
@@ -36,19 +36,20 @@ def first_length(caller: int, callers: int, tokens: int) -> int:
 async def steady(job: dict, callers: list[Caller]) -> dict:
     """Chats one after the other for `seconds` from the time on when each caller has had a token. The last ones end,
     uncounted but for what they took, unless they are `cut`."""
-    heard: list[Heard] = []
+    lengths = [first_length(number, len(callers), job["answer"]) for number in range(len(callers))]
+    first = [await caller.ask(conversation(), most) for caller, most in zip(callers, lengths, strict=True)]
+    heard = list(first)
     end = float("inf")
 
-    async def talk(number: int, caller: Caller) -> None:
-        most = first_length(number, len(callers), job["answer"])
+    async def talk(caller: Caller, current: Heard) -> None:
+        await current.ended.wait()
         while time.perf_counter() < end:
-            heard.append(caller.ask(conversation(), most))
-            await heard[-1].ended.wait()
-            most = job["answer"]
+            current = await caller.ask(conversation(), job["answer"])
+            heard.append(current)
+            await current.ended.wait()
 
-    talks = [asyncio.create_task(talk(number, caller)) for number, caller in enumerate(callers)]
-    await asyncio.sleep(0)
-    await asyncio.gather(*(each.began.wait() for each in list(heard)))
+    talks = [asyncio.create_task(talk(*pair)) for pair in zip(callers, first, strict=True)]
+    await asyncio.gather(*(each.began.wait() for each in first))
     began = time.perf_counter()
     end = began + job["seconds"]
     if job["cut"]:
@@ -73,11 +74,11 @@ async def steady(job: dict, callers: list[Caller]) -> dict:
 async def beside(job: dict, callers: list[Caller]) -> dict:
     """The gaps between tokens of all but one caller, before and while that one has a prompt of `longer` more tokens."""
     *others, last = callers
-    heard = [caller.ask(conversation(), job["answer"]) for caller in others]
+    heard = [await caller.ask(conversation(), job["answer"]) for caller in others]
     await asyncio.gather(*(each.began.wait() for each in heard))
     began = time.perf_counter()
     await asyncio.sleep(_USUAL)
-    coming = last.ask(conversation(job["longer"]), 1)
+    coming = await last.ask(conversation(job["longer"]), 1)
     await coming.began.wait()
     times = [each.times for each in heard]
     found = {
@@ -98,14 +99,14 @@ async def left(job: dict, callers: list[Caller]) -> dict:
 
     async def talk(caller: Caller) -> None:
         for _ in numbers:
-            heard = caller.ask(conversation(), job["answer"])
+            heard = await caller.ask(conversation(), job["answer"])
             await asyncio.sleep(_RANDOM.uniform(0, job["seconds"]))
             found["whole" if heard.whole else "in_the_middle" if heard.times else "before_first"] += 1
             if _RANDOM.random() < 0.5:
                 caller.leave()
             else:
                 caller.close()
-                caller = await open_one(job)
+                caller = caller_of(job)
         caller.close()
 
     await asyncio.gather(*(talk(caller) for caller in callers))
@@ -119,12 +120,12 @@ def gaps(times: list[list[float]], began: float, end: float) -> dict[str, float]
     return {"gap_p50_ms": cuts[49], "gap_p99_ms": cuts[98]}
 
 
-async def open_one(job: dict) -> Caller:
-    return await connect(job["kind"], job["target"], job["key"], job["model"])
+def caller_of(job: dict) -> Caller:
+    return KINDS[job["kind"]](job["target"], job["key"], job["model"])
 
 
 async def main(job: dict) -> dict:
-    callers = [await open_one(job) for _ in range(job["callers"])]
+    callers = [caller_of(job) for _ in range(job["callers"])]
     return await {"steady": steady, "beside": beside, "left": left}[job["what"]](job, callers)
 
 

@@ -19,6 +19,18 @@ from tests.platform import free_port
 
 Tell = Callable[[str], None]
 _TRITON = ROOT / "triton_repo" / "serve.py"
+# Of the package's sources, llama.cpp's own server: the package's answers one call at a time. No cache of pip's, which
+# would not know how a wheel was built.
+_LLAMA = (
+    "--no-cache-dir", "--no-binary=llama-cpp-python",
+    *(f"--config-settings={setting}" for setting in (
+        "cmake.source-dir=vendor/llama.cpp", "build.targets=llama-server",
+        *(f"cmake.define.{name}=OFF" for name in (
+            "BUILD_SHARED_LIBS", "LLAMA_TOOLS_INSTALL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP",
+            "LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL",
+        )),
+    )),
+)  # fmt: skip
 _TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.INT64: "TYPE_INT64"}
 
 
@@ -85,7 +97,7 @@ def litserve(model: Path, folder: Path, tell: Tell, *, threads: int) -> Server:
 def llama(model: Path, folder: Path, tell: Tell, *, threads: int, slots: int, context: int) -> Server:
     """llama.cpp's own server, which batches continuously, with the model and so many slots of `context` tokens each.
     Prompts that it had before are not kept when a slot is given to another."""
-    python = peers.python("llamacpp", tell, takes="about ten minutes, as it is compiled")
+    python = peers.python("llamacpp", tell, build=_LLAMA)
     program = next(python.parent.parent.glob("lib/*/site-packages/bin/llama-server"), None)
     if program is None:
         raise PeerError("what was built has no llama-server")

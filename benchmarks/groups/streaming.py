@@ -32,13 +32,15 @@ _ANSWER, _SHORT = 200, 8  # tokens
 _CONTEXT = 512  # tokens of a slot of the peer, which hold such a chat
 _LONG, _BESIDE = 1_500, 7  # tokens of the prompt that comes while so many answers are under way
 _LEFT, _OPEN, _LEAVE = 200, 20, 1.5  # chats that are left, how many at a time, and after how many seconds at most
-_ROUNDS = 3
 _SLOTS = 16  # of a decoder, by default
+_SECONDS, _ROUNDS = 4.0, 3  # at most: there are many sides, and each begins and ends with less than all its streams
+_ENVOY, _FLOOR, _LLAMA = "Mercat, through Envoy", "the engine's own loop", "llama.cpp, bare"
+_FIRST = f"answers of {_SHORT} tokens"
 
 
 def seconds(options: Options) -> float:
-    rounds = min(options.rounds, _ROUNDS)
-    return 100 + len(_AT_A_TIME) * (rounds + 1) * 2 * (2.5 + options.seconds) + rounds * 15
+    rounds = _rounds(options)
+    return 90 + (2 * len(_AT_A_TIME) + 1) * (4.5 + rounds * (3.5 + min(options.seconds, _SECONDS))) + rounds * 15
 
 
 def run(stage: Stage) -> Result:
@@ -59,14 +61,6 @@ def run(stage: Stage) -> Result:
     return result
 
 
-def _name(what: str, callers: int) -> str:
-    return f"{what}, {callers} at a time"
-
-
-_ENVOY, _FLOOR, _LLAMA = "Mercat, through Envoy", "the engine's own loop", "llama.cpp, bare"
-_FIRST = f"answers of {_SHORT} tokens"
-
-
 class _Chats:
     """`floor`: the decoder's file, `model`: its name in Mercat."""
 
@@ -84,12 +78,12 @@ class _Chats:
             sides += [self._engine(_name(_FLOOR, callers), callers), self._through(_name(_ENVOY, callers), callers)]
             if callers == _PEER and server is not None:
                 sides.append(self._peer(server))
-        rounds = min(options.rounds, _ROUNDS)
-        taken = measure.alternate(sides, seconds=options.seconds, rounds=rounds, tell=stage.tell)
+        rounds, seconds = _rounds(options), min(options.seconds, _SECONDS)
+        taken = measure.alternate(sides, seconds=seconds, rounds=rounds, tell=stage.tell)
         result.rows += [measure.summarise(name, found, "tokens/s") for name, found in taken.items()]
         stage.tell(f"the first token: {_FIRST}")
         sides = [self._engine(_FLOOR, 1, _SHORT), self._through(_ENVOY, 1, _SHORT)]
-        short = measure.alternate(sides, seconds=min(2, options.seconds), rounds=rounds, tell=stage.tell)
+        short = measure.alternate(sides, seconds=min(2, seconds), rounds=rounds, tell=stage.tell)
         result.rows += [measure.summarise(f"{name}, {_FIRST}", found, "tokens/s") for name, found in short.items()]
         self._figures(result, taken, short, peer=server is not None)
 
@@ -105,11 +99,11 @@ class _Chats:
         if peer:
             name = f"tokens/s of 8 chats ÷ llama.cpp's server with {_PEER} slots, bare"
             figures.append(Figure(name, measure.ratios(eight, taken[_LLAMA]), 1.2))
-        added = [
-            a - b for a, b in zip(map(_first_ms, short[_ENVOY]), map(_first_ms, short[_FLOOR]), strict=True)
-        ]  # fmt: skip
+        pairs = zip(short[_ENVOY], short[_FLOOR], strict=True)
+        added = [_first_ms(through) - _first_ms(own) for through, own in pairs]
         figures.append(Figure("first token of 1 chat, added to the engine's own", added, 5, "ms", at_most=True))
-        result.notes.append(f"a question is {self._prompt} tokens; latencies are those between messages with tokens")
+        own = Figure("", measure.ratios(taken[_name(_FLOOR, 8)], taken[_name(_FLOOR, 1)]), 1).value
+        result.notes.append(f"a question is {self._prompt} tokens; the engine's own loop at 8 ÷ at 1: {own:.2f}")
         for name, rounds in taken.items():
             loads = [r.load for r in rounds if isinstance(r.load, Streamed) and r.load.messages]
             if loads:
@@ -123,7 +117,7 @@ class _Chats:
         prompt = self._tokens(conversation(longer))
         person = self._mercat.platform.sign_up(credit=USD)
         ratios = []
-        for _ in range(min(self._stage.options.rounds, _ROUNDS)):
+        for _ in range(_rounds(self._stage.options)):
             found = self._ours(person, what="beside", callers=_BESIDE + 1, answer=1_000, longer=longer, seconds=60)
             usual, meanwhile = found["usual"], found["meanwhile"]
             ratios.append(meanwhile["gap_p99_ms"] / usual["gap_p50_ms"])
@@ -140,12 +134,12 @@ class _Chats:
     def left(self, result: Result) -> None:
         person = self._mercat.platform.sign_up(credit=USD)
         leave = partial(
-            self._ours, person, what="left", callers=_OPEN, answer=_ANSWER, seconds=_LEAVE
+            self._ours, person, what="left", number=_LEFT, callers=_OPEN, answer=_ANSWER, seconds=_LEAVE
         )  # fmt: skip
-        leave(number=_OPEN)
+        leave()  # what the decoder keeps of prompts reaches its bound
         self._after(person)
         before = self._memory()
-        found = leave(number=_LEFT)
+        found = leave()
         free, wallet = self._after(person)
         after = self._memory()
         result.notes.append(
@@ -225,6 +219,14 @@ class _Chats:
             return Round(got, took | {"client": got.generator_seconds})
 
         return Side(_LLAMA, run)
+
+
+def _name(what: str, callers: int) -> str:
+    return f"{what}, {callers} at a time"
+
+
+def _rounds(options: Options) -> int:
+    return min(options.rounds, _ROUNDS)
 
 
 def _first_ms(one: Round) -> float:

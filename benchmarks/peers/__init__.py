@@ -23,21 +23,22 @@ class PeerError(Exception):
     """A peer cannot be measured here; the text says why."""
 
 
-def python(name: str, tell: Callable[[str], None], *, takes: str = "about a minute") -> Path:
-    """The Python of an environment, which is made first when it is not there or its versions changed; that `takes` so
-    long.
+def python(name: str, tell: Callable[[str], None], *, build: Sequence[str] = ()) -> Path:
+    """The Python of an environment, which is made first when it is not there or its versions changed. `build`: pip's
+    options where something must be compiled.
 
     Raises PeerError when a package cannot be installed.
     """
     wanted = HERE / f"{name}.txt"
     folder = ENVIRONMENTS / name
-    mark, content = folder / ".installed", hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()
+    mark, content = folder / ".installed", _digest(wanted, build)
     executable = folder / "bin" / "python"
     if mark.exists() and mark.read_text() == content:
         return executable
+    takes = "about ten minutes, as it is compiled" if build else "about a minute"
     tell(f"installing {name} into {os.path.relpath(folder)}: once, {takes} …")
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *build]
     for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(wanted)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -46,10 +47,14 @@ def python(name: str, tell: Callable[[str], None], *, takes: str = "about a minu
     return executable
 
 
+def _digest(wanted: Path, build: Sequence[str]) -> str:
+    return hashlib.sha256(wanted.read_bytes() + "".join((sys.version, *build)).encode()).hexdigest()
+
+
 def version(name: str, package: str) -> str:
     """The version of a package in a peer's list. Raises KeyError when it is not in it."""
     lines = (HERE / f"{name}.txt").read_text().splitlines()
-    return dict(line.split()[0].split("==") for line in lines if "==" in line)[package]
+    return dict(line.split("==") for line in lines if "==" in line)[package]
 
 
 class Server:

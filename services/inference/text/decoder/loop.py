@@ -195,9 +195,11 @@ class Loop:
         return self._news.setdefault(call.number, Event(call.number))
 
     def _tell(self) -> None:
-        if self._news or self._stages:  # during a long prompt nothing is new, but all goes well
-            self.stats.running = len(self._rows) + len(self._stages)
-            self.stats.waiting = len(self._waiting)
+        """What is new; of a call that was cancelled only that there is one less. During a long prompt nothing is new,
+        but all goes well."""
+        stats, before = self.stats, (self.stats.running, self.stats.waiting)
+        stats.running, stats.waiting = len(self._rows) + len(self._stages), len(self._waiting)
+        if self._news or self._stages or before != (stats.running, stats.waiting):
             news, self._news = list(self._news.values()), {}
             self._emit(news)
 

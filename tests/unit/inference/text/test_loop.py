@@ -51,9 +51,11 @@ class Desk:
         self.cached: dict[int, int] = {}
         self.ended: list[int] = []
         self.errors: dict[int, MercatError] = {}
+        self.under_way = (0, 0)  # running and waiting calls, as last told
         self._numbers = itertools.count(1)
 
     def _take(self, events: list[Event]) -> None:
+        self.under_way = (self.engine.stats.running, self.engine.stats.waiting)
         for event in events:
             self.pieces[event.number] += event.pieces
             if event.cached is not None:
@@ -262,9 +264,11 @@ def test_who_waits_or_is_being_read_can_be_cancelled(model: Path) -> None:
     desk = Desk(model, Limits(slots=1))
     long, waits = desk.ask(noise(400)), desk.ask(noise(4))
     desk.turn()
+    assert desk.under_way == (1, 1)
     desk.engine.cancel(long)
     desk.engine.cancel(waits)
     desk.run()
+    assert desk.under_way == (0, 0)
     assert desk.ended == []
     assert not desk.pieces[long] + desk.pieces[waits]
     number = desk.ask(noise(4))
