@@ -120,7 +120,7 @@ class _Chats:
         for _ in range(_rounds(self._stage.options)):
             found = self._ours(person, what="beside", callers=_BESIDE + 1, answer=1_000, longer=longer, seconds=60)
             usual, meanwhile = found["usual"], found["meanwhile"]
-            ratios.append(meanwhile["gap_p99_ms"] / usual["gap_p50_ms"])
+            ratios.append(meanwhile["gap_p99_ms"] / usual["gap_p99_ms"])
             said = (
                 f"{_BESIDE} streams: gaps of {usual['gap_p50_ms']:.1f} ms (p99 {usual['gap_p99_ms']:.1f}); while "
                 f"{prompt:,} tokens of prompt are run, for {found['first_token_ms'] / 1e3:.1f} s, "
@@ -128,7 +128,7 @@ class _Chats:
             )
             self._stage.tell(said)
         result.notes.append(said)
-        name = f"p99 of the gaps of {_BESIDE} streams while {prompt:,} tokens of prompt are run ÷ the usual gap"
+        name = f"p99 of the gaps of {_BESIDE} streams while {prompt:,} tokens of prompt are run ÷ the usual p99"
         result.figures.append(Figure(name, ratios, 2.5, at_most=True))
 
     def left(self, result: Result) -> None:

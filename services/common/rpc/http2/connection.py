@@ -13,6 +13,7 @@ from services.common.rpc.http2.call import Call, Refused
 
 _BLOCKS = 256  # header blocks whose meaning is remembered
 _HEADERS = 64 * 1024  # octets of one request's headers
+_TOGETHER = 1 << 16  # octets that wait for the end of a turn of the event loop at most
 _UNSENT = 4 << 20  # octets that may wait in the socket's buffer
 _RESETS = 10_000  # streams a peer may cancel beyond those that it lets end, before it is asked to calm down
 
@@ -51,6 +52,8 @@ class Connection(asyncio.Protocol):
         self._waiting: list[Call] = []  # streams that have more to send than they may
         self._resets = 0
         self._paused: asyncio.Future[None] | None = None
+        self._outgoing: list[bytes] = []
+        self._outgoing_size = 0
         self._draining = False
 
     # asyncio.Protocol
@@ -397,7 +400,21 @@ class Connection(asyncio.Protocol):
                 self._send(call)
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        """What is written in one turn of the event loop goes out together: a system call costs more than its bytes."""
+        if self._transport is None:
+            return
+        if not self._outgoing:
+            self.loop.call_soon(self._write_out)
+        self._outgoing.append(data)
+        self._outgoing_size += len(data)
+        if self._outgoing_size >= _TOGETHER:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        if self._outgoing and self._transport is not None:
+            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing_size = 0
             self._transport.write(data)
 
     # Ending
@@ -415,6 +432,7 @@ class Connection(asyncio.Protocol):
 
     def _close_when_done(self) -> None:
         if not self.calls and self._transport is not None:
+            self._write_out()
             self._transport.close()
 
     def _fail(self, code: int, text: str) -> None:
@@ -425,6 +443,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Ends the connection and all of its calls."""
         if self._transport is not None:
+            self._write_out()
             self._transport.close()
         for call in list(self.calls.values()):
             call.cancel()

@@ -1,7 +1,7 @@
 """How long things take, and how much of a prompt fits between two steps."""
 
 _MOST = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
-_LEAST, _GRAIN = 8, 4  # fewer at once are slow; multiples of which are run
+_LEAST, _GRAIN = 6, 2  # fewer at once are slow; multiples of which are run
 _SHARE = 1.15  # of a step's time, that a piece between two steps may take
 _TILE = 16  # a divisor of the attention's tiles, which depend on the model's heads and the processor's cache
 _SMOOTH = 0.2  # weight of the newest measurement
@@ -33,7 +33,7 @@ class Pace:
 
 
 def cut(left: int, most: int) -> int:
-    """About `most` tokens, a multiple of 4, of those left, and so that no tile of the attention has a single one where
+    """About `most` tokens, an even number, of those left, and so that no tile of the attention has a single one where
     another division of the prompt would not give it one: single tokens round differently."""
     size = min(left, most)
     if left - size == 1:

@@ -141,12 +141,12 @@ def test_pieces_are_as_long_as_a_step_or_as_many_wait() -> None:
     pace.stepped(0.020)
     pace.read(100, 0.1)
     assert pace.piece(1500, 0, 1) == 128
-    assert pace.piece(1500, 7, 1) == 20
-    assert pace.piece(1500, 4, 8) == 44
+    assert pace.piece(1500, 7, 1) == 22
+    assert pace.piece(1500, 4, 8) == 46
     assert pace.piece(1500, 1, 15) == 128
     assert pace.piece(10, 7, 1) == 10
     pace.step = 0.001
-    assert pace.piece(1500, 7, 1) == 8
+    assert pace.piece(1500, 7, 1) == 6
 
 
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 18, 31, 33, 127, 128, 129, 130, 257, 400])
