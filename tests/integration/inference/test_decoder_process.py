@@ -147,8 +147,15 @@ async def test_leaving_frees_the_place(make: Make) -> None:
     async with aclosing(process.generate(prepared, account="a")) as stream:
         async for _ in stream:
             break
-    task = asyncio.create_task(answer(process, options=LONG))
-    await asyncio.sleep(0.1)
+    begun = asyncio.Event()
+
+    async def stay() -> None:
+        prepared = await process.prepare(HELLO, LONG)
+        async for _ in process.generate(prepared, account="a"):
+            begun.set()
+
+    task = asyncio.create_task(stay())
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
