@@ -55,7 +55,7 @@ class Call:
         self.window = connection.limits.stream_window
         # What goes out.
         self.send_window = send_window
-        self.pending: deque[tuple[bytes, int, bool]] = deque()  # (payload, frame kind, last)
+        self.pending: deque[tuple[bytes | memoryview, int, bool]] = deque()  # (payload, frame kind, last)
         self._room: asyncio.Future[None] | None = None
         self.headers_sent = False
         self.code, self.details = 0, ""

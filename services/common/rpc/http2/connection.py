@@ -1,20 +1,18 @@
-"""One HTTP/2 connection, the server's side (RFC 9113): frames, streams and flow control."""
+"""One HTTP/2 connection, the server's side (RFC 9113): the frames that come in, and the streams they open."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from services.common.rpc.http2 import frames as f
 from services.common.rpc.http2.call import Call, Refused
+from services.common.rpc.http2.outgoing import Outgoing
 
 _BLOCKS = 256  # header blocks whose meaning is remembered
 _HEADERS = 64 * 1024  # octets of one request's headers
-_TOGETHER = 1 << 16  # octets that wait for the end of a turn of the event loop at most
-_UNSENT = 4 << 20  # octets that may wait in the socket's buffer
 _RESETS = 10_000  # streams a peer may cancel beyond those that it lets end, before it is asked to calm down
 
 
@@ -28,39 +26,28 @@ class Limits:
     connection_window: int = 16 << 20
 
 
-class Connection(asyncio.Protocol):
+class Connection(Outgoing):
     """`on_call` is given each call when its headers are there. `connections` is the set of all that are open."""
 
     def __init__(self, limits: Limits, on_call: Callable[[Call], None], connections: "set[Connection]") -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self.limits = limits
-        self.calls: dict[int, Call] = {}
         self.peer = ""
         self._on_call = on_call
         self._connections = connections
-        self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._greeted = False
         self._decoder = Decoder(max_header_list_size=_HEADERS)
         self._blocks: dict[bytes, list[tuple[str, str]]] = {}
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and start of a block that goes on
         self._last_stream = 0
-        self._send_window = 65_535
-        self._stream_window = 65_535  # what the peer lets each new stream send
-        self._peer_frame = f.FRAME
         self._unread = 0
-        self._waiting: list[Call] = []  # streams that have more to send than they may
         self._resets = 0
-        self._paused: asyncio.Future[None] | None = None
-        self._outgoing: list[bytes] = []
-        self._outgoing_size = 0
-        self._draining = False
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
-        self._transport.set_write_buffer_limits(_UNSENT)
+        super().connection_made(transport)
         self._connections.add(self)
         address = transport.get_extra_info("peername")
         if isinstance(address, tuple) and len(address) >= 2:
@@ -83,24 +70,6 @@ class Connection(asyncio.Protocol):
         for call in list(self.calls.values()):
             call.cancel()
         self.calls.clear()
-
-    def pause_writing(self) -> None:
-        """A peer that does not read what it asked for is not heard any more either."""
-        if self._paused is None and self._transport is not None:
-            self._paused = self.loop.create_future()
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._paused is not None:
-            self._paused.set_result(None)
-            self._paused = None
-            if self._transport is not None:
-                self._transport.resume_reading()
-
-    async def writable(self) -> None:
-        """Waits while the socket takes no more."""
-        if self._paused is not None:
-            await asyncio.shield(self._paused)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -298,7 +267,7 @@ class Connection(asyncio.Protocol):
                     raise f.ConnectionFailed(f.PROTOCOL_ERROR, "a frame size out of bounds")
                 self._peer_frame = value
         self._write(f.frame(f.SETTINGS, f.ACK, 0))
-        self._flush()
+        self._send_waiting()
 
     def _window_update(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -315,107 +284,7 @@ class Connection(asyncio.Protocol):
                 self.calls.pop(stream, None)
                 call.cancel()
         if self._waiting:
-            self._flush()
-
-    # Going out
-
-    def send_reply(self, call: Call, payload: bytes, block: bytes) -> None:
-        """All of a unary answer at once, where the windows have room for it; the fast path."""
-        size = len(payload) + 5
-        if size > self._peer_frame or size > call.send_window or size > self._send_window or call.pending:
-            call.send(f.message(payload))
-            self.send_block(call, block, last=True)
-            return
-        if self.calls.pop(call.id, None) is None:
-            return  # the peer gave up
-        self._send_window -= size
-        stream = call.id.to_bytes(4, "big")
-        self._write(
-            len(f.RESPONSE).to_bytes(3, "big") + b"\x01\x04" + stream + f.RESPONSE
-            + size.to_bytes(3, "big") + b"\x00\x00" + stream + b"\x00" + (size - 5).to_bytes(4, "big") + payload
-            + len(block).to_bytes(3, "big") + b"\x01\x05" + stream + block
-        )  # fmt: skip
-        if self._draining:
-            self._close_when_done()
-
-    def send_block(self, call: Call, block: bytes, *, last: bool) -> None:
-        """Headers, after the data that waits."""
-        call.pending.append((block, f.HEADERS, last))
-        self._send(call)
-
-    def send_data(self, call: Call, payload: bytes) -> None:
-        call.pending.append((payload, f.DATA, False))
-        self._send(call)
-
-    def _send(self, call: Call) -> None:
-        """As much of what a stream wants to send as its windows allow; the rest waits for them."""
-        if call.id not in self.calls:  # the peer gave up
-            call.pending.clear()
-        while call.pending:
-            payload, kind, last = call.pending[0]
-            if kind == f.HEADERS:
-                call.pending.popleft()
-                self._write(self._blocks_of(call.id, payload, last))
-                if last:
-                    self._ended(call)
-                continue
-            room = min(call.send_window, self._send_window)
-            if room <= 0:
-                if call not in self._waiting:
-                    self._waiting.append(call)
-                return
-            part = payload[: min(room, self._peer_frame)]
-            call.send_window -= len(part)
-            self._send_window -= len(part)
-            self._write(f.frame(f.DATA, 0, call.id, part))
-            if len(part) < len(payload):
-                call.pending[0] = (payload[len(part) :], f.DATA, False)
-            else:
-                call.pending.popleft()
-        call.has_room()
-
-    def _blocks_of(self, stream: int, block: bytes, last: bool) -> bytes:
-        flags = f.END_STREAM if last else 0
-        if len(block) <= self._peer_frame:
-            return f.frame(f.HEADERS, flags | f.END_HEADERS, stream, block)
-        parts = [block[at : at + self._peer_frame] for at in range(0, len(block), self._peer_frame)]
-        ends = len(parts) - 1
-        return f.frame(f.HEADERS, flags, stream, parts[0]) + b"".join(
-            f.frame(f.CONTINUATION, f.END_HEADERS if i == ends else 0, stream, part)
-            for i, part in enumerate(parts)
-            if i
-        )
-
-    def _ended(self, call: Call) -> None:
-        self.calls.pop(call.id, None)
-        if not call.half_closed:  # the peer need send no more
-            self._write(f.frame(f.RST_STREAM, 0, call.id, f.NO_ERROR.to_bytes(4, "big")))
-        if self._draining:
-            self._close_when_done()
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            if call.id in self.calls:
-                self._send(call)
-
-    def _write(self, data: bytes) -> None:
-        """What is written in one turn of the event loop goes out together: a system call costs more than its bytes."""
-        if self._transport is None:
-            return
-        if not self._outgoing:
-            self.loop.call_soon(self._write_out)
-        self._outgoing.append(data)
-        self._outgoing_size += len(data)
-        if self._outgoing_size >= _TOGETHER:
-            self._write_out()
-
-    def _write_out(self) -> None:
-        if self._outgoing and self._transport is not None:
-            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
-            self._outgoing.clear()
-            self._outgoing_size = 0
-            self._transport.write(data)
+            self._send_waiting()
 
     # Ending
 
@@ -430,24 +299,10 @@ class Connection(asyncio.Protocol):
         self._write(f.frame(f.GOAWAY, 0, 0, self._last_stream.to_bytes(4, "big") + f.NO_ERROR.to_bytes(4, "big")))
         self._close_when_done()
 
-    def _close_when_done(self) -> None:
-        if not self.calls and self._transport is not None:
-            self._write_out()
-            self._transport.close()
-
     def _fail(self, code: int, text: str) -> None:
         last = self._last_stream.to_bytes(4, "big")
         self._write(f.frame(f.GOAWAY, 0, 0, last + code.to_bytes(4, "big") + text.encode()[:200]))
         self.close()
-
-    def close(self) -> None:
-        """Ends the connection and all of its calls."""
-        if self._transport is not None:
-            self._write_out()
-            self._transport.close()
-        for call in list(self.calls.values()):
-            call.cancel()
-        self.calls.clear()
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -31,8 +31,13 @@ class ConnectionFailed(Exception):
         self.code = code
 
 
+def head(kind: int, flags: int, stream: int, size: int) -> bytes:
+    """What goes before a payload of so many octets."""
+    return size.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    return head(kind, flags, stream, len(payload)) + payload
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
