@@ -43,8 +43,8 @@ $(STAMP): requirements.lock $(wildcard requirements-demo.lock) pyproject.toml
 up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERCAT_* from the environment)
 	@$(BIN)/mercat up $(ARGS)
 
-test: $(STAMP) ## Run the tests, or those below T=path (ARGS go to pytest)
-	@$(BIN)/pytest $(ARGS) $(T)
+test: $(STAMP) ## Run the tests two files at a time, or those below T=path one by one (ARGS go to pytest)
+	@$(BIN)/pytest $(if $(T),,--numprocesses=2 --dist=loadfile) $(ARGS) $(T)
 
 check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
 	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)

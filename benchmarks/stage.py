@@ -25,6 +25,7 @@ class Options:
         in_flight: calls under way at a time, where a figure does not say otherwise.
         calls: of the group `memory`.
         threads: inside one engine run, for Mercat, the peers and the floor alike.
+        peers: other servers run beside Mercat and the floors.
     """
 
     seconds: float = 5.0
@@ -32,6 +33,7 @@ class Options:
     in_flight: int = 64
     calls: int = 1_000_000
     threads: int = 1
+    peers: bool = True
 
     def turns(self, sides: int) -> float:
         """About how long so many sides take, seconds: their rounds, a second to warm up, and one around each."""
@@ -93,6 +95,8 @@ class Stage:
 
     def peer(self, name: str, start: Callable[[], Server], notes: list[str]) -> Server | None:
         """A peer that was started, or None with a note why it is left out."""
+        if not self.options.peers:
+            return None
         try:
             return start()
         except PeerError as error:

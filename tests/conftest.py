@@ -11,6 +11,17 @@ import pytest
 from tests.platform import Platform
 
 TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
+_SAID = ("seed ", "oracle L: ")  # what a run must say although its tests passed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seeds of random tests, and what was counted in them."""
+    reports = [r for r in terminalreporter.stats.get("passed", []) if isinstance(r, pytest.TestReport)]
+    said = [(r.nodeid, line) for r in reports for line in r.capstdout.splitlines() if line.startswith(_SAID)]
+    if said:
+        terminalreporter.section("seeds and counts")
+    for test, line in said:
+        terminalreporter.line(f"{test.rpartition('/')[2]}: {line}")
 
 
 @pytest.fixture(scope="session")

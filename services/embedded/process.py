@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from services.embedded.errors import ChildFailed
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.2, 10.0  # seconds
+BACKOFF_FIRST = 0.2  # seconds
 STABLE_AFTER = 30.0  # seconds a process must have lived for the next pause to be the first one again
 LOG_LIMIT = 32 * 1024 * 1024  # bytes; a longer log is set aside once when its process is started
 _SPAWN = str(Path(__file__).with_name("spawn.py"))
@@ -53,6 +53,7 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout: float = 60.0
     stop_timeout: float = 10.0
+    restart_pause: float = 10.0  # the longest; the first is `BACKOFF_FIRST`
     leaves: bool = False  # ends by itself once its successor is there
 
 
@@ -189,7 +190,7 @@ class Child:
             self.generation = 0
             self._turn(State.RESTARTING, f"{describe_exit(status)}; again in {pause:.1f} s")
             await asyncio.sleep(pause)
-            pause = min(pause * 2, BACKOFF_MOST)
+            pause = min(pause * 2, self.spec.restart_pause)
             try:
                 await self._spawn(self.spec)
                 await self._until_ready(self.spec)

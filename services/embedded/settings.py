@@ -27,6 +27,9 @@ class UpSettings(Settings):
     min_free_mb: int = option(512, "free space the home must have at the start", unit="MiB", ge=0)
     start_timeout: int = option(90, "how long a process may take until it answers", unit="seconds", ge=1)
     stop_timeout: int = option(20, "how long a process may take to end once asked", unit="seconds", ge=1)
+    restart_pause: int = option(
+        10, "longest pause before a process that keeps dying is restarted", unit="seconds", ge=1
+    )
 
     @property
     def worker_count(self) -> int:

@@ -111,6 +111,7 @@ def _serve(
         cwd=SOURCE,
         start_timeout=settings.start_timeout,
         stop_timeout=settings.stop_timeout,
+        restart_pause=settings.restart_pause,
     )
 
 

@@ -58,6 +58,7 @@ class Caller:
         self._metadata = (("authorization", f"Bearer {api_key}"),)
         self._request = tiny_request(model)
         self.seen = Seen()
+        self._stopped = False
 
     async def call(self, *, timeout: float = 20, key: str = "") -> str:
         """One call; answers OK, the reason of its error, or UNKNOWN."""
@@ -94,13 +95,13 @@ class Caller:
             await asyncio.sleep(0.1)
 
     async def many(self, count: int, *, in_flight: int = 32, seconds: float = 120) -> Seen:
-        """Calls, so many at a time, until `count` more of them are answered OK or the time is over."""
+        """Calls, so many at a time, until `count` more of them are answered OK, the time is over, or `stop`."""
         left = count
         started = time.monotonic()
 
         async def one_after_another() -> None:
             nonlocal left
-            while left > 0 and time.monotonic() < started + seconds:
+            while left > 0 and time.monotonic() < started + seconds and not self._stopped:
                 left -= 1
                 if await self.call() != "OK":
                     left += 1
@@ -109,6 +110,10 @@ class Caller:
         await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
         self.seen.seconds += time.monotonic() - started
         return self.seen
+
+    def stop(self) -> None:
+        """Ends `many` when the calls under way have ended."""
+        self._stopped = True
 
 
 class Steady:
