@@ -52,7 +52,7 @@ class Database:
     def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
         self._pool = pool
         self.schema = schema
-        self.committed: list[asyncio.Event] = []  # set after each commit; the outbox relay listens
+        self.relays: list[asyncio.Event] = []  # set when a transaction that added to the outbox has committed
         self._gone_since: float | None = None
 
     @classmethod
@@ -62,6 +62,7 @@ class Database:
             pool = await asyncpg.create_pool(
                 url, min_size=1, max_size=max_size, command_timeout=30,
                 server_settings={"search_path": f"{schema},public", "application_name": f"mercat-{schema}"},
+                reset=_as_it_is,
             )  # fmt: skip
         except _GONE as e:
             raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {e}") from e
@@ -105,13 +106,30 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction, READ COMMITTED, rolled back on any exception. An audited call's event joins it."""
         async with self.connection() as connection:
-            async with connection.transaction():
-                yield connection
-                await _audit(connection)
-                if (call := maybe_current()) is not None:
-                    call.wrote = True  # from here on nobody can tell whether a commit that fails was one
-            for event in self.committed:
-                event.set()
+            try:
+                async with connection.transaction():
+                    yield connection
+                    await _audit(connection)
+                    if (call := maybe_current()) is not None:
+                        call.wrote = True  # from here on nobody can tell whether a commit that fails was one
+                if connection in _adding:
+                    for relay in self.relays:
+                        relay.set()
+            finally:
+                _adding.discard(connection)
+
+
+_adding: set[Connection] = set()
+
+
+def added_to_outbox(connection: Connection) -> None:
+    """The transaction of `connection` has something for the relays when it commits."""
+    _adding.add(connection)
+
+
+async def _as_it_is(connection: Connection) -> None:
+    """Between two users of a pooled connection: nobody changes its settings, and the question whether somebody did is
+    one more for each transaction."""
 
 
 async def _audit(connection: Connection) -> None:

@@ -7,13 +7,13 @@ import logging
 from google.protobuf.message import Message
 
 from services.common import ids
-from services.common.db import Connection, Database, load_queries
+from services.common.db import Connection, Database, added_to_outbox, load_queries
 from services.common.events import Events
 
 log = logging.getLogger(__name__)
 queries = load_queries("services.common")
 _BATCH = 100
-_POLL = 0.5  # seconds; another process may have written the row
+_POLL = 3.0  # seconds; another process may have written the row, and died
 
 
 async def add(connection: Connection, event: Message) -> str:
@@ -25,13 +25,14 @@ async def add_message(connection: Connection, subject: str, payload: bytes) -> s
     """Adds a message for another subject of JetStream; its id is returned."""
     event_id = ids.new("evt")
     await queries.add_event(connection, id=event_id, subject=subject, payload=payload)
+    added_to_outbox(connection)
     return event_id
 
 
 async def relay(database: Database, events: Events) -> None:
     """Publishes what the outbox holds, for ever."""
     wake = asyncio.Event()
-    database.committed.append(wake)
+    database.relays.append(wake)
     while True:
         try:
             while await _publish_some(database, events) == _BATCH:
