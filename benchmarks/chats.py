@@ -1,4 +1,5 @@
-"""A client that holds chats: many at a time, some beside one with a long prompt, or many that it leaves in the middle.
+"""A client that holds chats: many at a time, some beside one with a long prompt, one in turn with the engine's own
+loop, or many that it leaves in the middle.
 
 python -m benchmarks.chats JOB.json
 """
@@ -91,6 +92,29 @@ async def beside(job: dict, callers: list[Caller]) -> dict:
     return found
 
 
+async def in_pairs(job: dict, callers: list[Caller]) -> dict:
+    """Milliseconds to the first token, `number` times and after some to warm up, each beside that of the engine's own
+    loop just before: `floor` is its command."""
+    pipe = asyncio.subprocess.PIPE
+    floor = await asyncio.create_subprocess_exec(*job["floor"], stdin=pipe, stdout=pipe)
+    assert floor.stdin is not None
+    assert floor.stdout is not None
+    found: dict[str, list[float]] = {"own": [], "through": []}
+    for turn in range(-3, job["number"]):
+        floor.stdin.write(b"\n")
+        own = float(await floor.stdout.readline())
+        heard = await callers[0].ask(conversation(), job["answer"])
+        await heard.ended.wait()
+        if not heard.whole:
+            sys.exit("a chat was not answered to its end")
+        if turn >= 0:
+            found["own"].append(own)
+            found["through"].append((heard.times[0] - heard.asked) * 1e3)
+    floor.stdin.close()
+    await floor.wait()
+    return found
+
+
 async def left(job: dict, callers: list[Caller]) -> dict:
     """`number` chats, as many at a time as there are callers, each left after a random time of up to `seconds`: by the
     protocol's own way or with the connection."""
@@ -126,7 +150,7 @@ def caller_of(job: dict) -> Caller:
 
 async def main(job: dict) -> dict:
     callers = [caller_of(job) for _ in range(job["callers"])]
-    return await {"steady": steady, "beside": beside, "left": left}[job["what"]](job, callers)
+    return await {"steady": steady, "beside": beside, "in_pairs": in_pairs, "left": left}[job["what"]](job, callers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The floor of streaming: the decoder engine's own loop, without a server, a process or a wire around it.
 
-python -m benchmarks.decoder_floor MODEL THREADS SECONDS STREAMS PROMPT ANSWER
+python -m benchmarks.decoder_floor MODEL THREADS PROMPT ANSWER STREAMS SECONDS    many at a time
+python -m benchmarks.decoder_floor MODEL THREADS PROMPT ANSWER                    one for each line that comes in
 """
 
 import itertools
@@ -21,52 +22,77 @@ from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 
 
-def measure(model: str, threads: int, seconds: float, streams: int, prompt: int, answer: int) -> dict[str, float]:
-    """`streams` answers of `answer` tokens at a time to prompts of `prompt` random tokens, one after the other, as
-    `benchmarks.chats` asks for them. Answers output tokens per second and, in milliseconds, the median time to the
-    first token and the gaps between tokens."""
-    asked: dict[int, float] = {}
-    told: dict[int, list[float]] = defaultdict(list)
-    made = 0
-    numbers = itertools.count()
-    rng = np.random.default_rng(0)
+class Floor:
+    """Answers of `answer` tokens to prompts of `prompt` random ones."""
 
-    def emit(events: list[Event]) -> None:
-        nonlocal made
+    def __init__(self, model: Path, threads: int, prompt: int, answer: int) -> None:
+        self._prompt, self._answer = prompt, answer
+        self._asked: dict[int, float] = {}
+        self._told: dict[int, list[float]] = defaultdict(list)
+        self._made, self._again = 0, False
+        self._numbers = itertools.count()
+        self._rng = np.random.default_rng(0)
+        self._engine = Engine(model, Limits(threads=threads), self._emit)
+        self._forbidden = dict.fromkeys(self._engine.stop_tokens, FORBIDDEN)
+        self._open: set[int] = set()
+
+    def rate(self, streams: int, seconds: float) -> dict[str, float]:
+        """So many answers at a time, one after the other, as `benchmarks.chats` asks for them: output tokens per second
+        and, in milliseconds, the median time to the first token and the gaps between tokens."""
+        self._again = True
+        for number in range(streams):
+            self._ask(first_length(number, streams, self._answer))
+        while len(self._told) < streams:
+            self._engine.loop.turn()
+        began, self._made = time.perf_counter(), 0
+        while (took := time.perf_counter() - began) < seconds:
+            self._engine.loop.turn()
+        return {
+            "tokens_per_second": self._made / took,
+            "tokens": self._made,
+            "first_token_ms": median(times[0] - self._asked[number] for number, times in self._told.items()) * 1e3,
+            **gaps(list(self._told.values()), began, began + took),
+        }
+
+    def first(self) -> float:
+        """Milliseconds to the first token of one answer, which is made to its end."""
+        number = self._ask(self._answer)
+        while self._open:
+            self._engine.loop.turn()
+        return (self._told[number][0] - self._asked[number]) * 1e3
+
+    def _ask(self, most: int) -> int:
+        number = next(self._numbers)
+        tokens = [int(t) for t in self._rng.integers(100, 1000, self._prompt)]
+        self._engine.prepare(number, Prompt(tokens=tokens), Options(most, temperature=0, logit_bias=self._forbidden))
+        self._asked[number] = time.perf_counter()
+        self._open.add(number)
+        self._engine.generate(number, "benchmark")
+        return number
+
+    def _emit(self, events: list[Event]) -> None:
         now = time.perf_counter()
         for event in events:
             if event.error is not None:
                 raise event.error
             if event.pieces:
-                told[event.number].append(now)
-            made += sum(piece.tokens for piece in event.pieces)
+                self._told[event.number].append(now)
+            self._made += sum(piece.tokens for piece in event.pieces)
             if event.end:
-                ask(answer)
+                self._open.discard(event.number)
+                if self._again:
+                    self._ask(self._answer)
 
-    def ask(most: int) -> None:
-        number = next(numbers)
-        tokens = [int(t) for t in rng.integers(100, 1000, prompt)]
-        engine.prepare(number, Prompt(tokens=tokens), Options(most, temperature=0, logit_bias=forbidden))
-        asked[number] = time.perf_counter()
-        engine.generate(number, "benchmark")
 
-    engine = Engine(Path(model), Limits(threads=threads), emit)
-    forbidden = dict.fromkeys(engine.stop_tokens, FORBIDDEN)
-    for number in range(streams):
-        ask(first_length(number, streams, answer))
-    while len(told) < streams:
-        engine.loop.turn()
-    began, made = time.perf_counter(), 0
-    while (took := time.perf_counter() - began) < seconds:
-        engine.loop.turn()
-    return {
-        "tokens_per_second": made / took,
-        "tokens": made,
-        "first_token_ms": median(times[0] - asked[number] for number, times in told.items()) * 1e3,
-        **gaps(list(told.values()), began, began + took),
-    }
+def main() -> None:
+    model, threads, prompt, answer, *more = sys.argv[1:]
+    floor = Floor(Path(model), int(threads), int(prompt), int(answer))
+    if more:
+        print(json.dumps(floor.rate(int(more[0]), float(more[1]))))
+        return
+    for _ in sys.stdin:
+        print(floor.first(), flush=True)
 
 
 if __name__ == "__main__":
-    path, threads, seconds, *numbers = sys.argv[1:]
-    print(json.dumps(measure(path, int(threads), float(seconds), *map(int, numbers))))
+    main()

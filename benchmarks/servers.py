@@ -168,7 +168,11 @@ def raw(model: Path, *, threads: int, seconds: float, batches: Sequence[int], to
 
 def decoder(model: Path, *, threads: int, seconds: float, streams: int, prompt: int, answer: int) -> dict[str, float]:
     """What the decoder engine's own loop does in a process of its own, as `benchmarks.decoder_floor` says."""
-    numbers = map(str, (threads, seconds, streams, prompt, answer))
-    argv = [sys.executable, "-m", "benchmarks.decoder_floor", str(model), *numbers]
+    argv = [*floor(model, threads=threads, prompt=prompt, answer=answer), str(streams), str(seconds)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return dict(json.loads(done.stdout))
+
+
+def floor(model: Path, *, threads: int, prompt: int, answer: int) -> list[str]:
+    """The command that makes an answer for each line that comes in, as `benchmarks.decoder_floor` says."""
+    return [sys.executable, "-m", "benchmarks.decoder_floor", str(model), *map(str, (threads, prompt, answer))]

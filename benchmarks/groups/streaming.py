@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -29,13 +30,13 @@ TITLE = "SmolLM2 135M, chats: a short question, an answer of 200 tokens, the lik
 _AT_A_TIME = (1, 4, 8, 16)
 _PEER = 8  # slots of the peer
 _ANSWER, _SHORT = 200, 8  # tokens
+_PAIRS = 45  # first tokens, each beside one of the engine's own loop
 _CONTEXT = 512  # tokens of a slot of the peer, which hold such a chat
 _LONG, _BESIDE = 1_500, 7  # tokens of the prompt that comes while so many answers are under way
 _LEFT, _OPEN, _LEAVE = 200, 20, 1.5  # chats that are left, how many at a time, and after how many seconds at most
 _SLOTS = 16  # of a decoder, by default
 _SECONDS, _ROUNDS = 4.0, 3  # at most: there are many sides, and each begins and ends with less than all its streams
 _ENVOY, _FLOOR, _LLAMA = "Mercat, through Envoy", "the engine's own loop", "llama.cpp, bare"
-_FIRST = f"answers of {_SHORT} tokens"
 
 
 def seconds(options: Options) -> float:
@@ -56,6 +57,7 @@ def run(stage: Stage) -> Result:
         if server := stage.peer("llama.cpp", start, result.notes):
             stack.enter_context(server)
         chats.rates(result, server)
+    chats.first_token(result)
     chats.beside_a_long_prompt(result)
     chats.left(result)
     return result
@@ -81,15 +83,9 @@ class _Chats:
         rounds, seconds = _rounds(options), min(options.seconds, _SECONDS)
         taken = measure.alternate(sides, seconds=seconds, rounds=rounds, tell=stage.tell)
         result.rows += [measure.summarise(name, found, "tokens/s") for name, found in taken.items()]
-        stage.tell(f"the first token: {_FIRST}")
-        sides = [self._engine(_FLOOR, 1, _SHORT), self._through(_ENVOY, 1, _SHORT)]
-        short = measure.alternate(sides, seconds=min(2, seconds), rounds=rounds, tell=stage.tell)
-        result.rows += [measure.summarise(f"{name}, {_FIRST}", found, "tokens/s") for name, found in short.items()]
-        self._figures(result, taken, short, peer=server is not None)
+        self._figures(result, taken, peer=server is not None)
 
-    def _figures(
-        self, result: Result, taken: dict[str, list[Round]], short: dict[str, list[Round]], *, peer: bool
-    ) -> None:
+    def _figures(self, result: Result, taken: dict[str, list[Round]], *, peer: bool) -> None:
         figures = result.figures
         for callers in _AT_A_TIME:
             kept = measure.ratios(taken[_name(_ENVOY, callers)], taken[_name(_FLOOR, callers)])
@@ -99,9 +95,6 @@ class _Chats:
         if peer:
             name = f"tokens/s of 8 chats ÷ llama.cpp's server with {_PEER} slots, bare"
             figures.append(Figure(name, measure.ratios(eight, taken[_LLAMA]), 1.2))
-        pairs = zip(short[_ENVOY], short[_FLOOR], strict=True)
-        added = [_first_ms(through) - _first_ms(own) for through, own in pairs]
-        figures.append(Figure("first token of 1 chat, added to the engine's own", added, 5, "ms", at_most=True))
         own = Figure("", measure.ratios(taken[_name(_FLOOR, 8)], taken[_name(_FLOOR, 1)]), 1).value
         result.notes.append(f"a question is {self._prompt} tokens; the engine's own loop at 8 ÷ at 1: {own:.2f}")
         for name, rounds in taken.items():
@@ -110,6 +103,22 @@ class _Chats:
                 tokens = sum(each.ok for each in loads)
                 messages, octets = (sum(getattr(each, of) for each in loads) / tokens for of in ("messages", "octets"))
                 result.notes.append(f"{name}: {messages:.2f} messages and {octets:.0f} octets a token on the wire")
+
+    def first_token(self, result: Result) -> None:
+        """In pairs: from one second to the next a machine that others share is faster or slower by more than this."""
+        floor = servers.floor(self._floor, threads=self._stage.options.threads, prompt=self._prompt, answer=_SHORT)
+        person = self._mercat.platform.sign_up(credit=USD)
+        self._stage.tell(f"the first token, {_PAIRS} pairs …")
+        found = self._ours(person, what="in_pairs", number=_PAIRS, callers=1, answer=_SHORT, floor=floor, seconds=60)
+        added = [through - own for through, own in zip(found["through"], found["own"], strict=True)]
+        turns = [median(added[at::_ROUNDS]) for at in range(_ROUNDS)]
+        result.figures.append(
+            Figure("first token of 1 chat, added to the engine's own", turns, 5, "ms", at_most=True)
+        )  # fmt: skip
+        result.notes.append(
+            f"the first token: {median(found['through']):.1f} ms through Envoy, {median(found['own']):.1f} by the "
+            f"engine's own loop; medians of {_PAIRS} pairs, answers of {_SHORT} tokens"
+        )
 
     def beside_a_long_prompt(self, result: Result) -> None:
         """Those who chat are not of those whose calls are counted: they go without waiting for the end."""
@@ -227,11 +236,6 @@ def _name(what: str, callers: int) -> str:
 
 def _rounds(options: Options) -> int:
     return min(options.rounds, _ROUNDS)
-
-
-def _first_ms(one: Round) -> float:
-    assert isinstance(one.load, Streamed)
-    return one.load.first_token_ms
 
 
 def _decoder(mercat: Mercat) -> int:
