@@ -6,6 +6,7 @@ against clearing (−), and a call debits it (−) in favour of the publisher an
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.common import money
 
@@ -14,15 +15,14 @@ WALLET, PAYABLE, FEE, CLEARING = "customer_wallet", "publisher_payable", "platfo
 PLATFORM = ""  # the organisation of the platform's own accounts
 
 
-@dataclass(frozen=True, order=True)
-class Account:
-    """An account by what it is: whose, and what kind."""
+class Account(NamedTuple):
+    """An account by what it is: whose, and what kind. A tuple, since each call's entries are looked up by it."""
 
     org_id: str
     kind: str
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Posting:
     """Entries that belong together; `cause` makes the posting unique. Amounts in nanos."""
 
@@ -31,10 +31,14 @@ class Posting:
     entries: tuple[tuple[Account, int], ...]
 
     def __post_init__(self) -> None:
-        if sum(amount for _, amount in self.entries) or not self.entries:
+        accounts, amounts = zip(*self.entries, strict=True) if self.entries else ((), (1,))
+        if sum(amounts):
             raise ValueError(f"the posting of {self.cause} does not sum to zero")
-        if len({account for account, _ in self.entries}) != len(self.entries):
+        if len(set(accounts)) != len(accounts):
             raise ValueError(f"the posting of {self.cause} names an account twice")
+
+
+_FEES = Account(PLATFORM, FEE)
 
 
 def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int) -> Posting:
@@ -46,12 +50,8 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int) -
     if cost <= 0:
         raise ValueError("only a call that costs something is posted")
     fee = money.share(cost, fee_ppm)
-    parts = (
-        (Account(consumer, WALLET), -cost),
-        (Account(publisher, PAYABLE), cost - fee),
-        (Account(PLATFORM, FEE), fee),
-    )
-    return Posting(cause, "charge", tuple((account, amount) for account, amount in parts if amount))
+    parts = ((Account(consumer, WALLET), -cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee))
+    return Posting(cause, "charge", parts if 0 < fee < cost else tuple(part for part in parts if part[1]))
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:

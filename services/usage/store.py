@@ -26,8 +26,9 @@ def tokens(units: Mapping[str, int]) -> int:
 
 
 @lru_cache(10_000)
-def _json(units: tuple[tuple[str, int], ...]) -> str:
-    return json.dumps(dict(units))
+def _columns(units: tuple[tuple[str, int], ...]) -> tuple[str, int]:
+    """`units` as JSON, and its tokens."""
+    return json.dumps(dict(units)), tokens(dict(units))
 
 
 class Store:
@@ -40,13 +41,14 @@ class Store:
         """Stores what was not stored before; answers the request ids stored now."""
         # In one order everywhere: two consumers that store the same records at once then never wait for each other.
         records = sorted(records, key=lambda r: r.request_id)
+        units = [_columns(tuple(r.units.items())) for r in records]
         rows = self._q.add_records(
             c, ids=[ids.sibling("use", r.request_id) for r in records], request_ids=[r.request_id for r in records],
             timestamps=[moment(r.request_id) for r in records], org_ids=[r.org_id for r in records],
             user_ids=[r.user_id for r in records], key_ids=[r.key_id for r in records],
             model_ids=[r.model_id for r in records], models=[r.model for r in records],
             versions=[r.version for r in records], publishers=[r.publisher_org_id for r in records],
-            tokens=[tokens(r.units) for r in records], units=[_json(tuple(r.units.items())) for r in records],
+            tokens=[count for _, count in units], units=[text for text, _ in units],
             price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
