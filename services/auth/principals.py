@@ -26,13 +26,26 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         self._last_used = last_used
         self._clock = clock
 
-    async def ResolvePrincipal(
-        self, request: auth_pb2.ResolvePrincipalRequest, context: Context
-    ) -> auth_pb2.ResolvePrincipalResponse:
-        credential = request.credential
-        key = credential.startswith("mk_")
-        principal = await (self._of_key(credential) if key else self._of_token(credential))
-        return auth_pb2.ResolvePrincipalResponse(principal=principal)
+    async def ResolvePrincipals(
+        self, request: auth_pb2.ResolvePrincipalsRequest, context: Context
+    ) -> auth_pb2.ResolvePrincipalsResponse:
+        digests = {secret: keys.digest(secret) for secret in request.credentials if keys.well_formed(secret)}
+        rows: dict[bytes, Row] = {}
+        if digests:
+            async with self._database.connection() as connection:
+                rows = await self._store.resolve_api_keys(connection, list(digests.values()))
+        response = auth_pb2.ResolvePrincipalsResponse()
+        for credential in request.credentials:
+            answer = response.answers.add()
+            try:
+                if credential.startswith("mk_"):
+                    principal = self._of_key(credential, rows.get(digests.get(credential, b"")))
+                else:
+                    principal = await self._of_token(credential)
+                answer.principal.CopyFrom(principal)
+            except CredentialInvalid as e:
+                answer.refusal = e.message
+        return response
 
     async def GetPrincipal(
         self, request: auth_pb2.GetPrincipalRequest, context: Context
@@ -43,11 +56,9 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             row = await self._store.get_key_principal(connection, request.key_id, request.user_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
 
-    async def _of_key(self, secret: str) -> auth_pb2.Principal:
+    def _of_key(self, secret: str, row: Row | None) -> auth_pb2.Principal:
         if not keys.well_formed(secret):
             raise CredentialInvalid("this is no API key: it is mistyped or cut off")
-        async with self._database.connection() as connection:
-            row = await self._store.resolve_api_key(connection, keys.digest(secret))
         principal = self._of_row(row)
         self._last_used.mark(principal.key_id, self._clock.now())
         return principal

@@ -70,11 +70,11 @@ ORDER BY id DESC LIMIT :most;
 -- name: revoke_api_key(key_id, user_id)^
 UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id RETURNING *;
 
--- name: resolve_api_key(key_hash)^
-SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
+-- name: resolve_api_keys(key_hashes)
+SELECT k.key_hash, k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
     o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
-WHERE k.key_hash = :key_hash AND u.deleted_at IS NULL;
+WHERE k.key_hash = ANY(:key_hashes::bytea[]) AND u.deleted_at IS NULL;
 
 -- name: get_key_principal(key_id, user_id)^
 SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,

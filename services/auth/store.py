@@ -88,9 +88,9 @@ class Store:
         row: Row | None = await self._q.revoke_api_key(c, key_id=key_id, user_id=user_id)
         return row
 
-    async def resolve_api_key(self, c: Connection, key_hash: bytes) -> Row | None:
-        row: Row | None = await self._q.resolve_api_key(c, key_hash=key_hash)
-        return row
+    async def resolve_api_keys(self, c: Connection, key_hashes: Sequence[bytes]) -> dict[bytes, Row]:
+        """Those that there are, by their hash."""
+        return {r["key_hash"]: r async for r in self._q.resolve_api_keys(c, key_hashes=key_hashes)}
 
     async def get_key_principal(self, c: Connection, key_id: str, user_id: str) -> Row | None:
         row: Row | None = await self._q.get_key_principal(c, key_id=key_id, user_id=user_id)

@@ -48,8 +48,8 @@ class Catalogue:
     async def apply(self, connection: Connection, event: Message) -> None:
         """Takes over what an event says has changed."""
         if isinstance(event, event_pb2.UsageStored):
-            await self._store.count_calls(connection, event.model, event.calls, event.latency_us_sum)
-            self._dirty.add(event.model)
+            await self._store.count_calls(connection, event.models)
+            self._dirty.update(m.model for m in event.models)
             return
         assert isinstance(event, event_pb2.ModelChanged | event_pb2.PriceChanged)
         await self._store.begin_change(connection)

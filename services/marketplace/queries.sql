@@ -5,9 +5,10 @@ ON CONFLICT (model) DO UPDATE SET document = excluded.document, changed_at = exc
 -- name: remove_listing(model)!
 DELETE FROM listings WHERE model = :model;
 
--- name: count_calls(model, calls, latency_us_sum)!
-UPDATE listings SET total_requests = total_requests + :calls, latency_us_sum = latency_us_sum + :latency_us_sum
-WHERE model = :model;
+-- name: count_calls(models, calls, latencies)!
+UPDATE listings l SET total_requests = l.total_requests + t.calls, latency_us_sum = l.latency_us_sum + t.latency
+FROM unnest(:models::text[], :calls::bigint[], :latencies::bigint[]) AS t (model, calls, latency)
+WHERE l.model = t.model;
 
 -- name: get_listing(model)^
 SELECT * FROM listings WHERE model = :model;

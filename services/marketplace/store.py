@@ -1,9 +1,10 @@
 """The tables of the marketplace, one typed method per named query."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import marketplace_pb2
 
 from services.common.db import Connection, load_queries
@@ -26,8 +27,12 @@ class Store:
     async def remove_listing(self, c: Connection, model: str) -> None:
         await self._q.remove_listing(c, model=model)
 
-    async def count_calls(self, c: Connection, model: str, calls: int, latency_us_sum: int) -> None:
-        await self._q.count_calls(c, model=model, calls=calls, latency_us_sum=latency_us_sum)
+    async def count_calls(self, c: Connection, models: Iterable[event_pb2.UsageStored.Model]) -> None:
+        counted = list(models)
+        await self._q.count_calls(
+            c, models=[m.model for m in counted], calls=[m.calls for m in counted],
+            latencies=[m.latency_us_sum for m in counted],
+        )  # fmt: skip
 
     async def get_listing(self, c: Connection, model: str) -> Listing | None:
         row = await self._q.get_listing(c, model=model)

@@ -92,8 +92,8 @@ class Consumer:
         async with self._database.transaction() as connection:
             new = await self._store.add_records(connection, batch)
             fresh = [r for r in batch if r.request_id in new]
-            for event in statistics(fresh):
-                await outbox.add(connection, event)
+            if fresh:
+                await outbox.add(connection, statistics(fresh))
             if len(new) < len(batch):
                 batch = await self._store.get_records(connection, list(records))
         failpoints.passing("usage.stored")
@@ -127,10 +127,10 @@ async def _later(messages: Sequence[Msg], seconds: float) -> None:
     await asyncio.gather(*(m.nak(delay=seconds) for m in messages), return_exceptions=True)
 
 
-def statistics(records: Sequence[Record]) -> list[event_pb2.UsageStored]:
-    by_model: dict[str, event_pb2.UsageStored] = {}
+def statistics(records: Sequence[Record]) -> event_pb2.UsageStored:
+    by_model: dict[str, event_pb2.UsageStored.Model] = {}
     for record in records:
-        event = by_model.setdefault(record.model, event_pb2.UsageStored(model=record.model))
-        event.calls += 1
-        event.latency_us_sum += record.latency_us
-    return list(by_model.values())
+        model = by_model.setdefault(record.model, event_pb2.UsageStored.Model(model=record.model))
+        model.calls += 1
+        model.latency_us_sum += record.latency_us
+    return event_pb2.UsageStored(models=by_model.values())

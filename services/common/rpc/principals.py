@@ -1,7 +1,8 @@
 """Who a credential belongs to, from memory where possible.
 
 An entry is trusted for `TTL` seconds, so that a revoked key stops everywhere in less than five even with no event
-getting through; the event makes that milliseconds. Past half of that it is refreshed beside the calls that use it."""
+getting through; the event makes that milliseconds. Past half of that it is refreshed beside the calls that use it,
+together with others."""
 
 import asyncio
 import hashlib
@@ -19,18 +20,23 @@ from services.common.rpc.channels import InternalChannel
 TTL = 4.0  # seconds
 REFRESH = 2.0
 STALE = 30.0
+_GATHER = 0.1  # seconds that refreshes gather
+_TOGETHER = 500  # credentials of one question
 FORGET_SUBJECT = "mercat.forget.principal"
 _MOST = 200_000
 _LONGEST = 4096  # characters
 
 
 class Principals:
-    """Cache of credential → Principal, bounded, single-flight."""
+    """Cache of credential → Principal, bounded; a credential is asked for once at a time."""
 
     def __init__(self, channel: InternalChannel) -> None:
         self._stub = auth_pb2_grpc.PrincipalServiceStub(channel)
         self._entries: OrderedDict[str, tuple[float, auth_pb2.Principal]] = OrderedDict()
-        self._flights: dict[str, asyncio.Task[auth_pb2.Principal]] = {}
+        self._flights: dict[str, asyncio.Future[auth_pb2.Principal]] = {}
+        self._waiting: list[str] = []  # those of the flights that nobody was asked for yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: set[asyncio.Task[None]] = set()
 
     async def listen(self, events: Events) -> None:
         """Forgets what PrincipalChanged broadcasts name."""
@@ -53,8 +59,10 @@ class Principals:
         age = time.monotonic() - entry[0]
         if age > TTL:
             return None
-        if age > REFRESH:
+        if age > REFRESH and credential not in self._flights:
             self._fly(credential)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_GATHER, self._ask_all)
         return entry[1]
 
     async def resolve(self, credential: str) -> auth_pb2.Principal:
@@ -65,38 +73,59 @@ class Principals:
         if len(credential) > _LONGEST:
             raise CredentialInvalid("no credential is this long")
         try:
-            return await asyncio.shield(self._fly(credential))
+            flight = self._fly(credential)
+            self._ask_all()
+            return await asyncio.shield(flight)
         except (Unavailable, DeadlineExceeded):
             entry = self._entries.get(credential)
             if entry is None or time.monotonic() - entry[0] > STALE:
                 raise
             return entry[1]
 
-    def _fly(self, credential: str) -> "asyncio.Task[auth_pb2.Principal]":
-        task = self._flights.get(credential)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(credential))
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())  # a refresh nobody awaits may fail
-            self._flights[credential] = task
-        return task
+    def _fly(self, credential: str) -> "asyncio.Future[auth_pb2.Principal]":
+        flight = self._flights.get(credential)
+        if flight is None:
+            flight = self._flights[credential] = asyncio.get_running_loop().create_future()
+            flight.add_done_callback(lambda f: f.cancelled() or f.exception())  # a refresh nobody awaits may fail
+            self._waiting.append(credential)
+        return flight
 
-    async def _fetch(self, credential: str) -> auth_pb2.Principal:
+    def _ask_all(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for at in range(0, len(waiting), _TOGETHER):
+            task = asyncio.get_running_loop().create_task(self._ask(waiting[at : at + _TOGETHER]))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, credentials: list[str]) -> None:
+        request = auth_pb2.ResolvePrincipalsRequest(credentials=credentials)
         try:
-            answer = await self._stub.ResolvePrincipal(
-                auth_pb2.ResolvePrincipalRequest(credential=credential), timeout=5
-            )
+            answers = (await self._stub.ResolvePrincipals(request, timeout=5)).answers
         except MercatError as e:
-            if e.code is CredentialInvalid.code:
-                self._entries.pop(credential, None)
+            for credential in credentials:
+                self._flights.pop(credential).set_exception(e)
+            return
+        except BaseException:  # this process stops
+            for credential in credentials:
+                self._flights.pop(credential).cancel()
             raise
-        finally:
-            self._flights.pop(credential, None)
-        principal: auth_pb2.Principal = answer.principal
+        for credential, answer in zip(credentials, answers, strict=True):
+            flight = self._flights.pop(credential)
+            if answer.refusal:
+                self._entries.pop(credential, None)
+                flight.set_exception(CredentialInvalid(answer.refusal))
+            else:
+                self._remember(credential, answer.principal)
+                flight.set_result(answer.principal)
+
+    def _remember(self, credential: str, principal: auth_pb2.Principal) -> None:
         self._entries[credential] = (time.monotonic(), principal)
         self._entries.move_to_end(credential)
         if len(self._entries) > _MOST:
             self._entries.popitem(last=False)
-        return principal
 
 
 def fingerprint(credential: str) -> str:

@@ -209,6 +209,36 @@ def test_a_revoked_key_stops_everywhere(platform: Platform, person: Account) -> 
     person.auth.GetProfile(ME)
 
 
+def test_credentials_asked_for_together_are_answered_each(platform: Platform) -> None:
+    """Calls of many people over and over, for longer than an answer is trusted; keys that are none among them."""
+    people = [platform.sign_up() for _ in range(6)]
+    tokens = [
+        platform.anonymous.auth.SignIn(auth_pb2.SignInRequest(email=p.email, password=PASSWORD)).session.access_token
+        for p in people[:2]
+    ]
+    credentials = [*((p.api_key, p) for p in people), *zip(tokens, people, strict=False)]
+    wrong = [f"mk_live_{secrets.token_hex(19)}", "nothing", tokens[0] + "x"]
+    until = time.monotonic() + 5
+
+    def own(credential: str, person: Account) -> int:
+        calls, account = 0, Account(platform, credential)
+        while time.monotonic() < until:
+            assert account.auth.GetProfile(ME).profile.user_id == person.profile.user_id
+            calls += 1
+        return calls
+
+    def none(credential: str) -> None:
+        while time.monotonic() < until:
+            refused(platform, credential)
+
+    with ThreadPoolExecutor(len(credentials) + len(wrong)) as pool:
+        answered = [pool.submit(own, *pair) for pair in credentials]
+        failed = [pool.submit(none, credential) for credential in wrong]
+        assert all(future.result() > 3 for future in answered)
+        for future in failed:
+            future.result()
+
+
 def test_keys_of_others_cannot_be_revoked(platform: Platform, person: Account, somebody: Account) -> None:
     theirs = somebody.auth.ListApiKeys(auth_pb2.ListApiKeysRequest()).api_keys[0]
     real, invented = (

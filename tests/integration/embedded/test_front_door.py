@@ -123,7 +123,7 @@ async def _code(channel: grpc.aio.Channel, path: str) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize(
-    "path", ["//mercat.auth.v1.PrincipalService/ResolvePrincipal", "/./mercat.billing.v1.LeaseService/AcquireLease"]
+    "path", ["//mercat.auth.v1.PrincipalService/ResolvePrincipals", "/./mercat.billing.v1.LeaseService/AcquireLease"]
 )
 async def test_a_crooked_path_leads_to_no_inner_service(door: Door, path: str) -> None:
     async with grpc.aio.insecure_channel(door.grpc) as channel:

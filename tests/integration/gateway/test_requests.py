@@ -111,7 +111,7 @@ async def test_body_never_says_other_than_the_path(rest: httpx.AsyncClient, back
         ("DELETE", "/v1/signup"),
         ("GET", "/v1/models/a/b:unknown/x"),
         ("GET", "/v1/models/a/b%2Fc"),
-        ("GET", "/mercat.auth.v1.PrincipalService/ResolvePrincipal"),
+        ("GET", "/mercat.auth.v1.PrincipalService/ResolvePrincipals"),
     ],
 )
 async def test_what_no_binding_fits_is_not_found(
@@ -126,7 +126,7 @@ async def test_what_no_binding_fits_is_not_found(
 
 
 async def test_internal_services_have_no_way_in(rest: httpx.AsyncClient, backend: Backend) -> None:
-    for path in ("/mercat.auth.v1.PrincipalService/ResolvePrincipal", "/mercat.billing.v1.LeaseService/AcquireLease"):
+    for path in ("/mercat.auth.v1.PrincipalService/ResolvePrincipals", "/mercat.billing.v1.LeaseService/AcquireLease"):
         answer = await rest.post(path, json={}, headers={"mercat-internal-token": "guess"})
         assert answer.status_code == 404
     assert backend.calls == []

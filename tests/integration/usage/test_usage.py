@@ -182,13 +182,14 @@ async def test_statistics_of_each_model_are_told_once(books: Books) -> None:
     subscription = await books.events.js.subscribe(
         "mercat.event.UsageStored", stream=EVENT_STREAM, ordered_consumer=True
     )
-    told = event_pb2.UsageStored()
+    told = event_pb2.UsageStored.Model()
     async with asyncio.timeout(10):
         while told.calls < 4:
             event = event_pb2.UsageStored.FromString((await subscription.next_msg(timeout=5)).data)
-            if event.model == calls[0].model:
-                told.calls += event.calls
-                told.latency_us_sum += event.latency_us_sum
+            for model in event.models:
+                if model.model == calls[0].model:
+                    told.calls += model.calls
+                    told.latency_us_sum += model.latency_us_sum
     await subscription.unsubscribe()
     assert (told.calls, told.latency_us_sum) == (4, 6000)
 

@@ -661,44 +661,70 @@ class JsonWebKey(_message.Message):
 Global___JsonWebKey: _TypeAlias = JsonWebKey  # noqa: Y015
 
 @_typing.final
-class ResolvePrincipalRequest(_message.Message):
+class ResolvePrincipalsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_FIELD_NUMBER: _builtins.int
-    credential: _builtins.str
-    """An API key or an access token, as the caller sent it."""
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """API keys and access tokens, as callers sent them."""
+
     def __init__(
         self,
         *,
-        credential: _builtins.str = ...,
+        credentials: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ResolvePrincipalRequest: _TypeAlias = ResolvePrincipalRequest  # noqa: Y015
+Global___ResolvePrincipalsRequest: _TypeAlias = ResolvePrincipalsRequest  # noqa: Y015
 
 @_typing.final
-class ResolvePrincipalResponse(_message.Message):
+class ResolvePrincipalsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    @_typing.final
+    class Answer(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PRINCIPAL_FIELD_NUMBER: _builtins.int
+        REFUSAL_FIELD_NUMBER: _builtins.int
+        refusal: _builtins.str
+        """Why there is none: the credential is unknown, malformed, expired or revoked."""
+        @_builtins.property
+        def principal(self) -> Global___Principal: ...
+        def __init__(
+            self,
+            *,
+            principal: Global___Principal | None = ...,
+            refusal: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "refusal", b"refusal"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def principal(self) -> Global___Principal: ...
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvePrincipalsResponse.Answer]:
+        """In the order of the credentials."""
+
     def __init__(
         self,
         *,
-        principal: Global___Principal | None = ...,
+        answers: _abc.Iterable[Global___ResolvePrincipalsResponse.Answer] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ResolvePrincipalResponse: _TypeAlias = ResolvePrincipalResponse  # noqa: Y015
+Global___ResolvePrincipalsResponse: _TypeAlias = ResolvePrincipalsResponse  # noqa: Y015
 
 @_typing.final
 class GetPrincipalRequest(_message.Message):

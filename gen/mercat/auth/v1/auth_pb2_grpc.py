@@ -678,10 +678,10 @@ class PrincipalServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ResolvePrincipal = channel.unary_unary(
-                '/mercat.auth.v1.PrincipalService/ResolvePrincipal',
-                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.SerializeToString,
-                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.FromString,
+        self.ResolvePrincipals = channel.unary_unary(
+                '/mercat.auth.v1.PrincipalService/ResolvePrincipals',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsResponse.FromString,
                 _registered_method=True)
         self.GetPrincipal = channel.unary_unary(
                 '/mercat.auth.v1.PrincipalService/GetPrincipal',
@@ -694,8 +694,8 @@ class PrincipalServiceServicer:
     """Tells the other services who a caller is.
     """
 
-    def ResolvePrincipal(self, request, context):
-        """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked.
+    def ResolvePrincipals(self, request, context):
+        """Of many credentials at once, which are asked for again every few seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -712,10 +712,10 @@ class PrincipalServiceServicer:
 
 def add_PrincipalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ResolvePrincipal': grpc.unary_unary_rpc_method_handler(
-                    servicer.ResolvePrincipal,
-                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.FromString,
-                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.SerializeToString,
+            'ResolvePrincipals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePrincipals,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsResponse.SerializeToString,
             ),
             'GetPrincipal': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPrincipal,
@@ -735,7 +735,7 @@ class PrincipalService:
     """
 
     @staticmethod
-    def ResolvePrincipal(request,
+    def ResolvePrincipals(request,
             target,
             options=(),
             channel_credentials=None,
@@ -748,9 +748,9 @@ class PrincipalService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.auth.v1.PrincipalService/ResolvePrincipal',
-            mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalRequest.SerializeToString,
-            mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalResponse.FromString,
+            '/mercat.auth.v1.PrincipalService/ResolvePrincipals',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.ResolvePrincipalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

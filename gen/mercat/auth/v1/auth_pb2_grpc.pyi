@@ -257,8 +257,8 @@ class PrincipalServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PrincipalServiceAsyncStub: ...
-    ResolvePrincipal: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalRequest, _auth_pb2.ResolvePrincipalResponse]
-    """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+    ResolvePrincipals: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalsRequest, _auth_pb2.ResolvePrincipalsResponse]
+    """Of many credentials at once, which are asked for again every few seconds."""
     GetPrincipal: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetPrincipalRequest, _auth_pb2.GetPrincipalResponse]
     """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
     the account is closed.
@@ -269,8 +269,8 @@ class PrincipalServiceAsyncStub(PrincipalServiceStub):
     """Tells the other services who a caller is."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ResolvePrincipal: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalRequest, _auth_pb2.ResolvePrincipalResponse]  # type: ignore[assignment]
-    """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+    ResolvePrincipals: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResolvePrincipalsRequest, _auth_pb2.ResolvePrincipalsResponse]  # type: ignore[assignment]
+    """Of many credentials at once, which are asked for again every few seconds."""
     GetPrincipal: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetPrincipalRequest, _auth_pb2.GetPrincipalResponse]  # type: ignore[assignment]
     """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
     the account is closed.
@@ -280,12 +280,12 @@ class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells the other services who a caller is."""
 
     @_abc_1.abstractmethod
-    def ResolvePrincipal(
+    def ResolvePrincipals(
         self,
-        request: _auth_pb2.ResolvePrincipalRequest,
+        request: _auth_pb2.ResolvePrincipalsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_pb2.ResolvePrincipalResponse, _abc.Awaitable[_auth_pb2.ResolvePrincipalResponse]]:
-        """UNAUTHENTICATED when the credential is unknown, malformed, expired or revoked."""
+    ) -> _typing.Union[_auth_pb2.ResolvePrincipalsResponse, _abc.Awaitable[_auth_pb2.ResolvePrincipalsResponse]]:
+        """Of many credentials at once, which are asked for again every few seconds."""
 
     @_abc_1.abstractmethod
     def GetPrincipal(

@@ -189,26 +189,46 @@ Global___PriceChanged: _TypeAlias = PriceChanged  # noqa: Y015
 
 @_typing.final
 class UsageStored(_message.Message):
-    """Usage of a model that was stored, for statistics."""
+    """Usage that was stored together, for statistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: _builtins.int
-    CALLS_FIELD_NUMBER: _builtins.int
-    LATENCY_US_SUM_FIELD_NUMBER: _builtins.int
-    model: _builtins.str
-    calls: _builtins.int
-    latency_us_sum: _builtins.int
+    @_typing.final
+    class Model(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        CALLS_FIELD_NUMBER: _builtins.int
+        LATENCY_US_SUM_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        calls: _builtins.int
+        latency_us_sum: _builtins.int
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            calls: _builtins.int = ...,
+            latency_us_sum: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "latency_us_sum", b"latency_us_sum", "model", b"model"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageStored.Model]:
+        """Each once."""
+
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
-        calls: _builtins.int = ...,
-        latency_us_sum: _builtins.int = ...,
+        models: _abc.Iterable[Global___UsageStored.Model] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "latency_us_sum", b"latency_us_sum", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
