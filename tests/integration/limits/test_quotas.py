@@ -141,8 +141,11 @@ async def test_a_quota_is_remembered_when_redis_forgets(running: Platform, publi
     assert await at_once(running, key, model, 60) == {"OK": 60}
     assert await at_once(running, key, quick, 20) == {"OK": 20}
     await asyncio.sleep(2)  # they are recorded
-    running.kill("valkey")
-    await asyncio.sleep(4)  # it is back
+    died = running.kill("valkey")
+    async with asyncio.timeout(30):
+        while running.pids().get("valkey") in (None, died) or running.states().get("valkey") != "ready":
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(2)  # the workers have seen it
     assert await at_once(running, key, model, 60) == {"OK": 30, "QUOTA_EXCEEDED": 30}  # of the model's 90
     assert await at_once(running, key, quick, 60) == {"OK": 10, "QUOTA_EXCEEDED": 50}  # of the account's 120
 
