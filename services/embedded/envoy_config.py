@@ -27,6 +27,11 @@ KSERVE = "inference.GRPCInferenceService"
 _TYPE = "type.googleapis.com/envoy."
 # gRPC and gRPC-Web, and what the transcoder has made of REST.
 _GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+# What serves REST is not even made for a request that comes as gRPC; the transcoder's own are past the choice.
+_NO_REST = {
+    name: {"@type": _TYPE + "config.route.v3.FilterConfig", "config": {}, "disabled": True}
+    for name in ("mercat.rest", "envoy.filters.http.grpc_json_transcoder", "mercat.trailers")
+}
 
 
 # Workers that use less of their processors get more calls, by the load reports in their trailers.
@@ -133,9 +138,13 @@ def transcoder(
 
 def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -> dict[str, Any]:
     """REST paths need none of their own: the transcoder turns them into the method's path, which is then routed."""
-    table = [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in methods]
-    table.append(_grpc_route({"path": f"/{KSERVE}/ModelStreamInfer"}, WORKERS, None))
-    table.append(_grpc_route({"prefix": f"/{KSERVE}/"}, WORKERS, Method("", KSERVE, streams=False)))
+    # They are tried one after the other: what is called most comes first.
+    table = [
+        _grpc_route({"path": f"/{KSERVE}/ModelStreamInfer"}, WORKERS, None),
+        _grpc_route({"prefix": f"/{KSERVE}/"}, WORKERS, Method("", KSERVE, streams=False)),
+    ]
+    served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)
+    table += [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in served]
     table += [
         _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
     ]
@@ -187,7 +196,9 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
     }
     if streams:
         action["idle_timeout"] = STREAM_IDLE
-    route: dict[str, Any] = {"match": {**match, "headers": [_GRPC]}, "route": action}
+    route: dict[str, Any] = {
+        "match": {**match, "headers": [_GRPC]}, "route": action, "typed_per_filter_config": _NO_REST
+    }  # fmt: skip
     if method is not None:
         known: dict[str, Any] = {"unary": method.answers_once, "lines": method.lines}
         known |= {"unwrap": method.unwrap} if method.unwrap else {}
