@@ -12,8 +12,6 @@ local NAMES = {
 }
 local BODY_MOST = 64 * 1024 * 1024
 
-local GRPC_ONLY = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding"}
-
 local function wrapped(text, status)
   local code, rest = string.match(text, '^{"code":(%d+)(.*)$')
   if code == nil then
@@ -45,9 +43,6 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   local status = tonumber(headers:get(":status"))
   local field = handle:metadata():get("unwrap")
-  for _, name in ipairs(GRPC_ONLY) do
-    headers:remove(name)
-  end
   if status ~= nil and status < 400 and handle:metadata():get("lines") then
     -- Whoever keeps the answer must not give it to the next, who would hear nothing new.
     headers:replace("cache-control", "no-store")

@@ -1,6 +1,9 @@
 -- gRPC says at the end of a reply what HTTP says at its beginning. For a transcoded call whose reply is one message,
 -- what Mercat says there (cost, request id, limits) becomes headers; the transcoder would drop it.
-local KEPT = {"^mercat%-", "^ratelimit", "^retry%-after$", "^idempotent%-replayed$"}
+local function kept(name)
+  local start = string.sub(name, 1, 7)
+  return start == "mercat-" or start == "ratelim" or name == "retry-after" or name == "idempotent-replayed"
+end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
@@ -15,10 +18,8 @@ function envoy_on_response(handle)
   end
   headers = handle:headers()  -- what was got before the wait is no longer valid
   for name, value in pairs(trailers) do
-    for _, pattern in ipairs(KEPT) do
-      if string.find(name, pattern) then
-        headers:replace(name, value)
-      end
+    if kept(name) then
+      headers:replace(name, value)
     end
   end
 end

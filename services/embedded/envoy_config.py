@@ -30,7 +30,7 @@ _GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 # What serves REST is not even made for a request that comes as gRPC; the transcoder's own are past the choice.
 _NO_REST = {
     name: {"@type": _TYPE + "config.route.v3.FilterConfig", "config": {}, "disabled": True}
-    for name in ("mercat.rest", "envoy.filters.http.grpc_json_transcoder", "mercat.trailers")
+    for name in ("mercat.rest", "mercat.not_grpc", "envoy.filters.http.grpc_json_transcoder", "mercat.trailers")
 }
 
 
@@ -143,17 +143,19 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
         _grpc_route({"path": f"/{KSERVE}/ModelStreamInfer"}, WORKERS, None),
         _grpc_route({"prefix": f"/{KSERVE}/"}, WORKERS, Method("", KSERVE, streams=False)),
     ]
-    served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)
-    table += [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in served]
-    table += [
-        _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
-    ]
     # Seen only until the transcoder has rewritten the path. They must be routes, not direct responses: without one the
     # CORS filter knows no policy. What no binding fits goes on to the gateway, which says so.
     events = {"prefix": "/v1/", "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}]}
     per_filter = {"envoy.filters.http.grpc_json_transcoder": dict(sse)}
     table.append(_gateway_route(events) | {"typed_per_filter_config": per_filter})
     table.append(_gateway_route({"prefix": "/v1/"}))
+    served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)
+    table += [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in served]
+    table += [
+        _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
+    ]
+    unknown = {"match": {"prefix": "/", "headers": [_GRPC]}, "direct_response": {"status": 404}}
+    table.append(unknown | {"typed_per_filter_config": _NO_REST})
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
     prefixes = ("/docs/", "/console/", OPENAI, "/v2/", "/.well-known/")
     table += [_gateway_route({"path": path}) for path in exact]
