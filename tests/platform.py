@@ -65,6 +65,7 @@ class Account:
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
             "limits": auth_pb2_grpc.LimitServiceStub, "text": text_pb2_grpc.TextServiceStub,
+            "receipts": billing_pb2_grpc.ReceiptServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -215,7 +215,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.RevokeApiKeyResponse(api_key=keys.message_of(row))
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
-        return auth_pb2.GetJwksResponse(keys=[self._signer.public_jwk()])
+        return auth_pb2.GetJwksResponse(keys=[self._signer.key.public_jwk()])
 
 
 def _unlocked(locked_until: datetime | None, now: datetime) -> None:

@@ -7,10 +7,12 @@ from mercat.event.v1 import event_pb2
 from services.billing.reconciler import Reconciler
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
+from services.billing.service_receipts import ReceiptServicer
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
 from services.common.events import consume
 from services.common.service import Deps, Service
+from services.common.signing import SigningKey
 
 
 async def build(deps: Deps) -> Service:
@@ -20,6 +22,8 @@ async def build(deps: Deps) -> Service:
     reconciler = Reconciler(deps.database, store, deps.control)
     billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
+    key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
+    receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
@@ -32,6 +36,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
+            (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
         ],
         tasks=[signed_up, leases.recover, reconcile],
     )

@@ -85,6 +85,9 @@ VALUES (:id, :model_id, :model, :currency, :components::text::jsonb, :now);
 -- name: get_price(model_id)^
 SELECT * FROM prices WHERE model_id = :model_id ORDER BY effective_at DESC, id DESC LIMIT 1;
 
+-- name: get_price_by_id(id)^
+SELECT * FROM prices WHERE id = :id;
+
 -- name: add_transaction(id, user_id, org_id, amount, currency, type, status, cause, now)^
 INSERT INTO transactions (id, user_id, org_id, amount, currency, type, status, cause, created_at)
 VALUES (:id, :user_id, :org_id, :amount, :currency, :type, :status, :cause, :now)

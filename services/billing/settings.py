@@ -1,5 +1,7 @@
 """Settings of billing."""
 
+from pathlib import Path
+
 from services.common.settings import Settings, option
 
 
@@ -9,4 +11,5 @@ class BillingSettings(Settings):
     fee_ppm: int = option(200_000, "the platform's share of each call", unit="millionths", ge=0, le=1_000_000)
     lease_seconds: float = option(20.0, "how long a wallet lease lives without renewal", unit="seconds", ge=5)
     lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
+    receipt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs receipts; empty: the home's")
     reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)

@@ -176,6 +176,10 @@ class Store:
         row: Row | None = await self._q.get_price(c, model_id=model_id)
         return row
 
+    async def get_price_by_id(self, c: Connection, price_id: str) -> Row | None:
+        row: Row | None = await self._q.get_price_by_id(c, id=price_id)
+        return row
+
     async def add_transaction(self, c: Connection, **columns: Any) -> Row:
         """The transaction of a cause, made now or before."""
         row: Row = await self._q.add_transaction(c, **columns)

@@ -133,6 +133,10 @@ class Client:
         return billing_pb2_grpc.BillingServiceStub(self.channel)
 
     @cached_property
+    def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:
+        return billing_pb2_grpc.ReceiptServiceStub(self.channel)
+
+    @cached_property
     def inference(self) -> inference_pb2_grpc.InferenceServiceStub:
         return inference_pb2_grpc.InferenceServiceStub(self.channel)
 

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Money": {
         "usage": ("usage", "Lists calls and what they cost."),
+        "receipts": ("receipts", "Proof of what was run and what it cost."),
         "balance": ("wallet", "Shows what there is to spend."),
         "topup": ("wallet", "Adds credit."),
         "transactions": ("wallet", "Lists what came and went other than by calls."),

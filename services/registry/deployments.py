@@ -67,6 +67,15 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     ) -> registry_pb2.ReportCrashResponse:
         return await self._quarantine.report(request)
 
+    async def ResolveDigest(
+        self, request: registry_pb2.ResolveDigestRequest, context: Context
+    ) -> registry_pb2.ResolveDigestResponse:
+        async with self._database.connection() as connection:
+            row = await self._store.get_version(connection, request.model_id, request.version)
+        if row is None:
+            raise VersionNotFound(f"{request.model_id} has no version {request.version}")
+        return registry_pb2.ResolveDigestResponse(digest=row["digest"])
+
     async def ResolveOwner(
         self, request: registry_pb2.ResolveOwnerRequest, context: Context
     ) -> registry_pb2.ResolveOwnerResponse:

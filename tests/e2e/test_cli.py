@@ -134,6 +134,20 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
     eventually(settled)
     assert int(publisher.json("earnings")["payableNanos"]) == CALLS * PRICE_NANOS - fee
     assert publisher.json("usage", "--summary", "--publisher")["calls"] == str(CALLS)
+
+    # A receipt, checked without asking anybody; and one that somebody has edited.
+    receipt, keys = tmp_path / "call.receipt", tmp_path / "keys.json"
+    consumer("receipts", "get", consumer.json("usage", "--model", model)["records"][0]["requestId"], "--out", str(receipt))
+    keys.write_text(consumer("receipts", "keys"))
+    offline = {"MERCAT_SERVER": "127.0.0.1:1", "MERCAT_HOME": str(tmp_path / "elsewhere")}
+    said = consumer("receipts", "verify", str(receipt), "--keys", str(keys), **offline)
+    assert "Genuine" in said
+    assert f"{PRICE} USD" in said
+    assert consumer.json("receipts", "verify", str(receipt))["receipt"]["costNanos"] == str(PRICE_NANOS)
+    head, body, signature = receipt.read_text().split(".")
+    receipt.write_text(".".join((head, body[:40] + ("A" if body[40] != "A" else "B") + body[41:], signature)))
+    edited = consumer.run("receipts", "verify", str(receipt), "--keys", str(keys), **offline)
+    assert (edited.returncode, "Not genuine: it was changed after it was signed" in edited.stdout) == (1, True)
     assert admin.json("ledger", "check")["clean"] is True
 
 

@@ -12,6 +12,7 @@ from services.auth import keys
 from services.auth.scopes import BY_ROLE
 from services.auth.tokens import LIFETIME, Signer
 from services.common.errors import CredentialInvalid
+from services.common.signing import SigningKey
 
 _SECRET = keys.generate(test=False)
 
@@ -80,12 +81,12 @@ def test_no_text_breaks_a_signer(text: str) -> None:
 def _signer() -> Signer:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    return Signer(Ed25519PrivateKey.generate(), "kid", Clock())  # type: ignore[arg-type]
+    return Signer(SigningKey.of(Ed25519PrivateKey.generate()), Clock())  # type: ignore[arg-type]
 
 
 def test_the_published_key_checks_tokens() -> None:
     signer = _signer()
-    found = signer.public_jwk()
+    found = signer.key.public_jwk()
     key = jwt.PyJWK({n: getattr(found, n) for n in ("kty", "crv", "kid", "use", "alg", "x")})
     options = {"verify_exp": False, "verify_iat": False}
     claims = jwt.decode(signer.sign("usr_1")[0], key, ["EdDSA"], options, audience="mercat", issuer="mercat")  # type: ignore[arg-type]

@@ -406,6 +406,126 @@ class BillingService:
             _registered_method=True)
 
 
+class ReceiptServiceStub:
+    """Proof of what was run and what it cost, which needs nobody's word later.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetReceipt = channel.unary_unary(
+                '/mercat.billing.v1.ReceiptService/GetReceipt',
+                request_serializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
+        self.GetReceiptKeys = channel.unary_unary(
+                '/mercat.billing.v1.ReceiptService/GetReceiptKeys',
+                request_serializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysRequest.SerializeToString,
+                response_deserializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysResponse.FromString,
+                _registered_method=True)
+
+
+class ReceiptServiceServicer:
+    """Proof of what was run and what it cost, which needs nobody's word later.
+    """
+
+    def GetReceipt(self, request, context):
+        """The receipt of a call, for who made it. NOT_FOUND until the call is recorded, within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceiptKeys(self, request, context):
+        """The public keys that receipts are signed with (RFC 7517).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ReceiptServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptRequest.FromString,
+                    response_serializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetReceiptKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptKeys,
+                    request_deserializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysRequest.FromString,
+                    response_serializer=mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mercat.billing.v1.ReceiptService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mercat.billing.v1.ReceiptService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ReceiptService:
+    """Proof of what was run and what it cost, which needs nobody's word later.
+    """
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.billing.v1.ReceiptService/GetReceipt',
+            mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptRequest.SerializeToString,
+            mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.billing.v1.ReceiptService/GetReceiptKeys',
+            mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysRequest.SerializeToString,
+            mercat_dot_billing_dot_v1_dot_billing__pb2.GetReceiptKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class LeaseServiceStub:
     """Slices of wallets for the inference workers, and the posting of what they spent.
     """

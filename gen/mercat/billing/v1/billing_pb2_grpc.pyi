@@ -135,6 +135,49 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class ReceiptServiceStub:
+    """Proof of what was run and what it cost, which needs nobody's word later."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ReceiptServiceAsyncStub: ...
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetReceiptRequest, _billing_pb2.GetReceiptResponse]
+    """The receipt of a call, for who made it. NOT_FOUND until the call is recorded, within a second."""
+    GetReceiptKeys: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetReceiptKeysRequest, _billing_pb2.GetReceiptKeysResponse]
+    """The public keys that receipts are signed with (RFC 7517)."""
+
+@_typing.type_check_only
+class ReceiptServiceAsyncStub(ReceiptServiceStub):
+    """Proof of what was run and what it cost, which needs nobody's word later."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetReceiptRequest, _billing_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """The receipt of a call, for who made it. NOT_FOUND until the call is recorded, within a second."""
+    GetReceiptKeys: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetReceiptKeysRequest, _billing_pb2.GetReceiptKeysResponse]  # type: ignore[assignment]
+    """The public keys that receipts are signed with (RFC 7517)."""
+
+class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Proof of what was run and what it cost, which needs nobody's word later."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _billing_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.GetReceiptResponse, _abc.Awaitable[_billing_pb2.GetReceiptResponse]]:
+        """The receipt of a call, for who made it. NOT_FOUND until the call is recorded, within a second."""
+
+    @_abc_1.abstractmethod
+    def GetReceiptKeys(
+        self,
+        request: _billing_pb2.GetReceiptKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.GetReceiptKeysResponse, _abc.Awaitable[_billing_pb2.GetReceiptKeysResponse]]:
+        """The public keys that receipts are signed with (RFC 7517)."""
+
+def add_ReceiptServiceServicer_to_server(servicer: ReceiptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class LeaseServiceStub:
     """Slices of wallets for the inference workers, and the posting of what they spent."""
 

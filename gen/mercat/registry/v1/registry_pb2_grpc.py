@@ -778,6 +778,11 @@ class DeploymentServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.FromString,
                 _registered_method=True)
+        self.ResolveDigest = channel.unary_unary(
+                '/mercat.registry.v1.DeploymentService/ResolveDigest',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.FromString,
+                _registered_method=True)
         self.ResolveOwner = channel.unary_unary(
                 '/mercat.registry.v1.DeploymentService/ResolveOwner',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveOwnerRequest.SerializeToString,
@@ -803,6 +808,13 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveDigest(self, request, context):
+        """The file that was published as a version, whatever its state now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveOwner(self, request, context):
         """Who owns a model, whatever its state.
         """
@@ -822,6 +834,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ReportCrash,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.SerializeToString,
+            ),
+            'ResolveDigest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveDigest,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.SerializeToString,
             ),
             'ResolveOwner': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveOwner,
@@ -884,6 +901,33 @@ class DeploymentService:
             '/mercat.registry.v1.DeploymentService/ReportCrash',
             mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.ReportCrashResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveDigest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.DeploymentService/ResolveDigest',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -245,6 +245,8 @@ class DeploymentServiceStub:
     """A callable version. NOT_FOUND when there is no such model, version or alias that may be called."""
     ReportCrash: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReportCrashRequest, _registry_pb2.ReportCrashResponse]
     """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
+    ResolveDigest: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveDigestRequest, _registry_pb2.ResolveDigestResponse]
+    """The file that was published as a version, whatever its state now."""
     ResolveOwner: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]
     """Who owns a model, whatever its state."""
 
@@ -257,6 +259,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """A callable version. NOT_FOUND when there is no such model, version or alias that may be called."""
     ReportCrash: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReportCrashRequest, _registry_pb2.ReportCrashResponse]  # type: ignore[assignment]
     """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
+    ResolveDigest: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveDigestRequest, _registry_pb2.ResolveDigestResponse]  # type: ignore[assignment]
+    """The file that was published as a version, whatever its state now."""
     ResolveOwner: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]  # type: ignore[assignment]
     """Who owns a model, whatever its state."""
 
@@ -278,6 +282,14 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ReportCrashResponse, _abc.Awaitable[_registry_pb2.ReportCrashResponse]]:
         """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
+
+    @_abc_1.abstractmethod
+    def ResolveDigest(
+        self,
+        request: _registry_pb2.ResolveDigestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ResolveDigestResponse, _abc.Awaitable[_registry_pb2.ResolveDigestResponse]]:
+        """The file that was published as a version, whatever its state now."""
 
     @_abc_1.abstractmethod
     def ResolveOwner(

@@ -1,0 +1,64 @@
+"""Ed25519 keys that sign what others check: kept as PEM, published as JSON Web Keys (RFC 7517, RFC 8037)."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from mercat.auth.v1 import auth_pb2
+
+ALGORITHM = "EdDSA"
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key, and the id by which its public one is found."""
+
+    private: Ed25519PrivateKey
+    kid: str
+
+    @classmethod
+    def of(cls, private: Ed25519PrivateKey) -> "SigningKey":
+        return cls(private, hashlib.sha256(_raw(private.public_key())).hexdigest()[:16])
+
+    @classmethod
+    def load(cls, path: Path) -> "SigningKey":
+        """Reads the PEM at `path`, or makes it, readable by its owner only, when there is none. Raises TypeError when
+        it holds another kind of key."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            key = Ed25519PrivateKey.generate()
+            path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        loaded = load_pem_private_key(path.read_bytes(), None)
+        if not isinstance(loaded, Ed25519PrivateKey):
+            raise TypeError(f"{path} holds no Ed25519 key")
+        return cls.of(loaded)
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        return self.private.public_key()
+
+    def sign(self, claims: Mapping[str, Any], kind: str) -> str:
+        """A compact JWS. `kind` is its `typ`, so that what is signed for one purpose is nothing for another (RFC 8725,
+        3.11)."""
+        return jwt.encode(dict(claims), self.private, ALGORITHM, {"kid": self.kid, "typ": kind})
+
+    def public_jwk(self) -> auth_pb2.JsonWebKey:
+        x = base64.urlsafe_b64encode(_raw(self.public)).decode().rstrip("=")
+        return auth_pb2.JsonWebKey(kty="OKP", crv="Ed25519", kid=self.kid, use="sig", alg=ALGORITHM, x=x)
+
+
+def _raw(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
