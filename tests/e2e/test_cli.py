@@ -137,7 +137,9 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
 
     # A receipt, checked without asking anybody; and one that somebody has edited.
     receipt, keys = tmp_path / "call.receipt", tmp_path / "keys.json"
-    consumer("receipts", "get", consumer.json("usage", "--model", model)["records"][0]["requestId"], "--out", str(receipt))
+    consumer(
+        "receipts", "get", consumer.json("usage", "--model", model)["records"][0]["requestId"], "--out", str(receipt)
+    )
     keys.write_text(consumer("receipts", "keys"))
     offline = {"MERCAT_SERVER": "127.0.0.1:1", "MERCAT_HOME": str(tmp_path / "elsewhere")}
     said = consumer("receipts", "verify", str(receipt), "--keys", str(keys), **offline)
