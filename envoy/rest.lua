@@ -10,8 +10,6 @@ local NAMES = {
   [10] = "ABORTED", [11] = "OUT_OF_RANGE", [12] = "UNIMPLEMENTED", [13] = "INTERNAL", [14] = "UNAVAILABLE",
   [15] = "DATA_LOSS", [16] = "UNAUTHENTICATED",
 }
-local BODY_MOST = 64 * 1024 * 1024
-
 local function wrapped(text, status)
   local code, rest = string.match(text, '^{"code":(%d+)(.*)$')
   if code == nil then
@@ -27,16 +25,6 @@ local function unwrapped(text, field)
     return nil
   end
   return string.sub(text, #prefix + 1, -2)
-end
-
--- The transcoder hands on what it has read before it has read everything, so that it never sees how long a body is.
--- Uploads stream their body and have no limit here.
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local length = tonumber(headers:get("content-length"))
-  if length ~= nil and length > BODY_MOST and not string.find(headers:get(":path"), ":write%f[?%z]") then
-    handle:respond({[":status"] = "413"}, "")
-  end
 end
 
 function envoy_on_response(handle)

@@ -30,9 +30,29 @@ _GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 # What serves REST is not even made for a request that comes as gRPC; the transcoder's own are past the choice.
 _NO_REST = {
     name: {"@type": _TYPE + "config.route.v3.FilterConfig", "config": {}, "disabled": True}
-    for name in ("mercat.rest", "mercat.not_grpc", "envoy.filters.http.grpc_json_transcoder", "mercat.trailers")
+    for name in ("mercat.rest", "mercat.not_grpc", "envoy.filters.http.grpc_json_transcoder")
 }
 
+
+# The transcoder hands on what it has read before it has read everything, so that it never sees how long a body is.
+# Uploads stream their body and have no limit here.
+_TOO_LARGE = {
+    "match": {
+        "prefix": "/v1/",
+        "headers": [
+            {"name": "content-length", "range_match": {"start": BODY_MOST + 1, "end": 2**63 - 1}},
+            {"name": ":path", "string_match": {"safe_regex": {"regex": ".*:write([?].*)?"}}, "invert_match": True},
+        ],
+    },
+    "direct_response": {"status": 413},
+    "typed_per_filter_config": {
+        "envoy.filters.http.grpc_json_transcoder": {
+            "@type": _TYPE + "config.route.v3.FilterConfig",
+            "config": {},
+            "disabled": True,
+        },
+    },
+}
 
 # Workers that use less of their processors get more calls, by the load reports in their trailers.
 _BY_LOAD = {
@@ -99,7 +119,7 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     methods = transcodable(descriptors)
     values = {
         "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
-        "TRAILERS_LUA": (TEMPLATES / "trailers.lua").read_text(),
+        "AS_THEY_ARE": as_they_are(methods),
         "TRANSCODER": transcoder(descriptors, methods, sse=False),
         "LOCAL_REPLIES": local_replies(),
         "ROUTES": routes(door, methods, transcoder(descriptors, methods, sse=True)),
@@ -108,6 +128,14 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     if door.trace_endpoint:
         manager |= tracing(door.trace_ratio)
     return {"@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", **manager}
+
+
+def as_they_are(methods: Sequence[Method]) -> dict[str, Any]:
+    """Skips a filter for replies of methods that the transcoder makes as REST shows them."""
+    skip = {"name": "skip", "typed_config": {"@type": _TYPE + "extensions.filters.common.matcher.action.v3.SkipFilter"}}
+    path = {"@type": _TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": ":path"}
+    plain = {method.path: {"action": skip} for method in methods if not method.unwrap and not method.lines}
+    return {"matcher_tree": {"input": {"name": "path", "typed_config": path}, "exact_match_map": {"map": plain}}}
 
 
 def transcoder(
@@ -143,6 +171,7 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
         _grpc_route({"path": f"/{KSERVE}/ModelStreamInfer"}, WORKERS, None),
         _grpc_route({"prefix": f"/{KSERVE}/"}, WORKERS, Method("", KSERVE, streams=False)),
     ]
+    table.append(_TOO_LARGE)
     # Seen only until the transcoder has rewritten the path. They must be routes, not direct responses: without one the
     # CORS filter knows no policy. What no binding fits goes on to the gateway, which says so.
     events = {"prefix": "/v1/", "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}]}
@@ -202,7 +231,7 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
         "match": {**match, "headers": [_GRPC]}, "route": action, "typed_per_filter_config": _NO_REST
     }  # fmt: skip
     if method is not None:
-        known: dict[str, Any] = {"unary": method.answers_once, "lines": method.lines}
+        known: dict[str, Any] = {"lines": method.lines}
         known |= {"unwrap": method.unwrap} if method.unwrap else {}
         route["metadata"] = {"filter_metadata": {"envoy.filters.http.lua": known}}
     return route

@@ -13,14 +13,13 @@ HTTP_BODY = ".google.api.HttpBody"
 @dataclass(frozen=True)
 class Method:
     """A method for outsiders. `unwrap` is the field, by its JSON name, that REST answers alone; `lines`
-    means that its reply is a stream of messages, not of bytes, `answers_once` that it is no stream."""
+    means that its reply is a stream of messages, not of bytes."""
 
     path: str
     service: str
     streams: bool
     unwrap: str = ""
     lines: bool = False
-    answers_once: bool = True
 
 
 def transcodable(descriptors: descriptor_pb2.FileDescriptorSet) -> list[Method]:
@@ -46,8 +45,7 @@ def _methods(descriptors: descriptor_pb2.FileDescriptorSet) -> Iterator[Method]:
                     streams = method.client_streaming or method.server_streaming
                     reply = messages[method.output_type]
                     lines = method.server_streaming and HTTP_BODY not in {field.type_name for field in reply.field}
-                    once = not method.server_streaming
-                    yield Method(f"/{name}/{method.name}", name, streams, unwrap, lines, once)
+                    yield Method(f"/{name}/{method.name}", name, streams, unwrap, lines)
 
 
 def _take_response_body(method: descriptor_pb2.MethodDescriptorProto, reply: descriptor_pb2.DescriptorProto) -> str:

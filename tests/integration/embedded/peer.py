@@ -59,6 +59,8 @@ async def _behave(context: grpc.aio.ServicerContext) -> None:
         code = code_pb2.Code.Value(metadata["test-error"])
         status = status_pb2.Status(code=code, message='said "so"', details=[detail])
         await context.abort_with_status(rpc_status.to_status(status))
+    if "x-envoy-original-method" in metadata:  # over REST, as Mercat's own server does
+        await context.send_initial_metadata(tuple(trailers[:2]))
 
 
 async def serve_grpc(listen: str, stop: asyncio.Event) -> None:

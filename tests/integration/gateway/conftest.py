@@ -14,12 +14,13 @@ import httpx
 import pytest
 from google.protobuf.message import Message
 from google.rpc import status_pb2
-from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from gateway_rest import app, contracts
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import STATUS_KEY, MercatError, to_status
+from services.common.rpc.http2.connection import Limits
+from services.common.rpc.http2.server import Http2Server
 from services.embedded.envoy import Envoy
 from services.embedded.envoy_config import FrontDoor
 from services.embedded.ports import free_ports
@@ -138,13 +139,13 @@ def served() -> Backend:
 
 @pytest.fixture(scope="session")
 async def doors(served: Backend, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Door]]:
-    server = aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    shim_port, envoy_port, port = free_ports(3)
+    control = f"127.0.0.1:{port}"
+    server = Http2Server(Limits(message=64 << 20))
     server.add_generic_rpc_handlers((served,))
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    control = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
+    await server.listen(control)
     stop = asyncio.Event()
-    shim_port, envoy_port = free_ports(2)
     shim = asyncio.create_task(app.serve(f"127.0.0.1:{shim_port}", GatewaySettings(control=control, grpc=""), stop))
     await _listening(shim_port, shim)
     folder = tmp_path_factory.mktemp("envoy")
@@ -153,7 +154,7 @@ async def doors(served: Backend, tmp_path_factory: pytest.TempPathFactory) -> As
         yield {"shim": Door("shim", f"http://127.0.0.1:{shim_port}"), "envoy": Door("envoy", envoy.url)}
     stop.set()
     await shim
-    await server.stop(None)
+    await server.stop(0)
 
 
 async def _listening(port: int, task: asyncio.Task[None]) -> None:

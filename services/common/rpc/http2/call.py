@@ -32,7 +32,7 @@ class Call:
 
     __slots__ = (
         "_deadline_timer", "_messages", "_metadata", "_reader", "_room", "code", "connection", "deadline", "details",
-        "encoding", "half_closed", "handler", "headers_sent", "id", "incoming", "path", "pending", "received",
+        "encoding", "half_closed", "handler", "headers_sent", "id", "incoming", "path", "pending", "received", "rest",
         "send_window", "serialize", "task", "timed_out", "trailing", "unread", "window",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Call:
         self.connection = connection
         self.id = stream_id
         self.path = ""
+        self.rest = False  # came as REST, and was made gRPC by Envoy's transcoder
         self.handler: Any = None
         self.serialize: Any = None
         self.task: asyncio.Task[None] | None = None
@@ -121,6 +122,8 @@ class Call:
                 self._set_deadline(value)
             elif name == "grpc-encoding":
                 self.encoding = value
+            elif name == _TRANSCODED:
+                self.rest = True
             elif name.endswith("-bin"):
                 try:
                     metadata.append((name, frames.binary(value)))
@@ -210,10 +213,10 @@ class Call:
 
     # Going out
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, head: bytes = frames.RESPONSE) -> None:
         if not self.headers_sent:
             self.headers_sent = True
-            self.connection.send_block(self, frames.RESPONSE, last=False)
+            self.connection.send_block(self, head, last=False)
         self.connection.send_data(self, payload)
 
     def stop_clock(self) -> None:
@@ -242,5 +245,6 @@ class Call:
             self.task.cancel()
 
 
+_TRANSCODED = "x-envoy-original-method"  # outsiders cannot say so: the front door removes it
 # Headers of the transport, no metadata of the caller's.
 _OWN = frozenset({"te", "grpc-accept-encoding", "accept-encoding", "content-length"})

@@ -52,11 +52,12 @@ class Outgoing(asyncio.Protocol):
 
     # Replies
 
-    def send_reply(self, call: Call, payload: bytes, block: bytes) -> None:
-        """All of a unary answer at once, where the windows have room for it; the fast path."""
+    def send_reply(self, call: Call, payload: bytes, block: bytes, head: bytes = f.RESPONSE) -> None:
+        """All of a unary answer at once, where the windows have room for it; the fast path. `head` and `block`: its
+        headers and trailers."""
         size = len(payload) + 5
         if size > self._peer_frame or size > call.send_window or size > self._send_window or call.pending:
-            call.send(f.message(payload))
+            call.send(f.message(payload), head)
             self.send_block(call, block, last=True)
             return
         if self.calls.pop(call.id, None) is None:
@@ -64,7 +65,7 @@ class Outgoing(asyncio.Protocol):
         self._send_window -= size
         stream = call.id.to_bytes(4, "big")
         self._write(
-            len(f.RESPONSE).to_bytes(3, "big") + b"\x01\x04" + stream + f.RESPONSE
+            len(head).to_bytes(3, "big") + b"\x01\x04" + stream + head
             + size.to_bytes(3, "big") + b"\x00\x00" + stream + b"\x00" + (size - 5).to_bytes(4, "big") + payload
             + len(block).to_bytes(3, "big") + b"\x01\x05" + stream + block
         )  # fmt: skip

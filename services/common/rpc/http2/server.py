@@ -48,7 +48,11 @@ class _Method:
             return
         if call.deadline is not None:
             call.stop_clock()
-        call.connection.send_reply(call, payload, frames.trailers(0, "", call.trailing))
+        call.connection.send_reply(call, payload, frames.trailers(0, "", call.trailing), self._head(call))
+
+    @staticmethod
+    def _head(call: Call) -> bytes:
+        return frames.response(call.trailing) if call.rest else frames.RESPONSE
 
     async def _stream(self, call: Call) -> None:
         try:
@@ -63,7 +67,7 @@ class _Method:
             else:
                 reply = await result
                 if not self._streams_out and not call.code:
-                    await call.write(reply)
+                    call.send(frames.message(self.response_serializer(reply)), self._head(call))
             call.finish(call.code, call.details)
         except BaseException as e:
             self._failed(call, e)

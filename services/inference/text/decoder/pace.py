@@ -3,9 +3,8 @@
 _MOST = 128  # tokens of a prompt that are run at once while nobody's answer waits; more at once is no faster
 _LEAST, _GRAIN = 6, 2  # fewer at once are slow; multiples of which are run
 _SHARE = 1.15  # of a step's time, that a piece between two steps may take
-# A short prompt is soon over, and the larger its pieces are the less it takes from everybody in all: it may take this
-# share instead.
-_SHORT, _SHORT_SHARE = 64, 2.0
+# Tokens of what is run at once beside answers too: it is soon over, and in pieces it would take more from everybody.
+_SHORT = 64
 _TILE = 16  # a divisor of the attention's tiles, which depend on the model's heads and the processor's cache
 _SMOOTH = 0.2  # weight of the newest measurement
 
@@ -26,14 +25,12 @@ class Pace:
         self.call = _smooth(self.call, took)
 
     def piece(self, left: int, rows: int, prompts: int) -> int:
-        """Tokens of a prompt to run next, of those left. Answers under way, `rows` of them, come about half as fast
-        meanwhile, and never in jerks; slower where more prompts than they wait for their first token."""
-        if not rows:
+        """Tokens of a prompt to run next, of those left. During a long prompt answers under way, `rows` of them, come
+        about half as fast, and never in jerks; slower where more prompts than they wait for their first token."""
+        if not rows or left <= _SHORT:
             return cut(left, _MOST)
-        share = (_SHORT_SHARE if left <= _SHORT else _SHARE) * max(1.0, prompts / rows)
+        share = _SHARE * max(1.0, prompts / rows)
         fit = min(max(int(share * self.step / self.token) // _GRAIN * _GRAIN, _LEAST), _MOST)
-        if left <= _SHORT:  # in as many pieces, all alike
-            fit = -(-left // -(-left // fit) // _GRAIN) * _GRAIN
         return cut(left, fit)
 
 

@@ -145,8 +145,8 @@ def test_pieces_are_as_long_as_a_step_or_as_many_wait() -> None:
     assert pace.piece(1500, 4, 8) == 46
     assert pace.piece(1500, 1, 15) == 128
     assert pace.piece(10, 7, 1) == 10
-    assert pace.piece(64, 7, 1) == 32  # two pieces of up to 40
-    assert pace.piece(50, 7, 1) == 26
+    assert pace.piece(64, 7, 1) == 64
+    assert pace.piece(65, 7, 1) == 22
     pace.step = 0.001
     assert pace.piece(1500, 7, 1) == 6
 
