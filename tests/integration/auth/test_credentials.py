@@ -51,13 +51,10 @@ def refused(platform: Platform, credential: str) -> str:
 
 @pytest.fixture(scope="module")
 def signing_key(platform: Platform) -> Ed25519PrivateKey:
-    """The key the platform itself signs with."""
-    files = list(platform.home.glob("**/*.pem"))
-    for path in files:
-        key = load_pem_private_key(path.read_bytes(), None) if b"PRIVATE" in path.read_bytes() else None
-        if isinstance(key, Ed25519PrivateKey):
-            return key
-    raise LookupError(f"no Ed25519 key in {files}")
+    """The key the platform itself signs tokens with."""
+    key = load_pem_private_key((platform.home / "secrets" / "jwt.pem").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key
 
 
 def forge(person: Account, key: Any, algorithm: str = "EdDSA", *, typ: str = "at+jwt", **claims: Any) -> str:

@@ -50,8 +50,8 @@ def test_tokens_of_every_kind_are_counted_and_nothing_else() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a/x", "a/y", "b/x"]), st.integers(0, 10**9))))
-def teststatistics_are_one_event_a_model_and_lose_nothing(calls: list[tuple[str, int]]) -> None:
-    told = statistics([usage_pb2.UsageRecord(model=model, latency_us=latency) for model, latency in calls])
-    assert len({event.model for event in told}) == len(told)
-    assert {event.model: event.calls for event in told} == Counter(model for model, _ in calls)
-    assert sum(event.latency_us_sum for event in told) == sum(latency for _, latency in calls)
+def test_statistics_name_each_model_once_and_lose_nothing(calls: list[tuple[str, int]]) -> None:
+    told = statistics([usage_pb2.UsageRecord(model=model, latency_us=latency) for model, latency in calls]).models
+    assert len({each.model for each in told}) == len(told)
+    assert {each.model: each.calls for each in told} == Counter(model for model, _ in calls)
+    assert sum(each.latency_us_sum for each in told) == sum(latency for _, latency in calls)
