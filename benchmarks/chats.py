@@ -93,23 +93,23 @@ async def beside(job: dict, callers: list[Caller]) -> dict:
 
 
 async def in_pairs(job: dict, callers: list[Caller]) -> dict:
-    """Milliseconds to the first token, `number` times and after some to warm up, each beside that of the engine's own
-    loop just before: `floor` is its command."""
+    """Milliseconds to the first token of a chat and to its last, `number` times and after some to warm up, each beside
+    those of the engine's own loop just before: `floor` is its command."""
     pipe = asyncio.subprocess.PIPE
     floor = await asyncio.create_subprocess_exec(*job["floor"], stdin=pipe, stdout=pipe)
     assert floor.stdin is not None
     assert floor.stdout is not None
-    found: dict[str, list[float]] = {"own": [], "through": []}
+    found: dict[str, list[tuple[float, ...]]] = {"own": [], "through": []}
     for turn in range(-3, job["number"]):
         floor.stdin.write(b"\n")
-        own = float(await floor.stdout.readline())
+        own = tuple(map(float, (await floor.stdout.readline()).split()))
         heard = await callers[0].ask(conversation(), job["answer"])
         await heard.ended.wait()
         if not heard.whole:
             sys.exit("a chat was not answered to its end")
         if turn >= 0:
             found["own"].append(own)
-            found["through"].append((heard.times[0] - heard.asked) * 1e3)
+            found["through"].append(tuple((at - heard.asked) * 1e3 for at in (heard.times[0], heard.times[-1])))
     floor.stdin.close()
     await floor.wait()
     return found

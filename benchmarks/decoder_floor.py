@@ -54,12 +54,13 @@ class Floor:
             **gaps(list(self._told.values()), began, began + took),
         }
 
-    def first(self) -> float:
-        """Milliseconds to the first token of one answer, which is made to its end."""
+    def one(self) -> tuple[float, float]:
+        """Milliseconds to the first token of one answer, and to its last."""
         number = self._ask(self._answer)
         while self._open:
             self._engine.loop.turn()
-        return (self._told[number][0] - self._asked[number]) * 1e3
+        first, *_, last = self._told[number]
+        return (first - self._asked[number]) * 1e3, (last - self._asked[number]) * 1e3
 
     def _ask(self, most: int) -> int:
         number = next(self._numbers)
@@ -91,7 +92,7 @@ def main() -> None:
         print(json.dumps(floor.rate(int(more[0]), float(more[1]))))
         return
     for _ in sys.stdin:
-        print(floor.first(), flush=True)
+        print(*floor.one(), flush=True)
 
 
 if __name__ == "__main__":

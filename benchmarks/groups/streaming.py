@@ -2,6 +2,7 @@
 the first, how evenly while somebody brings a long prompt, and what is left of callers who leave."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import PackageNotFoundError
@@ -30,7 +31,7 @@ TITLE = "SmolLM2 135M, chats: a short question, an answer of 200 tokens, the lik
 _AT_A_TIME = (1, 4, 8, 16)
 _PEER = 8  # slots of the peer
 _ANSWER, _SHORT = 200, 8  # tokens
-_PAIRS = 45  # first tokens, each beside one of the engine's own loop
+_CHATS, _FIRSTS = 12, 45  # pairs of answers, through Envoy and by the engine's own loop
 _CONTEXT = 512  # tokens of a slot of the peer, which hold such a chat
 _LONG, _BESIDE = 1_500, 7  # tokens of the prompt that comes while so many answers are under way
 _LEFT, _OPEN, _LEAVE = 200, 20, 1.5  # chats that are left, how many at a time, and after how many seconds at most
@@ -41,7 +42,7 @@ _ENVOY, _FLOOR, _LLAMA = "Mercat, through Envoy", "the engine's own loop", "llam
 
 def seconds(options: Options) -> float:
     rounds = _rounds(options)
-    return 90 + (2 * len(_AT_A_TIME) + 1) * (4.5 + rounds * (3.5 + min(options.seconds, _SECONDS))) + rounds * 15
+    return 150 + (2 * len(_AT_A_TIME) + 1) * (4.5 + rounds * (3.5 + min(options.seconds, _SECONDS))) + rounds * 15
 
 
 def run(stage: Stage) -> Result:
@@ -57,7 +58,7 @@ def run(stage: Stage) -> Result:
         if server := stage.peer("llama.cpp", start, result.notes):
             stack.enter_context(server)
         chats.rates(result, server)
-    chats.first_token(result)
+    chats.in_pairs(result)
     chats.beside_a_long_prompt(result)
     chats.left(result)
     return result
@@ -87,7 +88,7 @@ class _Chats:
 
     def _figures(self, result: Result, taken: dict[str, list[Round]], *, peer: bool) -> None:
         figures = result.figures
-        for callers in _AT_A_TIME:
+        for callers in _AT_A_TIME[1:]:
             kept = measure.ratios(taken[_name(_ENVOY, callers)], taken[_name(_FLOOR, callers)])
             figures.append(Figure(f"tokens/s of {callers} chats through Envoy ÷ the engine's own loop", kept, 0.95))
         eight = taken[_name(_ENVOY, 8)]
@@ -104,21 +105,31 @@ class _Chats:
                 messages, octets = (sum(getattr(each, of) for each in loads) / tokens for of in ("messages", "octets"))
                 result.notes.append(f"{name}: {messages:.2f} messages and {octets:.0f} octets a token on the wire")
 
-    def first_token(self, result: Result) -> None:
-        """In pairs: from one second to the next a machine that others share is faster or slower by more than this."""
-        floor = servers.floor(self._floor, threads=self._stage.options.threads, prompt=self._prompt, answer=_SHORT)
-        person = self._mercat.platform.sign_up(credit=USD)
-        self._stage.tell(f"the first token, {_PAIRS} pairs …")
-        found = self._ours(person, what="in_pairs", number=_PAIRS, callers=1, answer=_SHORT, floor=floor, seconds=60)
-        added = [through - own for through, own in zip(found["through"], found["own"], strict=True)]
-        turns = [median(added[at::_ROUNDS]) for at in range(_ROUNDS)]
-        result.figures.append(
-            Figure("first token of 1 chat, added to the engine's own", turns, 5, "ms", at_most=True)
+    def in_pairs(self, result: Result) -> None:
+        """One chat beside the engine's own loop, an answer each in turn: from one second to the next a machine that
+        others share is faster or slower by more than what lies between the two."""
+        own, through = self._paired(_CHATS, _ANSWER)
+        kept = [mine[1] / theirs[1] for mine, theirs in zip(own, through, strict=True)]
+        result.figures.insert(
+            0, Figure("tokens/s of 1 chat through Envoy ÷ the engine's own loop", _turns(kept), 0.95)
         )  # fmt: skip
+        own, through = self._paired(_FIRSTS, _SHORT)
+        added = [theirs[0] - mine[0] for mine, theirs in zip(own, through, strict=True)]
+        name = "first token of 1 chat, added to the engine's own"
+        result.figures.append(Figure(name, _turns(added), 5, "ms", at_most=True))
+        first = [median(one[0] for one in side) for side in (through, own)]
         result.notes.append(
-            f"the first token: {median(found['through']):.1f} ms through Envoy, {median(found['own']):.1f} by the "
-            f"engine's own loop; medians of {_PAIRS} pairs, answers of {_SHORT} tokens"
+            f"one chat in turn with the engine's own loop: {_CHATS} answers each of {_ANSWER} tokens, and {_FIRSTS} of "
+            f"{_SHORT}; the first token came after {first[0]:.1f} ms through Envoy and {first[1]:.1f} of the loop's own"
         )
+
+    def _paired(self, number: int, answer: int) -> tuple[list[list[float]], list[list[float]]]:
+        """Milliseconds to first and last token, of the loop and through Envoy."""
+        self._stage.tell(f"one chat, {number} pairs of answers of {answer} tokens …")
+        floor = servers.floor(self._floor, threads=self._stage.options.threads, prompt=self._prompt, answer=answer)
+        person = self._mercat.platform.sign_up(credit=USD)
+        found = self._ours(person, what="in_pairs", number=number, callers=1, answer=answer, floor=floor, seconds=120)
+        return found["own"], found["through"]
 
     def beside_a_long_prompt(self, result: Result) -> None:
         """Those who chat are not of those whose calls are counted: they go without waiting for the end."""
@@ -232,6 +243,11 @@ class _Chats:
 
 def _name(what: str, callers: int) -> str:
     return f"{what}, {callers} at a time"
+
+
+def _turns(found: Sequence[float]) -> list[float]:
+    """Medians of as many parts, taken in turn."""
+    return [median(found[at::_ROUNDS]) for at in range(_ROUNDS)]
 
 
 def _rounds(options: Options) -> int:
