@@ -71,8 +71,8 @@ ORDER BY id DESC LIMIT :most;
 UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id RETURNING *;
 
 -- name: resolve_api_keys(key_hashes)
-SELECT k.key_hash, k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
-    o.call_limit, k.call_limit AS key_call_limit
+SELECT k.key_hash, k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle,
+    o.tier, o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.key_hash = ANY(:key_hashes::bytea[]) AND u.deleted_at IS NULL;
 

@@ -10,7 +10,7 @@ from services.billing.store import Store
 from services.common import receipts
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import NotFound
+from services.common.errors import UsageRecordNotFound
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 from services.common.signing import SigningKey
@@ -49,12 +49,12 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
         return billing_pb2.GetReceiptResponse(receipt=receipt)
 
     async def _record(self, request_id: str) -> usage_pb2.UsageRecord:
-        """Of a call of the caller's organisation. Raises NotFound."""
+        """Of a call of the caller's organisation. Raises UsageRecordNotFound."""
         async for page in self._usage.ExportUsage(usage_pb2.ExportUsageRequest(request_ids=[request_id])):
             for record in page.records:
                 if record.org_id == caller().org_id:
                     return record
-        raise NotFound("you have no such call; one shows up within a second", reason="USAGE_RECORD_NOT_FOUND")
+        raise UsageRecordNotFound
 
     async def GetReceiptKeys(
         self, request: billing_pb2.GetReceiptKeysRequest, context: Context

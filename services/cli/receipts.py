@@ -11,6 +11,7 @@ from mercat.billing.v1 import billing_pb2
 
 from services.cli import output
 from services.cli.command import Session, command
+from services.cli.prices import show_price
 from services.cli.usage import show_units
 from services.common import money
 from services.common.receipts import NotGenuine, recomputed, verify
@@ -128,13 +129,10 @@ def _refuse(session: Session, why: str) -> int:
 
 
 def _show(receipt: billing_pb2.Receipt) -> None:
-    per_million = ", ".join(
-        f"{money.show(c.nanos_per_million, receipt.currency)} a million {c.meter}" for c in receipt.price.components
-    )
     output.facts([
         ("time (UTC)", output.when(receipt.timestamp)), ("request", receipt.request_id),
         ("model", f"{receipt.model}@{receipt.version}"), ("digest", receipt.model_digest),
-        ("units", show_units(receipt.units)), ("price", per_million or "free"),
+        ("units", show_units(receipt.units)), ("price", show_price(receipt.price)),
         ("cost", "test" if receipt.test else money.show(receipt.cost_nanos, receipt.currency)),
         ("organisation", receipt.org_id), ("key", receipt.key_id),
     ])  # fmt: skip

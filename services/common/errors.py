@@ -136,6 +136,13 @@ class InsufficientCredit(ResourceExhausted, reason="INSUFFICIENT_CREDIT"): ...
 class ModelNotFound(NotFound, reason="MODEL_NOT_FOUND"): ...
 
 
+class UsageRecordNotFound(NotFound, reason="USAGE_RECORD_NOT_FOUND"):
+    """The caller has no such call, or it is not recorded yet."""
+
+    def __init__(self, message: str = "you have no such call; one shows up within a second", **kwargs: object) -> None:
+        super().__init__(message, **kwargs)  # type: ignore[arg-type]
+
+
 class EtagMismatch(Aborted, reason="ETAG_MISMATCH"): ...
 
 

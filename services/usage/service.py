@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from services.common import pages
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import NotFound, OutOfRange
+from services.common.errors import OutOfRange, UsageRecordNotFound
 from services.common.events import Events, listen
 from services.common.rpc.context import Context, caller
 from services.common.spans import span
@@ -62,7 +62,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
                 return usage_pb2.GetUsageRecordResponse(record=record)
             if record.publisher_org_id == org_id:
                 return usage_pb2.GetUsageRecordResponse(record=_for_publisher(record))
-        raise NotFound("you have no such call; one shows up within a second", reason="USAGE_RECORD_NOT_FOUND")
+        raise UsageRecordNotFound
 
     async def SummarizeUsage(
         self, request: usage_pb2.SummarizeUsageRequest, context: Context
