@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -60,8 +61,10 @@ def public_services() -> list[str]:
     """The full names of every public service, and of KServe's."""
     names = ["inference.GRPCInferenceService"]
     for name in CONTRACTS:
-        descriptor = importlib.import_module(f"mercat.{name}.v1.{name}_pb2").DESCRIPTOR
-        names += [s.full_name for s in descriptor.services_by_name.values() if not _is_internal(s)]
+        package = importlib.import_module(f"mercat.{name}.v1")
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name.endswith("_pb2")):
+            descriptor = importlib.import_module(f"{package.__name__}.{module}").DESCRIPTOR
+            names += [s.full_name for s in descriptor.services_by_name.values() if not _is_internal(s)]
     importlib.import_module("tritonclient.grpc.service_pb2")
     return names
 
