@@ -1,8 +1,11 @@
 """What all tests share: one running platform with the demo catalogue, started once."""
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,10 @@ import pytest
 from tests.platform import Platform
 
 TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
+_LOCKS = [
+    Path(tempfile.gettempdir()) / f"mercat-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID')}.{name}"
+    for name in ("next", "running")
+]
 _SAID = ("seed ", "oracle L: ")  # what a run must say although its tests passed
 
 
@@ -22,6 +29,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("seeds and counts")
     for test, line in said:
         terminalreporter.line(f"{test.rpartition('/')[2]}: {line}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test marked `alone` measures time: while it runs, the other process of the same run starts none."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    with ExitStack() as held:
+        next_one, running = (held.enter_context(open(path, "w")) for path in _LOCKS)
+        fcntl.flock(next_one, fcntl.LOCK_EX)  # or tests that share the machine would never let go of it
+        fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(next_one, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

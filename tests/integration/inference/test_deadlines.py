@@ -16,6 +16,8 @@ from tests import graphs
 from tests.metrics import total
 from tests.platform import USD, Account, Platform
 
+pytestmark = pytest.mark.alone
+
 PRICE = 1_000_000  # nanos a call
 AGES = 2_000_000_000  # a number that it takes minutes to count to
 

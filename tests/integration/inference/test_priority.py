@@ -17,6 +17,8 @@ from tests.integration.inference import many
 from tests.metrics import scrape
 from tests.platform import USD, Account, Platform
 
+pytestmark = pytest.mark.alone
+
 PRICE = 1_000_000  # nanos a call
 PRICES = {"requests": PRICE * 1_000_000}
 TENTH = 150_000  # loops that take about a tenth of a second
