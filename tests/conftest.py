@@ -38,7 +38,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     alone = item.get_closest_marker("alone") is not None
     with ExitStack() as held:
-        next_one, running = (held.enter_context(open(path, "w")) for path in _LOCKS)
+        next_one, running = (held.enter_context(path.open("w")) for path in _LOCKS)
         fcntl.flock(next_one, fcntl.LOCK_EX)  # or tests that share the machine would never let go of it
         fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(next_one, fcntl.LOCK_UN)
