@@ -93,23 +93,25 @@ async def beside(job: dict, callers: list[Caller]) -> dict:
 
 
 async def in_pairs(job: dict, callers: list[Caller]) -> dict:
-    """Milliseconds to the first token of a chat and to its last, `number` times and after some to warm up, each beside
-    those of the engine's own loop just before: `floor` is its command."""
+    """Milliseconds to the first token of as many chats as there are callers and to the last of all of them, `number`
+    times and after some to warm up, each beside those of the engine's own loop just before: `floor` is its command."""
     pipe = asyncio.subprocess.PIPE
     floor = await asyncio.create_subprocess_exec(*job["floor"], stdin=pipe, stdout=pipe)
     assert floor.stdin is not None
     assert floor.stdout is not None
     found: dict[str, list[tuple[float, ...]]] = {"own": [], "through": []}
-    for turn in range(-3, job["number"]):
-        floor.stdin.write(b"\n")
+    for turn in range(-job["warm_up"], job["number"]):
+        floor.stdin.write(b"%d\n" % len(callers))
         own = tuple(map(float, (await floor.stdout.readline()).split()))
-        heard = await callers[0].ask(conversation(), job["answer"])
-        await heard.ended.wait()
-        if not heard.whole:
+        heard = await asyncio.gather(*(caller.ask(conversation(), job["answer"]) for caller in callers))
+        await asyncio.gather(*(each.ended.wait() for each in heard))
+        if not all(each.whole for each in heard):
             sys.exit("a chat was not answered to its end")
         if turn >= 0:
+            asked = min(each.asked for each in heard)
+            first, last = min(each.times[0] for each in heard), max(each.times[-1] for each in heard)
             found["own"].append(own)
-            found["through"].append(tuple((at - heard.asked) * 1e3 for at in (heard.times[0], heard.times[-1])))
+            found["through"].append(((first - asked) * 1e3, (last - asked) * 1e3))
     floor.stdin.close()
     await floor.wait()
     return found

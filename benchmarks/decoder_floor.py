@@ -1,7 +1,7 @@
 """The floor of streaming: the decoder engine's own loop, without a server, a process or a wire around it.
 
 python -m benchmarks.decoder_floor MODEL THREADS PROMPT ANSWER STREAMS SECONDS    many at a time
-python -m benchmarks.decoder_floor MODEL THREADS PROMPT ANSWER                    one for each line that comes in
+python -m benchmarks.decoder_floor MODEL THREADS PROMPT ANSWER      together as many as each line that comes in says
 """
 
 import itertools
@@ -54,13 +54,15 @@ class Floor:
             **gaps(list(self._told.values()), began, began + took),
         }
 
-    def one(self) -> tuple[float, float]:
-        """Milliseconds to the first token of one answer, and to its last."""
-        number = self._ask(self._answer)
+    def together(self, answers: int) -> tuple[float, float]:
+        """Milliseconds to the first token of so many answers, and to the last of all of them."""
+        numbers = [self._ask(self._answer) for _ in range(answers)]
         while self._open:
             self._engine.loop.turn()
-        first, *_, last = self._told[number]
-        return (first - self._asked[number]) * 1e3, (last - self._asked[number]) * 1e3
+        asked = self._asked[numbers[0]]
+        first = min(self._told[number][0] for number in numbers)
+        last = max(self._told[number][-1] for number in numbers)
+        return (first - asked) * 1e3, (last - asked) * 1e3
 
     def _ask(self, most: int) -> int:
         number = next(self._numbers)
@@ -91,8 +93,8 @@ def main() -> None:
     if more:
         print(json.dumps(floor.rate(int(more[0]), float(more[1]))))
         return
-    for _ in sys.stdin:
-        print(*floor.one(), flush=True)
+    for line in sys.stdin:
+        print(*floor.together(int(line)), flush=True)
 
 
 if __name__ == "__main__":

@@ -174,5 +174,5 @@ def decoder(model: Path, *, threads: int, seconds: float, streams: int, prompt: 
 
 
 def floor(model: Path, *, threads: int, prompt: int, answer: int) -> list[str]:
-    """The command that makes an answer for each line that comes in, as `benchmarks.decoder_floor` says."""
+    """The command that makes as many answers as each line that comes in says: `benchmarks.decoder_floor`."""
     return [sys.executable, "-m", "benchmarks.decoder_floor", str(model), *map(str, (threads, prompt, answer))]

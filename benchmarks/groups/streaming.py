@@ -31,7 +31,8 @@ TITLE = "SmolLM2 135M, chats: a short question, an answer of 200 tokens, the lik
 _AT_A_TIME = (1, 4, 8, 16)
 _PEER = 8  # slots of the peer
 _ANSWER, _SHORT = 200, 8  # tokens
-_CHATS, _FIRSTS = 12, 45  # pairs of answers, through Envoy and by the engine's own loop
+_PAIRS = {1: 12, 4: 9, 8: 9, 16: 6}  # of answers, through Envoy and by the engine's own loop, by how many at a time
+_FIRSTS = 45  # pairs for the first token
 _CONTEXT = 512  # tokens of a slot of the peer, which hold such a chat
 _LONG, _BESIDE = 1_500, 7  # tokens of the prompt that comes while so many answers are under way
 _LEFT, _OPEN, _LEAVE = 200, 20, 1.5  # chats that are left, how many at a time, and after how many seconds at most
@@ -42,7 +43,7 @@ _ENVOY, _FLOOR, _LLAMA = "Mercat, through Envoy", "the engine's own loop", "llam
 
 def seconds(options: Options) -> float:
     rounds = _rounds(options)
-    return 150 + (2 * len(_AT_A_TIME) + 1) * (4.5 + rounds * (3.5 + min(options.seconds, _SECONDS))) + rounds * 15
+    return 520 + (len(_AT_A_TIME) + 3) * (4.5 + rounds * (3.5 + min(options.seconds, _SECONDS))) + rounds * 15
 
 
 def run(stage: Stage) -> Result:
@@ -76,9 +77,9 @@ class _Chats:
 
     def rates(self, result: Result, server: Server | None) -> None:
         stage, options = self._stage, self._stage.options
-        sides = []
+        sides = [self._engine(_name(_FLOOR, callers), callers) for callers in (1, _PEER)]
         for callers in _AT_A_TIME:
-            sides += [self._engine(_name(_FLOOR, callers), callers), self._through(_name(_ENVOY, callers), callers)]
+            sides.append(self._through(_name(_ENVOY, callers), callers))
             if callers == _PEER and server is not None:
                 sides.append(self._peer(server))
         rounds, seconds = _rounds(options), min(options.seconds, _SECONDS)
@@ -88,15 +89,12 @@ class _Chats:
 
     def _figures(self, result: Result, taken: dict[str, list[Round]], *, peer: bool) -> None:
         figures = result.figures
-        for callers in _AT_A_TIME[1:]:
-            kept = measure.ratios(taken[_name(_ENVOY, callers)], taken[_name(_FLOOR, callers)])
-            figures.append(Figure(f"tokens/s of {callers} chats through Envoy ÷ the engine's own loop", kept, 0.95))
         eight = taken[_name(_ENVOY, 8)]
         figures.append(Figure("tokens/s of 8 chats ÷ of 1", measure.ratios(eight, taken[_name(_ENVOY, 1)]), 2.7))
         if peer:
             name = f"tokens/s of 8 chats ÷ llama.cpp's server with {_PEER} slots, bare"
             figures.append(Figure(name, measure.ratios(eight, taken[_LLAMA]), 1.2))
-        own = Figure("", measure.ratios(taken[_name(_FLOOR, 8)], taken[_name(_FLOOR, 1)]), 1).value
+        own = Figure("", measure.ratios(taken[_name(_FLOOR, _PEER)], taken[_name(_FLOOR, 1)]), 1).value
         result.notes.append(f"a question is {self._prompt} tokens; the engine's own loop at 8 ÷ at 1: {own:.2f}")
         for name, rounds in taken.items():
             loads = [r.load for r in rounds if isinstance(r.load, Streamed) and r.load.messages]
@@ -106,29 +104,39 @@ class _Chats:
                 result.notes.append(f"{name}: {messages:.2f} messages and {octets:.0f} octets a token on the wire")
 
     def in_pairs(self, result: Result) -> None:
-        """One chat beside the engine's own loop, an answer each in turn: from one second to the next a machine that
-        others share is faster or slower by more than what lies between the two."""
-        own, through = self._paired(_CHATS, _ANSWER)
-        kept = [mine[1] / theirs[1] for mine, theirs in zip(own, through, strict=True)]
-        result.figures.insert(
-            0, Figure("tokens/s of 1 chat through Envoy ÷ the engine's own loop", _turns(kept), 0.95)
-        )  # fmt: skip
-        own, through = self._paired(_FIRSTS, _SHORT)
+        """Chats beside the engine's own loop, an answer each in turn: from one second to the next a machine that others
+        share is faster or slower by more than what lies between the two."""
+        figures = []
+        for callers in _AT_A_TIME:
+            own, through = self._paired(callers, _PAIRS[callers], _ANSWER)
+            kept = [mine[1] / theirs[1] for mine, theirs in zip(own, through, strict=True)]
+            name = f"tokens/s of {_chats(callers)} through Envoy ÷ the engine's own loop"
+            figures.append(Figure(name, _turns(kept), 0.95))
+            rates = [callers * _ANSWER * 1e3 / median(one[1] for one in side) for side in (through, own)]
+            result.notes.append(
+                f"{_chats(callers)} in turn with the engine's own loop, {_PAIRS[callers]} times answers of {_ANSWER} "
+                f"tokens: from the question to the last token {rates[0]:.0f} tokens/s, and {rates[1]:.0f} by itself"
+            )
+        result.figures[:0] = figures
+        own, through = self._paired(1, _FIRSTS, _SHORT)
         added = [theirs[0] - mine[0] for mine, theirs in zip(own, through, strict=True)]
         name = "first token of 1 chat, added to the engine's own"
         result.figures.append(Figure(name, _turns(added), 5, "ms", at_most=True))
         first = [median(one[0] for one in side) for side in (through, own)]
         result.notes.append(
-            f"one chat in turn with the engine's own loop: {_CHATS} answers each of {_ANSWER} tokens, and {_FIRSTS} of "
-            f"{_SHORT}; the first token came after {first[0]:.1f} ms through Envoy and {first[1]:.1f} of the loop's own"
+            f"one chat in turn with the engine's own loop, {_FIRSTS} times with answers of {_SHORT} tokens: the first "
+            f"token came after {first[0]:.1f} ms through Envoy and {first[1]:.1f} of the loop's own"
         )
 
-    def _paired(self, number: int, answer: int) -> tuple[list[list[float]], list[list[float]]]:
+    def _paired(self, callers: int, number: int, answer: int) -> tuple[list[list[float]], list[list[float]]]:
         """Milliseconds to first and last token, of the loop and through Envoy."""
-        self._stage.tell(f"one chat, {number} pairs of answers of {answer} tokens …")
+        self._stage.tell(f"{_chats(callers)}, {number} pairs of answers of {answer} tokens …")
         floor = servers.floor(self._floor, threads=self._stage.options.threads, prompt=self._prompt, answer=answer)
         person = self._mercat.platform.sign_up(credit=USD)
-        found = self._ours(person, what="in_pairs", number=number, callers=1, answer=answer, floor=floor, seconds=120)
+        found = self._ours(
+            person, what="in_pairs", number=number, warm_up=3 if callers == 1 else 1, callers=callers, answer=answer,
+            floor=floor, seconds=300,
+        )  # fmt: skip
         return found["own"], found["through"]
 
     def beside_a_long_prompt(self, result: Result) -> None:
@@ -239,6 +247,10 @@ class _Chats:
             return Round(got, took | {"client": got.generator_seconds})
 
         return Side(_LLAMA, run)
+
+
+def _chats(callers: int) -> str:
+    return "1 chat" if callers == 1 else f"{callers} chats"
 
 
 def _name(what: str, callers: int) -> str:
