@@ -1,5 +1,5 @@
 """Small models of PyTorch and TensorFlow, made by the interpreter that has them: `python -m tests.frameworks FOLDER`.
-Each comes with inputs that its framework was given and what it gave, as `<name>.npz` of `in.x` and `out.0`, `out.1`."""
+Some come with inputs that their framework was given and what it gave: `<name>.npz` of `in.x` and `out.0`, `out.1`."""
 
 import io
 import os
@@ -15,12 +15,15 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = np.random.default_rng(7).standard_normal((5, 4)).astype(np.float32)
+# The datatypes that each echoes.
+TORCH_ECHOED = ("f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "bool")
+ECHOED = (*TORCH_ECHOED, "u16", "u32", "u64")
 
 
 @cache
 def made(python: str, folder: Path) -> Path:
-    """All of them, in a folder: scripted.pt, dropout.pt, writer.pt, checkpoint.pt, program.pt2, pickled.pt2, and the
-    folders saved_model and reader."""
+    """All of them, in a folder: scripted.pt, dropout.pt, writer.pt, echo.pt, lookup.pt, checkpoint.pt, evil.pt,
+    program.pt2, pickled.pt2, and the folders saved_model, reader, lookup and, by their axes, echo0 to echo2."""
     done = subprocess.run([python, "-m", "tests.frameworks", str(folder)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
@@ -68,16 +71,32 @@ def _torch(folder: Path) -> None:
             torch.save(x, "/tmp/harm")
             return x
 
+    class Echo(torch.nn.Module):
+        def forward(
+            self, f16: torch.Tensor, f32: torch.Tensor, f64: torch.Tensor, i8: torch.Tensor, i16: torch.Tensor,
+            i32: torch.Tensor, i64: torch.Tensor, u8: torch.Tensor, truth: torch.Tensor,
+        ) -> list[torch.Tensor]:  # fmt: skip
+            return [f16, f32, f64, i8, i16, i32, i64, u8, truth]
+
+    class Lookup(torch.nn.Module):
+        """Squares of 0 to 3; it refuses every other index."""
+
+        def forward(self, index: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0, 1, 4, 9])[index]
+
     x = torch.from_numpy(ROWS)
     two, one = Two().eval(), One().eval()
     torch.jit.script(two).save(str(folder / "scripted.pt"))
     torch.jit.script(Dropping()).save(str(folder / "dropout.pt"))
     torch.jit.script(Writing()).save(str(folder / "writer.pt"))
+    torch.jit.script(Echo()).save(str(folder / "echo.pt"))
+    torch.jit.script(Lookup()).save(str(folder / "lookup.pt"))
     program = torch.export.export(one, (x,), dynamic_shapes={"x": {0: torch.export.Dim("rows", max=4096)}})
     torch.export.save(program, folder / "program.pt2")
     torch.save(two.state_dict(), folder / "checkpoint.pt")
     evil = io.BytesIO()
     torch.save(_Evil(), evil)
+    (folder / "evil.pt").write_bytes(evil.getvalue())
     with zipfile.ZipFile(folder / "program.pt2") as source, zipfile.ZipFile(folder / "pickled.pt2", "w") as target:
         for info in source.infolist():
             own = info.filename.endswith("sample_inputs/model.pt")
@@ -107,11 +126,33 @@ def _tensorflow(folder: Path) -> None:
         def serve(self, x: Any) -> dict[str, Any]:
             return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)}
 
-    model, reading = Model(), Reading()
-    tf.saved_model.save(model, str(folder / "saved_model"), signatures={"serving_default": model.serve})
-    tf.saved_model.save(reading, str(folder / "reader"), signatures={"serving_default": reading.serve})
+    class Lookup(tf.Module):
+        """Squares of 0 to 3; it refuses every other index."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="index")])
+        def serve(self, index: Any) -> dict[str, Any]:
+            return {"square": tf.gather(tf.constant([0, 1, 4, 9], tf.int64), index)}
+
+    class Echo(tf.Module):
+        def __init__(self, axes: int) -> None:
+            super().__init__()
+            specs = [tf.TensorSpec([None] * axes, _dtype(name), name=name) for name in ECHOED]
+            self.serve = tf.function(
+                lambda *given: {f"{n}_out": tf.identity(t) for n, t in zip(ECHOED, given, strict=True)}, specs
+            )
+
+    model = Model()
+    models: dict[str, Any] = {"saved_model": model, "reader": Reading(), "lookup": Lookup()}
+    models |= {f"echo{axes}": Echo(axes) for axes in range(3)}
+    for name, made in models.items():
+        tf.saved_model.save(made, str(folder / name), signatures={"serving_default": made.serve})
     given = model.serve(tf.constant(ROWS))
     _save(folder / "saved_model.npz", [given["best"].numpy(), given["scores"].numpy()])
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """Of an echoed input."""
+    return np.dtype(bool if name == "bool" else f"{name[0]}{int(name[1:]) // 8}")
 
 
 def _save(path: Path, outputs: list[Any]) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -18,11 +19,13 @@ from triton_repo import serve
 
 
 class Triton:
-    """Started and stopped as an operator would, on a port of its own that it keeps."""
+    """Started and stopped as an operator would, on a port of its own that it keeps. `converters`: the Python that has
+    PyTorch and TensorFlow; without one it serves neither."""
 
-    def __init__(self, repository: Path, log: Path) -> None:
+    def __init__(self, repository: Path, log: Path, converters: str = "") -> None:
         self.repository = repository
         self.log = log
+        self.converters = converters
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,8 +34,11 @@ class Triton:
         """Returns when it is ready."""
         self.repository.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, serve.__file__, "--repository", str(self.repository), "--port", str(self.port)]
+        env = {**os.environ, "MERCAT_CONVERTERS": self.converters}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+            )
         deadline = time.monotonic() + timeout
         with grpc.insecure_channel(self.address, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -56,6 +62,15 @@ class Triton:
     def stubs(self) -> list[psutil.Process]:
         """The processes in which its Python backend runs models."""
         return psutil.Process(self.pid).children(recursive=True)
+
+    def served(self, model: str) -> tuple[str, int]:
+        """By which backend it serves a model, and how many rows of it it has answered. Raises grpc.RpcError for what it
+        does not hold."""
+        with grpc.insecure_channel(self.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            backend = stub.ModelConfig(service_pb2.ModelConfigRequest(name=model), timeout=5).config.backend
+            statistics = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=model), timeout=5).model_stats
+        return backend, sum(version.inference_count for version in statistics)
 
     def kill(self) -> None:
         """SIGKILL, to the server alone; its models' processes see that it is gone, and are waited for."""
@@ -81,6 +96,17 @@ class Triton:
                 raise
         self._process = None
         serve.sweep(self.port)
+
+
+@contextlib.contextmanager
+def running_triton(folder: Path, converters: str = "") -> Iterator[Triton]:
+    """One that keeps its repository and its log in a folder. Skips the test where Triton cannot be had."""
+    need_triton()
+    triton = Triton(folder / "repository", folder / "triton.log", converters)
+    try:
+        yield triton.start()
+    finally:
+        triton.stop()
 
 
 def need_triton() -> None:

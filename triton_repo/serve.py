@@ -1,11 +1,12 @@
 """Sets up and starts a Triton Inference Server without a container: the one inside the `nvidia-pytriton` wheel, with
-the Python backends beside this file as its `onnxruntime` and `decoder`. For tests, measurements, and machines without
-GPUs; elsewhere NVIDIA's image serves the same model repository.
+the Python backends beside this file as its `onnxruntime`, `pytorch`, `tensorflow` and `decoder`. For tests,
+measurements, and machines without GPUs; elsewhere NVIDIA's image serves the same model repository.
 
     python triton_repo/serve.py --install
     python triton_repo/serve.py --repository .mercat/repository --port 8001
 
-Needs nothing but Python's standard library, run by the Python that has Mercat's dependencies."""
+Needs nothing but Python's standard library, run by the Python that has Mercat's dependencies. PyTorch and TensorFlow
+are those of this Python, or of the one that `MERCAT_CONVERTERS` names."""
 
 import argparse
 import os
@@ -53,21 +54,23 @@ def install(folder: Path = FOLDER) -> None:
 
 
 def command(
-    repository: Path, *, host: str = "127.0.0.1", port: int = 8001, metrics: int = 0, folder: Path = FOLDER
-) -> tuple[list[str], dict[str, str]]:
+    repository: Path, *, host: str = "127.0.0.1", port: int = 8001, metrics: int = 0, frameworks: str = "",
+    folder: Path = FOLDER,
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
     """The arguments and the environment that start Triton over a model repository, its models loaded on demand.
 
     Args:
         repository: the folder of models, as the registry writes it.
         host, port: where it serves gRPC.
         metrics: the port of its Prometheus metrics; 0: none.
+        frameworks: where PyTorch and TensorFlow are installed, if they are not beside Mercat's own dependencies.
 
     Raises FileNotFoundError when Triton is not installed.
     """
     server = folder / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     if not server.exists():
         raise FileNotFoundError(f"there is no Triton in {folder}; `make tools` installs it")
-    for backend in ("onnxruntime", "decoder"):
+    for backend in ("onnxruntime", "pytorch", "tensorflow", "decoder"):
         _place(HERE / "backends" / backend / "model.py", folder / "backends" / backend / "model.py")
     argv = [
         str(server), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}",
@@ -77,10 +80,27 @@ def command(
         f"--metrics-address={host}", f"--metrics-port={metrics}" if metrics else "--allow-metrics=false",
     ]  # fmt: skip
     libraries = [folder / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
-    project = HERE.parent  # the decoder backend's engine is Mercat's
-    site = [folder / "site", sysconfig.get_path("purelib"), project, project / "gen"]
-    paths = {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)), "PYTHONPATH": os.pathsep.join(map(str, site))}
+    project = HERE.parent  # what the backends share, and the decoder's engine, are Mercat's
+    # The frameworks come last: what Mercat has too is Mercat's.
+    site = [folder / "site", sysconfig.get_path("purelib"), project, project / "gen", frameworks]
+    paths = {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "PYTHONPATH": os.pathsep.join(str(path) for path in site if path),
+    }
     return argv, {**os.environ, **paths}
+
+
+def packages(python: str) -> str:
+    """The folder of an interpreter's packages. Raises ValueError where Triton's Python cannot import them."""
+    asked = "import sys, sysconfig; print('{}.{}'.format(*sys.version_info), sysconfig.get_path('platlib'))"
+    try:
+        done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as e:
+        raise ValueError(f"{python} cannot be run: {e}") from e
+    version, _, folder = done.stdout.strip().partition(" ")
+    if version != VERSION:
+        raise ValueError(f"{python} is Python {version}, and Triton's is {VERSION}")
+    return folder
 
 
 def sweep(port: int) -> None:
@@ -119,8 +139,16 @@ def main(args: Sequence[str] | None = None) -> None:
         if not given.install:
             parser.error("give --repository, --install or both")
         return
+    frameworks = ""
+    if converters := os.environ.get("MERCAT_CONVERTERS"):
+        try:
+            frameworks = packages(converters)
+        except ValueError as error:
+            print(f"PyTorch's and TensorFlow's models are not served here: {error}.", file=sys.stderr)  # noqa: T201
     try:
-        argv, environment = command(given.repository, host=given.host, port=given.port, metrics=given.metrics)
+        argv, environment = command(
+            given.repository, host=given.host, port=given.port, metrics=given.metrics, frameworks=frameworks
+        )
     except FileNotFoundError as error:
         sys.exit(f"{error}.")
     sweep(given.port)

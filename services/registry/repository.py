@@ -69,9 +69,9 @@ class Repository:
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
             text=text_of(version),
         )  # fmt: skip
-        by = (
-            DECODER if made.text.kind == registry_pb2.TEXT_KIND_DECODER else backend(version["form"], document.settings)
-        )
+        by = backend(version["form"], made.signature, document.settings)
+        if made.text.kind == registry_pb2.TEXT_KIND_DECODER:
+            by = DECODER
         name, text = self._describe(model["id"], version["signature"], document.settings.SerializeToString(), by)
         made.repository_model, made.repository_config = name, text
         made.repository_version = version["number"]

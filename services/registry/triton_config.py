@@ -30,10 +30,13 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def backend(form: str, settings: registry_pb2.InferenceSettings) -> tuple[str, str]:
+def backend(form: str, signature: tensor_pb2.Signature, settings: registry_pb2.InferenceSettings) -> tuple[str, str]:
     """The backend that serves a version, and its file: the framework's own for what is placed on Triton, as far as it
-    has one; ONNX Runtime's for all that Triton need not serve."""
-    return ONNX if settings.placement in _BESIDE else BACKENDS.get(form, ONNX)
+    has one that takes the version's names; ONNX Runtime's for all that Triton need not serve."""
+    placed = settings.placement not in _BESIDE
+    # TorchScript does not name what it gives, so that Triton's backend goes by numbers.
+    named = form != "torchscript" or all(t.name.endswith(f"__{i}") for i, t in enumerate(signature.outputs))
+    return BACKENDS.get(form, ONNX) if placed and named else ONNX
 
 
 def family(

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from services.common.settings import load
 from services.registry.repository import write
 from services.registry.settings import RegistrySettings
-from services.registry.triton_config import DECODER, config, decoder_config, family
+from services.registry.triton_config import DECODER, ONNX, backend, config, decoder_config, family
 
 _KINDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "STRING": "BYTES"}
 
@@ -26,21 +26,28 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def put(
-        self, graph: bytes, of: bytes | None = None, *, model_id: str = "", number: int = 1, **settings: Any
-    ) -> registry_pb2.Deployment:
-        """Writes a version whose signature is that of the graph `of`, its own as a rule."""
+    async def put(self, graph: bytes, of: bytes | None = None, **more: Any) -> registry_pb2.Deployment:
+        """Writes a version whose signature is that of the graph `of`, its own as a rule. `more`: as for `put_form`."""
+        return await self.put_form("", graph, signature(of or graph), **more)
+
+    async def put_form(
+        self, form: str, data: bytes, takes: tensor_pb2.Signature, *, model_id: str = "", number: int = 1,
+        **settings: Any,
+    ) -> registry_pb2.Deployment:  # fmt: skip
+        """Writes a version of a form, served as its placement among the `settings` says."""
         served = registry_pb2.InferenceSettings(**settings)
-        takes = signature(of or graph)
+        by = backend(form, takes, served)
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         made = registry_pb2.Deployment(
             model_id=model_id or f"mdl_{secrets.token_hex(8)}", version_id=f"ver_{secrets.token_hex(8)}",
-            model="ada/model", version=f"{number}.0.0", framework="onnx", size_bytes=len(graph),
-            digest=f"sha256:{hashlib.sha256(graph).hexdigest()}", signature=takes, settings=served,
-            repository_version=number,
+            model="ada/model", version=f"{number}.0.0", framework=form or "onnx", size_bytes=len(data), digest=digest,
+            signature=takes, settings=served, repository_version=number,
         )  # fmt: skip
-        made.repository_model = family(made.model_id, takes, served)
-        made.repository_config = config(made.repository_model, takes, served, load(RegistrySettings))
-        return await self._written(made, graph)
+        if by != ONNX:
+            made.repository_file, made.repository_digest = by[1], digest
+        made.repository_model = family(made.model_id, takes, served, by[0])
+        made.repository_config = config(made.repository_model, takes, served, load(RegistrySettings), by)
+        return await self._written(made, data)
 
     async def put_decoder(self, graph: bytes, **limits: int) -> registry_pb2.Deployment:
         """Writes a version that goes on with texts; `limits` are those of `services.inference.text.limits`."""

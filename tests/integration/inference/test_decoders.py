@@ -42,7 +42,7 @@ from services.inference.text.process import DecoderProcess
 from services.inference.tickets import TooLate
 from tests.decoders import TEMPLATE, onnx_of, tiny_gguf, vocabulary
 from tests.integration.inference.shelf import Shelf
-from tests.triton import Triton, need_triton
+from tests.triton import Triton, running_triton
 
 HELLO = Prompt(text="hello world")
 CHAT = Prompt(messages=[{"role": "user", "content": "hello"}])
@@ -54,13 +54,8 @@ HELLO_TOKENS = [TOKENS[token] for token in ("hello", "Ġwor", "l", "d")]
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    need_triton()
-    folder = tmp_path_factory.mktemp("triton")
-    running = Triton(folder / "repository", folder / "triton.log")
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    with running_triton(tmp_path_factory.mktemp("triton")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -13,33 +13,27 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from mercat.registry.v1 import registry_pb2
 
 from services.common.rpc.channels import InternalChannel
 from services.inference.artifacts import Artifacts
-from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Loaded, ModelRefused
+from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Loaded
 from services.inference.engines.isolated import IsolatedEngine
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.triton import TritonEngine, TritonModel
 from services.inference.text.decoders import Decoders
 from services.inference.text.limits import Limits
-from services.inference.text.process import DecoderProcess
 from tests import graphs
+from tests.integration.inference.behaviour import no_prompts, refuses_each_for_itself, values
 from tests.integration.inference.shelf import Shelf
-from tests.triton import Triton, need_triton
+from tests.triton import Triton, running_triton
 
 Arrays = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    need_triton()
-    folder = tmp_path_factory.mktemp("triton")
-    running = Triton(folder / "repository", folder / "triton.log")
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    with running_triton(tmp_path_factory.mktemp("triton")) as started:
+        yield started
 
 
 @pytest.fixture(params=["ort", "isolated", "triton"])
@@ -75,26 +69,6 @@ async def triton_engine(triton: Triton) -> AsyncIterator[TritonEngine]:
     made = TritonEngine(triton.address, no_prompts)
     yield made
     await made.close()
-
-
-async def no_prompts(deployment: registry_pb2.Deployment, limits: Limits) -> DecoderProcess:
-    raise AssertionError("these models take tensors")
-
-
-def values(shape: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
-    """Inputs of `graphs.echo`."""
-    rng = np.random.default_rng(seed)
-    made: dict[str, Any] = {}
-    for name in graphs.ECHOED:
-        if name == "text":
-            made[name] = np.array([f"ä{n}" * (n % 3) for n in range(int(np.prod(shape)))], object).reshape(shape)
-        elif name == "bool":
-            made[name] = rng.integers(0, 2, shape).astype(bool)
-        elif name[0] == "f":
-            made[name] = rng.standard_normal(shape).astype(f"f{int(name[1:]) // 8}")
-        else:
-            made[name] = rng.integers(0, 100, shape).astype(f"{name[0]}{int(name[1:]) // 8}")
-    return made
 
 
 def rows(count: int, seed: int) -> dict[str, Any]:
@@ -153,17 +127,7 @@ async def test_each_of_many_calls_at_once_gets_its_own_rows(engine: Engine, shel
 
 async def test_what_a_graph_refuses_fails_nobody_else(engine: Engine, shelf: Shelf) -> None:
     model = await engine.load(await shelf.put(graphs.lookup(), max_batch_size=64, max_queue_delay_us=5000))
-    good, bad = {"index": np.array([3, 2])}, {"index": np.array([1, 9])}
-    answers = await asyncio.gather(
-        *(model.run(bad if n % 10 == 5 else good, ["square"]) for n in range(40)), return_exceptions=True
-    )
-    for n, answer in enumerate(answers):
-        if n % 10 == 5:
-            assert isinstance(answer, ModelRefused)
-            assert "indices element out of data bounds, idx=9" in answer.message
-        else:
-            assert isinstance(answer, dict)
-            assert answer["square"].tolist() == [9, 4]
+    await refuses_each_for_itself(model, "square", "indices element out of data bounds, idx=9")
     await model.unload()
 
 

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tests import graphs
 from tests.decoders import tiny_gguf
 from tests.platform import USD, Account, Platform
-from tests.triton import Triton, need_triton
+from tests.triton import Triton, running_triton
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def triton(repository: Path) -> Iterator[Triton]:
-    need_triton()
-    running = Triton(repository, repository.parent / "triton.log")
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    with running_triton(repository.parent) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,13 @@
-"""Models of PyTorch and TensorFlow, pushed as a person would, answer as they do in their framework."""
+"""Models of PyTorch and TensorFlow, pushed as a person would, answer as they do in their framework: converted beside a
+worker, as they are on Triton, and converted where Triton lacks the framework."""
 
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -14,7 +18,7 @@ from tritonclient.grpc import model_config_pb2
 from tests import frameworks
 from tests.converters import need_converters
 from tests.platform import Account, Platform
-from tests.triton import Triton, need_triton
+from tests.triton import Triton, running_triton
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +33,9 @@ def models(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def triton(folder: Path) -> Iterator[Triton]:
-    """The wheel's, which has no backend for PyTorch or TensorFlow."""
-    need_triton()
-    running = Triton(folder / "repository", folder / "triton.log")
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    """One that has PyTorch and TensorFlow."""
+    with running_triton(folder, need_converters()) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,15 @@ def check(platform: Platform, who: Account, name: str, expected: Path) -> None:
         np.testing.assert_allclose(got, array, rtol=1e-4, atol=1e-5)
 
 
+def check_on_triton(platform: Platform, who: Account, name: str, expected: Path, triton: Triton, model: str) -> str:
+    """Likewise, and Triton gave them; answers by which backend."""
+    _, before = triton.served(model)
+    check(platform, who, name, expected)
+    backend, rows = triton.served(model)
+    assert rows == before + len(frameworks.ROWS)
+    return backend
+
+
 def test_torchscript(platform: Platform, publisher: Account, models: Path) -> None:
     version = push(
         platform, publisher, models / "scripted.pt", "scripted", "--input", "x=FP32[-1,4]", "--max-batch-size", "8"
@@ -94,6 +103,22 @@ def test_torchscript(platform: Platform, publisher: Account, models: Path) -> No
     check(platform, publisher, "scripted", models / "scripted.npz")
 
 
+def test_torchscript_on_triton(
+    platform: Platform, publisher: Account, models: Path, folder: Path, triton: Triton
+) -> None:
+    """Its repository gets the archive as it is, and its own backend answers."""
+    before = set((folder / "repository").iterdir())
+    push(
+        platform, publisher, models / "scripted.pt", "placed", "--input", "x=FP32[-1,4]", "--max-batch-size", "8",
+        "--placement", "triton",
+    )  # fmt: skip
+    check(platform, publisher, "placed", models / "scripted.npz")
+    (there,) = set((folder / "repository").iterdir()) - before
+    assert (there / "1" / "model.pt").read_bytes() == (models / "scripted.pt").read_bytes()
+    by = check_on_triton(platform, publisher, "placed", models / "scripted.npz", triton, there.name)
+    assert by == "pytorch"
+
+
 def test_torch_export(platform: Platform, publisher: Account, models: Path) -> None:
     version = push(platform, publisher, models / "program.pt2", "program", "--max-batch-size", "8")
     assert version["framework"] == "pytorch"
@@ -101,10 +126,9 @@ def test_torch_export(platform: Platform, publisher: Account, models: Path) -> N
     check(platform, publisher, "program", models / "program.npz")
 
 
-def test_saved_model(
-    platform: Platform, publisher: Account, models: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Placed on Triton, whose repository gets it as it is; this Triton cannot serve it, so that ONNX answers."""
+def test_saved_model(platform: Platform, publisher: Account, models: Path, folder: Path, triton: Triton) -> None:
+    """Placed on Triton, whose repository gets it as it is, and whose own backend answers; while that lacks its package,
+    ONNX does."""
     before = set((folder / "repository").iterdir())
     version = push(
         platform, publisher, models / "saved_model", "saved", "--max-batch-size", "8",
@@ -119,6 +143,47 @@ def test_saved_model(
     config = text_format.Parse((there / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     assert (config.backend, config.platform) == ("tensorflow", "tensorflow_savedmodel")
     assert (config.default_model_filename, config.max_batch_size) == ("model.savedmodel", 8)
+    by = check_on_triton(platform, publisher, "saved", models / "saved_model.npz", triton, there.name)
+    assert by == "tensorflow"
+
+
+def test_onnx_answers_while_triton_lacks_the_packages(
+    platform: Platform, publisher: Account, models: Path, folder: Path, triton: Triton
+) -> None:
+    pushed = {"one": "scripted.pt", "two": "saved_model"}
+    options = ("--max-batch-size", "8", "--placement", "triton-or-embedded")
+    names: dict[str, str] = {}
+    restart(triton, converters="")
+    for name, file in pushed.items():
+        before = set((folder / "repository").iterdir())
+        declared = ("--input", "x=FP32[-1,4]") if file == "scripted.pt" else ()
+        push(platform, publisher, models / file, name, *declared, *options)
+        check(platform, publisher, name, (models / file).with_suffix(".npz"))
+        (there,) = set((folder / "repository").iterdir()) - before
+        names[name] = there.name
+        with pytest.raises(grpc.RpcError):
+            triton.served(there.name)
+    restart(triton, converters=need_converters())
+    deadline = time.monotonic() + 60
+    for name, file in pushed.items():
+        by = "pytorch" if file == "scripted.pt" else "tensorflow"
+        while serving(triton, names[name]) != by and time.monotonic() < deadline:
+            check(platform, publisher, name, (models / file).with_suffix(".npz"))
+        assert serving(triton, names[name]) == by
+
+
+def serving(triton: Triton, model: str) -> str:
+    """The backend that has answered calls of a model; none as long as Triton has not."""
+    with contextlib.suppress(grpc.RpcError):
+        backend, rows = triton.served(model)
+        return backend if rows else ""
+    return ""
+
+
+def restart(triton: Triton, *, converters: str) -> None:
+    triton.stop()
+    triton.converters = converters
+    triton.start()
 
 
 def test_refusals_say_what_to_do(platform: Platform, publisher: Account, models: Path) -> None:

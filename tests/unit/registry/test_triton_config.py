@@ -124,7 +124,7 @@ def test_a_decoder_has_the_tensors_of_the_vllm_backend() -> None:
 )
 def test_what_is_placed_on_triton_has_its_frameworks_backend(form: str, placement: int, by: tuple[str, str]) -> None:
     settings = Settings(placement=placement, max_batch_size=2)  # type: ignore[arg-type]
-    assert backend(form, settings) == by
+    assert backend(form, tensor_pb2.Signature(), settings) == by
     own = load(RegistrySettings, triton_threads=3)
     c = text_format.Parse(config("name", SIGNATURE, settings, own, by), model_config_pb2.ModelConfig())
     assert (c.backend, c.default_model_filename) == by
@@ -132,3 +132,18 @@ def test_what_is_placed_on_triton_has_its_frameworks_backend(form: str, placemen
     assert [v.string_value for v in c.parameters.values()] == ["3"]
     alike = family("mdl_1", SIGNATURE, settings, by[0]) == family("mdl_1", SIGNATURE, settings)
     assert alike == (by[0] == "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "by"),
+    [
+        (("output__0", "any__1"), "pytorch"),
+        (("output__1", "output__0"), "onnxruntime"),
+        (("output__0", "scores"), "onnxruntime"),
+    ],
+)
+def test_torchscript_whose_outputs_are_not_numbered_is_onnx(outputs: tuple[str, ...], by: str) -> None:
+    takes = tensor_pb2.Signature(outputs=[tensor_pb2.TensorSpec(name=name) for name in outputs])
+    placed = Settings(placement=registry_pb2.PLACEMENT_TRITON)
+    assert backend("torchscript", takes, placed)[0] == by
+    assert backend("saved-model", takes, placed)[0] == "tensorflow"
