@@ -27,6 +27,7 @@ REFUSED = Counter("mercat_usage_refusals_total", "Attempts at a message of usage
 DURABLE = "usage-records"
 LIVE = "mercat.live.usage."
 _MESSAGES = 64  # of one transaction
+_AT_ONCE = 2  # transactions under way
 _GATHER = 0.1  # seconds that messages gather while there are few
 _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
 _POSTED_AT_ONCE = 1_000  # records of one transaction of billing's, which holds their wallets; more make it no quicker
@@ -45,17 +46,23 @@ class Consumer:
         self._billing = billing_pb2_grpc.LeaseServiceStub(control)
 
     async def work(self) -> None:
-        """Stores and posts, for ever."""
-        async for messages in self._events.pull(
-            USAGE_STREAM, DURABLE, USAGE_SUBJECT, batch=_MESSAGES, ack_wait=_ACK_WAIT
-        ):
-            holding = asyncio.create_task(_hold(messages))
-            try:
-                await self._take(messages)
-            finally:
-                holding.cancel()
-            if len(messages) < _MESSAGES:  # what a transaction costs hardly depends on how much it stores
-                await asyncio.sleep(_GATHER)
+        """Stores and posts, for ever. While the database is at one batch the next is made ready for it."""
+        room = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as taking:
+            async for messages in self._events.pull(
+                USAGE_STREAM, DURABLE, USAGE_SUBJECT, batch=_MESSAGES, ack_wait=_ACK_WAIT
+            ):
+                await room.acquire()
+                taking.create_task(self._take_held(messages)).add_done_callback(lambda _: room.release())
+                if len(messages) < _MESSAGES:  # what a transaction costs hardly depends on how much it stores
+                    await asyncio.sleep(_GATHER)
+
+    async def _take_held(self, messages: Sequence[Msg]) -> None:
+        holding = asyncio.create_task(_hold(messages))
+        try:
+            await self._take(messages)
+        finally:
+            holding.cancel()
 
     async def _take(self, messages: Sequence[Msg]) -> None:
         try:
