@@ -21,6 +21,10 @@ _LOCKS = [
 _SAID = ("seed ", "oracle L: ")  # what a run must say although its tests passed
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, default=0.0, help="how long the long run of the robustness tests takes")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The seeds of random tests, and what was counted in them."""
     reports = [r for r in terminalreporter.stats.get("passed", []) if isinstance(r, pytest.TestReport)]

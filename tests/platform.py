@@ -229,6 +229,16 @@ class Platform:
             os.kill(pid, signal.SIGKILL)
         return pid
 
+    def until_ready(self, part: str, died: int = 0) -> None:
+        """Returns when the supervisor has a part back, as another process than the one that died. Fails after a
+        minute."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.states().get(part) == "ready" and self.pids().get(part) not in (None, died):
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"{part} did not come back:\n{self.log()}")
+
     # People
 
     @property

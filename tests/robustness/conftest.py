@@ -1,6 +1,7 @@
 """What the availability cases share: a platform that they may hurt, and seeds."""
 
 import os
+import random
 import secrets
 from collections.abc import Iterator
 
@@ -22,3 +23,8 @@ def seed_number() -> int:
     number = int(os.environ.get("MERCAT_TEST_SEED") or secrets.randbelow(2**32))
     print(f"\nseed {number}; MERCAT_TEST_SEED={number} replays it")
     return number
+
+
+@pytest.fixture
+def seed(seed_number: int) -> random.Random:
+    return random.Random(seed_number)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -33,13 +32,6 @@ def model(broken: Platform) -> str:
     return broken.publish(broken.publisher(), graphs.tiny(), batch=64, price={"requests": PER_MILLION})
 
 
-@pytest.fixture
-def seed() -> random.Random:
-    number = int(os.environ.get("MERCAT_TEST_SEED") or secrets.randbelow(2**32))
-    print(f"\nseed {number}; MERCAT_TEST_SEED={number} replays it")
-    return random.Random(number)
-
-
 def caller(platform: Platform, consumer: Account, model: str) -> Caller:
     return Caller(platform.grpc, consumer.api_key, model)
 
@@ -55,21 +47,11 @@ async def test_usage_consumer_killed_over_and_over(broken: Platform, model: str,
     for _ in range(kills):
         await asyncio.sleep(seed.uniform(0.2, 1.2))
         died = broken.kill("control")
-        await asyncio.to_thread(until_ready, broken, "control", died)
+        await asyncio.to_thread(broken.until_ready, "control", died)
     traffic.stop()
     seen = await running
     print(f"{kills} kills in {seen.seconds:.0f} s")
     judge(broken, consumer, seen, credit=credit, price=PRICE)
-
-
-def until_ready(platform: Platform, part: str, died: int = 0) -> None:
-    """Returns when the supervisor has a part back, as another process than the one that died. Fails after a minute."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if platform.states().get(part) == "ready" and platform.pids().get(part) not in (None, died):
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"{part} did not come back:\n{platform.log()}")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -104,7 +86,7 @@ async def test_consumer_killed_at_each_step(own_platform: Callable[..., Platform
     traffic = caller(platform, consumer, model)
     first = platform.pids()["control"]
     await traffic.many(1_000)
-    await asyncio.to_thread(until_ready, platform, "control", first)
+    await asyncio.to_thread(platform.until_ready, "control", first)
     judge(platform, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
 
 
@@ -121,7 +103,7 @@ async def test_a_paused_consumer_posts_once(broken: Platform, model: str) -> Non
         await asyncio.sleep(float(os.environ.get("MERCAT_TEST_PAUSE", "12")))
     finally:
         os.kill(pid, signal.SIGCONT)
-    await asyncio.to_thread(until_ready, broken, "control")
+    await asyncio.to_thread(broken.until_ready, "control")
     await traffic.many(100)
     judge(broken, consumer, traffic.seen, credit=credit, price=PRICE, rate=False)
 

@@ -32,6 +32,7 @@ class Seen:
     seconds: float = 0.0
     costs: Counter[int] = field(default_factory=Counter)
     twice: list[str] = field(default_factory=list)  # OK request ids that came with two different calls
+    hintless: Counter[str] = field(default_factory=Counter)  # UNAVAILABLE without a hint when to try again, by reason
 
     @property
     def calls(self) -> int:
@@ -74,8 +75,10 @@ class Caller:
                 seen.unknown += 1
                 return "UNKNOWN"
             seen.refused.add(str(request_id))
-            reason = from_rpc_error(e).reason
-            seen.errors[f"{e.code().name} {reason}"] += 1
+            error = from_rpc_error(e)
+            seen.errors[f"{e.code().name} {error.reason}"] += 1
+            if e.code() is grpc.StatusCode.UNAVAILABLE and not error.retry_after:
+                seen.hintless[error.reason] += 1
             return e.code().name
         trailers = dict(await call.trailing_metadata())
         request_id = str(trailers["mercat-request-id"])
