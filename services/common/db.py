@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import asyncpg
 from services.common.errors import DatabaseUnavailable, FailedPrecondition
 from services.common.rpc.context import maybe_current
 
+log = logging.getLogger(__name__)
 Connection: TypeAlias = Any  # an asyncpg connection, or its pool's proxy of one; the library has no types
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
@@ -74,7 +76,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A pooled connection in autocommit, for single reads. Raises DatabaseUnavailable when the database is gone for
-        longer than it needs to start anew."""
+        longer than it needs to start anew, or has no room."""
         try:
             connection = await self._acquire()
             try:
@@ -84,6 +86,9 @@ class Database:
                     await self._pool.release(connection)
         except _GONE as e:
             raise DatabaseUnavailable("the database is not available", retry_after=1) from e
+        except asyncpg.InsufficientResourcesError as e:  # disk, memory or connections; what was under way is undone
+            log.error("PostgreSQL: %s", e)
+            raise DatabaseUnavailable("the database has no room just now", retry_after=5) from e
 
     async def _acquire(self) -> Connection:
         loop = asyncio.get_running_loop()

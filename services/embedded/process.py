@@ -17,6 +17,7 @@ from services.embedded.errors import ChildFailed
 
 BACKOFF_FIRST = 0.2  # seconds
 STABLE_AFTER = 30.0  # seconds a process must have lived for the next pause to be the first one again
+LOOK = 3.0  # seconds from one look at whether a process is stuck to the next
 LOG_LIMIT = 32 * 1024 * 1024  # bytes; a longer log is set aside once when its process is started
 _SPAWN = str(Path(__file__).with_name("spawn.py"))
 
@@ -55,6 +56,7 @@ class Spec:
     stop_timeout: float = 10.0
     restart_pause: float = 10.0  # the longest; the first is `BACKOFF_FIRST`
     leaves: bool = False  # ends by itself once its successor is there
+    stuck: Callable[[], Awaitable[bool]] | None = None  # asked now and then: whether only a new start helps
 
 
 @dataclass
@@ -182,7 +184,7 @@ class Child:
     async def _repair(self) -> None:
         pause = BACKOFF_FIRST
         while True:
-            status = await self.exited()
+            status = await self._exited_or_stuck()
             if time.monotonic() - self._spawned > STABLE_AFTER:
                 pause = BACKOFF_FIRST
             await self._end(self._process, signal.SIGKILL, 0)  # what it leaves behind in its session
@@ -197,6 +199,16 @@ class Child:
             except (ChildFailed, OSError):
                 continue
             self._turn(State.READY, f"restarted after {describe_exit(status)}")
+
+    async def _exited_or_stuck(self) -> int:
+        """The exit status; of one that is stuck, after it was ended."""
+        while self.spec.stuck is not None:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self.exited(), LOOK)
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                if await asyncio.wait_for(self.spec.stuck(), LOOK):
+                    await self._end(self._process, self.spec.stop_signal, self.spec.stop_timeout)
+        return await self.exited()
 
     @staticmethod
     async def _end(process: asyncio.subprocess.Process | None, first: signal.Signals, patience: float) -> None:
