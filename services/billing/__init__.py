@@ -19,7 +19,7 @@ async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
     store = Store()
-    reconciler = Reconciler(deps.database, store, deps.control)
+    reconciler = Reconciler(deps.database, store, deps.control, deps.clock)
     billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")

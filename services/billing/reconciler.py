@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 from services.billing import ledger
 from services.billing.ledger import Account
 from services.billing.store import Row, Store, snapshot
+from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
@@ -45,10 +46,11 @@ class _Found:
 class Reconciler:
     """Reads the books and usage; changes neither."""
 
-    def __init__(self, database: Database, store: Store, control: InternalChannel) -> None:
+    def __init__(self, database: Database, store: Store, control: InternalChannel, clock: Clock) -> None:
         self._database = database
         self._store = store
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
+        self._clock = clock
 
     async def repeat(self, seconds: float) -> None:
         """Checks a minute after the start, and then every so often, for ever."""
@@ -112,7 +114,7 @@ class Reconciler:
     async def _recheck(self, found: _Found) -> Timestamp:
         """Looks again at what had no counterpart, once everything recorded until now is posted."""
         now = Timestamp()
-        now.GetCurrentTime()
+        now.FromDatetime(self._clock.now())
         until = asyncio.get_running_loop().time() + _CATCH_UP
         while True:
             settled = (await self._usage.GetWatermark(usage_pb2.GetWatermarkRequest())).settled_through

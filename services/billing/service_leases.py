@@ -45,7 +45,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def AcquireLease(
         self, request: billing_pb2.AcquireLeaseRequest, context: Context
     ) -> billing_pb2.AcquireLeaseResponse:
-        now = self._clock.now()
+        now = self._clock.machine()
         expires = now + self._lifetime
         async with self._database.transaction() as connection:
             await self._store.lock_or_open_wallets(connection, [request.org_id])
@@ -75,7 +75,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def RenewLeases(
         self, request: billing_pb2.RenewLeasesRequest, context: Context
     ) -> billing_pb2.RenewLeasesResponse:
-        expires = self._clock.now() + self._lifetime
+        expires = self._clock.machine() + self._lifetime
         async with self._database.transaction() as connection:
             kept = await self._store.renew_leases(connection, list(request.lease_ids), request.worker_id, expires)
         response = billing_pb2.RenewLeasesResponse(lost_lease_ids=[x for x in request.lease_ids if x not in kept])
@@ -133,7 +133,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
                 log.exception("expired leases stay for now")
 
     async def _recover(self) -> None:
-        before = self._clock.now() - self._grace
+        before = self._clock.machine() - self._grace
         async with self._database.connection() as connection:
             expired = await self._store.expired_leases(connection, before)
         if not expired:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("restart", "Restarts processes one after the other, while calls go on."),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
+        "clock": ("clock", "The time of a platform with a test clock."),
         "config": ("config", "Prints and checks every setting."),
     },
     "Account": {

@@ -49,6 +49,8 @@ class MovedClock:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.moved
 
+    machine = now
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.moved.total_seconds()
 
