@@ -4,6 +4,7 @@ How much was used is usage's; what a call costs is told by the price that was in
 from mercat.billing.v1 import billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.payments import PaymentParts
 from services.billing.reconciler import Reconciler
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
@@ -24,6 +25,7 @@ async def build(deps: Deps) -> Service:
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
+    payments = PaymentParts(deps, store, settings)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
@@ -37,6 +39,7 @@ async def build(deps: Deps) -> Service:
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
+            *payments.registrations,
         ],
-        tasks=[signed_up, leases.recover, reconcile],
+        tasks=[signed_up, leases.recover, reconcile, *payments.tasks],
     )

@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 
 from services.billing import ledger
 from services.billing.ledger import Account
+from services.billing.payments.store import PaymentStore
 from services.billing.store import Row, Store, snapshot
 from services.common.clock import Clock
 from services.common.db import Database
@@ -49,6 +50,7 @@ class Reconciler:
     def __init__(self, database: Database, store: Store, control: InternalChannel, clock: Clock) -> None:
         self._database = database
         self._store = store
+        self._payments = PaymentStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -73,6 +75,9 @@ class Reconciler:
             for query, rows in (await self._store.findings(connection)).items():
                 for row in rows:
                     found.add(*_derived(query, row))
+            for row in await self._payments.wrong_payments(connection):
+                text = f"{row['amount']} nanos, {row['status']}, and its posting moved {row['moved']}"
+                found.add("PAYMENT_DIFFERS", row["id"], text)
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
         DISCREPANCIES.set(len(found.discrepancies))

@@ -13,3 +13,6 @@ class BillingSettings(Settings):
     lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
     receipt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs receipts; empty: the home's")
     reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)
+    auto_top_up_seconds: float = option(
+        5.0, "how often wallets are looked at for automatic top-ups", unit="seconds", gt=0
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import grpc
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc, payments_pb2, payments_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -79,6 +79,7 @@ class Books:
         self.auth = auth_pb2_grpc.AuthServiceStub(self.channel)
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
+        self.payments = payments_pb2_grpc.PaymentServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -116,6 +117,28 @@ class Books:
             while (wallet := await self.wallet(person)).reserved_nanos:
                 await asyncio.sleep(0.05)
         return wallet.balance_nanos
+
+    async def card(self, person: Person, card: str = "pm_card_visa", *, default: bool = True) -> str:
+        """Attaches a test card; the payment method's id."""
+        request = payments_pb2.AttachPaymentMethodRequest(payment_method=card, make_default=default)
+        got = await self.payments.AttachPaymentMethod(request, metadata=person.metadata)
+        return got.payment_method.payment_method_id
+
+    async def pay(self, person: Person, nanos: int, key: str = "", card: str = "") -> payments_pb2.Payment:
+        """Begins a payment by card and waits for its end."""
+        metadata = person.metadata + ([("idempotency-key", key)] if key else [])
+        request = payments_pb2.CreatePaymentRequest(amount_nanos=nanos, payment_method_id=card)
+        made = await self.payments.CreatePayment(request, metadata=metadata)
+        return await self.paid(person, made.payment.payment_id)
+
+    async def paid(self, person: Person, payment_id: str) -> payments_pb2.Payment:
+        request = payments_pb2.GetPaymentRequest(payment_id=payment_id)
+        async with asyncio.timeout(20):
+            while True:
+                payment = (await self.payments.GetPayment(request, metadata=person.metadata)).payment
+                if payment.status not in (payments_pb2.Payment.STATUS_PENDING, payments_pb2.Payment.STATUS_PROCESSING):
+                    return payment
+                await asyncio.sleep(0.05)
 
     async def earned(self, person: Person) -> int:
         got = await self.billing.GetEarnings(billing_pb2.GetEarningsRequest(), metadata=person.metadata)
@@ -185,7 +208,8 @@ async def running(folder: Path) -> AsyncIterator[Books]:
     async with Postgres(folder / "postgres") as postgres, Valkey(folder / "valkey") as valkey, Nats(folder / "n") as n:
         values: dict[str, Any] = {
             "home": folder / "home", "postgres_url": postgres.url, "internal_token": token,
-            "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD, "storage_url": f"file://{folder}/artifacts",
+            "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD,
+            "storage_url": f"file://{folder}/artifacts", "auto_top_up_seconds": 0.2,
         }  # fmt: skip
         events = await Events.connect(n.url, "tests")
         redis: Redis = Redis.from_url(valkey.url)

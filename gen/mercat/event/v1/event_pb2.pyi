@@ -329,3 +329,70 @@ class JobFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFinished: _TypeAlias = JobFinished  # noqa: Y015
+
+@_typing.final
+class PaymentSettled(_message.Message):
+    """A payment has ended, either way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    org_id: _builtins.str
+    purpose: _builtins.str
+    """top_up, invoice or auto_top_up."""
+    subject: _builtins.str
+    """What it was for: unique for each attempt."""
+    amount_nanos: _builtins.int
+    """What was charged, in whole cents; the wallet has all of it."""
+    succeeded: _builtins.bool
+    failure_code: _builtins.str
+    """Why not."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+        succeeded: _builtins.bool = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "failure_code", b"failure_code", "org_id", b"org_id", "payment_id", b"payment_id", "purpose", b"purpose", "subject", b"subject", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentSettled: _TypeAlias = PaymentSettled  # noqa: Y015
+
+@_typing.final
+class AutoTopUpDisabled(_message.Message):
+    """Automatic top-ups of an organisation were turned off: its card was refused too often."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    failure_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_code", b"failure_code", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoTopUpDisabled: _TypeAlias = AutoTopUpDisabled  # noqa: Y015

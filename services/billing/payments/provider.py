@@ -1,0 +1,96 @@
+"""What moves money and keeps cards: a payment provider, as the sagas see it.
+
+Every call may be repeated under its key, at any time: the provider forgets keys (Stripe after 24 hours), so nothing
+that moves money rests on them alone. A payment is opened, its name stored, and only then confirmed; what was opened
+twice is confirmed once."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Status(StrEnum):
+    """How money moving stands. PENDING: the provider will know later."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REQUIRES_ACTION = "requires_action"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a provider answers. `code`: why it failed, such as `insufficient_funds`. `client_secret`: with which the
+    owner of the card proves who they are."""
+
+    status: Status
+    ref: str
+    code: str = ""
+    client_secret: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A payment method at the provider, under the provider's name `ref`."""
+
+    ref: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A SetupIntent: the card's owner gives the card to the provider with it, never to Mercat."""
+
+    ref: str
+    client_secret: str
+
+
+class ProviderUnavailable(Exception):
+    """The provider did not answer, or cannot just now: what was asked may have happened. Ask again."""
+
+
+class ProviderRefused(Exception):
+    """The provider will not do this, however often it is asked."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Provider(Protocol):
+    """Each method raises ProviderUnavailable, or ProviderRefused with the provider's code."""
+
+    name: str
+
+    async def create_customer(self, org_id: str, key: str) -> str:
+        """The name of a new customer."""
+        ...
+
+    async def set_up_card(self, customer: str, key: str) -> Setup: ...
+
+    async def attach_card(self, customer: str, method: str, key: str) -> Card:
+        """Keeps a card for charges while nobody is there. A test card's name makes a card of its own each time."""
+        ...
+
+    async def detach_card(self, method: str) -> None:
+        """Forgets a card; one that is unknown is forgotten."""
+        ...
+
+    async def open_payment(self, customer: str, cents: int, payment_id: str, *, off_session: bool) -> str:
+        """The name of a payment that moves nothing yet."""
+        ...
+
+    async def confirm_payment(self, ref: str, method: str, *, off_session: bool) -> Outcome:
+        """Charges the card, unless this payment has ended: then how it did."""
+        ...
+
+    async def get_payment(self, ref: str) -> Outcome:
+        """How the payment stands, without changing it."""
+        ...
+
+    async def cancel_payment(self, ref: str) -> Outcome:
+        """Ends a payment that has not moved money; one that has is answered as it is."""
+        ...

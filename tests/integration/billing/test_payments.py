@@ -1,0 +1,180 @@
+"""Cards and payments by the sandbox's provider, over real servers."""
+
+import asyncio
+
+import grpc
+import pytest
+from mercat.billing.v1 import billing_pb2, payments_pb2
+from mercat.event.v1 import event_pb2
+
+from services.common.errors import MercatError, from_rpc_error
+from services.common.events import EVENT_STREAM
+from tests.integration.billing.books import USD, Books, Person
+
+Payment = payments_pb2.Payment
+
+
+async def refused(call: object) -> MercatError:
+    with pytest.raises(grpc.RpcError) as caught:
+        await call  # type: ignore[misc]
+    return from_rpc_error(caught.value)
+
+
+async def settled(books: Books, payment_id: str) -> list[event_pb2.PaymentSettled]:
+    """What was told of a payment's end."""
+    found: list[event_pb2.PaymentSettled] = []
+    async with asyncio.timeout(10):
+        while not found:
+            subscription = await books.events.js.subscribe(
+                "mercat.event.PaymentSettled", stream=EVENT_STREAM, ordered_consumer=True
+            )
+            try:
+                while True:
+                    event = event_pb2.PaymentSettled.FromString((await subscription.next_msg(0.3)).data)
+                    found += [event] if event.payment_id == payment_id else []
+            except TimeoutError:
+                await subscription.unsubscribe()
+    return found
+
+
+async def test_a_card_is_charged_and_the_wallet_has_it(books: Books) -> None:
+    person = await books.person()
+    await books.card(person)
+    paid = await books.pay(person, 25 * USD)
+    assert paid.status == Payment.STATUS_SUCCEEDED
+    assert (await books.wallet(person)).balance_nanos == 25 * USD
+    (event,) = await settled(books, paid.payment_id)
+    assert event == event_pb2.PaymentSettled(
+        payment_id=paid.payment_id, org_id=person.org_id, purpose="top_up", subject=event.subject,
+        amount_nanos=25 * USD, succeeded=True,
+    )  # fmt: skip
+    listed = await books.billing.ListTransactions(billing_pb2.ListTransactionsRequest(), metadata=person.metadata)
+    assert [t.amount_nanos for t in listed.transactions] == [25 * USD]
+    statement = await books.billing.GetStatement(billing_pb2.GetStatementRequest(), metadata=person.metadata)
+    assert [e.cause for e in statement.entries] == [paid.payment_id]
+    assert (await books.check()).clean
+
+
+@pytest.mark.parametrize(
+    ("card", "code"),
+    [
+        ("pm_card_chargeDeclined", "card_declined"),
+        ("pm_card_chargeDeclinedInsufficientFunds", "insufficient_funds"),
+        ("pm_card_chargeDeclinedExpiredCard", "expired_card"),
+    ],
+)
+async def test_a_declined_card_says_why_and_nothing_is_posted(books: Books, card: str, code: str) -> None:
+    person = await books.person()
+    await books.card(person, card)
+    paid = await books.pay(person, 25 * USD)
+    assert (paid.status, paid.failure_code) == (Payment.STATUS_FAILED, code)
+    assert (await books.wallet(person)).balance_nanos == 0
+    (event,) = await settled(books, paid.payment_id)
+    assert (event.succeeded, event.failure_code) == (False, code)
+
+
+async def test_the_same_key_never_charges_twice_even_when_keys_are_forgotten(books: Books) -> None:
+    person = await books.person()
+    await books.card(person)
+    first = await books.pay(person, 5 * USD, "one-key")
+    async with books.superuser() as connection:  # as after their 24 hours
+        await connection.execute("DELETE FROM idempotency_keys")
+    again = await books.pay(person, 5 * USD, "one-key")
+    assert again == first
+    assert (await books.wallet(person)).balance_nanos == 5 * USD
+    async with books.superuser() as connection:
+        await connection.execute("DELETE FROM idempotency_keys")
+    error = await refused(books.pay(person, 6 * USD, "one-key"))
+    assert error.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_only_whole_cents_are_charged(books: Books) -> None:
+    person = await books.person()
+    await books.card(person)
+    error = await refused(books.pay(person, USD + 1))
+    assert [v.field for v in error.violations] == ["amount_nanos"]
+    error = await refused(books.pay(person, USD // 100))
+    assert [v.field for v in error.violations] == ["amount_nanos"]
+
+
+async def test_without_a_card_nothing_is_begun(books: Books) -> None:
+    person = await books.person()
+    assert (await refused(books.pay(person, USD))).reason == "NO_PAYMENT_METHOD"
+
+
+async def test_cards_are_listed_chosen_and_forgotten(books: Books) -> None:
+    person = await books.person()
+    first = await books.card(person)
+    second = await books.card(person, "pm_card_mastercard", default=False)
+
+    async def cards() -> list[tuple[str, str, bool]]:
+        got = await books.payments.ListPaymentMethods(
+            payments_pb2.ListPaymentMethodsRequest(), metadata=person.metadata
+        )
+        return [(m.payment_method_id, m.last4, m.is_default) for m in got.payment_methods]
+
+    assert await cards() == [(second, "4444", False), (first, "4242", True)]
+    chosen = payments_pb2.SetDefaultPaymentMethodRequest(payment_method_id=second)
+    await books.payments.SetDefaultPaymentMethod(chosen, metadata=person.metadata)
+    assert await cards() == [(second, "4444", True), (first, "4242", False)]
+    detach = payments_pb2.DetachPaymentMethodRequest(payment_method_id=second)
+    await books.payments.DetachPaymentMethod(detach, metadata=person.metadata)
+    assert await cards() == [(first, "4242", True)]
+    error = await refused(books.pay(person, USD, card=second))
+    assert error.reason == "PAYMENT_METHOD_NOT_FOUND"
+
+
+async def test_other_peoples_cards_and_payments_are_not_there(books: Books) -> None:
+    owner, other = await books.person(), await books.person()
+    card = await books.card(owner)
+    paid = await books.pay(owner, USD)
+    assert (await refused(books.paid(other, paid.payment_id))).reason == "PAYMENT_NOT_FOUND"
+    await books.card(other)
+    assert (await refused(books.pay(other, USD, card=card))).reason == "PAYMENT_METHOD_NOT_FOUND"
+    async with books.superuser() as connection:
+        ref = await connection.fetchval("SELECT ref FROM payment_methods WHERE id = $1", card)
+    assert (await refused(books.card(other, ref))).reason == "CARD_REFUSED"
+    assert (await refused(books.card(other, "pm_nothing"))).reason == "CARD_REFUSED"
+
+
+async def test_its_owner_must_prove_who_they_are_in_time(books: Books) -> None:
+    person = await books.person()
+    await books.card(person, "pm_card_authenticationRequired")
+    paid = await books.pay(person, USD)
+    assert paid.status == Payment.STATUS_REQUIRES_ACTION
+    assert paid.client_secret
+
+
+async def automatic(books: Books, person: Person, threshold: int, amount: int) -> None:
+    wanted = payments_pb2.AutoTopUp(enabled=True, threshold_nanos=threshold, amount_nanos=amount)
+    request = payments_pb2.SetAutoTopUpRequest(auto_top_up=wanted)
+    await books.payments.SetAutoTopUp(request, metadata=person.metadata)
+
+
+async def test_a_wallet_below_its_threshold_is_topped_up_once(books: Books) -> None:
+    person, publisher = await books.person(3 * USD), await books.person()
+    await books.card(person)
+    await automatic(books, person, 2 * USD, 10 * USD)
+    await books.send(books.call(person, publisher, 2 * USD))
+    async with asyncio.timeout(20):
+        while (await books.wallet(person)).balance_nanos != 11 * USD:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert (await books.wallet(person)).balance_nanos == 11 * USD
+
+
+async def test_automatic_top_ups_are_turned_off_after_refusals(books: Books) -> None:
+    person = await books.person(USD)
+    await books.card(person, "pm_card_chargeDeclinedInsufficientFunds")
+    await automatic(books, person, 2 * USD, 10 * USD)
+    async with asyncio.timeout(30):
+        while True:
+            got = await books.payments.GetAutoTopUp(payments_pb2.GetAutoTopUpRequest(), metadata=person.metadata)
+            if not got.auto_top_up.enabled:
+                break
+            async with books.superuser() as connection:  # as after the pause
+                await connection.execute("UPDATE auto_top_ups SET next_attempt_at = now() - interval '1 minute'")
+            await asyncio.sleep(0.2)
+    assert got.auto_top_up.failures == 3
+    listed = await books.payments.ListPayments(payments_pb2.ListPaymentsRequest(), metadata=person.metadata)
+    assert [p.failure_code for p in listed.payments] == ["insufficient_funds"] * 3
