@@ -6,6 +6,7 @@ from mercat.event.v1 import event_pb2
 
 from services.billing.payments import PaymentParts
 from services.billing.reconciler import Reconciler
+from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
 from services.billing.service_receipts import ReceiptServicer
@@ -26,6 +27,7 @@ async def build(deps: Deps) -> Service:
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
     payments = PaymentParts(deps, store, settings)
+    recurring = RecurringParts(deps, store, settings, payments.payments)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
@@ -40,6 +42,7 @@ async def build(deps: Deps) -> Service:
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
             *payments.registrations,
+            *recurring.registrations,
         ],
-        tasks=[signed_up, leases.recover, reconcile, *payments.tasks],
+        tasks=[signed_up, leases.recover, reconcile, *payments.tasks, *recurring.tasks],
     )

@@ -97,10 +97,6 @@ ON CONFLICT (cause) DO UPDATE SET cause = excluded.cause RETURNING *;
 SELECT * FROM transactions WHERE org_id = :org_id AND (:before::text IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :most;
 
--- name: add_subscription(id, user_id, org_id, now)!
-INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, current_period_start, created_at)
-VALUES (:id, :user_id, :org_id, 'pay_as_you_go', 'active', :now, :now) ON CONFLICT DO NOTHING;
-
 -- name: statement(org_id, start, until, before_id, before_account, most)
 -- Newest first: each account's index is walked backwards from the last page's end, for no more rows than the page has.
 SELECT x.id, x.cause, x.kind, x.amount, x.created_at FROM accounts a CROSS JOIN LATERAL (

@@ -12,6 +12,7 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
 from services.billing.payments.store import PaymentStore
 from services.billing.store import Row, Store, snapshot
@@ -51,6 +52,7 @@ class Reconciler:
         self._database = database
         self._store = store
         self._payments = PaymentStore()
+        self._invoices = InvoiceStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -78,6 +80,9 @@ class Reconciler:
             for row in await self._payments.wrong_payments(connection):
                 text = f"{row['amount']} nanos, {row['status']}, and its posting moved {row['moved']}"
                 found.add("PAYMENT_DIFFERS", row["id"], text)
+            for query, wrong in (await self._invoices.findings(connection)).items():
+                for row in wrong:
+                    found.add(*_invoice_finding(query, row))
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
         DISCREPANCIES.set(len(found.discrepancies))
@@ -199,3 +204,19 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
             return "ENTRY_ORPHANED", row["posting_id"], f"{row['count']} entries without a posting"
         case _:
             return "POSTING_UNEXPLAINED", row["id"], f"nothing of the name {row['cause']} ever happened"
+
+
+def _invoice_finding(query: str, row: Row) -> tuple[str, str, str]:
+    match query:
+        case "wrong_invoices":
+            text = (
+                f"{row['number']} says {row['due']} due and {row['prepaid']} of calls; its lines say {row['due_lines']}"
+                f" and {row['prepaid_lines']}, the ledger {row['moved']} of calls"
+            )
+            return "INVOICE_DIFFERS", row["id"], text
+        case "unpaid_postings":
+            text = f"{row['due']} nanos, {row['status']}, and its posting moved {row['moved']}"
+            return "INVOICE_DIFFERS", row["id"], text
+        case _:
+            text = f"{row['last']} numbers of {row['year']} were given, and {row['found']} invoices have one"
+            return "INVOICE_NUMBERS_DIFFER", row["issuer"], text

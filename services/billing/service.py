@@ -10,6 +10,7 @@ from services.billing.ledger import CURRENCY, PAYABLE, Account
 from services.billing.reconciler import Reconciler
 from services.billing.rows import entry_of, price_of, transaction_of, wallet_of
 from services.billing.store import NEWEST, Store, snapshot
+from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStore, starting
 from services.common import audit, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
@@ -31,13 +32,15 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
         self._clock = clock
         self._reconciler = reconciler
+        self._subscriptions = SubscriptionStore()
         self._fee_ppm = fee_ppm
 
     async def open_account(self, connection: Connection, event: Message) -> None:
         """A wallet and a pay-as-you-go subscription for who signed up."""
         assert isinstance(event, event_pb2.UserSignedUp)
         await self._store.ensure_wallet(connection, event.org_id)
-        await self._store.add_subscription(connection, event.user_id, event.org_id, self._clock.now())
+        new = starting(event.org_id, event.user_id, PAY_AS_YOU_GO, self._clock.now())
+        await self._subscriptions.add(connection, new)
 
     async def GetWallet(self, request: billing_pb2.GetWalletRequest, context: Context) -> billing_pb2.GetWalletResponse:
         org_id = caller().org_id
@@ -100,7 +103,9 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> billing_pb2.GetEarningsResponse:
         async with self._database.connection() as connection:
             payable = await self._store.get_balance(connection, Account(caller().org_id, PAYABLE))
-        return billing_pb2.GetEarningsResponse(currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=self._fee_ppm)
+            fees = await self._subscriptions.fees_of(connection, [caller().org_id])
+        fee_ppm = fees.get(caller().org_id, self._fee_ppm)
+        return billing_pb2.GetEarningsResponse(currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=fee_ppm)
 
     async def SetModelPrice(
         self, request: billing_pb2.SetModelPriceRequest, context: Context

@@ -14,6 +14,7 @@ from services.billing.ledger import PLATFORM, Account
 from services.billing.rows import price_of
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
+from services.billing.subscriptions.store import SubscriptionStore
 from services.common import money
 from services.common.clock import Clock
 from services.common.db import Database
@@ -38,6 +39,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._events = events
         self._clock = clock
+        self._subscriptions = SubscriptionStore()
         self._fee_ppm = settings.fee_ppm
         self._lifetime = timedelta(seconds=settings.lease_seconds)
         self._grace = timedelta(seconds=settings.lease_grace_seconds)
@@ -94,15 +96,19 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def PostUsage(self, request: billing_pb2.PostUsageRequest, context: Context) -> billing_pb2.PostUsageResponse:
         # Calls that cost nothing, and those of test keys, move no money: there is nothing to post.
         paid = {r.request_id: r for r in request.records if r.cost_nanos > 0 and not r.test}
-        postings = [
-            ledger.charge(r.request_id, r.org_id, r.publisher_org_id, r.cost_nanos, self._fee_ppm)
-            for r in paid.values()
-        ]
-        if not postings:
+        if not paid:
             return billing_pb2.PostUsageResponse(posted=0)
-        accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
         async with self._database.transaction() as connection:
             await self._store.lock_or_open_wallets(connection, (r.org_id for r in paid.values()))
+            fees = await self._subscriptions.fees_of(connection, (r.publisher_org_id for r in paid.values()))
+            postings = [
+                ledger.charge(
+                    r.request_id, r.org_id, r.publisher_org_id, r.cost_nanos,
+                    fees.get(r.publisher_org_id, self._fee_ppm),
+                )
+                for r in paid.values()
+            ]  # fmt: skip
+            accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
             known = await self._store.account_ids(connection, accounts)
             leased = sorted({r.lease_id for r in paid.values() if r.lease_id})
             await self._store.lock_owners(connection, leased)

@@ -13,6 +13,10 @@ class BillingSettings(Settings):
     lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
     receipt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs receipts; empty: the home's")
     reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)
+    invoice_retry_days: str = option(
+        "1,3,5,7", "after an invoice could not be collected, when it is tried again; then it is given up",
+        unit="days, from the first attempt", pattern=r"^\d{1,3}(,\d{1,3})*$",
+    )  # fmt: skip
     auto_top_up_seconds: float = option(
         5.0, "how often wallets are looked at for automatic top-ups", unit="seconds", gt=0
     )

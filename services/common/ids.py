@@ -29,6 +29,11 @@ def new(prefix: str, now_ms: int | None = None) -> str:
     return _text(prefix, uuid7(now_ms))
 
 
+def first(prefix: str, ms: int) -> str:
+    """Sorts before every id with this prefix that is made at or after an instant, milliseconds since 1970."""
+    return _text(prefix, ms << 80)
+
+
 def derived(prefix: str, parent: str, index: int) -> str:
     """The id of the part at `index` of what has the id `parent`, made at the parent's time: always the same one.
 

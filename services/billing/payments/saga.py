@@ -6,7 +6,9 @@ only the name that was stored is ever confirmed, so that nobody is charged twice
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from mercat.billing.v1 import billing_pb2
 from mercat.event.v1 import event_pb2
@@ -38,6 +40,13 @@ _REFUSALS, _AFTER_REFUSAL = 3, timedelta(hours=1)  # of automatic top-ups: how m
 _PATIENCE = timedelta(hours=23)  # for the owner of a card to prove who they are
 
 
+class Effect(Protocol):
+    """What else the end of a payment does, in its transaction: the wallet is locked, and has the money unless there is
+    a failure code. Called once for each subject."""
+
+    def __call__(self, connection: Connection, subject: str, failure_code: str, now: datetime) -> Awaitable[None]: ...
+
+
 class Payments:
     """Begins payments and sees them through."""
 
@@ -51,6 +60,7 @@ class Payments:
         self._provider = provider
         self._customers = customers
         self._clock = clock
+        self.effects: dict[str, Effect] = {}  # by purpose
 
     async def start(
         self, connection: Connection, *, org_id: str, amount: int, purpose: str, subject: str, user_id: str = "",
@@ -176,6 +186,8 @@ class Payments:
                 connection, cause=row["id"], user_id=row["user_id"], org_id=row["org_id"], amount=row["amount"],
                 kind=billing_pb2.Transaction.TYPE_TOP_UP, ref=row["provider_ref"], now=now,
             )  # fmt: skip
+        if effect := self.effects.get(row["purpose"]):
+            await effect(connection, row["subject"], code, now)
         event = event_pb2.PaymentSettled(
             payment_id=row["id"], org_id=row["org_id"], purpose=row["purpose"], subject=row["subject"],
             amount_nanos=row["amount"], succeeded=succeeded, failure_code=code,

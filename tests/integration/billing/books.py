@@ -13,7 +13,14 @@ from typing import Any
 import asyncpg
 import grpc
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2, billing_pb2_grpc, payments_pb2, payments_pb2_grpc
+from mercat.billing.v1 import (
+    billing_pb2,
+    billing_pb2_grpc,
+    invoices_pb2_grpc,
+    payments_pb2,
+    payments_pb2_grpc,
+    plans_pb2_grpc,
+)
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -21,6 +28,7 @@ from redis.asyncio import Redis
 
 from services.__main__ import build
 from services.common import ids, outbox
+from services.common.clock import Clock
 from services.common.db import Database, migrate
 from services.common.events import USAGE_SUBJECT, Events
 from services.common.limits import Limiter
@@ -72,7 +80,7 @@ class Books:
     events: Events
     channel: grpc.aio.Channel
     internal: InternalChannel
-    clock: MovedClock
+    clock: Any
     deps: dict[str, Deps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +88,8 @@ class Books:
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
         self.payments = payments_pb2_grpc.PaymentServiceStub(self.channel)
+        self.plans = plans_pb2_grpc.PlanServiceStub(self.channel)
+        self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -202,18 +212,22 @@ def _somewhere() -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Books]:
+async def running(folder: Path, clock: Clock | None = None, **more: Any) -> AsyncIterator[Books]:
     """Everything up, migrated and serving; stopped afterwards."""
     address, token = f"127.0.0.1:{free_ports(1)[0]}", secrets.token_hex()
     async with Postgres(folder / "postgres") as postgres, Valkey(folder / "valkey") as valkey, Nats(folder / "n") as n:
         values: dict[str, Any] = {
             "home": folder / "home", "postgres_url": postgres.url, "internal_token": token,
             "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD,
-            "storage_url": f"file://{folder}/artifacts", "auto_top_up_seconds": 0.2,
+            "storage_url": f"file://{folder}/artifacts", "auto_top_up_seconds": 0.2, **more,
         }  # fmt: skip
         events = await Events.connect(n.url, "tests")
         redis: Redis = Redis.from_url(valkey.url)
-        internal, channel, clock = InternalChannel(address, token), grpc.aio.insecure_channel(address), MovedClock()
+        internal, channel, clock = (
+            InternalChannel(address, token),
+            grpc.aio.insecure_channel(address),
+            clock or MovedClock(),
+        )
         books = Books(postgres.url, events, channel, internal, clock)
         server, tasks, databases = Server(), [], []
         for name in ("auth", "registry", "usage", "billing"):

@@ -396,3 +396,84 @@ class AutoTopUpDisabled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AutoTopUpDisabled: _TypeAlias = AutoTopUpDisabled  # noqa: Y015
+
+@_typing.final
+class SubscriptionChanged(_message.Message):
+    """A subscription was made, changed, could not be paid or ended: `status` is Stripe's word for how it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CANCEL_AT_PERIOD_END_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    org_id: _builtins.str
+    plan_id: _builtins.str
+    model: _builtins.str
+    """Of a model's subscription."""
+    status: _builtins.str
+    cancel_at_period_end: _builtins.bool
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        status: _builtins.str = ...,
+        cancel_at_period_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at_period_end", b"cancel_at_period_end", "model", b"model", "org_id", b"org_id", "plan_id", b"plan_id", "status", b"status", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionChanged: _TypeAlias = SubscriptionChanged  # noqa: Y015
+
+@_typing.final
+class InvoiceChanged(_message.Message):
+    """An invoice was finalised, paid, given up or could not be collected: `status` is Stripe's word for how it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DUE_NANOS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    org_id: _builtins.str
+    number: _builtins.str
+    status: _builtins.str
+    due_nanos: _builtins.int
+    attempts: _builtins.int
+    """Attempts to collect it that failed, why the last one did, and when the next one is; absent: no more."""
+    failure_code: _builtins.str
+    @_builtins.property
+    def next_attempt_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        number: _builtins.str = ...,
+        status: _builtins.str = ...,
+        due_nanos: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        failure_code: _builtins.str = ...,
+        next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "due_nanos", b"due_nanos", "failure_code", b"failure_code", "invoice_id", b"invoice_id", "next_attempt_at", b"next_attempt_at", "number", b"number", "org_id", b"org_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceChanged: _TypeAlias = InvoiceChanged  # noqa: Y015
