@@ -20,3 +20,7 @@ class BillingSettings(Settings):
     auto_top_up_seconds: float = option(
         5.0, "how often wallets are looked at for automatic top-ups", unit="seconds", gt=0
     )
+    payment_claim_seconds: float = option(
+        90.0, "how long the next step of a payment may take; when its process has died, it is taken again then",
+        unit="seconds", ge=1,
+    )  # fmt: skip

@@ -62,7 +62,9 @@ def show(session: Session, invoice: InvoiceArgument) -> None:
 def pdf(
     session: Session,
     invoice: InvoiceArgument,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; otherwise it is named by its number.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; otherwise it is named by its number.")
+    ] = None,
 ) -> None:
     """Writes an invoice as a document for people.
 

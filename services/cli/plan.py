@@ -124,7 +124,8 @@ def cancel(
         output.say_json(answer)
         return
     what = model or f"the plan {answer.plan_id}"
-    when = "now" if now else f"at {output.when(answer.trial_end or answer.current_period_end)} UTC"
+    last = answer.trial_end if answer.status == Subscription.STATUS_TRIALING else answer.current_period_end
+    when = "now" if now else f"at {output.when(last)} UTC"
     output.say(f"Canceled: {what} ends {when}.")
 
 

@@ -21,7 +21,9 @@ class PaymentParts:
     def __init__(self, deps: Deps, books: Store, settings: BillingSettings) -> None:
         store, provider = PaymentStore(), SandboxProvider(deps.database)
         customers = Customers(deps.database, store, provider, deps.clock)
-        self.payments = Payments(deps.database, books, store, provider, customers, deps.clock)
+        self.payments = Payments(
+            deps.database, books, store, provider, customers, deps.clock, settings.payment_claim_seconds
+        )
         auto = AutoTopUps(deps.database, store, self.payments, deps.clock, settings.auto_top_up_seconds)
         servicer = PaymentServicer(deps.database, store, provider, customers, self.payments, deps.clock)
         self.registrations: list[Registration] = [(payments_pb2_grpc.add_PaymentServiceServicer_to_server, servicer)]

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 TOP_UP, INVOICE, AUTO_TOP_UP = "top_up", "invoice", "auto_top_up"
 _AT_ONCE = 20
 _POLL = 1.0  # seconds; another process may have begun it, and a clock may have been waited for
-_CLAIM = timedelta(seconds=90)  # more than any provider call takes
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _ASK_AGAIN = timedelta(minutes=1)  # for payments that end elsewhere: the provider also tells by itself
 _REFUSALS, _AFTER_REFUSAL = 3, timedelta(hours=1)  # of automatic top-ups: how many in a row, and the pause after each
@@ -52,7 +51,7 @@ class Payments:
 
     def __init__(
         self, database: Database, books: Store, store: PaymentStore, provider: Provider, customers: Customers,
-        clock: Clock,
+        clock: Clock, claim_seconds: float,
     ) -> None:  # fmt: skip
         self._database = database
         self._books = books
@@ -60,6 +59,7 @@ class Payments:
         self._provider = provider
         self._customers = customers
         self._clock = clock
+        self._claim = timedelta(seconds=claim_seconds)
         self.effects: dict[str, Effect] = {}  # by purpose
 
     async def start(
@@ -113,7 +113,7 @@ class Payments:
         """Takes the payments that are due a step; how many there were."""
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            rows = await self._store.claim_payments(connection, now, now + _CLAIM, _AT_ONCE)
+            rows = await self._store.claim_payments(connection, now, now + self._claim, _AT_ONCE)
         await asyncio.gather(*(self._advance(row) for row in rows))
         return len(rows)
 

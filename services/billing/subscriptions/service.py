@@ -20,7 +20,6 @@ from services.common.errors import InvalidFields, ModelNotFound, NotFound, Viola
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 
-
 _FIRST = (-1, "")  # sorts before every plan
 
 
