@@ -42,4 +42,5 @@ async def build(deps: Deps) -> Service:
             *payments.registrations,
         ],
         tasks=[signed_up, leases.recover, reconcile, *payments.tasks],
+        close=payments.close,
     )
