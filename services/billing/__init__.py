@@ -45,4 +45,5 @@ async def build(deps: Deps) -> Service:
             *recurring.registrations,
         ],
         tasks=[signed_up, leases.recover, reconcile, *payments.tasks, *recurring.tasks],
+        close=payments.close,
     )

@@ -125,9 +125,10 @@ SELECT e.posting_id, count(*) AS count FROM entries e LEFT JOIN postings p ON p.
 WHERE p.id IS NULL GROUP BY e.posting_id LIMIT 100;
 
 -- name: unexplained_postings()
--- Those of calls are compared with usage, row by row.
+-- Those of calls are compared with usage, row by row; a reversal's amounts are, as `wrong_reversals`.
 SELECT p.id, p.cause FROM postings p LEFT JOIN transactions t ON t.cause = p.cause
-WHERE t.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+    LEFT JOIN reversals r ON r.id = split_part(p.cause, ':', 1)
+WHERE t.id IS NULL AND r.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
 
 -- name: wrong_transactions()
 SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved

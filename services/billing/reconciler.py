@@ -83,6 +83,10 @@ class Reconciler:
             for query, wrong in (await self._invoices.findings(connection)).items():
                 for row in wrong:
                     found.add(*_invoice_finding(query, row))
+            for row in await self._payments.wrong_reversals(connection):
+                text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
+                text += f" {row['held']} are withheld and {row['paid']} were paid"
+                found.add("REVERSAL_DIFFERS", row["id"], text)
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
         DISCREPANCIES.set(len(found.discrepancies))

@@ -24,3 +24,11 @@ class BillingSettings(Settings):
         90.0, "how long the next step of a payment may take; when its process has died, it is taken again then",
         unit="seconds", ge=1,
     )  # fmt: skip
+    stripe_secret_key: str = option("", "secret key of Stripe; empty: the sandbox, which charges nobody", secret=True)
+    stripe_webhook_secret: str = option(
+        "", "signing secrets of Stripe's webhook endpoint, separated by commas while one is replaced", secret=True
+    )
+    stripe_api_base: str = option("", "where Stripe's API is; empty: Stripe's own address")
+    stripe_replay_seconds: float = option(
+        300.0, "how often the events are listed that no webhook brought", unit="seconds", ge=1
+    )

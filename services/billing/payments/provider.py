@@ -5,8 +5,9 @@ that moves money rests on them alone. A payment is opened, its name stored, and 
 twice is confirmed once."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Status(StrEnum):
@@ -48,6 +49,15 @@ class Setup:
     client_secret: str
 
 
+class Event(NamedTuple):
+    """What the provider told by itself, and about what."""
+
+    id: str
+    type: str
+    object_ref: str
+    created_at: datetime
+
+
 class ProviderUnavailable(Exception):
     """The provider did not answer, or cannot just now: what was asked may have happened. Ask again."""
 
@@ -79,18 +89,39 @@ class Provider(Protocol):
         """Forgets a card; one that is unknown is forgotten."""
         ...
 
-    async def open_payment(self, customer: str, cents: int, payment_id: str, *, off_session: bool) -> str:
-        """The name of a payment that moves nothing yet."""
+    async def open_payment(self, customer: str, method: str, cents: int, payment_id: str) -> str:
+        """The name of a payment by a card that moves nothing yet."""
         ...
 
-    async def confirm_payment(self, ref: str, method: str, *, off_session: bool) -> Outcome:
-        """Charges the card, unless this payment has ended: then how it did."""
+    async def confirm_payment(self, ref: str, *, off_session: bool) -> Outcome:
+        """Charges the card, unless this payment has ended: then how it did. One that is refused can never succeed
+        later. `off_session`: nobody is there to prove anything, so it fails where that would be needed."""
         ...
 
     async def get_payment(self, ref: str) -> Outcome:
-        """How the payment stands, without changing it."""
+        """How the payment stands; what was refused meanwhile is ended."""
         ...
 
     async def cancel_payment(self, ref: str) -> Outcome:
         """Ends a payment that has not moved money; one that has is answered as it is."""
+        ...
+
+    async def refund(self, payment: str, cents: int, refund_id: str) -> Outcome:
+        """Gives a part of a payment back, once for a refund's id, for ever."""
+        ...
+
+    async def create_account(self, org_id: str, key: str) -> str:
+        """The name of a new account of a publisher's, which money can be transferred to when it is ready."""
+        ...
+
+    async def onboarding_url(self, account: str, return_url: str) -> str:
+        """Where the publisher tells the provider who they are and where their bank is; of use for minutes."""
+        ...
+
+    async def account_ready(self, account: str) -> bool:
+        """Whether the account takes transfers and pays them out."""
+        ...
+
+    async def transfer(self, account: str, cents: int, key: str) -> Outcome:
+        """Moves money of the platform to a publisher's account, once for a key, for ever."""
         ...

@@ -9,13 +9,23 @@ ON CONFLICT DO NOTHING RETURNING id;
 SELECT * FROM payments WHERE purpose = :purpose AND subject = :subject;
 
 -- name: get_payment(id)^
-SELECT * FROM payments WHERE id = :id;
+SELECT p.*, (
+    SELECT coalesce(sum(r.amount), 0)::bigint FROM reversals r WHERE r.payment_id = p.id AND r.status <> 'returned'
+) AS reversed
+FROM payments p WHERE p.id = :id;
+
+-- name: payment_of_ref(provider_ref)^
+SELECT * FROM payments WHERE provider_ref = :provider_ref;
 
 -- name: lock_payment(id)^
 SELECT * FROM payments WHERE id = :id FOR UPDATE;
 
 -- name: list_payments(org_id, before, most)
-SELECT * FROM payments WHERE org_id = :org_id AND (:before::text IS NULL OR id < :before) ORDER BY id DESC LIMIT :most;
+SELECT p.*, (
+    SELECT coalesce(sum(r.amount), 0)::bigint FROM reversals r WHERE r.payment_id = p.id AND r.status <> 'returned'
+) AS reversed
+FROM payments p WHERE p.org_id = :org_id AND (:before::text IS NULL OR p.id < :before)
+ORDER BY p.id DESC LIMIT :most;
 
 -- name: claim_payments(now, until, most)
 -- Whoever claims has until then; after a death the rows are due again.
@@ -44,6 +54,88 @@ WHERE id = :id;
 INSERT INTO transactions (id, user_id, org_id, amount, currency, type, status, stripe_payment_id, cause, created_at)
 VALUES (:id, :user_id, :org_id, :amount, :currency, :type, 'succeeded', :provider_ref, :cause, :now)
 ON CONFLICT (cause) DO NOTHING;
+
+-- name: add_reversal(id, kind, payment_id, org_id, amount, taken, reason, subject, provider_ref, next_attempt_at, now)$
+-- Nothing when there is one of this subject.
+INSERT INTO reversals (id, kind, payment_id, org_id, amount, taken, status, reason, subject, provider_ref,
+    next_attempt_at, created_at)
+VALUES (:id, :kind, :payment_id, :org_id, :amount, :taken, 'pending', :reason, :subject, :provider_ref,
+    :next_attempt_at, :now)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: find_reversal(subject)^
+SELECT * FROM reversals WHERE subject = :subject;
+
+-- name: reversal_of(id, provider_ref)^
+-- By its own id, which the provider was told, or by the provider's name for it.
+SELECT * FROM reversals WHERE id = :id OR provider_ref = :provider_ref ORDER BY id = :id DESC LIMIT 1;
+
+-- name: lock_reversal(id)^
+SELECT * FROM reversals WHERE id = :id FOR UPDATE;
+
+-- name: reversed(payment_id)$
+SELECT coalesce(sum(amount), 0)::bigint FROM reversals WHERE payment_id = :payment_id AND status <> 'returned';
+
+-- name: claim_refunds(now, until, most)
+UPDATE reversals SET attempts = attempts + 1, next_attempt_at = :until WHERE id IN (
+    SELECT id FROM reversals WHERE next_attempt_at <= :now ORDER BY next_attempt_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+RETURNING *;
+
+-- name: put_off_refund(id, provider_ref, at)!
+UPDATE reversals SET provider_ref = coalesce(provider_ref, :provider_ref), next_attempt_at = :at
+WHERE id = :id AND status = 'pending';
+
+-- name: settle_reversal(id, status, provider_ref, failure_code, now)!
+UPDATE reversals SET status = :status, provider_ref = coalesce(provider_ref, :provider_ref),
+    failure_code = :failure_code, next_attempt_at = NULL, settled_at = :now
+WHERE id = :id;
+
+-- name: wrong_reversals()
+-- What a reversal did to the books is what its state says: withheld, paid or returned.
+SELECT r.id, r.status, r.amount, r.taken, m.wallet, m.held, m.paid FROM reversals r CROSS JOIN LATERAL (
+    SELECT coalesce(sum(e.amount) FILTER (WHERE a.org_id = r.org_id), 0)::bigint AS wallet,
+        coalesce(sum(e.amount) FILTER (WHERE a.kind IN ('refunds', 'disputes')), 0)::bigint AS held,
+        coalesce(sum(e.amount) FILTER (WHERE a.kind LIKE '%\_clearing'), 0)::bigint AS paid
+    FROM postings p JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
+    WHERE p.cause IN (r.id, r.id || ':paid', r.id || ':returned')
+) m
+WHERE (m.wallet, m.held, m.paid) IS DISTINCT FROM CASE r.status
+    WHEN 'pending' THEN (-r.taken, r.amount, 0::bigint)
+    WHEN 'paid' THEN (-r.taken, 0::bigint, r.amount)
+    ELSE (0::bigint, 0::bigint, 0::bigint) END
+LIMIT 100;
+
+-- name: add_event(id, type, object_ref, created_at, now)$
+-- True when it is new.
+INSERT INTO provider_events (id, type, object_ref, created_at, received_at, next_attempt_at)
+VALUES (:id, :type, :object_ref, :created_at, :now, :now) ON CONFLICT DO NOTHING RETURNING true;
+
+-- name: claim_events(now, until, most)
+UPDATE provider_events SET attempts = attempts + 1, next_attempt_at = :until WHERE id IN (
+    SELECT id FROM provider_events WHERE next_attempt_at <= :now ORDER BY next_attempt_at LIMIT :most
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING *;
+
+-- name: handled_event(id, now)!
+UPDATE provider_events SET handled_at = :now, next_attempt_at = NULL WHERE id = :id;
+
+-- name: put_off_event(id, at)!
+UPDATE provider_events SET next_attempt_at = :at WHERE id = :id AND handled_at IS NULL;
+
+-- name: get_cursor(provider)$
+SELECT through FROM provider_cursors WHERE provider = :provider;
+
+-- name: set_cursor(provider, through)!
+INSERT INTO provider_cursors (provider, through) VALUES (:provider, :through)
+ON CONFLICT (provider) DO UPDATE SET through = excluded.through;
+
+-- name: customer_org(provider, ref)$
+SELECT org_id FROM payment_customers WHERE provider = :provider AND ref = :ref;
+
+-- name: method_of_ref(provider, ref)^
+SELECT * FROM payment_methods WHERE provider = :provider AND ref = :ref AND detached_at IS NULL;
 
 -- name: get_auto_top_up(org_id)^
 SELECT * FROM auto_top_ups WHERE org_id = :org_id;
@@ -132,10 +224,10 @@ SELECT p.id, p.status, p.amount, coalesce(m.moved, 0)::bigint AS moved FROM paym
 ) m ON true
 WHERE coalesce(m.moved, 0) <> CASE p.status WHEN 'succeeded' THEN p.amount ELSE 0 END LIMIT 100;
 
--- name: add_sandbox_object(id, key, kind, parent, status, cents, code)^
+-- name: add_sandbox_object(id, key, kind, parent, status, cents, code, method)^
 -- What was made under this key, now or before.
-INSERT INTO sandbox_objects AS o (id, key, kind, parent, status, cents, code)
-VALUES (:id, :key, :kind, :parent, :status, :cents, :code)
+INSERT INTO sandbox_objects AS o (id, key, kind, parent, status, cents, code, method)
+VALUES (:id, :key, :kind, :parent, :status, :cents, :code, :method)
 ON CONFLICT (key) DO UPDATE SET key = o.key RETURNING *;
 
 -- name: lock_sandbox_object(id)^

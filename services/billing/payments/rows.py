@@ -12,11 +12,27 @@ def payment_of(row: Row) -> payments_pb2.Payment:
         subject=row["subject"] if row["purpose"] == "invoice" else "",
         status=payments_pb2.Payment.Status.Value(f"STATUS_{row['status'].upper()}"),
         failure_code=row["failure_code"] or "", client_secret=row["client_secret"] or "", provider=row["provider"],
+        reversed_nanos=row["reversed"],
     )  # fmt: skip
     payment.created_at.FromDatetime(row["created_at"])
     if row["settled_at"] is not None:
         payment.settled_at.FromDatetime(row["settled_at"])
     return payment
+
+
+_REFUNDS = {
+    "pending": payments_pb2.Refund.STATUS_PENDING, "paid": payments_pb2.Refund.STATUS_SUCCEEDED,
+    "returned": payments_pb2.Refund.STATUS_FAILED,
+}  # fmt: skip
+
+
+def refund_of(row: Row) -> payments_pb2.Refund:
+    refund = payments_pb2.Refund(
+        refund_id=row["id"], payment_id=row["payment_id"], amount_nanos=row["amount"], taken_nanos=row["taken"],
+        status=_REFUNDS[row["status"]], failure_code=row["failure_code"] or "",
+    )  # fmt: skip
+    refund.created_at.FromDatetime(row["created_at"])
+    return refund
 
 
 def method_of(row: Row) -> payments_pb2.PaymentMethod:

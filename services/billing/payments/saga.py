@@ -147,11 +147,11 @@ class Payments:
                 raise ProviderRefused("no_payment_method", "the organisation has no card")
             customer = await self._customers.ensure(row["org_id"])
             cents = amounts.to_cents(row["amount"])
-            ref = await self._provider.open_payment(customer, cents, row["id"], off_session=alone)
+            ref = await self._provider.open_payment(customer, method, cents, row["id"])
             failpoints.passing("payments.opened")
             async with self._database.transaction() as connection:
                 row = await self._store.open_payment(connection, row["id"], ref, method)
-        return await self._provider.confirm_payment(row["provider_ref"], row["method_ref"], off_session=alone)
+        return await self._provider.confirm_payment(row["provider_ref"], off_session=alone)
 
     async def record(self, payment_id: str, outcome: Outcome) -> None:
         """Writes down how a payment stands: its end, once, with the posting and the event. May be called at any time

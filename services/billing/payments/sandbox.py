@@ -60,16 +60,16 @@ class SandboxProvider:
             if known is not None:
                 await self._q.end_sandbox_object(connection, id=method, status="detached", code=known["code"])
 
-    async def open_payment(self, customer: str, cents: int, payment_id: str, *, off_session: bool) -> str:
-        made = await self._make("pi", "payment_intent", customer, payment_id, status=_OPEN, cents=cents)
+    async def open_payment(self, customer: str, method: str, cents: int, payment_id: str) -> str:
+        made = await self._make("pi", "payment_intent", customer, payment_id, status=_OPEN, cents=cents, method=method)
         return str(made["id"])
 
-    async def confirm_payment(self, ref: str, method: str, *, off_session: bool) -> Outcome:
+    async def confirm_payment(self, ref: str, *, off_session: bool) -> Outcome:
         async with self._database.transaction() as connection:
             payment = await self._intent(connection, ref)
             if payment["status"] != _OPEN:
                 return _outcome(payment)
-            card = await self._q.lock_sandbox_object(connection, id=method)
+            card = await self._q.lock_sandbox_object(connection, id=payment["method"])
             if card is None or card["status"] == "detached" or card["parent"] != payment["parent"]:
                 status, code = Status.FAILED, "resource_missing"
             else:
@@ -91,13 +91,39 @@ class SandboxProvider:
             code = payment["code"] or "canceled"
             return _outcome(await self._q.end_sandbox_object(connection, id=ref, status=Status.FAILED, code=code))
 
+    async def refund(self, payment: str, cents: int, refund_id: str) -> Outcome:
+        async with self._database.transaction() as connection:
+            paid = await self._intent(connection, payment)
+            rows = [r async for r in self._q.list_sandbox_objects(connection, parent=payment, kind="refund")]
+            others = sum(r["cents"] for r in rows if r["key"] != f"refund/{refund_id}")
+            if paid["status"] != Status.SUCCEEDED or others + cents > paid["cents"]:
+                raise ProviderRefused("charge_already_refunded", f"{payment} has no {cents} cents left to refund")
+        return _moved(await self._make("re", "refund", payment, refund_id, status=Status.SUCCEEDED, cents=cents))
+
+    async def create_account(self, org_id: str, key: str) -> str:
+        return str((await self._make("acct", "account", org_id, key, status="ready"))["id"])
+
+    async def onboarding_url(self, account: str, return_url: str) -> str:
+        return return_url  # nothing is asked
+
+    async def account_ready(self, account: str) -> bool:
+        async with self._database.transaction() as connection:
+            known = await self._q.lock_sandbox_object(connection, id=account)
+        return known is not None and known["kind"] == "account"
+
+    async def transfer(self, account: str, cents: int, key: str) -> Outcome:
+        if not await self.account_ready(account):
+            raise ProviderRefused("resource_missing", f"there is no account {account}")
+        return _moved(await self._make("tr", "transfer", account, key, status=Status.SUCCEEDED, cents=cents))
+
     async def _make(
-        self, prefix: str, kind: str, parent: str, key: str, *, status: str = "", cents: int = 0, code: str = ""
-    ) -> Any:
+        self, prefix: str, kind: str, parent: str, key: str, *, status: str = "", cents: int = 0, code: str = "",
+        method: str = "",
+    ) -> Any:  # fmt: skip
         async with self._database.transaction() as connection:
             return await self._q.add_sandbox_object(
                 connection, id=ids.new(prefix), key=f"{kind}/{key}", kind=kind, parent=parent, status=status,
-                cents=cents, code=code,
+                cents=cents, code=code, method=method,
             )  # fmt: skip
 
     async def _intent(self, connection: Connection, ref: str) -> Any:
@@ -114,6 +140,10 @@ def _secret(ref: str) -> str:
 def _card(row: Any) -> Card:
     brand, last4, _ = _CARDS[row["code"]]
     return Card(row["id"], brand, last4, _MONTH, _YEAR)
+
+
+def _moved(row: Any) -> Outcome:
+    return Outcome(Status(row["status"]), row["id"])
 
 
 def _outcome(row: Any) -> Outcome:

@@ -9,7 +9,8 @@ from mercat.billing.v1 import payments_pb2, payments_pb2_grpc
 from services.billing.payments import amounts
 from services.billing.payments.customers import Customers
 from services.billing.payments.provider import Provider, ProviderRefused, ProviderUnavailable
-from services.billing.payments.rows import auto_top_up_of, method_of, payment_of
+from services.billing.payments.reversals import Reversals
+from services.billing.payments.rows import auto_top_up_of, method_of, payment_of, refund_of
 from services.billing.payments.saga import TOP_UP, Payments
 from services.billing.payments.store import PaymentStore, Row
 from services.common import audit, pages
@@ -44,13 +45,14 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
 
     def __init__(
         self, database: Database, store: PaymentStore, provider: Provider, customers: Customers, payments: Payments,
-        clock: Clock,
+        reversals: Reversals, clock: Clock,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._provider = provider
         self._customers = customers
         self._payments = payments
+        self._reversals = reversals
         self._clock = clock
 
     # Cards
@@ -167,6 +169,23 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
         return payments_pb2.ListPaymentsResponse(
             payments=[payment_of(r) for r in rows[:most]], next_page_token=_next(rows, most)
         )
+
+    async def RefundPayment(
+        self, request: payments_pb2.RefundPaymentRequest, context: Context
+    ) -> payments_pb2.RefundPaymentResponse:
+        if not amounts.whole(request.amount_nanos):
+            raise InvalidFields(violations=[Violation("amount_nanos", _CENTS)])
+        audit.about("payment", request.payment_id)
+        async with self._database.transaction() as connection:
+            payment = await self._store.get_payment(connection, request.payment_id)
+            if payment is None:
+                raise PaymentNotFound(f"there is no payment {request.payment_id}")
+            refund_id = await self._reversals.refund(
+                connection, payment, request.amount_nanos, request.reason, _subject(context, caller().org_id)
+            )
+            refund = await self._store.reversal_of(connection, refund_id, "")
+        assert refund is not None
+        return payments_pb2.RefundPaymentResponse(refund=refund_of(refund))
 
     # Automatic top-ups
 

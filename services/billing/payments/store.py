@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from services.billing.ledger import CURRENCY
-from services.billing.payments.provider import Card
+from services.billing.payments.provider import Card, Event
 from services.common import ids
 from services.common.db import Connection, load_queries
 
@@ -72,6 +72,88 @@ class PaymentStore:
             c, id=ids.new("txn"), user_id=user_id, org_id=org_id, amount=amount, currency=CURRENCY, type=kind,
             provider_ref=ref, cause=cause, now=now,
         )  # fmt: skip
+
+    async def payment_of_ref(self, c: Connection, ref: str) -> Row | None:
+        """By the provider's name for it."""
+        row: Row | None = await self._q.payment_of_ref(c, provider_ref=ref)
+        return row
+
+    # Refunds and disputes
+
+    async def add_reversal(
+        self, c: Connection, *, kind: str, payment_id: str, org_id: str, amount: int, taken: int, reason: str,
+        subject: str, ref: str | None, due: datetime | None, now: datetime,
+    ) -> str | None:  # fmt: skip
+        """The new reversal's id; None when there is one of this subject."""
+        made: str | None = await self._q.add_reversal(
+            c, id=ids.new("rfd" if kind == "refund" else "dsp"), kind=kind, payment_id=payment_id, org_id=org_id,
+            amount=amount, taken=taken, reason=reason, subject=subject, provider_ref=ref, next_attempt_at=due, now=now,
+        )  # fmt: skip
+        return made
+
+    async def find_reversal(self, c: Connection, subject: str) -> Row | None:
+        row: Row | None = await self._q.find_reversal(c, subject=subject)
+        return row
+
+    async def reversal_of(self, c: Connection, reversal_id: str, ref: str) -> Row | None:
+        row: Row | None = await self._q.reversal_of(c, id=reversal_id, provider_ref=ref)
+        return row
+
+    async def lock_reversal(self, c: Connection, reversal_id: str) -> Row:
+        """After its organisation's wallet."""
+        row: Row = await self._q.lock_reversal(c, id=reversal_id)
+        return row
+
+    async def reversed(self, c: Connection, payment_id: str) -> int:
+        """How much of a payment goes back or went back, nanos."""
+        return int(await self._q.reversed(c, payment_id=payment_id))
+
+    async def claim_refunds(self, c: Connection, now: datetime, until: datetime, most: int) -> list[Row]:
+        return [r async for r in self._q.claim_refunds(c, now=now, until=until, most=most)]
+
+    async def put_off_refund(self, c: Connection, reversal_id: str, ref: str | None, at: datetime) -> None:
+        await self._q.put_off_refund(c, id=reversal_id, provider_ref=ref, at=at)
+
+    async def settle_reversal(
+        self, c: Connection, reversal_id: str, status: str, ref: str | None, code: str, now: datetime
+    ) -> None:
+        await self._q.settle_reversal(
+            c, id=reversal_id, status=status, provider_ref=ref, failure_code=code or None, now=now
+        )
+
+    # What the provider tells
+
+    async def add_event(self, c: Connection, event: Event, now: datetime) -> bool:
+        """Whether it is new."""
+        return bool(
+            await self._q.add_event(
+                c, id=event.id, type=event.type, object_ref=event.object_ref, created_at=event.created_at, now=now
+            )
+        )
+
+    async def claim_events(self, c: Connection, now: datetime, until: datetime, most: int) -> list[Row]:
+        return [r async for r in self._q.claim_events(c, now=now, until=until, most=most)]
+
+    async def handled_event(self, c: Connection, event_id: str, now: datetime) -> None:
+        await self._q.handled_event(c, id=event_id, now=now)
+
+    async def put_off_event(self, c: Connection, event_id: str, at: datetime) -> None:
+        await self._q.put_off_event(c, id=event_id, at=at)
+
+    async def get_cursor(self, c: Connection, provider: str) -> datetime | None:
+        through: datetime | None = await self._q.get_cursor(c, provider=provider)
+        return through
+
+    async def set_cursor(self, c: Connection, provider: str, through: datetime) -> None:
+        await self._q.set_cursor(c, provider=provider, through=through)
+
+    async def customer_org(self, c: Connection, provider: str, ref: str) -> str | None:
+        org_id: str | None = await self._q.customer_org(c, provider=provider, ref=ref)
+        return org_id
+
+    async def method_of_ref(self, c: Connection, provider: str, ref: str) -> Row | None:
+        row: Row | None = await self._q.method_of_ref(c, provider=provider, ref=ref)
+        return row
 
     # Automatic top-ups
 
@@ -153,3 +235,6 @@ class PaymentStore:
 
     async def wrong_payments(self, c: Connection) -> list[Row]:
         return [r async for r in self._q.wrong_payments(c)]
+
+    async def wrong_reversals(self, c: Connection) -> list[Row]:
+        return [r async for r in self._q.wrong_reversals(c)]

@@ -131,6 +131,7 @@ class Transaction(_message.Message):
         TYPE_REFUND: Transaction._Type.ValueType  # 2
         TYPE_PAYOUT: Transaction._Type.ValueType  # 3
         TYPE_TOP_UP: Transaction._Type.ValueType  # 4
+        TYPE_DISPUTE: Transaction._Type.ValueType  # 5
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
     TYPE_UNSPECIFIED: Transaction.Type.ValueType  # 0
@@ -138,6 +139,7 @@ class Transaction(_message.Message):
     TYPE_REFUND: Transaction.Type.ValueType  # 2
     TYPE_PAYOUT: Transaction.Type.ValueType  # 3
     TYPE_TOP_UP: Transaction.Type.ValueType  # 4
+    TYPE_DISPUTE: Transaction.Type.ValueType  # 5
 
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int

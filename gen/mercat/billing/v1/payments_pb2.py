@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__pb2
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mercat/billing/v1/payments.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\xb1\x01\n\rPaymentMethod\x12\x19\n\x11payment_method_id\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\r\n\x05last4\x18\x03 \x01(\t\x12\x11\n\texp_month\x18\x04 \x01(\x05\x12\x10\n\x08\x65xp_year\x18\x05 \x01(\x05\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x04\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x33\n\x07purpose\x18\x04 \x01(\x0e\x32\".mercat.billing.v1.Payment.Purpose\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x31\n\x06status\x18\x06 \x01(\x0e\x32!.mercat.billing.v1.Payment.Status\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x15\n\rclient_secret\x18\x08 \x01(\t\x12\x10\n\x08provider\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_PENDING\x10\x01\x12\x15\n\x11STATUS_PROCESSING\x10\x02\x12\x1a\n\x16STATUS_REQUIRES_ACTION\x10\x03\x12\x14\n\x10STATUS_SUCCEEDED\x10\x04\x12\x11\n\rSTATUS_FAILED\x10\x05\"d\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePURPOSE_TOP_UP\x10\x01\x12\x13\n\x0fPURPOSE_INVOICE\x10\x02\x12\x17\n\x13PURPOSE_AUTO_TOP_UP\x10\x03\"}\n\tAutoTopUp\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\'\n\x0fthreshold_nanos\x18\x02 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12$\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x05\"\x1a\n\x18\x43reateSetupIntentRequest\"]\n\x19\x43reateSetupIntentResponse\x12\x17\n\x0fsetup_intent_id\x18\x01 \x01(\t\x12\x15\n\rclient_secret\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\"\x90\x01\n\x1a\x41ttachPaymentMethodRequest\x12\\\n\x0epayment_method\x18\x01 \x01(\tBD\xaa\xbb\x18@\x08\x01\x18\x64\"\x10pm_[A-Za-z0-9_]+*(a payment method of the provider, pm_\xe2\x80\xa6\x12\x14\n\x0cmake_default\x18\x02 \x01(\x08\"W\n\x1b\x41ttachPaymentMethodResponse\x12\x38\n\x0epayment_method\x18\x01 \x01(\x0b\x32 .mercat.billing.v1.PaymentMethod\"V\n\x19ListPaymentMethodsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"p\n\x1aListPaymentMethodsResponse\x12\x39\n\x0fpayment_methods\x18\x01 \x03(\x0b\x32 .mercat.billing.v1.PaymentMethod\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x1eSetDefaultPaymentMethodRequest\x12#\n\x11payment_method_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"[\n\x1fSetDefaultPaymentMethodResponse\x12\x38\n\x0epayment_method\x18\x01 \x01(\x0b\x32 .mercat.billing.v1.PaymentMethod\"A\n\x1a\x44\x65tachPaymentMethodRequest\x12#\n\x11payment_method_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"\x1d\n\x1b\x44\x65tachPaymentMethodResponse\"e\n\x14\x43reatePaymentRequest\x12*\n\x0c\x61mount_nanos\x18\x01 \x01(\x03\x42\x14\xaa\xbb\x18\x10\x08\x01\x30\x80\xca\xb5\xee\x01\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12!\n\x11payment_method_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\"D\n\x15\x43reatePaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Payment\"1\n\x11GetPaymentRequest\x12\x1c\n\npayment_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12GetPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Payment\"P\n\x13ListPaymentsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"]\n\x14ListPaymentsResponse\x12,\n\x08payments\x18\x01 \x03(\x0b\x32\x1a.mercat.billing.v1.Payment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13SetAutoTopUpRequest\x12\x39\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUpB\x06\xaa\xbb\x18\x02\x08\x01\"I\n\x14SetAutoTopUpResponse\x12\x31\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUp\"\x15\n\x13GetAutoTopUpRequest\"I\n\x14GetAutoTopUpResponse\x12\x31\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUp2\x83\x0e\n\x0ePaymentService\x12\xad\x01\n\x11\x43reateSetupIntent\x12+.mercat.billing.v1.CreateSetupIntentRequest\x1a,.mercat.billing.v1.CreateSetupIntentResponse\"=\xa2\xbb\x18\x15\x08\x02\x12\rbilling:write \x01\x30\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/payment-methods:setup:\x01*\x12\xbf\x01\n\x13\x41ttachPaymentMethod\x12-.mercat.billing.v1.AttachPaymentMethodRequest\x1a..mercat.billing.v1.AttachPaymentMethodResponse\"I\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02(\"\x13/v1/payment-methods:\x01*b\x0epayment_method\x12\xa4\x01\n\x12ListPaymentMethods\x12,.mercat.billing.v1.ListPaymentMethodsRequest\x1a-.mercat.billing.v1.ListPaymentMethodsResponse\"1\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/payment-methods\x12\xea\x01\n\x17SetDefaultPaymentMethod\x12\x31.mercat.billing.v1.SetDefaultPaymentMethodRequest\x1a\x32.mercat.billing.v1.SetDefaultPaymentMethodResponse\"h\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02G\"2/v1/payment-methods/{payment_method_id}:setDefault:\x01*b\x0epayment_method\x12\xc0\x01\n\x13\x44\x65tachPaymentMethod\x12-.mercat.billing.v1.DetachPaymentMethodRequest\x1a..mercat.billing.v1.DetachPaymentMethodResponse\"J\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02)*\'/v1/payment-methods/{payment_method_id}\x12\x9f\x01\n\rCreatePayment\x12\'.mercat.billing.v1.CreatePaymentRequest\x1a(.mercat.billing.v1.CreatePaymentResponse\";\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x1a\"\x0c/v1/payments:\x01*b\x07payment\x12\x9b\x01\n\nGetPayment\x12$.mercat.billing.v1.GetPaymentRequest\x1a%.mercat.billing.v1.GetPaymentResponse\"@\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/payments/{payment_id}b\x07payment\x12\x8b\x01\n\x0cListPayments\x12&.mercat.billing.v1.ListPaymentsRequest\x1a\'.mercat.billing.v1.ListPaymentsResponse\"*\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/payments\x12\xb4\x01\n\x0cSetAutoTopUp\x12&.mercat.billing.v1.SetAutoTopUpRequest\x1a\'.mercat.billing.v1.SetAutoTopUpResponse\"S\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x32\x1a\x16/v1/wallet/auto-top-up:\x0b\x61uto_top_upb\x0b\x61uto_top_up\x12\xa2\x01\n\x0cGetAutoTopUp\x12&.mercat.billing.v1.GetAutoTopUpRequest\x1a\'.mercat.billing.v1.GetAutoTopUpResponse\"A\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02%\x12\x16/v1/wallet/auto-top-upb\x0b\x61uto_top_upb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mercat/billing/v1/payments.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\xb1\x01\n\rPaymentMethod\x12\x19\n\x11payment_method_id\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\r\n\x05last4\x18\x03 \x01(\t\x12\x11\n\texp_month\x18\x04 \x01(\x05\x12\x10\n\x08\x65xp_year\x18\x05 \x01(\x05\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xee\x04\n\x07Payment\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x33\n\x07purpose\x18\x04 \x01(\x0e\x32\".mercat.billing.v1.Payment.Purpose\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x31\n\x06status\x18\x06 \x01(\x0e\x32!.mercat.billing.v1.Payment.Status\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x15\n\rclient_secret\x18\x08 \x01(\t\x12\x10\n\x08provider\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereversed_nanos\x18\x0c \x01(\x03\"\x90\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_PENDING\x10\x01\x12\x15\n\x11STATUS_PROCESSING\x10\x02\x12\x1a\n\x16STATUS_REQUIRES_ACTION\x10\x03\x12\x14\n\x10STATUS_SUCCEEDED\x10\x04\x12\x11\n\rSTATUS_FAILED\x10\x05\"d\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePURPOSE_TOP_UP\x10\x01\x12\x13\n\x0fPURPOSE_INVOICE\x10\x02\x12\x17\n\x13PURPOSE_AUTO_TOP_UP\x10\x03\"\xb1\x02\n\x06Refund\x12\x11\n\trefund_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x12\x13\n\x0btaken_nanos\x18\x04 \x01(\x03\x12\x30\n\x06status\x18\x05 \x01(\x0e\x32 .mercat.billing.v1.Refund.Status\x12\x14\n\x0c\x66\x61ilure_code\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_PENDING\x10\x01\x12\x14\n\x10STATUS_SUCCEEDED\x10\x02\x12\x11\n\rSTATUS_FAILED\x10\x03\"}\n\tAutoTopUp\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\'\n\x0fthreshold_nanos\x18\x02 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12$\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x05\"\x1a\n\x18\x43reateSetupIntentRequest\"]\n\x19\x43reateSetupIntentResponse\x12\x17\n\x0fsetup_intent_id\x18\x01 \x01(\t\x12\x15\n\rclient_secret\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\"\x90\x01\n\x1a\x41ttachPaymentMethodRequest\x12\\\n\x0epayment_method\x18\x01 \x01(\tBD\xaa\xbb\x18@\x08\x01\x18\x64\"\x10pm_[A-Za-z0-9_]+*(a payment method of the provider, pm_\xe2\x80\xa6\x12\x14\n\x0cmake_default\x18\x02 \x01(\x08\"W\n\x1b\x41ttachPaymentMethodResponse\x12\x38\n\x0epayment_method\x18\x01 \x01(\x0b\x32 .mercat.billing.v1.PaymentMethod\"V\n\x19ListPaymentMethodsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"p\n\x1aListPaymentMethodsResponse\x12\x39\n\x0fpayment_methods\x18\x01 \x03(\x0b\x32 .mercat.billing.v1.PaymentMethod\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x1eSetDefaultPaymentMethodRequest\x12#\n\x11payment_method_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"[\n\x1fSetDefaultPaymentMethodResponse\x12\x38\n\x0epayment_method\x18\x01 \x01(\x0b\x32 .mercat.billing.v1.PaymentMethod\"A\n\x1a\x44\x65tachPaymentMethodRequest\x12#\n\x11payment_method_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"\x1d\n\x1b\x44\x65tachPaymentMethodResponse\"e\n\x14\x43reatePaymentRequest\x12*\n\x0c\x61mount_nanos\x18\x01 \x01(\x03\x42\x14\xaa\xbb\x18\x10\x08\x01\x30\x80\xca\xb5\xee\x01\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12!\n\x11payment_method_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\"D\n\x15\x43reatePaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Payment\"1\n\x11GetPaymentRequest\x12\x1c\n\npayment_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12GetPaymentResponse\x12+\n\x07payment\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Payment\"P\n\x13ListPaymentsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"]\n\x14ListPaymentsResponse\x12,\n\x08payments\x18\x01 \x03(\x0b\x32\x1a.mercat.billing.v1.Payment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14RefundPaymentRequest\x12\x1c\n\npayment_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12%\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\x42\x0f\xaa\xbb\x18\x0b\x30\x00\x38\x80\x80\x9a\xa6\xea\xaf\xe3\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xc8\x01\"B\n\x15RefundPaymentResponse\x12)\n\x06refund\x18\x01 \x01(\x0b\x32\x19.mercat.billing.v1.Refund\"?\n\x19ReceiveStripeEventRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x1c\n\x1aReceiveStripeEventResponse\"P\n\x13SetAutoTopUpRequest\x12\x39\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUpB\x06\xaa\xbb\x18\x02\x08\x01\"I\n\x14SetAutoTopUpResponse\x12\x31\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUp\"\x15\n\x13GetAutoTopUpRequest\"I\n\x14GetAutoTopUpResponse\x12\x31\n\x0b\x61uto_top_up\x18\x01 \x01(\x0b\x32\x1c.mercat.billing.v1.AutoTopUp2\xbf\x0f\n\x0ePaymentService\x12\xad\x01\n\x11\x43reateSetupIntent\x12+.mercat.billing.v1.CreateSetupIntentRequest\x1a,.mercat.billing.v1.CreateSetupIntentResponse\"=\xa2\xbb\x18\x15\x08\x02\x12\rbilling:write \x01\x30\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/payment-methods:setup:\x01*\x12\xbf\x01\n\x13\x41ttachPaymentMethod\x12-.mercat.billing.v1.AttachPaymentMethodRequest\x1a..mercat.billing.v1.AttachPaymentMethodResponse\"I\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02(\"\x13/v1/payment-methods:\x01*b\x0epayment_method\x12\xa4\x01\n\x12ListPaymentMethods\x12,.mercat.billing.v1.ListPaymentMethodsRequest\x1a-.mercat.billing.v1.ListPaymentMethodsResponse\"1\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/payment-methods\x12\xea\x01\n\x17SetDefaultPaymentMethod\x12\x31.mercat.billing.v1.SetDefaultPaymentMethodRequest\x1a\x32.mercat.billing.v1.SetDefaultPaymentMethodResponse\"h\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02G\"2/v1/payment-methods/{payment_method_id}:setDefault:\x01*b\x0epayment_method\x12\xc0\x01\n\x13\x44\x65tachPaymentMethod\x12-.mercat.billing.v1.DetachPaymentMethodRequest\x1a..mercat.billing.v1.DetachPaymentMethodResponse\"J\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02)*\'/v1/payment-methods/{payment_method_id}\x12\x9f\x01\n\rCreatePayment\x12\'.mercat.billing.v1.CreatePaymentRequest\x1a(.mercat.billing.v1.CreatePaymentResponse\";\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x1a\"\x0c/v1/payments:\x01*b\x07payment\x12\x9b\x01\n\nGetPayment\x12$.mercat.billing.v1.GetPaymentRequest\x1a%.mercat.billing.v1.GetPaymentResponse\"@\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/payments/{payment_id}b\x07payment\x12\x8b\x01\n\x0cListPayments\x12&.mercat.billing.v1.ListPaymentsRequest\x1a\'.mercat.billing.v1.ListPaymentsResponse\"*\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/payments\x12\xb9\x01\n\rRefundPayment\x12\'.mercat.billing.v1.RefundPaymentRequest\x1a(.mercat.billing.v1.RefundPaymentResponse\"U\xa2\xbb\x18\x1e\x08\x02\x12\rrefunds:write\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02-\" /v1/payments/{payment_id}:refund:\x01*b\x06refund\x12\xb4\x01\n\x0cSetAutoTopUp\x12&.mercat.billing.v1.SetAutoTopUpRequest\x1a\'.mercat.billing.v1.SetAutoTopUpResponse\"S\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x32\x1a\x16/v1/wallet/auto-top-up:\x0b\x61uto_top_upb\x0b\x61uto_top_up\x12\xa2\x01\n\x0cGetAutoTopUp\x12&.mercat.billing.v1.GetAutoTopUpRequest\x1a\'.mercat.billing.v1.GetAutoTopUpResponse\"A\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02%\x12\x16/v1/wallet/auto-top-upb\x0b\x61uto_top_up2\xb1\x01\n\x0eWebhookService\x12\x9e\x01\n\x12ReceiveStripeEvent\x12,.mercat.billing.v1.ReceiveStripeEventRequest\x1a-.mercat.billing.v1.ReceiveStripeEventResponse\"+\xa2\xbb\x18\x06\x08\x01 \x01\x30\x01\x82\xd3\xe4\x93\x02\x1b\"\x13/v1/stripe/webhooks:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +60,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\252\273\030\0050\0008\350\007'
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\252\273\030\003\030\364\003'
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['payment_id']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['payment_id']._serialized_options = b'\252\273\030\004\010\001\030('
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['amount_nanos']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['amount_nanos']._serialized_options = b'\252\273\030\0130\0008\200\200\232\246\352\257\343\001'
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['reason']._serialized_options = b'\252\273\030\003\030\310\001'
   _globals['_SETAUTOTOPUPREQUEST'].fields_by_name['auto_top_up']._loaded_options = None
   _globals['_SETAUTOTOPUPREQUEST'].fields_by_name['auto_top_up']._serialized_options = b'\252\273\030\002\010\001'
   _globals['_PAYMENTSERVICE'].methods_by_name['CreateSetupIntent']._loaded_options = None
@@ -77,60 +84,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._serialized_options = b'\242\273\030\022\010\002\022\014billing:read0\001\202\323\344\223\002$\022\031/v1/payments/{payment_id}b\007payment'
   _globals['_PAYMENTSERVICE'].methods_by_name['ListPayments']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['ListPayments']._serialized_options = b'\242\273\030\022\010\002\022\014billing:read0\001\202\323\344\223\002\016\022\014/v1/payments'
+  _globals['_PAYMENTSERVICE'].methods_by_name['RefundPayment']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['RefundPayment']._serialized_options = b'\242\273\030\036\010\002\022\rrefunds:write\032\005admin \001(\0010\002\202\323\344\223\002-\" /v1/payments/{payment_id}:refund:\001*b\006refund'
   _globals['_PAYMENTSERVICE'].methods_by_name['SetAutoTopUp']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['SetAutoTopUp']._serialized_options = b'\242\273\030\027\010\002\022\rbilling:write \001(\0010\002\202\323\344\223\0022\032\026/v1/wallet/auto-top-up:\013auto_top_upb\013auto_top_up'
   _globals['_PAYMENTSERVICE'].methods_by_name['GetAutoTopUp']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['GetAutoTopUp']._serialized_options = b'\242\273\030\022\010\002\022\014billing:read0\001\202\323\344\223\002%\022\026/v1/wallet/auto-top-upb\013auto_top_up'
-  _globals['_PAYMENTMETHOD']._serialized_start=179
-  _globals['_PAYMENTMETHOD']._serialized_end=356
-  _globals['_PAYMENT']._serialized_start=359
-  _globals['_PAYMENT']._serialized_end=957
-  _globals['_PAYMENT_STATUS']._serialized_start=711
-  _globals['_PAYMENT_STATUS']._serialized_end=855
-  _globals['_PAYMENT_PURPOSE']._serialized_start=857
-  _globals['_PAYMENT_PURPOSE']._serialized_end=957
-  _globals['_AUTOTOPUP']._serialized_start=959
-  _globals['_AUTOTOPUP']._serialized_end=1084
-  _globals['_CREATESETUPINTENTREQUEST']._serialized_start=1086
-  _globals['_CREATESETUPINTENTREQUEST']._serialized_end=1112
-  _globals['_CREATESETUPINTENTRESPONSE']._serialized_start=1114
-  _globals['_CREATESETUPINTENTRESPONSE']._serialized_end=1207
-  _globals['_ATTACHPAYMENTMETHODREQUEST']._serialized_start=1210
-  _globals['_ATTACHPAYMENTMETHODREQUEST']._serialized_end=1354
-  _globals['_ATTACHPAYMENTMETHODRESPONSE']._serialized_start=1356
-  _globals['_ATTACHPAYMENTMETHODRESPONSE']._serialized_end=1443
-  _globals['_LISTPAYMENTMETHODSREQUEST']._serialized_start=1445
-  _globals['_LISTPAYMENTMETHODSREQUEST']._serialized_end=1531
-  _globals['_LISTPAYMENTMETHODSRESPONSE']._serialized_start=1533
-  _globals['_LISTPAYMENTMETHODSRESPONSE']._serialized_end=1645
-  _globals['_SETDEFAULTPAYMENTMETHODREQUEST']._serialized_start=1647
-  _globals['_SETDEFAULTPAYMENTMETHODREQUEST']._serialized_end=1716
-  _globals['_SETDEFAULTPAYMENTMETHODRESPONSE']._serialized_start=1718
-  _globals['_SETDEFAULTPAYMENTMETHODRESPONSE']._serialized_end=1809
-  _globals['_DETACHPAYMENTMETHODREQUEST']._serialized_start=1811
-  _globals['_DETACHPAYMENTMETHODREQUEST']._serialized_end=1876
-  _globals['_DETACHPAYMENTMETHODRESPONSE']._serialized_start=1878
-  _globals['_DETACHPAYMENTMETHODRESPONSE']._serialized_end=1907
-  _globals['_CREATEPAYMENTREQUEST']._serialized_start=1909
-  _globals['_CREATEPAYMENTREQUEST']._serialized_end=2010
-  _globals['_CREATEPAYMENTRESPONSE']._serialized_start=2012
-  _globals['_CREATEPAYMENTRESPONSE']._serialized_end=2080
-  _globals['_GETPAYMENTREQUEST']._serialized_start=2082
-  _globals['_GETPAYMENTREQUEST']._serialized_end=2131
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=2133
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=2198
-  _globals['_LISTPAYMENTSREQUEST']._serialized_start=2200
-  _globals['_LISTPAYMENTSREQUEST']._serialized_end=2280
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=2282
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=2375
-  _globals['_SETAUTOTOPUPREQUEST']._serialized_start=2377
-  _globals['_SETAUTOTOPUPREQUEST']._serialized_end=2457
-  _globals['_SETAUTOTOPUPRESPONSE']._serialized_start=2459
-  _globals['_SETAUTOTOPUPRESPONSE']._serialized_end=2532
-  _globals['_GETAUTOTOPUPREQUEST']._serialized_start=2534
-  _globals['_GETAUTOTOPUPREQUEST']._serialized_end=2555
-  _globals['_GETAUTOTOPUPRESPONSE']._serialized_start=2557
-  _globals['_GETAUTOTOPUPRESPONSE']._serialized_end=2630
-  _globals['_PAYMENTSERVICE']._serialized_start=2633
-  _globals['_PAYMENTSERVICE']._serialized_end=4428
+  _globals['_WEBHOOKSERVICE'].methods_by_name['ReceiveStripeEvent']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['ReceiveStripeEvent']._serialized_options = b'\242\273\030\006\010\001 \0010\001\202\323\344\223\002\033\"\023/v1/stripe/webhooks:\004body'
+  _globals['_PAYMENTMETHOD']._serialized_start=206
+  _globals['_PAYMENTMETHOD']._serialized_end=383
+  _globals['_PAYMENT']._serialized_start=386
+  _globals['_PAYMENT']._serialized_end=1008
+  _globals['_PAYMENT_STATUS']._serialized_start=762
+  _globals['_PAYMENT_STATUS']._serialized_end=906
+  _globals['_PAYMENT_PURPOSE']._serialized_start=908
+  _globals['_PAYMENT_PURPOSE']._serialized_end=1008
+  _globals['_REFUND']._serialized_start=1011
+  _globals['_REFUND']._serialized_end=1316
+  _globals['_REFUND_STATUS']._serialized_start=1223
+  _globals['_REFUND_STATUS']._serialized_end=1316
+  _globals['_AUTOTOPUP']._serialized_start=1318
+  _globals['_AUTOTOPUP']._serialized_end=1443
+  _globals['_CREATESETUPINTENTREQUEST']._serialized_start=1445
+  _globals['_CREATESETUPINTENTREQUEST']._serialized_end=1471
+  _globals['_CREATESETUPINTENTRESPONSE']._serialized_start=1473
+  _globals['_CREATESETUPINTENTRESPONSE']._serialized_end=1566
+  _globals['_ATTACHPAYMENTMETHODREQUEST']._serialized_start=1569
+  _globals['_ATTACHPAYMENTMETHODREQUEST']._serialized_end=1713
+  _globals['_ATTACHPAYMENTMETHODRESPONSE']._serialized_start=1715
+  _globals['_ATTACHPAYMENTMETHODRESPONSE']._serialized_end=1802
+  _globals['_LISTPAYMENTMETHODSREQUEST']._serialized_start=1804
+  _globals['_LISTPAYMENTMETHODSREQUEST']._serialized_end=1890
+  _globals['_LISTPAYMENTMETHODSRESPONSE']._serialized_start=1892
+  _globals['_LISTPAYMENTMETHODSRESPONSE']._serialized_end=2004
+  _globals['_SETDEFAULTPAYMENTMETHODREQUEST']._serialized_start=2006
+  _globals['_SETDEFAULTPAYMENTMETHODREQUEST']._serialized_end=2075
+  _globals['_SETDEFAULTPAYMENTMETHODRESPONSE']._serialized_start=2077
+  _globals['_SETDEFAULTPAYMENTMETHODRESPONSE']._serialized_end=2168
+  _globals['_DETACHPAYMENTMETHODREQUEST']._serialized_start=2170
+  _globals['_DETACHPAYMENTMETHODREQUEST']._serialized_end=2235
+  _globals['_DETACHPAYMENTMETHODRESPONSE']._serialized_start=2237
+  _globals['_DETACHPAYMENTMETHODRESPONSE']._serialized_end=2266
+  _globals['_CREATEPAYMENTREQUEST']._serialized_start=2268
+  _globals['_CREATEPAYMENTREQUEST']._serialized_end=2369
+  _globals['_CREATEPAYMENTRESPONSE']._serialized_start=2371
+  _globals['_CREATEPAYMENTRESPONSE']._serialized_end=2439
+  _globals['_GETPAYMENTREQUEST']._serialized_start=2441
+  _globals['_GETPAYMENTREQUEST']._serialized_end=2490
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=2492
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=2557
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=2559
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=2639
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=2641
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=2734
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=2736
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=2852
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=2854
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=2920
+  _globals['_RECEIVESTRIPEEVENTREQUEST']._serialized_start=2922
+  _globals['_RECEIVESTRIPEEVENTREQUEST']._serialized_end=2985
+  _globals['_RECEIVESTRIPEEVENTRESPONSE']._serialized_start=2987
+  _globals['_RECEIVESTRIPEEVENTRESPONSE']._serialized_end=3015
+  _globals['_SETAUTOTOPUPREQUEST']._serialized_start=3017
+  _globals['_SETAUTOTOPUPREQUEST']._serialized_end=3097
+  _globals['_SETAUTOTOPUPRESPONSE']._serialized_start=3099
+  _globals['_SETAUTOTOPUPRESPONSE']._serialized_end=3172
+  _globals['_GETAUTOTOPUPREQUEST']._serialized_start=3174
+  _globals['_GETAUTOTOPUPREQUEST']._serialized_end=3195
+  _globals['_GETAUTOTOPUPRESPONSE']._serialized_start=3197
+  _globals['_GETAUTOTOPUPRESPONSE']._serialized_end=3270
+  _globals['_PAYMENTSERVICE']._serialized_start=3273
+  _globals['_PAYMENTSERVICE']._serialized_end=5256
+  _globals['_WEBHOOKSERVICE']._serialized_start=5259
+  _globals['_WEBHOOKSERVICE']._serialized_end=5436
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,11 @@ class PaymentServiceStub:
                 request_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.RefundPayment = channel.unary_unary(
+                '/mercat.billing.v1.PaymentService/RefundPayment',
+                request_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentRequest.SerializeToString,
+                response_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentResponse.FromString,
+                _registered_method=True)
         self.SetAutoTopUp = channel.unary_unary(
                 '/mercat.billing.v1.PaymentService/SetAutoTopUp',
                 request_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.SetAutoTopUpRequest.SerializeToString,
@@ -147,6 +152,14 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefundPayment(self, request, context):
+        """Gives a payment back to its card, or a part of it. The wallet has it no more from now on; what it is short of is lost to
+        the platform.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAutoTopUp(self, request, context):
         """Has the default card charged whenever too little is left. Turned off by itself after some refusals in a row.
         """
@@ -203,6 +216,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPayments,
                     request_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
                     response_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
+            ),
+            'RefundPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundPayment,
+                    request_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentRequest.FromString,
+                    response_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentResponse.SerializeToString,
             ),
             'SetAutoTopUp': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAutoTopUp,
@@ -442,6 +460,33 @@ class PaymentService:
             _registered_method=True)
 
     @staticmethod
+    def RefundPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.billing.v1.PaymentService/RefundPayment',
+            mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentRequest.SerializeToString,
+            mercat_dot_billing_dot_v1_dot_payments__pb2.RefundPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetAutoTopUp(request,
             target,
             options=(),
@@ -485,6 +530,83 @@ class PaymentService:
             '/mercat.billing.v1.PaymentService/GetAutoTopUp',
             mercat_dot_billing_dot_v1_dot_payments__pb2.GetAutoTopUpRequest.SerializeToString,
             mercat_dot_billing_dot_v1_dot_payments__pb2.GetAutoTopUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class WebhookServiceStub:
+    """For Stripe, which tells what happened.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReceiveStripeEvent = channel.unary_unary(
+                '/mercat.billing.v1.WebhookService/ReceiveStripeEvent',
+                request_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventRequest.SerializeToString,
+                response_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventResponse.FromString,
+                _registered_method=True)
+
+
+class WebhookServiceServicer:
+    """For Stripe, which tells what happened.
+    """
+
+    def ReceiveStripeEvent(self, request, context):
+        """Stores an event, which is handled afterwards, once. The body is Stripe's, word for word, and the header
+        `stripe-signature` proves it; INVALID_ARGUMENT with SIGNATURE_INVALID for one that is forged or older than five minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WebhookServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReceiveStripeEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveStripeEvent,
+                    request_deserializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventRequest.FromString,
+                    response_serializer=mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mercat.billing.v1.WebhookService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mercat.billing.v1.WebhookService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WebhookService:
+    """For Stripe, which tells what happened.
+    """
+
+    @staticmethod
+    def ReceiveStripeEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.billing.v1.WebhookService/ReceiveStripeEvent',
+            mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventRequest.SerializeToString,
+            mercat_dot_billing_dot_v1_dot_payments__pb2.ReceiveStripeEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class PaymentServiceStub:
     """How a payment stands."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
     """The organisation's payments, newest first."""
+    RefundPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.RefundPaymentResponse]
+    """Gives a payment back to its card, or a part of it. The wallet has it no more from now on; what it is short of is lost to
+    the platform.
+    """
     SetAutoTopUp: _grpc.UnaryUnaryMultiCallable[_payments_pb2.SetAutoTopUpRequest, _payments_pb2.SetAutoTopUpResponse]
     """Has the default card charged whenever too little is left. Turned off by itself after some refusals in a row."""
     GetAutoTopUp: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetAutoTopUpRequest, _payments_pb2.GetAutoTopUpResponse]
@@ -79,6 +83,10 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """How a payment stands."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """The organisation's payments, newest first."""
+    RefundPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.RefundPaymentResponse]  # type: ignore[assignment]
+    """Gives a payment back to its card, or a part of it. The wallet has it no more from now on; what it is short of is lost to
+    the platform.
+    """
     SetAutoTopUp: _aio.UnaryUnaryMultiCallable[_payments_pb2.SetAutoTopUpRequest, _payments_pb2.SetAutoTopUpResponse]  # type: ignore[assignment]
     """Has the default card charged whenever too little is left. Turned off by itself after some refusals in a row."""
     GetAutoTopUp: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetAutoTopUpRequest, _payments_pb2.GetAutoTopUpResponse]  # type: ignore[assignment]
@@ -154,6 +162,16 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """The organisation's payments, newest first."""
 
     @_abc_1.abstractmethod
+    def RefundPayment(
+        self,
+        request: _payments_pb2.RefundPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.RefundPaymentResponse, _abc.Awaitable[_payments_pb2.RefundPaymentResponse]]:
+        """Gives a payment back to its card, or a part of it. The wallet has it no more from now on; what it is short of is lost to
+        the platform.
+        """
+
+    @_abc_1.abstractmethod
     def SetAutoTopUp(
         self,
         request: _payments_pb2.SetAutoTopUpRequest,
@@ -170,3 +188,40 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Whether and when the default card is charged by itself."""
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class WebhookServiceStub:
+    """For Stripe, which tells what happened."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
+    ReceiveStripeEvent: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeEventRequest, _payments_pb2.ReceiveStripeEventResponse]
+    """Stores an event, which is handled afterwards, once. The body is Stripe's, word for word, and the header
+    `stripe-signature` proves it; INVALID_ARGUMENT with SIGNATURE_INVALID for one that is forged or older than five minutes.
+    """
+
+@_typing.type_check_only
+class WebhookServiceAsyncStub(WebhookServiceStub):
+    """For Stripe, which tells what happened."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ReceiveStripeEvent: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeEventRequest, _payments_pb2.ReceiveStripeEventResponse]  # type: ignore[assignment]
+    """Stores an event, which is handled afterwards, once. The body is Stripe's, word for word, and the header
+    `stripe-signature` proves it; INVALID_ARGUMENT with SIGNATURE_INVALID for one that is forged or older than five minutes.
+    """
+
+class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For Stripe, which tells what happened."""
+
+    @_abc_1.abstractmethod
+    def ReceiveStripeEvent(
+        self,
+        request: _payments_pb2.ReceiveStripeEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ReceiveStripeEventResponse, _abc.Awaitable[_payments_pb2.ReceiveStripeEventResponse]]:
+        """Stores an event, which is handled afterwards, once. The body is Stripe's, word for word, and the header
+        `stripe-signature` proves it; INVALID_ARGUMENT with SIGNATURE_INVALID for one that is forged or older than five minutes.
+        """
+
+def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

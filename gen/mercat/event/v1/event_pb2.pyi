@@ -477,3 +477,44 @@ class InvoiceChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvoiceChanged: _TypeAlias = InvoiceChanged  # noqa: Y015
+
+@_typing.final
+class PaymentReversed(_message.Message):
+    """A refund or a dispute has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    PAID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    reversal_id: _builtins.str
+    payment_id: _builtins.str
+    org_id: _builtins.str
+    kind: _builtins.str
+    """refund or dispute."""
+    amount_nanos: _builtins.int
+    paid: _builtins.bool
+    """Whether the money went back to the card; else the wallet has it again."""
+    failure_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        reversal_id: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+        paid: _builtins.bool = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "failure_code", b"failure_code", "kind", b"kind", "org_id", b"org_id", "paid", b"paid", "payment_id", b"payment_id", "reversal_id", b"reversal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentReversed: _TypeAlias = PaymentReversed  # noqa: Y015
