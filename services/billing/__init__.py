@@ -5,6 +5,7 @@ from mercat.billing.v1 import billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.billing.payments import PaymentParts
+from services.billing.payouts.sums import hold_of
 from services.billing.reconciler import Reconciler
 from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
@@ -22,12 +23,13 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, BillingSettings)
     store = Store()
     reconciler = Reconciler(deps.database, store, deps.control, deps.clock)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
+    hold = hold_of(settings.payout_hold_days)
+    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm, hold)
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
     payments = PaymentParts(deps, store, settings)
-    recurring = RecurringParts(deps, store, settings, payments.payments)
+    recurring = RecurringParts(deps, store, settings, payments)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)

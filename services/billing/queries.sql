@@ -125,10 +125,11 @@ SELECT e.posting_id, count(*) AS count FROM entries e LEFT JOIN postings p ON p.
 WHERE p.id IS NULL GROUP BY e.posting_id LIMIT 100;
 
 -- name: unexplained_postings()
--- Those of calls are compared with usage, row by row; a reversal's amounts are, as `wrong_reversals`.
+-- Those of calls are compared with usage, row by row; a reversal's and a payout's amounts are too.
 SELECT p.id, p.cause FROM postings p LEFT JOIN transactions t ON t.cause = p.cause
     LEFT JOIN reversals r ON r.id = split_part(p.cause, ':', 1)
-WHERE t.id IS NULL AND r.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+    LEFT JOIN payouts o ON o.id = split_part(p.cause, ':', 1)
+WHERE t.id IS NULL AND r.id IS NULL AND o.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
 
 -- name: wrong_transactions()
 SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved

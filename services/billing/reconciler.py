@@ -15,6 +15,7 @@ from services.billing import ledger
 from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
 from services.billing.payments.store import PaymentStore
+from services.billing.payouts.store import PayoutStore
 from services.billing.store import Row, Store, snapshot
 from services.common.clock import Clock
 from services.common.db import Database
@@ -53,6 +54,7 @@ class Reconciler:
         self._store = store
         self._payments = PaymentStore()
         self._invoices = InvoiceStore()
+        self._payouts = PayoutStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -83,6 +85,9 @@ class Reconciler:
             for query, wrong in (await self._invoices.findings(connection)).items():
                 for row in wrong:
                     found.add(*_invoice_finding(query, row))
+            for query, wrong in (await self._payouts.findings(connection)).items():
+                for row in wrong:
+                    found.add(*_payout_finding(query, row))
             for row in await self._payments.wrong_reversals(connection):
                 text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
                 text += f" {row['held']} are withheld and {row['paid']} were paid"
@@ -224,3 +229,13 @@ def _invoice_finding(query: str, row: Row) -> tuple[str, str, str]:
         case _:
             text = f"{row['last']} numbers of {row['year']} were given, and {row['found']} invoices have one"
             return "INVOICE_NUMBERS_DIFFER", row["issuer"], text
+
+
+def _payout_finding(query: str, row: Row) -> tuple[str, str, str]:
+    if query == "wrong_payouts":
+        text = (
+            f"{row['status']}: of {row['amount']} nanos {row['moved']} moved, {row['under_way']} are under way,"
+            f" and its lines say {row['lines']}"
+        )
+        return "PAYOUT_DIFFERS", row["id"], text
+    return "REFUND_DIFFERS", row["id"], f"it does not give back what {row['request_id']} cost"

@@ -1,5 +1,7 @@
 """Wallets, prices, statements and the ledger's check, for people."""
 
+from datetime import timedelta
+
 from google.protobuf.message import Message
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
@@ -7,6 +9,8 @@ from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing import ledger
 from services.billing.ledger import CURRENCY, PAYABLE, Account
+from services.billing.payouts.store import PayoutStore
+from services.billing.payouts.sums import SETTLED
 from services.billing.reconciler import Reconciler
 from services.billing.rows import entry_of, price_of, transaction_of, wallet_of
 from services.billing.store import NEWEST, Store, snapshot
@@ -25,7 +29,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, reconciler: Reconciler,
-        fee_ppm: int,
+        fee_ppm: int, hold: timedelta,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
@@ -33,6 +37,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self._clock = clock
         self._reconciler = reconciler
         self._subscriptions = SubscriptionStore()
+        self._payouts = PayoutStore()
+        self._hold = hold
         self._fee_ppm = fee_ppm
 
     async def open_account(self, connection: Connection, event: Message) -> None:
@@ -101,11 +107,16 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def GetEarnings(
         self, request: billing_pb2.GetEarningsRequest, context: Context
     ) -> billing_pb2.GetEarningsResponse:
-        async with self._database.connection() as connection:
-            payable = await self._store.get_balance(connection, Account(caller().org_id, PAYABLE))
-            fees = await self._subscriptions.fees_of(connection, [caller().org_id])
-        fee_ppm = fees.get(caller().org_id, self._fee_ppm)
-        return billing_pb2.GetEarningsResponse(currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=fee_ppm)
+        org_id, now = caller().org_id, self._clock.now()
+        async with self._database.connection() as connection, snapshot(connection):
+            payable = await self._store.get_balance(connection, Account(org_id, PAYABLE))
+            held = await self._payouts.earned(connection, org_id, now - self._hold, now + SETTLED)
+            paid = await self._payouts.paid_out(connection, org_id)
+            fees = await self._subscriptions.fees_of(connection, [org_id])
+        return billing_pb2.GetEarningsResponse(
+            currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=fees.get(org_id, self._fee_ppm), held_nanos=held,
+            available_nanos=max(0, payable - held), paid_nanos=paid,
+        )  # fmt: skip
 
     async def SetModelPrice(
         self, request: billing_pb2.SetModelPriceRequest, context: Context

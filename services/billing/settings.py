@@ -13,6 +13,10 @@ class BillingSettings(Settings):
     lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
     receipt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs receipts; empty: the home's")
     reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)
+    payout_hold_days: int = option(7, "how long earnings are held before they are paid out", unit="days", ge=0, le=90)
+    payout_minimum: str = option(
+        "10", "the least that is paid out", unit="US dollars", pattern=r"^\d{1,6}(\.\d{1,2})?$"
+    )
     invoice_retry_days: str = option(
         "1,3,5,7", "after an invoice could not be collected, when it is tried again; then it is given up",
         unit="days, from the first attempt", pattern=r"^\d{1,3}(,\d{1,3})*$",

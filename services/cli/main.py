@@ -58,6 +58,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "payments": ("payments", "Payments by card."),
         "transactions": ("wallet", "Lists what came and went other than by calls."),
         "earnings": ("wallet", "Shows what your models have earned and not been paid."),
+        "payouts": ("payouts", "What your models earned, on its way to you."),
         "ledger": ("ledger", "The books."),
     },
 }

@@ -40,6 +40,7 @@ _NEXT = {
     "JOB_UNFINISHED": "wait for it with `mercat jobs get JOB --wait`, or end it with `mercat jobs cancel JOB`",
     "CARD_REFUSED": "try another card; in the sandbox pm_card_visa is good",
     "NO_PAYMENT_METHOD": "add a card with `mercat cards add pm_card_visa`",
+    "PAYOUT_ACCOUNT_NOT_FOUND": "say where payouts go with `mercat payouts connect`",
     "PAYMENT_METHOD_NOT_FOUND": "see yours with `mercat cards list`",
     "PAYMENT_NOT_FOUND": "see yours with `mercat payments list`",
     "PAYMENTS_UNAVAILABLE": "repeat it in a moment; nothing was charged",

@@ -93,4 +93,10 @@ def earnings(session: Session) -> None:
         output.say_json(answer)
         return
     fee = f"{answer.platform_fee_ppm / 10_000:g} % of each call"
-    output.facts([("earned", money.show(answer.payable_nanos, answer.currency)), ("kept by the platform", fee)])
+    output.facts([
+        ("earned and not paid", money.show(answer.payable_nanos, answer.currency)),
+        ("of it held for now", money.show(answer.held_nanos, answer.currency) if answer.held_nanos else ""),
+        ("to be paid next", money.show(answer.available_nanos, answer.currency)),
+        ("paid out so far", money.show(answer.paid_nanos, answer.currency) if answer.paid_nanos else ""),
+        ("kept by the platform", fee),
+    ])  # fmt: skip

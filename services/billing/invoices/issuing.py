@@ -100,7 +100,7 @@ class Issuing:
         start, end = draft["period_start"], draft["period_end"]
         own = draft["kind"] == SELF_BILLING
         usage, earnings = UsageLines({}), EarningLines()
-        async for page in self._calls(draft["org_id"], PAYABLE if own else WALLET, start, end):
+        async for page in self.walk(draft["org_id"], PAYABLE if own else WALLET, start, end):
             if own:
                 for _, call, _ in page:
                     earnings.add(call)
@@ -112,9 +112,10 @@ class Issuing:
                 usage.add(call)
         return (earnings if own else usage).lines(start, end)
 
-    async def _calls(
+    async def walk(
         self, org_id: str, account: str, start: datetime, end: datetime
     ) -> AsyncIterator[Sequence[tuple[str, Call, usage_pb2.UsageRecord]]]:
+        """Pages of all the calls that `calls` answers page by page."""
         after = ""
         while True:
             page = await self.calls(org_id, account, start, end, after, _PAGE)
@@ -137,14 +138,16 @@ class Issuing:
         if not rows:
             return ()
         found: dict[str, usage_pb2.UsageRecord] = {}
-        async for page in self._usage.ExportUsage(usage_pb2.ExportUsageRequest(request_ids=[r["cause"] for r in rows])):
+        async for page in self._usage.ExportUsage(
+            usage_pb2.ExportUsageRequest(request_ids={r["request_id"] for r in rows})
+        ):
             found |= {r.request_id: r for r in page.records}
         calls = []
         for row in rows:
-            record = found[row["cause"]]  # what is posted is stored: usage stores first
+            record = found[row["request_id"]]  # what is posted is stored: usage stores first
             call = Call(
                 record.request_id, record.model_id, record.model, record.price_id, record.cost_nanos,
-                abs(row["amount"]), dict(record.units),
+                row["amount"], dict(record.units), refund=row["refund"],
             )  # fmt: skip
             calls.append((row["posting_id"], call, record))
         return calls

@@ -67,15 +67,20 @@ def parts(cost: int, units: Mapping[str, int], components: Iterable[tuple[str, i
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A paid call. `paid`: what its posting took from the wallet, or brought the publisher."""
+    """A paid call, or its refund. `moved`: what its posting brought the account it was found by, less than 0: took."""
 
     request_id: str
     model_id: str
     model: str
     price_id: str
     cost: int
-    paid: int
+    moved: int
     units: Mapping[str, int]
+    refund: bool = False
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.refund else 1
 
 
 @dataclass(slots=True)
@@ -95,9 +100,9 @@ class UsageLines:
     def add(self, call: Call) -> None:
         for part in parts(call.cost, call.units, self.prices.get(call.price_id, ())):
             found = self._sums.setdefault((call.model, part.meter, call.price_id, call.model_id), _Sum())
-            found.quantity += part.quantity
+            found.quantity += call.sign * part.quantity
             found.calls += 1
-            found.amount += part.amount
+            found.amount += call.sign * part.amount
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         return [
@@ -117,9 +122,9 @@ class EarningLines:
 
     def add(self, call: Call) -> None:
         found = self._sums.setdefault((call.model, call.model_id), _Sum())
-        found.quantity += call.cost - call.paid
+        found.quantity += call.sign * call.cost - call.moved
         found.calls += 1
-        found.amount += call.cost
+        found.amount += call.sign * call.cost
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         made: list[Line] = []

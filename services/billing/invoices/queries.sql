@@ -59,12 +59,13 @@ SELECT DISTINCT l.subscription_id FROM invoices i JOIN invoice_lines l ON l.invo
 WHERE i.org_id = :org_id AND i.status = 'open' AND i.attempts > 0 AND l.subscription_id <> '';
 
 -- name: charges(org_id, kind, start, end_, after, until, most)
--- Calls that moved an account of this kind within a time, in the order of their postings. `after` and `until` bound the
+-- Calls and their refunds that moved an account of this kind within a time, in the order of their postings. `after` and `until` bound the
 -- walk over the account's index; a posting is named after its call, which came before it.
-SELECT e.posting_id, p.cause, e.amount FROM accounts a
+SELECT e.posting_id, coalesce(r.request_id, p.cause) AS request_id, r.id IS NOT NULL AS refund, e.amount FROM accounts a
 JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+LEFT JOIN call_refunds r ON r.id = p.cause AND p.kind = 'call_refund'
 WHERE a.org_id = :org_id AND a.kind = :kind AND e.posting_id > :after AND e.posting_id < :until
-    AND p.kind = 'charge' AND p.created_at >= :start AND p.created_at < :end_
+    AND p.kind IN ('charge', 'call_refund') AND p.created_at >= :start AND p.created_at < :end_
 ORDER BY e.posting_id LIMIT :most;
 
 -- name: get_prices(ids)
@@ -90,8 +91,8 @@ CROSS JOIN LATERAL (
     SELECT coalesce(sum(CASE i.kind WHEN 'invoice' THEN -e.amount ELSE e.amount END), 0)::bigint AS moved
     FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
     WHERE a.org_id = i.org_id AND p.created_at >= i.period_start AND p.created_at < i.period_end AND (
-        i.kind = 'invoice' AND a.kind = 'customer_wallet' AND p.kind = 'charge'
-        OR i.kind = 'self_billing' AND a.kind = 'publisher_payable' AND p.kind IN ('charge', 'invoice')
+        i.kind = 'invoice' AND a.kind = 'customer_wallet' AND p.kind IN ('charge', 'call_refund')
+        OR i.kind = 'self_billing' AND a.kind = 'publisher_payable' AND p.kind IN ('charge', 'call_refund', 'invoice')
     )
 ) u
 WHERE i.number IS NOT NULL AND (i.due, i.prepaid, i.prepaid) IS DISTINCT FROM (l.due, l.prepaid, u.moved) LIMIT 100;

@@ -151,10 +151,10 @@ def _part(line: Row, call: Call, price: Sequence[tuple[str, int]]) -> int | None
     if (call.model, call.model_id) != (line["model"], line["model_id"]):
         return None
     if line["kind"] == EARNINGS:
-        return call.cost
+        return call.sign * call.cost
     if call.price_id != line["price_id"]:
         return None
     for part in lines.parts(call.cost, call.units, price):
         if part.meter == line["meter"]:
-            return part.amount
+            return call.sign * part.amount
     return None

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 INVOICE, SELF_BILLING = "invoice", "self_billing"
 DRAFT, OPEN, PAID, VOID, UNCOLLECTIBLE = "draft", "open", "paid", "void", "uncollectible"
 _LONGEST_CALL = timedelta(days=62)  # from a call's arrival to its posting, and more: a job may run for a week
-_SECOND = timedelta(seconds=1)
+_SECOND, _EPOCH = timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class InvoiceStore:
@@ -119,10 +119,10 @@ class InvoiceStore:
     ) -> Sequence[Row]:
         """Postings of calls that moved an organisation's account of a kind within a time: posting_id, cause, amount;
         `after` is the last page's last posting."""
+        first, until = walk(start, end)
         rows = self._q.charges(
-            c, org_id=org_id, kind=account, start=start, end_=end, after=after or _at(start - _LONGEST_CALL),
-            until=_at(end + _SECOND), most=most,
-        )  # fmt: skip
+            c, org_id=org_id, kind=account, start=start, end_=end, after=after or first, until=until, most=most
+        )
         return [r async for r in rows]
 
     async def get_prices(self, c: Connection, price_ids: Sequence[str]) -> dict[str, Sequence[tuple[str, int]]]:
@@ -139,10 +139,13 @@ class InvoiceStore:
         return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
 
 
-def _at(moment: datetime) -> str:
-    """Sorts before the postings of calls that came at or after an instant."""
-    ms = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    return ids.first("pst", ms)
+def walk(start: datetime, end: datetime) -> tuple[str, str]:
+    """Posting ids between which everything lies that was posted within a time: a posting is named after its cause."""
+
+    def at(moment: datetime) -> str:
+        return ids.first("pst", (moment - _EPOCH) // timedelta(milliseconds=1))
+
+    return at(start - _LONGEST_CALL), at(end + _SECOND)
 
 
 def line_of(row: Row) -> Line:

@@ -19,6 +19,7 @@ from mercat.billing.v1 import (
     invoices_pb2_grpc,
     payments_pb2,
     payments_pb2_grpc,
+    payouts_pb2_grpc,
     plans_pb2_grpc,
 )
 from mercat.event.v1 import event_pb2
@@ -88,6 +89,7 @@ class Books:
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
         self.payments = payments_pb2_grpc.PaymentServiceStub(self.channel)
+        self.payouts = payouts_pb2_grpc.PayoutServiceStub(self.channel)
         self.plans = plans_pb2_grpc.PlanServiceStub(self.channel)
         self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)

@@ -41,7 +41,7 @@ def test_the_lines_of_calls_are_what_the_calls_cost(made: list[tuple]) -> None:
     calls = []
     for n, (price, counted, model, extra) in enumerate(made):
         paid = cost(price, counted) + extra
-        calls.append(Call(f"req_{n}", f"mdl_{model}", model, f"prc_{n}", paid, paid, counted))
+        calls.append(Call(f"req_{n}", f"mdl_{model}", model, f"prc_{n}", paid, -paid, counted))
         folded.add(calls[-1])
     found = folded.lines(START, END)
     assert sum(line.amount for line in found) == sum(call.cost for call in calls) == lines.prepaid(found)
