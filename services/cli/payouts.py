@@ -103,8 +103,8 @@ def show(session: Session, payout: PayoutArgument) -> None:
         ["what", "model", "count", "amount"],
         [
             (
-                payouts_pb2.PayoutLine.Kind.Name(x.kind).removeprefix("KIND_").lower(), x.model, f"{x.count:,}" if x.count else "",
-                money.show(x.amount_nanos, p.currency),
+                payouts_pb2.PayoutLine.Kind.Name(x.kind).removeprefix("KIND_").lower(), x.model,
+                f"{x.count:,}" if x.count else "", money.show(x.amount_nanos, p.currency),
             )
             for x in p.lines
         ],
