@@ -51,6 +51,10 @@ class Stripe:
     def close_dispute(self, dispute: str, status: str) -> None:
         self.post(f"/_config/disputes/{dispute}", status=status)
 
+    def requests(self) -> list[dict[str, str]]:
+        """What was asked of the API since the start: method, path with query, body."""
+        return list(self.get("/_config/requests"))
+
     def close(self) -> None:
         self._http.close()
 
@@ -135,6 +139,19 @@ def _main(port: int) -> None:
         tell("charge.dispute.closed", dispute)
         return server.json_response(dispute._export())
 
+    asked: list[dict[str, str]] = []
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> Any:
+        if request.path.startswith("/v1/"):
+            asked.append({"method": request.method, "path": request.path_qs, "body": await request.text()})
+        return await handler(request)
+
+    async def tell_asked(request: web.Request) -> web.Response:
+        return web.json_response(asked)
+
+    server.app.middlewares.append(note)
+    server.app.router.add_get("/_config/requests", tell_asked)
     server.app.router.add_post("/_config/disputes", open_dispute)
     server.app.router.add_post("/_config/disputes/{id}", end_dispute)
     server.app.router.add_get("/v1/disputes/{id}", server.api_retrieve(Dispute, ""))

@@ -224,9 +224,10 @@ class StripeProvider:
         return transfers == "active" and bool(found.payouts_enabled)
 
     async def transfer(self, account: str, cents: int, key: str) -> Outcome:
-        known: TransferListParams = {"destination": account, "transfer_group": key, "limit": 1}
+        known: TransferListParams = {"destination": account, "transfer_group": key, "limit": 100}
         async for made in _all(self._stripe.transfers.list_async(known)):
-            return Outcome(Status.SUCCEEDED, made.id)
+            if made.transfer_group == key:
+                return Outcome(Status.SUCCEEDED, made.id)
         made = await _answer(
             self._stripe.transfers.create_async(
                 {"amount": cents, "currency": _CURRENCY, "destination": account, "transfer_group": key},
@@ -305,6 +306,5 @@ def _refund(refund: stripe.Refund) -> Refund:
     status = _REFUNDS.get(refund.status or "", Status.PENDING)
     code = (getattr(refund, "failure_reason", None) or str(refund.status)) if status == Status.FAILED else ""
     payment = _ref(refund.payment_intent) if refund.payment_intent is not None else ""
-    marked = refund.metadata["refund_id"] if refund.metadata and "refund_id" in refund.metadata else ""
     marked = refund.metadata["refund_id"] if refund.metadata and "refund_id" in refund.metadata else ""
     return Refund(Outcome(status, refund.id, code), payment, refund.amount, marked)
