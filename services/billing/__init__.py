@@ -21,7 +21,9 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, BillingSettings)
     store = Store()
     reconciler = Reconciler(deps.database, store, deps.control)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
+    billing = BillingServicer(
+        deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm, sandbox=not settings.live
+    )
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)

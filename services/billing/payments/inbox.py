@@ -189,6 +189,7 @@ class Inbox:
             for event in events:
                 new += await self._store.add_event(connection, event, now)
             await self._store.set_cursor(connection, self._provider.name, now)
+            await self._store.forget_events(connection, now - 2 * _KEPT)  # which nobody will tell of again
             if new:
                 added_to_outbox(connection)
         return new

@@ -37,6 +37,10 @@ _REFUSALS, _AFTER_REFUSAL = 3, timedelta(hours=1)  # of automatic top-ups: how m
 _PATIENCE = timedelta(hours=23)  # for the owner of a card to prove who they are
 
 
+class AlreadyUnderWay(Exception):
+    """There is at most one automatic top-up of an organisation at a time."""
+
+
 class Payments:
     """Begins payments and sees them through."""
 
@@ -67,6 +71,7 @@ class Payments:
 
         Raises:
             ValueError: the amount is not positive, or more than a card can be charged at once.
+            AlreadyUnderWay: another automatic top-up of the organisation has not ended.
         """
         made = await self._store.add_payment(
             connection, org_id=org_id, user_id=user_id, amount=amounts.chargeable(amount), purpose=purpose,
@@ -75,7 +80,7 @@ class Payments:
         if made is None:
             found = await self._store.find_payment(connection, purpose, subject)
             if found is None:
-                raise ValueError(f"an automatic top-up of {org_id} is under way")
+                raise AlreadyUnderWay(org_id)
             return str(found["id"])
         added_to_outbox(connection)  # whose relays wake when it commits, and `run` beside them
         return made
@@ -116,6 +121,9 @@ class Payments:
             wait = timedelta(seconds=min(2 ** min(row["attempts"], 12), _LONGEST_WAIT))
             log.warning("%s is tried again in %s: %s", row["id"], wait, e)
             await self._put_off(row, row["status"], self._clock.now() + wait)
+            return
+        except Exception:
+            log.exception("%s is tried again when its claim has run out", row["id"])
             return
         failpoints.passing("payments.charged")
         await self.record(row["id"], outcome)

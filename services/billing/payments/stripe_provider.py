@@ -1,7 +1,8 @@
 """Stripe, through its own library: https://docs.stripe.com/api
 
-Stripe forgets idempotency keys after a day. So that nothing moves twice later either, payments are confirmed by their
-name, and refunds and transfers are looked for by the id they carry before another is made."""
+Stripe forgets idempotency keys after a day, and until then repeats even its own failures under them. So payments need
+none: opening moves nothing, and one that has a name is confirmed once. Refunds and transfers are looked for by the id
+they carry before another is made; the key only keeps two requests at once apart."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -117,8 +118,7 @@ class StripeProvider:
                 {
                     "amount": cents, "currency": _CURRENCY, "customer": customer, "payment_method": method,
                     "payment_method_types": ["card"], "metadata": {"payment_id": payment_id},
-                },
-                _once(f"open/{payment_id}"),
+                }
             )
         )  # fmt: skip
         return made.id
@@ -128,9 +128,7 @@ class StripeProvider:
         if intent.status == "requires_confirmation":
             try:
                 intent = await _answer(
-                    self._stripe.payment_intents.confirm_async(
-                        ref, {"off_session": True} if off_session else {}, _once(f"confirm/{ref}")
-                    )
+                    self._stripe.payment_intents.confirm_async(ref, {"off_session": True} if off_session else {})
                 )
             except ProviderRefused as e:
                 intent = await self._intent(ref)

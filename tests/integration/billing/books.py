@@ -213,7 +213,7 @@ async def running(folder: Path) -> AsyncIterator[Books]:
         redis: Redis = Redis.from_url(valkey.url)
         internal, channel, clock = InternalChannel(address, token), grpc.aio.insecure_channel(address), MovedClock()
         books = Books(postgres.url, events, channel, internal, clock)
-        server, tasks, databases = Server(), [], []
+        server, tasks, databases, closing = Server(), [], [], []
         for name in ("auth", "registry", "usage", "billing"):
             await migrate(postgres.url, name, f"services.{name}")
             database = await Database.connect(postgres.url, name)
@@ -224,6 +224,7 @@ async def running(folder: Path) -> AsyncIterator[Books]:
                 settings, database, events, redis, limiter, principals, internal, clock, "wrk_tests"
             )
             service = await build(name, deps)
+            closing += [service.close] if service.close is not None else []
             guard = Guard(token, principals, limiter, IdempotencyKeys(database, clock))
             for registration in service.registrations:
                 server.add(registration, guard)
@@ -237,6 +238,8 @@ async def running(folder: Path) -> AsyncIterator[Books]:
         await channel.close(None)
         await internal.close()
         await server.drain(notice=0, grace=0.1)
+        for close in closing:
+            await close()
         for database in databases:
             await database.close()
         await events.close()

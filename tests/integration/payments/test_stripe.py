@@ -196,12 +196,23 @@ def test_forged_and_old_events_are_refused(shop: Shop, platform: Platform) -> No
     assert refused(platform, body, headers) == "STRIPE_NOT_CONFIGURED"
 
 
+def test_events_come_without_envoy_too(shop: Shop) -> None:
+    event = {"id": "evt_shim", "type": "balance.available", "created": 1, "data": {"object": {"object": "balance"}}}
+    body, headers = signed(event)
+    url = f"http://{shop.platform.addresses()['gateway']}/v1/stripe/webhooks"
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    assert httpx.post(url, content=body + b" ", headers=headers).status_code == 400
+
+
 def test_what_no_webhook_brought_is_listed_after_an_outage(
     tmp_path: Path, own_platform: Callable[..., Platform]
 ) -> None:
     with serving(tmp_path) as stripe:
-        platform = own_platform(env=settings(stripe))
+        platform = own_platform(env=settings(stripe) | {"MERCAT_STRIPE_SECRET_KEY": "sk_live_mercat"})
         person = platform.sign_up()
+        with pytest.raises(grpc.RpcError) as caught:
+            person.top_up(USD)
+        assert from_rpc_error(caught.value).reason == "NO_SANDBOX_CREDIT", "real money is paid here"
         attach(person)
         paid = pay(person, 10 * USD)
         intent = intent_of(stripe, paid)["id"]
