@@ -26,8 +26,11 @@ from services.common import failpoints, outbox
 from services.common.clock import Clock
 from services.common.db import Connection, Database, added_to_outbox
 from services.common.errors import MercatError
+from services.common.metrics import Counter
 
 log = logging.getLogger(__name__)
+ENDED = Counter("mercat_payments", "Payments that have ended", ["purpose", "status"])
+REPEATED = Counter("mercat_payments_repeated", "Steps of payments that the provider did not answer", ["provider"])
 TOP_UP, INVOICE, AUTO_TOP_UP = "top_up", "invoice", "auto_top_up"
 _AT_ONCE = 20
 _POLL = 1.0  # seconds; another process may have begun it, and a clock may have been waited for
@@ -120,6 +123,7 @@ class Payments:
         except (ProviderUnavailable, MercatError) as e:
             wait = timedelta(seconds=min(2 ** min(row["attempts"], 12), _LONGEST_WAIT))
             log.warning("%s is tried again in %s: %s", row["id"], wait, e)
+            REPEATED.labels(row["provider"]).inc()
             await self._put_off(row, row["status"], self._clock.now() + wait)
             return
         except Exception:
@@ -171,6 +175,7 @@ class Payments:
                 await self._store.put_off_payment(connection, payment_id, "processing", now + _ASK_AGAIN)
                 return
             await self._settle(connection, row, outcome, now)
+        ENDED.labels(row["purpose"], outcome.status).inc()
         failpoints.passing("payments.recorded")
 
     async def _settle(self, connection: Connection, row: Row, outcome: Outcome, now: datetime) -> None:

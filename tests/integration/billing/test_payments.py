@@ -7,6 +7,10 @@ import pytest
 from mercat.billing.v1 import billing_pb2, payments_pb2
 from mercat.event.v1 import event_pb2
 
+from services.billing.payments import PaymentParts
+from services.billing.settings import BillingSettings
+from services.billing.store import Store
+from services.common import ids
 from services.common.errors import MercatError, from_rpc_error
 from services.common.events import EVENT_STREAM
 from tests.integration.billing.books import USD, Books, Person
@@ -291,3 +295,48 @@ async def test_the_reconciler_names_payments_and_refunds_that_were_edited(
             await connection.execute(f"{undo} WHERE id = $1", subject)
     assert (f"{code}_DIFFERS", subject) in [(d.code, d.subject) for d in found]
     assert (await books.check()).clean
+
+
+async def test_what_is_due_is_charged_in_whole_cents_and_all_of_it_is_in_the_wallet(books: Books) -> None:
+    deps = books.deps["billing"]
+    assert isinstance(deps.settings, BillingSettings)
+    payments = PaymentParts(deps, Store(), deps.settings).payments
+    person = await books.person()
+    await books.card(person)
+
+    async def start(amount: int, subject: str) -> str:
+        async with deps.database.transaction() as connection:
+            return await payments.start(
+                connection, org_id=person.org_id, amount=amount, purpose="invoice", subject=subject
+            )
+
+    one, two = ids.new("inv"), ids.new("inv")
+    paid = await books.paid(person, await start(12_345_678_901, one))
+    assert (paid.status, paid.amount_nanos, paid.subject) == (Payment.STATUS_SUCCEEDED, 12_350_000_000, one)
+    assert await start(12_345_678_901, one) == paid.payment_id
+    least = await books.paid(person, await start(1, two))
+    assert least.amount_nanos == USD // 2, "the least that is charged"
+    assert (await books.wallet(person)).balance_nanos == 12_850_000_000
+    (event,) = await settled(books, paid.payment_id)
+    assert (event.purpose, event.subject, event.succeeded) == ("invoice", one, True)
+
+
+async def test_a_payment_of_a_transaction_that_fails_is_never_begun(books: Books) -> None:
+    deps = books.deps["billing"]
+    assert isinstance(deps.settings, BillingSettings)
+    payments = PaymentParts(deps, Store(), deps.settings).payments
+    person = await books.person()
+    await books.card(person)
+
+    async def fails() -> None:
+        async with deps.database.transaction() as connection:
+            await payments.start(
+                connection, org_id=person.org_id, amount=USD, purpose="invoice", subject=ids.new("inv")
+            )
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    await asyncio.sleep(1.5)
+    listed = await books.payments.ListPayments(payments_pb2.ListPaymentsRequest(), metadata=person.metadata)
+    assert not listed.payments
