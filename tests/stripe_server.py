@@ -3,6 +3,7 @@
 What localstripe lacks and Mercat asks of Stripe is added here: `off_session` of a confirmation, the refusal to refund
 more than was paid, disputes, and events of refunds and disputes. `python -m tests.stripe_server PORT` serves it."""
 
+import random
 import subprocess
 import sys
 import time
@@ -50,6 +51,15 @@ class Stripe:
 
     def close_dispute(self, dispute: str, status: str) -> None:
         self.post(f"/_config/disputes/{dispute}", status=status)
+
+    def faulty(self, share: float, seed: int = 0) -> None:
+        """From now on a share of the requests ends badly: with an error or a broken connection, before or after what
+        was asked has happened."""
+        self._http.post("/_config/faults", json={"share": share, "seed": seed}).raise_for_status()
+
+    def requests(self) -> list[dict[str, str]]:
+        """What was asked of the API since the start: method, path with query, body."""
+        return list(self.get("/_config/requests"))
 
     def close(self) -> None:
         self._http.close()
@@ -135,6 +145,38 @@ def _main(port: int) -> None:
         tell("charge.dispute.closed", dispute)
         return server.json_response(dispute._export())
 
+    asked: list[dict[str, str]] = []
+    faults: dict[str, Any] = {"share": 0.0, "random": random.Random(0)}
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> Any:
+        if not request.path.startswith("/v1/"):
+            return await handler(request)
+        asked.append({"method": request.method, "path": request.path_qs, "body": await request.text()})
+        dice = faults["random"]
+        if dice.random() >= faults["share"]:
+            return await handler(request)
+        if dice.random() < 0.5:  # it happens, and nobody is told
+            try:
+                await handler(request)
+            except UserError:
+                pass
+        if dice.random() < 0.5 and request.transport is not None:
+            request.transport.abort()
+        status = dice.choice([429, 500, 503])
+        return web.json_response({"error": {"type": "api_error", "message": "a fault"}}, status=status)
+
+    async def set_faults(request: web.Request) -> web.Response:
+        wanted = await request.json()
+        faults["share"], faults["random"] = wanted["share"], random.Random(wanted["seed"])
+        return web.Response()
+
+    async def tell_asked(request: web.Request) -> web.Response:
+        return web.json_response(asked)
+
+    server.app.middlewares.append(note)
+    server.app.router.add_get("/_config/requests", tell_asked)
+    server.app.router.add_post("/_config/faults", set_faults)
     server.app.router.add_post("/_config/disputes", open_dispute)
     server.app.router.add_post("/_config/disputes/{id}", end_dispute)
     server.app.router.add_get("/v1/disputes/{id}", server.api_retrieve(Dispute, ""))

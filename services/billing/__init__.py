@@ -23,8 +23,10 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, BillingSettings)
     store = Store()
     reconciler = Reconciler(deps.database, store, deps.control, deps.clock)
-    hold = hold_of(settings.payout_hold_days)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm, hold)
+    billing = BillingServicer(
+        deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm,
+        hold_of(settings.payout_hold_days), sandbox=not settings.live,
+    )  # fmt: skip
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)

@@ -18,7 +18,7 @@ from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStor
 from services.common import audit, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import InvalidFields, ModelNotFound, Violation
+from services.common.errors import FailedPrecondition, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.common.spans import span
@@ -29,7 +29,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, reconciler: Reconciler,
-        fee_ppm: int, hold: timedelta,
+        fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
@@ -40,6 +40,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self._payouts = PayoutStore()
         self._hold = hold
         self._fee_ppm = fee_ppm
+        self._sandbox = sandbox
 
     async def open_account(self, connection: Connection, event: Message) -> None:
         """A wallet and a pay-as-you-go subscription for who signed up."""
@@ -58,6 +59,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.TopUpWalletRequest, context: Context
     ) -> billing_pb2.TopUpWalletResponse:
         principal, now = caller(), self._clock.now()
+        if not self._sandbox:
+            raise FailedPrecondition("real money is paid here: top up by card", reason="NO_SANDBOX_CREDIT")
         # The request id stays the same under an idempotency key, also when the first attempt died half-way.
         cause = f"topup:{current().request_id}"
         posting = ledger.top_up(cause, principal.org_id, request.amount_nanos)

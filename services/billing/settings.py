@@ -36,3 +36,8 @@ class BillingSettings(Settings):
     stripe_replay_seconds: float = option(
         300.0, "how often the events are listed that no webhook brought", unit="seconds", ge=1
     )
+
+    @property
+    def live(self) -> bool:
+        """Whether real money moves: then nobody gets credit for nothing."""
+        return self.stripe_secret_key.startswith(("sk_live_", "rk_live_"))

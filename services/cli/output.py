@@ -41,6 +41,8 @@ _NEXT = {
     "CARD_REFUSED": "try another card; in the sandbox pm_card_visa is good",
     "NO_PAYMENT_METHOD": "add a card with `mercat cards add pm_card_visa`",
     "PAYOUT_ACCOUNT_NOT_FOUND": "say where payouts go with `mercat payouts connect`",
+    "NO_SANDBOX_CREDIT": "pay with `mercat topup 10 --card`",
+    "NOT_REFUNDABLE": "see what is left of it with `mercat payments get PAYMENT`",
     "PAYMENT_METHOD_NOT_FOUND": "see yours with `mercat cards list`",
     "PAYMENT_NOT_FOUND": "see yours with `mercat payments list`",
     "PAYMENTS_UNAVAILABLE": "repeat it in a moment; nothing was charged",

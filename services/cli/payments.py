@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     payments.command("list")(command(list_payments))
     payments.command("get")(command(get))
     payments.command("auto")(command(auto))
+    payments.command("refund")(command(refund))
     app.add_typer(payments, name="payments")
 
 
@@ -148,6 +149,28 @@ def get(
     return 1 if wait and found.status != Payment.STATUS_SUCCEEDED else 0
 
 
+def refund(
+    session: Session,
+    payment: Annotated[str, typer.Argument(help="Its id, pay_….")],
+    amount: Annotated[str, typer.Option(metavar="AMOUNT", help="How much of it; without it all that is left.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for the books.")] = "",
+) -> None:
+    """Gives a payment back to its card; for administrators.
+
+    Example: mercat payments refund pay_06ba… --amount 5
+    """
+    request = payments_pb2.RefundPaymentRequest(payment_id=payment, reason=reason)
+    if amount:
+        request.amount_nanos = parse(amount)
+    made = session.client.payments.RefundPayment(request).refund
+    if session.json:
+        output.say_json(made)
+        return
+    lost = made.amount_nanos - made.taken_nanos
+    short = f" The wallet was short of {money.show(lost)} of it, which is lost." if lost else ""
+    output.say(f"{money.show(made.amount_nanos)} go back to the card as {made.refund_id}.{short}")
+
+
 def auto(
     session: Session,
     below: Annotated[str, typer.Option(metavar="AMOUNT", help="Charge the card when less than this is free.")] = "",
@@ -209,6 +232,7 @@ def show_payment(session: Session, payment: Payment) -> None:
     output.facts([
         ("payment", payment.payment_id), ("for", _purpose(payment)),
         ("amount", money.show(payment.amount_nanos, payment.currency)), ("status", _status(payment)),
+        ("of it back to the card", money.show(payment.reversed_nanos) if payment.reversed_nanos else ""),
         ("why", payment.failure_code), ("client secret", payment.client_secret), ("provider", payment.provider),
         ("begun (UTC)", output.when(payment.created_at)), ("ended (UTC)", output.when(payment.settled_at)),
     ])  # fmt: skip

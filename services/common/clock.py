@@ -16,7 +16,7 @@ FILE = "test-clock"
 
 class Clock(Protocol):
     """Tells the time: `now` for what is recorded, `machine` for what processes hold for seconds and renew, which a move
-    must not take from them, `monotonic` for what is measured."""
+    must not take from them, and for what others date, `monotonic` for what is measured."""
 
     def now(self) -> datetime: ...
 

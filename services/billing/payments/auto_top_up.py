@@ -5,7 +5,7 @@ At most one is under way for an organisation, which an index sees to; `saga` not
 import asyncio
 import logging
 
-from services.billing.payments.saga import AUTO_TOP_UP, Payments
+from services.billing.payments.saga import AUTO_TOP_UP, AlreadyUnderWay, Payments
 from services.billing.payments.store import PaymentStore
 from services.common import ids
 from services.common.clock import Clock
@@ -45,8 +45,12 @@ class AutoTopUps:
         async with self._database.connection() as connection:
             rows = await self._store.due_auto_top_ups(connection, self._clock.now(), _AT_ONCE)
         for row in rows:
-            async with self._database.transaction() as connection:
-                await self._payments.start(
-                    connection, org_id=row["org_id"], amount=row["amount"], purpose=AUTO_TOP_UP, subject=ids.new("atu")
-                )
+            try:
+                async with self._database.transaction() as connection:
+                    await self._payments.start(
+                        connection, org_id=row["org_id"], amount=row["amount"], purpose=AUTO_TOP_UP,
+                        subject=ids.new("atu"),
+                    )  # fmt: skip
+            except AlreadyUnderWay:
+                log.info("another process began the top-up of %s", row["org_id"])
         return len(rows)

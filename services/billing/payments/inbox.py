@@ -19,9 +19,11 @@ from services.billing.payments.stripe_provider import StripeProvider, event_of
 from services.common.clock import Clock
 from services.common.db import Database, added_to_outbox
 from services.common.errors import FailedPrecondition, InvalidArgument, MercatError
+from services.common.metrics import Counter
 from services.common.rpc.context import Context
 
 log = logging.getLogger(__name__)
+EVENTS = Counter("mercat_provider_events", "Events of the payment provider, by what became of them", ["outcome"])
 _AT_ONCE, _POLL = 50, 1.0  # seconds
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _CLAIM = timedelta(seconds=90)
@@ -50,15 +52,17 @@ class WebhookServicer(payments_pb2_grpc.WebhookServiceServicer):
         if len(body) > _LARGEST:
             raise InvalidArgument("no event is this long", reason="BODY_TOO_LARGE")
         try:
-            verify(body, header, self._secrets, now.timestamp())
+            verify(body, header, self._secrets, self._clock.machine().timestamp())
             event = event_of(json.loads(body))
         except NotGenuine as e:
             raise InvalidArgument(f"not from Stripe: {e}", reason="SIGNATURE_INVALID") from e
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise InvalidArgument("the body is no event of Stripe's", reason="MALFORMED_REQUEST") from e
         async with self._database.transaction() as connection:
-            if await self._store.add_event(connection, event, now):
+            new = await self._store.add_event(connection, event, now)
+            if new:
                 added_to_outbox(connection)  # whose relays wake, and `Inbox.run` beside them
+        EVENTS.labels("received" if new else "repeated").inc()
         return payments_pb2.ReceiveStripeEventResponse()
 
 
@@ -116,8 +120,10 @@ class Inbox:
             return
         async with self._database.transaction() as connection:
             await self._store.handled_event(connection, row["id"], self._clock.now())
+        EVENTS.labels("handled").inc()
 
     async def _put_off(self, row: Row, why: Exception) -> None:
+        EVENTS.labels("put_off").inc()
         wait = timedelta(seconds=min(2 ** min(row["attempts"], 12), _LONGEST_WAIT))
         log.warning("%s (%s) is handled again in %s: %s", row["id"], row["type"], wait, why)
         async with self._database.transaction() as connection:
@@ -169,6 +175,7 @@ class Inbox:
             try:
                 new = await self.fetch_missed()
                 if new:
+                    EVENTS.labels("missed").inc(new)
                     log.warning("%d events of Stripe's came by no webhook", new)
             except (ProviderRefused, ProviderUnavailable, MercatError) as e:
                 log.warning("Stripe's events were not listed: %s", e)
@@ -189,6 +196,7 @@ class Inbox:
             for event in events:
                 new += await self._store.add_event(connection, event, now)
             await self._store.set_cursor(connection, self._provider.name, now)
+            await self._store.forget_events(connection, now - 2 * _KEPT)  # which nobody will tell of again
             if new:
                 added_to_outbox(connection)
         return new

@@ -124,6 +124,9 @@ UPDATE provider_events SET handled_at = :now, next_attempt_at = NULL WHERE id = 
 -- name: put_off_event(id, at)!
 UPDATE provider_events SET next_attempt_at = :at WHERE id = :id AND handled_at IS NULL;
 
+-- name: forget_events(before)!
+DELETE FROM provider_events WHERE handled_at < :before;
+
 -- name: get_cursor(provider)$
 SELECT through FROM provider_cursors WHERE provider = :provider;
 
@@ -185,14 +188,15 @@ SELECT :id, :org_id, :provider, :ref, :brand, :last4, :exp_month, :exp_year, NOT
 ), :now
 ON CONFLICT (provider, ref) DO UPDATE SET ref = m.ref RETURNING *;
 
--- name: get_method(id, org_id)^
-SELECT * FROM payment_methods WHERE id = :id AND org_id = :org_id AND detached_at IS NULL;
+-- name: get_method(id, org_id, provider)^
+SELECT * FROM payment_methods
+WHERE id = :id AND org_id = :org_id AND provider = :provider AND detached_at IS NULL;
 
 -- name: default_method(org_id, provider)^
 SELECT * FROM payment_methods WHERE org_id = :org_id AND provider = :provider AND is_default;
 
--- name: list_methods(org_id, before, most)
-SELECT * FROM payment_methods WHERE org_id = :org_id AND detached_at IS NULL
+-- name: list_methods(org_id, provider, before, most)
+SELECT * FROM payment_methods WHERE org_id = :org_id AND provider = :provider AND detached_at IS NULL
     AND (:before::text IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :most;
 

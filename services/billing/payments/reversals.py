@@ -82,7 +82,7 @@ class Reversals:
             return None
         await self._books.post(connection, [postings.withheld(made, kind, org_id, amount, taken)], now)
         if taken:
-            await self._list(connection, made, made, org_id, kind, -taken, now)
+            await self._list(connection, made, payment["provider_ref"], org_id, kind, -taken, now)
         if taken < amount:
             log.warning("%s: the wallet of %s is short of %d nanos, which are lost", made, org_id, amount - taken)
         added_to_outbox(connection)
@@ -205,7 +205,7 @@ class Reversals:
             else:
                 posting = postings.returned(row["id"], kind, org_id, amount, taken, provider, was_paid=was_paid)
                 if taken:
-                    await self._list(connection, posting.cause, row["id"], org_id, kind, taken, now)
+                    await self._list(connection, posting.cause, payment["provider_ref"], org_id, kind, taken, now)
             await self._books.post(connection, [posting], now)
             await self._store.settle_reversal(connection, row["id"], status, ref or None, code, now)
             event = event_pb2.PaymentReversed(

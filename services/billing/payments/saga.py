@@ -28,8 +28,11 @@ from services.common import failpoints, outbox
 from services.common.clock import Clock
 from services.common.db import Connection, Database, added_to_outbox
 from services.common.errors import MercatError
+from services.common.metrics import Counter
 
 log = logging.getLogger(__name__)
+ENDED = Counter("mercat_payments", "Payments that have ended", ["purpose", "status"])
+REPEATED = Counter("mercat_payments_repeated", "Steps of payments that the provider did not answer", ["provider"])
 TOP_UP, INVOICE, AUTO_TOP_UP = "top_up", "invoice", "auto_top_up"
 _AT_ONCE = 20
 _POLL = 1.0  # seconds; another process may have begun it, and a clock may have been waited for
@@ -44,6 +47,10 @@ class Effect(Protocol):
     a failure code. Called once for each subject."""
 
     def __call__(self, connection: Connection, subject: str, failure_code: str, now: datetime) -> Awaitable[None]: ...
+
+
+class AlreadyUnderWay(Exception):
+    """There is at most one automatic top-up of an organisation at a time."""
 
 
 class Payments:
@@ -77,6 +84,7 @@ class Payments:
 
         Raises:
             ValueError: the amount is not positive, or more than a card can be charged at once.
+            AlreadyUnderWay: another automatic top-up of the organisation has not ended.
         """
         made = await self._store.add_payment(
             connection, org_id=org_id, user_id=user_id, amount=amounts.chargeable(amount), purpose=purpose,
@@ -85,7 +93,7 @@ class Payments:
         if made is None:
             found = await self._store.find_payment(connection, purpose, subject)
             if found is None:
-                raise ValueError(f"an automatic top-up of {org_id} is under way")
+                raise AlreadyUnderWay(org_id)
             return str(found["id"])
         added_to_outbox(connection)  # whose relays wake when it commits, and `run` beside them
         return made
@@ -125,7 +133,11 @@ class Payments:
         except (ProviderUnavailable, MercatError) as e:
             wait = timedelta(seconds=min(2 ** min(row["attempts"], 12), _LONGEST_WAIT))
             log.warning("%s is tried again in %s: %s", row["id"], wait, e)
+            REPEATED.labels(row["provider"]).inc()
             await self._put_off(row, row["status"], self._clock.now() + wait)
+            return
+        except Exception:
+            log.exception("%s is tried again when its claim has run out", row["id"])
             return
         failpoints.passing("payments.charged")
         await self.record(row["id"], outcome)
@@ -173,6 +185,7 @@ class Payments:
                 await self._store.put_off_payment(connection, payment_id, "processing", now + _ASK_AGAIN)
                 return
             await self._settle(connection, row, outcome, now)
+        ENDED.labels(row["purpose"], outcome.status).inc()
         failpoints.passing("payments.recorded")
 
     async def _settle(self, connection: Connection, row: Row, outcome: Outcome, now: datetime) -> None:

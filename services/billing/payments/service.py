@@ -86,7 +86,7 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
     ) -> payments_pb2.ListPaymentMethodsResponse:
         before, most = _page(request)
         async with self._database.connection() as connection:
-            rows = await self._store.list_methods(connection, caller().org_id, before, most + 1)
+            rows = await self._store.list_methods(connection, caller().org_id, self._provider.name, before, most + 1)
         return payments_pb2.ListPaymentMethodsResponse(
             payment_methods=[method_of(r) for r in rows[:most]], next_page_token=_next(rows, most)
         )
@@ -119,7 +119,7 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
 
     async def _method(self, connection: Connection, org_id: str, method_id: str) -> Row:
         audit.about("payment_method", method_id)
-        method = await self._store.get_method(connection, org_id, method_id)
+        method = await self._store.get_method(connection, org_id, self._provider.name, method_id)
         if method is None:
             raise PaymentMethodNotFound(f"you have no payment method {method_id}")
         return method

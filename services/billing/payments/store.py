@@ -140,6 +140,9 @@ class PaymentStore:
     async def put_off_event(self, c: Connection, event_id: str, at: datetime) -> None:
         await self._q.put_off_event(c, id=event_id, at=at)
 
+    async def forget_events(self, c: Connection, before: datetime) -> None:
+        await self._q.forget_events(c, before=before)
+
     async def get_cursor(self, c: Connection, provider: str) -> datetime | None:
         through: datetime | None = await self._q.get_cursor(c, provider=provider)
         return through
@@ -200,16 +203,17 @@ class PaymentStore:
         )  # fmt: skip
         return row
 
-    async def get_method(self, c: Connection, org_id: str, method_id: str) -> Row | None:
-        row: Row | None = await self._q.get_method(c, id=method_id, org_id=org_id)
+    async def get_method(self, c: Connection, org_id: str, provider: str, method_id: str) -> Row | None:
+        row: Row | None = await self._q.get_method(c, id=method_id, org_id=org_id, provider=provider)
         return row
 
     async def default_method(self, c: Connection, org_id: str, provider: str) -> Row | None:
         row: Row | None = await self._q.default_method(c, org_id=org_id, provider=provider)
         return row
 
-    async def list_methods(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
-        return [r async for r in self._q.list_methods(c, org_id=org_id, before=before, most=most)]
+    async def list_methods(self, c: Connection, org_id: str, provider: str, before: str | None, most: int) -> list[Row]:
+        rows = self._q.list_methods(c, org_id=org_id, provider=provider, before=before, most=most)
+        return [r async for r in rows]
 
     async def set_default(self, c: Connection, org_id: str, provider: str, method_id: str) -> Row:
         await self._q.drop_default(c, org_id=org_id, provider=provider)

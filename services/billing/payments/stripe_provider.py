@@ -1,7 +1,8 @@
 """Stripe, through its own library: https://docs.stripe.com/api
 
-Stripe forgets idempotency keys after a day. So that nothing moves twice later either, payments are confirmed by their
-name, and refunds and transfers are looked for by the id they carry before another is made."""
+Stripe forgets idempotency keys after a day, and until then repeats even its own failures under them. So payments need
+none: opening moves nothing, and one that has a name is confirmed once. Refunds and transfers are looked for by the id
+they carry before another is made; the key only keeps two requests at once apart."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -117,8 +118,7 @@ class StripeProvider:
                 {
                     "amount": cents, "currency": _CURRENCY, "customer": customer, "payment_method": method,
                     "payment_method_types": ["card"], "metadata": {"payment_id": payment_id},
-                },
-                _once(f"open/{payment_id}"),
+                }
             )
         )  # fmt: skip
         return made.id
@@ -128,9 +128,7 @@ class StripeProvider:
         if intent.status == "requires_confirmation":
             try:
                 intent = await _answer(
-                    self._stripe.payment_intents.confirm_async(
-                        ref, {"off_session": True} if off_session else {}, _once(f"confirm/{ref}")
-                    )
+                    self._stripe.payment_intents.confirm_async(ref, {"off_session": True} if off_session else {})
                 )
             except ProviderRefused as e:
                 intent = await self._intent(ref)
@@ -224,9 +222,10 @@ class StripeProvider:
         return transfers == "active" and bool(found.payouts_enabled)
 
     async def transfer(self, account: str, cents: int, key: str) -> Outcome:
-        known: TransferListParams = {"destination": account, "transfer_group": key, "limit": 1}
+        known: TransferListParams = {"destination": account, "transfer_group": key, "limit": 100}
         async for made in _all(self._stripe.transfers.list_async(known)):
-            return Outcome(Status.SUCCEEDED, made.id)
+            if made.transfer_group == key:
+                return Outcome(Status.SUCCEEDED, made.id)
         made = await _answer(
             self._stripe.transfers.create_async(
                 {"amount": cents, "currency": _CURRENCY, "destination": account, "transfer_group": key},
@@ -305,6 +304,5 @@ def _refund(refund: stripe.Refund) -> Refund:
     status = _REFUNDS.get(refund.status or "", Status.PENDING)
     code = (getattr(refund, "failure_reason", None) or str(refund.status)) if status == Status.FAILED else ""
     payment = _ref(refund.payment_intent) if refund.payment_intent is not None else ""
-    marked = refund.metadata["refund_id"] if refund.metadata and "refund_id" in refund.metadata else ""
     marked = refund.metadata["refund_id"] if refund.metadata and "refund_id" in refund.metadata else ""
     return Refund(Outcome(status, refund.id, code), payment, refund.amount, marked)

@@ -231,7 +231,7 @@ async def running(folder: Path, clock: Clock | None = None, **more: Any) -> Asyn
             clock or MovedClock(),
         )
         books = Books(postgres.url, events, channel, internal, clock)
-        server, tasks, databases = Server(), [], []
+        server, tasks, databases, closing = Server(), [], [], []
         for name in ("auth", "registry", "usage", "billing"):
             await migrate(postgres.url, name, f"services.{name}")
             database = await Database.connect(postgres.url, name)
@@ -242,6 +242,7 @@ async def running(folder: Path, clock: Clock | None = None, **more: Any) -> Asyn
                 settings, database, events, redis, limiter, principals, internal, clock, "wrk_tests"
             )
             service = await build(name, deps)
+            closing += [service.close] if service.close is not None else []
             guard = Guard(token, principals, limiter, IdempotencyKeys(database, clock))
             for registration in service.registrations:
                 server.add(registration, guard)
@@ -255,6 +256,8 @@ async def running(folder: Path, clock: Clock | None = None, **more: Any) -> Asyn
         await channel.close(None)
         await internal.close()
         await server.drain(notice=0, grace=0.1)
+        for close in closing:
+            await close()
         for database in databases:
             await database.close()
         await events.close()

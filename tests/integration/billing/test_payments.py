@@ -7,6 +7,10 @@ import pytest
 from mercat.billing.v1 import billing_pb2, payments_pb2
 from mercat.event.v1 import event_pb2
 
+from services.billing.payments import PaymentParts
+from services.billing.settings import BillingSettings
+from services.billing.store import Store
+from services.common import ids
 from services.common.errors import MercatError, from_rpc_error
 from services.common.events import EVENT_STREAM
 from tests.integration.billing.books import USD, Books, Person
@@ -178,3 +182,161 @@ async def test_automatic_top_ups_are_turned_off_after_refusals(books: Books) -> 
     assert got.auto_top_up.failures == 3
     listed = await books.payments.ListPayments(payments_pb2.ListPaymentsRequest(), metadata=person.metadata)
     assert [p.failure_code for p in listed.payments] == ["insufficient_funds"] * 3
+
+
+async def test_who_never_proves_who_they_are_is_not_charged(books: Books) -> None:
+    person = await books.person()
+    await books.card(person, "pm_card_authenticationRequired")
+    paid = await books.pay(person, USD)
+    assert paid.status == Payment.STATUS_REQUIRES_ACTION
+    async with books.superuser() as connection:  # as a day later
+        await connection.execute(
+            "UPDATE payments SET created_at = created_at - interval '24 hours', next_attempt_at = now() WHERE id = $1",
+            paid.payment_id,
+        )
+    async with asyncio.timeout(20):
+        while paid.status == Payment.STATUS_REQUIRES_ACTION:
+            await asyncio.sleep(0.1)
+            paid = await books.paid(person, paid.payment_id)
+    assert (paid.status, paid.failure_code) == (Payment.STATUS_FAILED, "authentication_required")
+    assert (await books.wallet(person)).balance_nanos == 0
+
+
+async def refund(books: Books, payment_id: str, nanos: int = 0, key: str = "") -> payments_pb2.Refund:
+    request = payments_pb2.RefundPaymentRequest(payment_id=payment_id, amount_nanos=nanos)
+    metadata = await books.admin() + ([("idempotency-key", key)] if key else [])
+    return (await books.payments.RefundPayment(request, metadata=metadata)).refund
+
+
+async def refunded(books: Books) -> billing_pb2.CheckLedgerResponse:
+    """The books when nothing is withheld any more."""
+    async with asyncio.timeout(20):
+        while True:
+            checked = await books.check()
+            assert checked.clean, checked.discrepancies
+            if checked.balances_nanos.get("refunds", 0) == 0:
+                return checked
+            await asyncio.sleep(0.1)
+
+
+async def test_of_refunds_at_once_no_more_goes_back_than_was_paid(books: Books) -> None:
+    person = await books.person()
+    await books.card(person)
+    paid = await books.pay(person, 10 * USD)
+    made = await asyncio.gather(*(refund(books, paid.payment_id, 4 * USD) for _ in range(6)), return_exceptions=True)
+    errors = [from_rpc_error(e).reason for e in made if isinstance(e, grpc.RpcError)]
+    assert errors == ["NOT_REFUNDABLE"] * 4
+    assert (await books.wallet(person)).balance_nanos == 2 * USD
+    await refunded(books)
+
+
+async def test_a_refund_of_one_key_happens_once_even_when_keys_are_forgotten(books: Books) -> None:
+    person = await books.person()
+    await books.card(person)
+    paid = await books.pay(person, 10 * USD)
+    first = await refund(books, paid.payment_id, 3 * USD, paid.payment_id)
+    async with books.superuser() as connection:
+        await connection.execute("DELETE FROM idempotency_keys")
+    again = await refund(books, paid.payment_id, 3 * USD, paid.payment_id)
+    assert again.refund_id == first.refund_id
+    assert (await books.wallet(person)).balance_nanos == 7 * USD
+    await refunded(books)
+
+
+async def test_what_workers_hold_is_not_refunded_and_what_is_short_is_lost(books: Books) -> None:
+    person, publisher = await books.person(), await books.person()
+    await books.card(person)
+    paid = await books.pay(person, 10 * USD)
+    lease = await books.acquire(person, 4 * USD)
+    call = books.call(person, publisher, 4 * USD, lease_id=lease.lease_id)
+    lost = (await refunded(books)).balances_nanos.get("platform_loss", 0)
+    made = await refund(books, paid.payment_id)
+    assert (made.amount_nanos, made.taken_nanos) == (10 * USD, 10 * USD - lease.granted_nanos)
+    await books.send(call)
+    await books.close(lease.lease_id, 4 * USD)
+    assert await books.until_free(person) == lease.granted_nanos - 4 * USD
+    assert (await refunded(books)).balances_nanos["platform_loss"] == lost - lease.granted_nanos
+
+
+async def test_a_failed_payment_has_nothing_to_refund(books: Books) -> None:
+    person = await books.person()
+    await books.card(person, "pm_card_chargeDeclined")
+    paid = await books.pay(person, 10 * USD)
+    assert (await refused(refund(books, paid.payment_id))).reason == "NOT_REFUNDABLE"
+    assert (await refused(refund(books, "pay_unknown"))).reason == "PAYMENT_NOT_FOUND"
+    with_scopes = payments_pb2.RefundPaymentRequest(payment_id=paid.payment_id)
+    error = await refused(books.payments.RefundPayment(with_scopes, metadata=person.metadata))
+    assert error.reason == "SCOPE_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("edit", "undo", "code"),
+    [
+        ("UPDATE payments SET amount = amount + 10000000", "UPDATE payments SET amount = amount - 10000000", "PAYMENT"),
+        ("UPDATE payments SET status = 'failed'", "UPDATE payments SET status = 'succeeded'", "PAYMENT"),
+        ("UPDATE reversals SET status = 'returned'", "UPDATE reversals SET status = 'paid'", "REVERSAL"),
+        ("UPDATE reversals SET taken = taken - 1", "UPDATE reversals SET taken = taken + 1", "REVERSAL"),
+    ],
+)
+async def test_the_reconciler_names_payments_and_refunds_that_were_edited(
+    books: Books, edit: str, undo: str, code: str
+) -> None:
+    person = await books.person()
+    await books.card(person)
+    paid = await books.pay(person, 10 * USD)
+    made = await refund(books, paid.payment_id, USD)
+    await refunded(books)
+    subject = paid.payment_id if code == "PAYMENT" else made.refund_id
+    async with books.superuser() as connection:
+        await connection.execute(f"{edit} WHERE id = $1", subject)
+        try:
+            found = (await books.check()).discrepancies
+        finally:
+            await connection.execute(f"{undo} WHERE id = $1", subject)
+    assert (f"{code}_DIFFERS", subject) in [(d.code, d.subject) for d in found]
+    assert (await books.check()).clean
+
+
+async def test_what_is_due_is_charged_in_whole_cents_and_all_of_it_is_in_the_wallet(books: Books) -> None:
+    deps = books.deps["billing"]
+    assert isinstance(deps.settings, BillingSettings)
+    payments = PaymentParts(deps, Store(), deps.settings).payments
+    person = await books.person()
+    await books.card(person)
+
+    async def start(amount: int, subject: str) -> str:
+        async with deps.database.transaction() as connection:
+            return await payments.start(
+                connection, org_id=person.org_id, amount=amount, purpose="invoice", subject=subject
+            )
+
+    one, two = ids.new("inv"), ids.new("inv")
+    paid = await books.paid(person, await start(12_345_678_901, one))
+    assert (paid.status, paid.amount_nanos, paid.subject) == (Payment.STATUS_SUCCEEDED, 12_350_000_000, one)
+    assert await start(12_345_678_901, one) == paid.payment_id
+    least = await books.paid(person, await start(1, two))
+    assert least.amount_nanos == USD // 2, "the least that is charged"
+    assert (await books.wallet(person)).balance_nanos == 12_850_000_000
+    (event,) = await settled(books, paid.payment_id)
+    assert (event.purpose, event.subject, event.succeeded) == ("invoice", one, True)
+
+
+async def test_a_payment_of_a_transaction_that_fails_is_never_begun(books: Books) -> None:
+    deps = books.deps["billing"]
+    assert isinstance(deps.settings, BillingSettings)
+    payments = PaymentParts(deps, Store(), deps.settings).payments
+    person = await books.person()
+    await books.card(person)
+
+    async def fails() -> None:
+        async with deps.database.transaction() as connection:
+            await payments.start(
+                connection, org_id=person.org_id, amount=USD, purpose="invoice", subject=ids.new("inv")
+            )
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    await asyncio.sleep(1.5)
+    listed = await books.payments.ListPayments(payments_pb2.ListPaymentsRequest(), metadata=person.metadata)
+    assert not listed.payments

@@ -6,7 +6,7 @@ from tests.platform import USD, Platform
 
 
 def test_a_card_is_kept_charged_and_forgotten(platform: Platform) -> None:
-    person = platform.sign_up()
+    person, admin = platform.sign_up(), {"MERCAT_API_KEY": platform.admin().api_key}
 
     def mercat(*args: str, status: int = 0) -> str:
         done = platform.command(*args, MERCAT_API_KEY=person.api_key)
@@ -23,6 +23,11 @@ def test_a_card_is_kept_charged_and_forgotten(platform: Platform) -> None:
     listed = mercat("payments", "list")
     assert "10.00 USD" in listed
     assert "failed (insufficient_funds)" in listed
+    paid = json.loads(mercat("payments", "list", "--json"))["payments"][1]["paymentId"]
+    assert "4.00 USD go back" in platform.command("payments", "refund", paid, "--amount", "4", **admin).stdout
+    assert "of it back to the card" in mercat("payments", "get", paid)
+    assert person.balance() == 6 * USD
+    assert "SCOPE_MISSING" in mercat("payments", "refund", paid, status=1)
     mercat("cards", "default", card)
     assert "Below 5.00 USD, 20.00 USD are charged" in mercat("payments", "auto", "--below", "5", "--add", "20")
     assert "Nothing is charged" in mercat("payments", "auto", "--off")

@@ -196,12 +196,59 @@ def test_forged_and_old_events_are_refused(shop: Shop, platform: Platform) -> No
     assert refused(platform, body, headers) == "STRIPE_NOT_CONFIGURED"
 
 
+def test_events_come_without_envoy_too(shop: Shop) -> None:
+    event = {"id": "evt_shim", "type": "balance.available", "created": 1, "data": {"object": {"object": "balance"}}}
+    body, headers = signed(event)
+    url = f"http://{shop.platform.addresses()['gateway']}/v1/stripe/webhooks"
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    assert httpx.post(url, content=body + b" ", headers=headers).status_code == 400
+
+
+def test_whatever_stripe_answers_nobody_is_charged_or_refunded_twice(
+    tmp_path: Path, own_platform: Callable[..., Platform]
+) -> None:
+    """Requests that fail before or after their effect, and a control process that is killed meanwhile."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    with serving(tmp_path) as stripe:
+        platform = own_platform(env=settings(stripe) | {"MERCAT_PAYMENT_CLAIM_SECONDS": "3"})
+        person, admin = platform.sign_up(), platform.admin()
+        good = attach(person)
+        bad = attach(person, "pm_card_chargeCustomerFail")
+        stripe.faulty(0.3, seed)
+        made = []
+        for n in range(12):
+            request = payments_pb2.CreatePaymentRequest(
+                amount_nanos=(n + 1) * USD, payment_method_id=bad if n % 6 == 5 else good
+            )
+            made.append(person.payments.CreatePayment(request).payment.payment_id)
+        platform.kill("control")
+        ended = [settled(person, payment_id, 120) for payment_id in made]
+        succeeded = [p for p in ended if p.status == Payment.STATUS_SUCCEEDED]
+        assert [n for n, p in enumerate(ended) if p.status != Payment.STATUS_SUCCEEDED] == [5, 11]
+        for payment in succeeded[:4]:
+            request = payments_pb2.RefundPaymentRequest(payment_id=payment.payment_id, amount_nanos=USD // 2)
+            admin.payments.RefundPayment(request)
+        eventually(lambda: admin.check_ledger().balances_nanos.get("refunds", 1) == 0, 120)
+        stripe.faulty(0)
+        intents = stripe.get("/v1/payment_intents", limit=100)["data"]
+        charged = sorted(pi["amount"] for pi in intents if pi["status"] == "succeeded")
+        assert charged == sorted(p.amount_nanos // 10_000_000 for p in succeeded)
+        assert [r["amount"] for r in stripe.get("/v1/refunds", limit=100)["data"]] == [50] * 4
+        assert person.balance() == sum(p.amount_nanos for p in succeeded) - 2 * USD
+        checked = admin.check_ledger()
+        assert checked.clean, checked.discrepancies
+
+
 def test_what_no_webhook_brought_is_listed_after_an_outage(
     tmp_path: Path, own_platform: Callable[..., Platform]
 ) -> None:
     with serving(tmp_path) as stripe:
-        platform = own_platform(env=settings(stripe))
+        platform = own_platform(env=settings(stripe) | {"MERCAT_STRIPE_SECRET_KEY": "sk_live_mercat"})
         person = platform.sign_up()
+        with pytest.raises(grpc.RpcError) as caught:
+            person.top_up(USD)
+        assert from_rpc_error(caught.value).reason == "NO_SANDBOX_CREDIT", "real money is paid here"
         attach(person)
         paid = pay(person, 10 * USD)
         intent = intent_of(stripe, paid)["id"]
