@@ -1,7 +1,8 @@
 """A Stripe for tests: localstripe, which is stateful, in a process of its own on a free port.
 
 What localstripe lacks and Mercat asks of Stripe is added here: `off_session` of a confirmation, the refusal to refund
-more than was paid, disputes, and events of refunds and disputes. `python -m tests.stripe_server PORT` serves it."""
+more than was paid, disputes, events of refunds and disputes, and Connect's accounts and transfers.
+`python -m tests.stripe_server PORT` serves it."""
 
 import random
 import subprocess
@@ -51,6 +52,10 @@ class Stripe:
 
     def close_dispute(self, dispute: str, status: str) -> None:
         self.post(f"/_config/disputes/{dispute}", status=status)
+
+    def onboard(self, account: str) -> None:
+        """The owner of a connected account has said all that Stripe asks."""
+        self.post(f"/_config/accounts/{account}")
 
     def faulty(self, share: float, seed: int = 0) -> None:
         """From now on a share of the requests ends badly: with an error or a broken connection, before or after what
@@ -145,6 +150,54 @@ def _main(port: int) -> None:
         tell("charge.dispute.closed", dispute)
         return server.json_response(dispute._export())
 
+    class Account(resources.StripeObject):  # type: ignore[misc, name-defined]
+        object = "account"
+        _id_prefix = "acct_"
+
+        def __init__(self, metadata: dict[str, str]) -> None:
+            super().__init__()
+            self.type, self.metadata, self.payouts_enabled = "express", metadata, False
+            self.capabilities = {"transfers": "inactive"}
+
+    class Transfer(resources.StripeObject):  # type: ignore[misc, name-defined]
+        object = "transfer"
+        _id_prefix = "tr_"
+
+        def __init__(self, amount: str, currency: str, destination: str, transfer_group: str) -> None:
+            super().__init__()
+            self.amount, self.currency, self.transfer_group = int(amount), currency, transfer_group
+            self.destination = Account._api_retrieve(destination).id
+
+    transfers: list[Any] = []
+
+    async def add_account(request: web.Request) -> web.Response:
+        data = await server.get_post_data(request)
+        return server.json_response(Account(data.get("metadata", {}))._export())
+
+    async def onboard(request: web.Request) -> web.Response:
+        account = Account._api_retrieve(request.match_info["id"])
+        account.capabilities, account.payouts_enabled = {"transfers": "active"}, True
+        return server.json_response(account._export())
+
+    async def link_account(request: web.Request) -> web.Response:
+        account = (await server.get_post_data(request))["account"]
+        return web.json_response({"object": "account_link", "url": f"http://stripe.invalid/{account}"})
+
+    async def add_transfer(request: web.Request) -> web.Response:
+        data = await server.get_post_data(request)
+        account = Account._api_retrieve(data["destination"])
+        if account.capabilities["transfers"] != "active":
+            raise UserError(400, "it takes no transfers yet", {"code": "insufficient_capabilities_for_transfer"})
+        transfers.append(Transfer(**data))
+        return server.json_response(transfers[-1]._export())
+
+    async def list_transfers(request: web.Request) -> web.Response:
+        wanted = [
+            t._export() for t in transfers
+            if all(getattr(t, key) == request.query.get(key) for key in ("destination", "transfer_group"))
+        ]  # fmt: skip
+        return web.json_response({"object": "list", "url": "/v1/transfers", "has_more": False, "data": wanted})
+
     asked: list[dict[str, str]] = []
     faults: dict[str, Any] = {"share": 0.0, "random": random.Random(0)}
 
@@ -179,6 +232,12 @@ def _main(port: int) -> None:
     server.app.router.add_post("/_config/faults", set_faults)
     server.app.router.add_post("/_config/disputes", open_dispute)
     server.app.router.add_post("/_config/disputes/{id}", end_dispute)
+    server.app.router.add_post("/_config/accounts/{id}", onboard)
+    server.app.router.add_post("/v1/accounts", add_account)
+    server.app.router.add_get("/v1/accounts/{id}", server.api_retrieve(Account, ""))
+    server.app.router.add_post("/v1/account_links", link_account)
+    server.app.router.add_post("/v1/transfers", add_transfer)
+    server.app.router.add_get("/v1/transfers", list_transfers)
     server.app.router.add_get("/v1/disputes/{id}", server.api_retrieve(Dispute, ""))
     web.run_app(server.app, host="127.0.0.1", port=port, print=None)
 
