@@ -39,7 +39,6 @@ from services.common.errors import MercatError
 log = logging.getLogger(__name__)
 WEEKLY, MONTHLY = "weekly", "monthly"
 _AT_ONCE, _POLL = 20, 1.0  # seconds
-_CLAIM = timedelta(seconds=90)  # more than a report and a transfer take
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 BEGINNING = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
@@ -69,6 +68,7 @@ class Payouts:
         self._provider = provider
         self._clock = clock
         self._hold = hold_of(settings.payout_hold_days)
+        self._claim = timedelta(seconds=settings.payment_claim_seconds)
         self._minimum = money.parse(settings.payout_minimum)
 
     async def run(self) -> None:
@@ -148,7 +148,7 @@ class Payouts:
         """Takes the payouts that are due a step; how many there were."""
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            rows = await self._store.claim_payouts(connection, now, now + _CLAIM, _AT_ONCE)
+            rows = await self._store.claim_payouts(connection, now, now + self._claim, _AT_ONCE)
         for row in rows:
             await self._advance(row)
         return len(rows)
