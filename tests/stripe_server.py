@@ -57,10 +57,10 @@ class Stripe:
         """The owner of a connected account has said all that Stripe asks."""
         self.post(f"/_config/accounts/{account}")
 
-    def faulty(self, share: float, seed: int = 0) -> None:
+    def faulty(self, share: float, seed: int = 0, *, posts: bool = False) -> None:
         """From now on a share of the requests ends badly: with an error or a broken connection, before or after what
-        was asked has happened."""
-        self._http.post("/_config/faults", json={"share": share, "seed": seed}).raise_for_status()
+        was asked has happened. `posts`: only those that change something, and always after."""
+        self._http.post("/_config/faults", json={"share": share, "seed": seed, "posts": posts}).raise_for_status()
 
     def requests(self) -> list[dict[str, str]]:
         """What was asked of the API since the start: method, path with query, body."""
@@ -199,7 +199,7 @@ def _main(port: int) -> None:
         return web.json_response({"object": "list", "url": "/v1/transfers", "has_more": False, "data": wanted})
 
     asked: list[dict[str, str]] = []
-    faults: dict[str, Any] = {"share": 0.0, "random": random.Random(0)}
+    faults: dict[str, Any] = {"share": 0.0, "random": random.Random(0), "posts": False}
 
     @web.middleware
     async def note(request: web.Request, handler: Any) -> Any:
@@ -207,9 +207,10 @@ def _main(port: int) -> None:
             return await handler(request)
         asked.append({"method": request.method, "path": request.path_qs, "body": await request.text()})
         dice = faults["random"]
-        if dice.random() >= faults["share"]:
+        spared = faults["posts"] and request.method != "POST"
+        if spared or dice.random() >= faults["share"]:
             return await handler(request)
-        if dice.random() < 0.5:  # it happens, and nobody is told
+        if faults["posts"] or dice.random() < 0.5:  # it happens, and nobody is told
             try:
                 await handler(request)
             except UserError:
@@ -221,7 +222,7 @@ def _main(port: int) -> None:
 
     async def set_faults(request: web.Request) -> web.Response:
         wanted = await request.json()
-        faults["share"], faults["random"] = wanted["share"], random.Random(wanted["seed"])
+        faults.update(wanted, random=random.Random(wanted["seed"]))
         return web.Response()
 
     async def tell_asked(request: web.Request) -> web.Response:

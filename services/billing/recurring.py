@@ -27,7 +27,9 @@ class RecurringParts:
         issuing = Issuing(database, books, invoices, deps.control, clock)
         changes = Changes(books, subscriptions, issuing, settings.fee_ppm)
         retry_days = [int(days) for days in settings.invoice_retry_days.split(",")]
-        collection = Collection(database, books, invoices, subscriptions, issuing, payments.payments, clock, retry_days)
+        collection = Collection(
+            database, books, invoices, subscriptions, issuing, payments.payments, deps.events, clock, retry_days
+        )
         plans = PlanServicer(database, subscriptions, changes, deps.control, clock, settings.fee_ppm)
         servicer = InvoiceServicer(database, books, invoices, issuing, collection, clock)
         payouts = PayoutParts(deps, books, settings, issuing, payments.provider)
@@ -37,4 +39,4 @@ class RecurringParts:
             *payouts.registrations,
         ]
         periods = Periods(database, subscriptions, changes, clock)
-        self.tasks: list[Task] = [periods.run, issuing.run, collection.run, *payouts.tasks]
+        self.tasks: list[Task] = [periods.run, issuing.run, collection.run, collection.hear, *payouts.tasks]

@@ -5,11 +5,15 @@ can spend it in between."""
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
+
+from google.protobuf.message import Message
+from mercat.event.v1 import event_pb2
 
 from services.billing.invoices.issuing import Issuing
 from services.billing.invoices.store import OPEN, PAID, UNCOLLECTIBLE, InvoiceStore, Row, line_of
 from services.billing.payments.saga import INVOICE, Payments
+from services.billing.payments.store import Row as PaymentRow
 from services.billing.store import Store
 from services.billing.subscriptions.endings import end
 from services.billing.subscriptions.store import ACTIVE, PAST_DUE, SubscriptionStore
@@ -17,6 +21,7 @@ from services.common import failpoints
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import MercatError
+from services.common.events import Events, consume
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 50
@@ -28,7 +33,7 @@ class Collection:
 
     def __init__(
         self, database: Database, books: Store, store: InvoiceStore, subscriptions: SubscriptionStore, issuing: Issuing,
-        payments: Payments, clock: Clock, retry_days: Sequence[int],
+        payments: Payments, events: Events, clock: Clock, retry_days: Sequence[int],
     ) -> None:  # fmt: skip
         self._database = database
         self._books = books
@@ -36,9 +41,10 @@ class Collection:
         self._subscriptions = subscriptions
         self._issuing = issuing
         self._payments = payments
+        self._events = events
         self._clock = clock
         self._retries = [timedelta(days=days) for days in retry_days]
-        payments.effects[INVOICE] = self.settled
+        payments.effects[INVOICE] = self.paid
 
     async def run(self) -> None:
         """Begins payments, for ever."""
@@ -71,24 +77,41 @@ class Collection:
             failpoints.passing("invoices.collecting")
         return len(due)
 
-    async def settled(self, connection: Connection, subject: str, failure_code: str, now: datetime) -> None:
-        """What the end of a payment does, within its transaction; the wallet is locked, and has the money when there is
-        no failure code. An invoice that was voided meanwhile leaves it there."""
-        row = await self._store.get(connection, subject.partition(":")[0], lock=True)
+    async def paid(self, connection: Connection, payment: PaymentRow) -> None:
+        """What a payment that succeeded does, in the transaction that brings its money: the wallet is locked. An
+        invoice that was given up meanwhile leaves the money there."""
+        now = self._clock.now()
+        row = await self._store.get(connection, payment["subject"].partition(":")[0], lock=True)
         assert row is not None, "final invoices are never deleted"
         if row["status"] != OPEN:
             return
         own = [line_of(r) for r in await self._store.get_lines(connection, row["id"])]
-        if not failure_code:
-            await self._issuing.post(connection, row, own, now)
-            await self._store.update(connection, row, status=PAID, paid_at=now, next_attempt_at=None)
-            await self._recover(connection, row["org_id"])
+        await self._issuing.post(connection, row, own, now)
+        await self._store.update(connection, row, status=PAID, paid_at=now, next_attempt_at=None)
+        await self._recover(connection, row["org_id"])
+
+    async def hear(self) -> None:
+        """Of payments that failed, for ever."""
+        await consume(self._events, self._database, "invoices", [event_pb2.PaymentSettled], self.failed)
+
+    async def failed(self, connection: Connection, event: Message) -> None:
+        """What a payment that did not succeed does: when the invoice is tried again, or that it is not."""
+        assert isinstance(event, event_pb2.PaymentSettled)
+        if event.purpose != INVOICE or event.succeeded:
             return
+        now = self._clock.now()
+        await self._books.lock_or_open_wallets(connection, [event.org_id])
+        invoice_id, _, attempt = event.subject.partition(":")
+        row = await self._store.get(connection, invoice_id, lock=True)
+        assert row is not None, "final invoices are never deleted"
+        if row["status"] != OPEN or row["attempts"] != int(attempt):
+            return
+        own = [line_of(r) for r in await self._store.get_lines(connection, row["id"])]
         first = row["first_failed_at"] or now
         again = next((first + wait for wait in self._retries if first + wait > now), None)
         await self._store.update(
             connection, row, status=OPEN if again else UNCOLLECTIBLE, attempts=row["attempts"] + 1,
-            failure_code=failure_code, first_failed_at=first, next_attempt_at=again,
+            failure_code=event.failure_code, first_failed_at=first, next_attempt_at=again,
         )  # fmt: skip
         concerned = {line.subscription_id for line in own if line.amount > 0}
         for subscription in await self._subscriptions.of(connection, row["org_id"], lock=True):

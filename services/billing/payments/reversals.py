@@ -198,6 +198,8 @@ class Reversals:
             row = await self._store.lock_reversal(connection, reversal_id)
             if _RANKS[status] <= _RANKS[row["status"]]:
                 return
+            if row["status"] == PAID and ref != row["provider_ref"]:
+                return  # a refusal of what another process has done already
             kind, org_id, amount, taken = row["kind"], row["org_id"], row["amount"], row["taken"]
             provider, was_paid = payment["provider"], row["status"] == PAID
             if status == PAID:

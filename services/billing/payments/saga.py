@@ -43,10 +43,10 @@ _PATIENCE = timedelta(hours=23)  # for the owner of a card to prove who they are
 
 
 class Effect(Protocol):
-    """What else the end of a payment does, in its transaction: the wallet is locked, and has the money unless there is
-    a failure code. Called once for each subject."""
+    """What others do with a payment that has succeeded, within the transaction that posts it. Raises nothing, or the
+    payment is recorded again later."""
 
-    def __call__(self, connection: Connection, subject: str, failure_code: str, now: datetime) -> Awaitable[None]: ...
+    def __call__(self, connection: Connection, payment: Row) -> Awaitable[None]: ...
 
 
 class AlreadyUnderWay(Exception):
@@ -67,7 +67,9 @@ class Payments:
         self._customers = customers
         self._clock = clock
         self._claim = timedelta(seconds=claim_seconds)
-        self.effects: dict[str, Effect] = {}  # by purpose
+        # By purpose: what a payment that has succeeded brings about in the transaction of its posting, with the wallet
+        # locked, so that nobody spends the money in between.
+        self.effects: dict[str, Effect] = {}
 
     async def start(
         self, connection: Connection, *, org_id: str, amount: int, purpose: str, subject: str, user_id: str = "",
@@ -163,6 +165,8 @@ class Payments:
             failpoints.passing("payments.opened")
             async with self._database.transaction() as connection:
                 row = await self._store.open_payment(connection, row["id"], ref, method)
+            if row["next_attempt_at"] is None:  # it ended elsewhere while this process was slow
+                return await self._provider.cancel_payment(ref)
         return await self._provider.confirm_payment(row["provider_ref"], off_session=alone)
 
     async def record(self, payment_id: str, outcome: Outcome) -> None:
@@ -174,7 +178,8 @@ class Payments:
             assert row is not None
             await self._books.lock_or_open_wallets(connection, [row["org_id"]])
             row = await self._store.lock_payment(connection, payment_id)
-            if row["next_attempt_at"] is None:
+            # A process whose claim ran out may be told of what was not opened, while another one confirms what was.
+            if row["next_attempt_at"] is None or outcome.ref != (row["provider_ref"] or ""):
                 return
             if outcome.status == Status.REQUIRES_ACTION:
                 await self._store.put_off_payment(
@@ -195,12 +200,12 @@ class Payments:
         if succeeded:
             posting = postings.paid_in(row["id"], row["org_id"], row["amount"], row["provider"])
             await self._books.post(connection, [posting], now)
+            if (effect := self.effects.get(row["purpose"])) is not None:
+                await effect(connection, row)
             await self._store.add_transaction(
                 connection, cause=row["id"], user_id=row["user_id"], org_id=row["org_id"], amount=row["amount"],
                 kind=billing_pb2.Transaction.TYPE_TOP_UP, ref=row["provider_ref"], now=now,
             )  # fmt: skip
-        if effect := self.effects.get(row["purpose"]):
-            await effect(connection, row["subject"], code, now)
         event = event_pb2.PaymentSettled(
             payment_id=row["id"], org_id=row["org_id"], purpose=row["purpose"], subject=row["subject"],
             amount_nanos=row["amount"], succeeded=succeeded, failure_code=code,

@@ -76,6 +76,10 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
             card = await self._provider.attach_card(customer, request.payment_method, current().request_id)
         async with self._cards(org_id) as connection:
             method = await self._store.add_method(connection, org_id, self._provider.name, card, self._clock.now())
+            if method["detached_at"] is not None:
+                raise FailedPrecondition(
+                    "this card was detached; set it up anew", reason="CARD_REFUSED", metadata={"code": "detached"}
+                )
             if request.make_default and not method["is_default"]:
                 method = await self._store.set_default(connection, org_id, self._provider.name, method["id"])
             audit.about("payment_method", method["id"])

@@ -182,9 +182,12 @@ class StripeProvider:
 
     async def refund(self, payment: str, cents: int, refund_id: str) -> Outcome:
         known: RefundListParams = {"payment_intent": payment, "limit": 100}
-        async for made in _all(self._stripe.refunds.list_async(known)):
-            if _refund(made).refund_id == refund_id:
-                return _refund(made).outcome
+        try:
+            async for made in _all(self._stripe.refunds.list_async(known)):
+                if _refund(made).refund_id == refund_id:
+                    return _refund(made).outcome
+        except ProviderRefused as e:  # nobody knows whether it was refunded
+            raise ProviderUnavailable(f"{payment}: {e}") from e
         made = await _answer(
             self._stripe.refunds.create_async(
                 {"payment_intent": payment, "amount": cents, "metadata": {"refund_id": refund_id}},
@@ -223,9 +226,12 @@ class StripeProvider:
 
     async def transfer(self, account: str, cents: int, key: str) -> Outcome:
         known: TransferListParams = {"destination": account, "transfer_group": key, "limit": 100}
-        async for made in _all(self._stripe.transfers.list_async(known)):
-            if made.transfer_group == key:
-                return Outcome(Status.SUCCEEDED, made.id)
+        try:
+            async for made in _all(self._stripe.transfers.list_async(known)):
+                if made.transfer_group == key:
+                    return Outcome(Status.SUCCEEDED, made.id)
+        except ProviderRefused as e:  # nobody knows whether it was transferred
+            raise ProviderUnavailable(f"{key}: {e}") from e
         made = await _answer(
             self._stripe.transfers.create_async(
                 {"amount": cents, "currency": _CURRENCY, "destination": account, "transfer_group": key},

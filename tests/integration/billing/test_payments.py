@@ -126,6 +126,10 @@ async def test_cards_are_listed_chosen_and_forgotten(books: Books) -> None:
     assert await cards() == [(first, "4242", True)]
     error = await refused(books.pay(person, USD, card=second))
     assert error.reason == "PAYMENT_METHOD_NOT_FOUND"
+    async with books.superuser() as connection:
+        ref = await connection.fetchval("SELECT ref FROM payment_methods WHERE id = $1", second)
+    error = await refused(books.card(person, ref))
+    assert (error.reason, error.metadata["code"]) == ("CARD_REFUSED", "detached")
 
 
 async def test_other_peoples_cards_and_payments_are_not_there(books: Books) -> None:

@@ -136,6 +136,25 @@ async def test_a_stripe_that_is_away_is_asked_again_and_never_taken_for_a_refusa
     await provider.close()
 
 
+async def test_what_happened_without_an_answer_does_not_happen_again(stripe: Stripe) -> None:
+    provider = StripeProvider(KEY, stripe.url)
+    _, ref = await opened(provider, 1000)
+    refund_id = ids.new("rfd")
+    stripe.faulty(1, posts=True)
+    try:
+        for call in (
+            lambda: provider.confirm_payment(ref, off_session=True), lambda: provider.refund(ref, 400, refund_id)
+        ):  # fmt: skip
+            with pytest.raises(ProviderUnavailable):
+                await call()
+    finally:
+        stripe.faulty(0)
+    assert (await provider.confirm_payment(ref, off_session=True)).status == Status.SUCCEEDED
+    assert (await provider.refund(ref, 400, refund_id)).status == Status.SUCCEEDED
+    assert [r["amount"] for r in stripe.get("/v1/refunds", payment_intent=ref)["data"]] == [400]
+    await provider.close()
+
+
 async def test_a_payment_that_stripe_does_not_know_is_not_taken_for_failed(stripe: Stripe) -> None:
     provider = StripeProvider(KEY, stripe.url)
     with pytest.raises(ProviderUnavailable):

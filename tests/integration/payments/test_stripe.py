@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import grpc
@@ -95,6 +96,33 @@ def test_a_set_up_card_is_nobody_elses(shop: Shop) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         attach(other, card)
     assert from_rpc_error(caught.value).reason == "CARD_REFUSED"
+
+
+def told(shop: Shop, kind: str, about: Any) -> None:
+    """An event that localstripe does not send."""
+    event = {"id": f"evt_{token_hex(8)}", "type": kind, "created": int(time.time()), "data": {"object": about}}
+    body, headers = signed(event)
+    answer = httpx.post(f"{shop.platform.rest}/v1/stripe/webhooks", content=body, headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+def test_a_card_is_kept_although_its_owners_browser_never_came_back(shop: Shop) -> None:
+    person = shop.platform.sign_up()
+    setup = person.payments.CreateSetupIntent(payments_pb2.CreateSetupIntentRequest())
+    confirmed = shop.stripe.post(
+        f"/v1/setup_intents/{setup.setup_intent_id}/confirm", payment_method=shop.stripe.card("4242424242424242")
+    )
+    for _ in range(3):
+        told(shop, "setup_intent.succeeded", confirmed)
+
+    def cards() -> list[str]:
+        listed = person.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest())
+        return [m.last4 for m in listed.payment_methods]
+
+    eventually(lambda: cards() == ["4242"])
+    assert pay(person, USD).status == Payment.STATUS_SUCCEEDED
+    told(shop, "payment_method.detached", {"id": confirmed["payment_method"], "object": "payment_method"})
+    eventually(lambda: cards() == [])
 
 
 def refund(shop: Shop, payment: payments_pb2.Payment, nanos: int = 0) -> payments_pb2.Refund:
