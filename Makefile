@@ -11,6 +11,7 @@ TOOLS := .tools/bin
 GRPCURL_VERSION := 1.9.4
 GHZ_VERSION := 0.121.0
 BOMBARDIER_VERSION := 1.2.6
+STRIPE_MOCK_VERSION := 0.203.0
 UV_VERSION := 0.13.9
 OPENAI_NODE_VERSION := 6.49.0
 
@@ -86,13 +87,14 @@ gen: $(STAMP) ## Generate gen/ from proto/
 bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="--seconds 3 --rounds 2")
 	@$(BIN)/python -m benchmarks $(B) $(ARGS)
 
-GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION)
+GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION) stripe-mock-$(STRIPE_MOCK_VERSION)
 
-tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier (by Go); OpenAI's client (by npm)
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier, stripe-mock (by Go); OpenAI's client (by npm)
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
 $(TOOLS)/.bombardier-$(BOMBARDIER_VERSION): PACKAGE := github.com/codesenberg/bombardier@v$(BOMBARDIER_VERSION)
+$(TOOLS)/.stripe-mock-$(STRIPE_MOCK_VERSION): PACKAGE := github.com/stripe/stripe-mock@v$(STRIPE_MOCK_VERSION)
 
 # Without Go the tests that need these programs say so; a build server must have it.
 $(TOOLS)/.%:

@@ -29,7 +29,7 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 # Of a request, to the call. Everything else, and above all `mercat-internal-…`, stays outside.
-_FORWARDED = ("authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate")
+_FORWARDED = ("authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate", "stripe-signature")
 _OWN, _INTERNAL = "mercat-", "mercat-internal-"
 
 # Of a call's metadata, to the response.

@@ -20,7 +20,7 @@ from prometheus_client import start_http_server
 from redis.asyncio import Redis
 
 from services.common import ids, outbox
-from services.common.clock import SystemClock
+from services.common.clock import Clock, SystemClock, follow
 from services.common.db import Database, hold, load_queries, migrate, release
 from services.common.events import Events
 from services.common.limits import Limiter
@@ -112,7 +112,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         for add_to in service.raw:
             add_to(server, guard)
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
-        tasks += [asyncio.create_task(_sweep(database, keys), name=f"{name}-sweep")]
+        tasks += [asyncio.create_task(_sweep(database, keys, clock), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
     await server.start(listen, public_services(), reuse_port=base.reuse_port)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
@@ -141,7 +141,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         raise RuntimeError(f"the task of {finished.get_name()} ended")
 
 
-async def _sweep(database: Database, keys: IdempotencyKeys) -> None:
+async def _sweep(database: Database, keys: IdempotencyKeys, clock: Clock) -> None:
     """Forgets idempotency keys and inbox rows past their time, every ten minutes."""
     queries = load_queries("services.common")
     while True:
@@ -149,12 +149,14 @@ async def _sweep(database: Database, keys: IdempotencyKeys) -> None:
         try:
             await keys.forget()
             async with database.connection() as connection:
-                await queries.forget_inbox(connection, before=datetime.now(UTC) - timedelta(days=14))
+                await queries.forget_inbox(connection, before=clock.machine() - timedelta(days=14))
         except Exception as e:
             log.warning("sweep of %s: %s", database.schema, e)
 
 
 async def _main(names: Sequence[str], listen: str) -> None:
+    base = load(Settings)
+    follow(base.home, base.test_clock)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +17,7 @@ from gateway_rest.openai import errors
 from gateway_rest.openai.calls import Call, merged
 from gateway_rest.openai.sse import DONE, Events, event
 from gateway_rest.transcode import dumps
+from services.common import clock
 from services.common.errors import Internal, from_status, to_status
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Answer:
     form: Form
     model: str
     per_prompt: int  # answers
-    created: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: clock.time_ns() // 10**9)
     request_id: str = ""
     version: str = ""
     choices: dict[int, Choice] = field(default_factory=dict)

@@ -4,7 +4,10 @@ How much was used is usage's; what a call costs is told by the price that was in
 from mercat.billing.v1 import billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.payments import PaymentParts
+from services.billing.payouts.sums import hold_of
 from services.billing.reconciler import Reconciler
+from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
 from services.billing.service_receipts import ReceiptServicer
@@ -19,11 +22,16 @@ async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
     store = Store()
-    reconciler = Reconciler(deps.database, store, deps.control)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
+    reconciler = Reconciler(deps.database, store, deps.control, deps.clock)
+    billing = BillingServicer(
+        deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm,
+        hold_of(settings.payout_hold_days), sandbox=not settings.live,
+    )  # fmt: skip
     leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
+    payments = PaymentParts(deps, store, settings)
+    recurring = RecurringParts(deps, store, settings, payments)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
@@ -37,6 +45,9 @@ async def build(deps: Deps) -> Service:
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
+            *payments.registrations,
+            *recurring.registrations,
         ],
-        tasks=[signed_up, leases.recover, reconcile],
+        tasks=[signed_up, leases.recover, reconcile, *payments.tasks, *recurring.tasks],
+        close=payments.close,
     )

@@ -97,10 +97,6 @@ ON CONFLICT (cause) DO UPDATE SET cause = excluded.cause RETURNING *;
 SELECT * FROM transactions WHERE org_id = :org_id AND (:before::text IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :most;
 
--- name: add_subscription(id, user_id, org_id, now)!
-INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, current_period_start, created_at)
-VALUES (:id, :user_id, :org_id, 'pay_as_you_go', 'active', :now, :now) ON CONFLICT DO NOTHING;
-
 -- name: statement(org_id, start, until, before_id, before_account, most)
 -- Newest first: each account's index is walked backwards from the last page's end, for no more rows than the page has.
 SELECT x.id, x.cause, x.kind, x.amount, x.created_at FROM accounts a CROSS JOIN LATERAL (
@@ -129,9 +125,11 @@ SELECT e.posting_id, count(*) AS count FROM entries e LEFT JOIN postings p ON p.
 WHERE p.id IS NULL GROUP BY e.posting_id LIMIT 100;
 
 -- name: unexplained_postings()
--- Those of calls are compared with usage, row by row.
+-- Those of calls are compared with usage, row by row; a reversal's and a payout's amounts are too.
 SELECT p.id, p.cause FROM postings p LEFT JOIN transactions t ON t.cause = p.cause
-WHERE t.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+    LEFT JOIN reversals r ON r.id = split_part(p.cause, ':', 1)
+    LEFT JOIN payouts o ON o.id = split_part(p.cause, ':', 1)
+WHERE t.id IS NULL AND r.id IS NULL AND o.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
 
 -- name: wrong_transactions()
 SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved

@@ -12,8 +12,12 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
+from services.billing.payments.store import PaymentStore
+from services.billing.payouts.store import PayoutStore
 from services.billing.store import Row, Store, snapshot
+from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
@@ -45,10 +49,14 @@ class _Found:
 class Reconciler:
     """Reads the books and usage; changes neither."""
 
-    def __init__(self, database: Database, store: Store, control: InternalChannel) -> None:
+    def __init__(self, database: Database, store: Store, control: InternalChannel, clock: Clock) -> None:
         self._database = database
         self._store = store
+        self._payments = PaymentStore()
+        self._invoices = InvoiceStore()
+        self._payouts = PayoutStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
+        self._clock = clock
 
     async def repeat(self, seconds: float) -> None:
         """Checks a minute after the start, and then every so often, for ever."""
@@ -71,6 +79,19 @@ class Reconciler:
             for query, rows in (await self._store.findings(connection)).items():
                 for row in rows:
                     found.add(*_derived(query, row))
+            for row in await self._payments.wrong_payments(connection):
+                text = f"{row['amount']} nanos, {row['status']}, and its posting moved {row['moved']}"
+                found.add("PAYMENT_DIFFERS", row["id"], text)
+            for query, wrong in (await self._invoices.findings(connection)).items():
+                for row in wrong:
+                    found.add(*_invoice_finding(query, row))
+            for query, wrong in (await self._payouts.findings(connection)).items():
+                for row in wrong:
+                    found.add(*_payout_finding(query, row))
+            for row in await self._payments.wrong_reversals(connection):
+                text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
+                text += f" {row['held']} are withheld and {row['paid']} were paid"
+                found.add("REVERSAL_DIFFERS", row["id"], text)
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
         DISCREPANCIES.set(len(found.discrepancies))
@@ -112,7 +133,7 @@ class Reconciler:
     async def _recheck(self, found: _Found) -> Timestamp:
         """Looks again at what had no counterpart, once everything recorded until now is posted."""
         now = Timestamp()
-        now.GetCurrentTime()
+        now.FromDatetime(self._clock.now())
         until = asyncio.get_running_loop().time() + _CATCH_UP
         while True:
             settled = (await self._usage.GetWatermark(usage_pb2.GetWatermarkRequest())).settled_through
@@ -192,3 +213,29 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
             return "ENTRY_ORPHANED", row["posting_id"], f"{row['count']} entries without a posting"
         case _:
             return "POSTING_UNEXPLAINED", row["id"], f"nothing of the name {row['cause']} ever happened"
+
+
+def _invoice_finding(query: str, row: Row) -> tuple[str, str, str]:
+    match query:
+        case "wrong_invoices":
+            text = (
+                f"{row['number']} says {row['due']} due and {row['prepaid']} of calls; its lines say {row['due_lines']}"
+                f" and {row['prepaid_lines']}, the ledger {row['moved']} of calls"
+            )
+            return "INVOICE_DIFFERS", row["id"], text
+        case "unpaid_postings":
+            text = f"{row['due']} nanos, {row['status']}, and its posting moved {row['moved']}"
+            return "INVOICE_DIFFERS", row["id"], text
+        case _:
+            text = f"{row['last']} numbers of {row['year']} were given, and {row['found']} invoices have one"
+            return "INVOICE_NUMBERS_DIFFER", row["issuer"], text
+
+
+def _payout_finding(query: str, row: Row) -> tuple[str, str, str]:
+    if query == "wrong_payouts":
+        text = (
+            f"{row['status']}: of {row['amount']} nanos {row['moved']} moved, {row['under_way']} are under way,"
+            f" and its lines say {row['lines']}"
+        )
+        return "PAYOUT_DIFFERS", row["id"], text
+    return "REFUND_DIFFERS", row["id"], f"it does not give back what {row['request_id']} cost"

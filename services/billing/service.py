@@ -1,5 +1,7 @@
 """Wallets, prices, statements and the ledger's check, for people."""
 
+from datetime import timedelta
+
 from google.protobuf.message import Message
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
@@ -7,13 +9,16 @@ from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing import ledger
 from services.billing.ledger import CURRENCY, PAYABLE, Account
+from services.billing.payouts.store import PayoutStore
+from services.billing.payouts.sums import SETTLED
 from services.billing.reconciler import Reconciler
 from services.billing.rows import entry_of, price_of, transaction_of, wallet_of
 from services.billing.store import NEWEST, Store, snapshot
+from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStore, starting
 from services.common import audit, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import InvalidFields, ModelNotFound, Violation
+from services.common.errors import FailedPrecondition, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.common.spans import span
@@ -24,20 +29,25 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, reconciler: Reconciler,
-        fee_ppm: int,
+        fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
         self._clock = clock
         self._reconciler = reconciler
+        self._subscriptions = SubscriptionStore()
+        self._payouts = PayoutStore()
+        self._hold = hold
         self._fee_ppm = fee_ppm
+        self._sandbox = sandbox
 
     async def open_account(self, connection: Connection, event: Message) -> None:
         """A wallet and a pay-as-you-go subscription for who signed up."""
         assert isinstance(event, event_pb2.UserSignedUp)
         await self._store.ensure_wallet(connection, event.org_id)
-        await self._store.add_subscription(connection, event.user_id, event.org_id, self._clock.now())
+        new = starting(event.org_id, event.user_id, PAY_AS_YOU_GO, self._clock.now())
+        await self._subscriptions.add(connection, new)
 
     async def GetWallet(self, request: billing_pb2.GetWalletRequest, context: Context) -> billing_pb2.GetWalletResponse:
         org_id = caller().org_id
@@ -49,6 +59,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.TopUpWalletRequest, context: Context
     ) -> billing_pb2.TopUpWalletResponse:
         principal, now = caller(), self._clock.now()
+        if not self._sandbox:
+            raise FailedPrecondition("real money is paid here: top up by card", reason="NO_SANDBOX_CREDIT")
         # The request id stays the same under an idempotency key, also when the first attempt died half-way.
         cause = f"topup:{current().request_id}"
         posting = ledger.top_up(cause, principal.org_id, request.amount_nanos)
@@ -98,9 +110,16 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def GetEarnings(
         self, request: billing_pb2.GetEarningsRequest, context: Context
     ) -> billing_pb2.GetEarningsResponse:
-        async with self._database.connection() as connection:
-            payable = await self._store.get_balance(connection, Account(caller().org_id, PAYABLE))
-        return billing_pb2.GetEarningsResponse(currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=self._fee_ppm)
+        org_id, now = caller().org_id, self._clock.now()
+        async with self._database.connection() as connection, snapshot(connection):
+            payable = await self._store.get_balance(connection, Account(org_id, PAYABLE))
+            held = await self._payouts.earned(connection, org_id, now - self._hold, now + SETTLED)
+            paid = await self._payouts.paid_out(connection, org_id)
+            fees = await self._subscriptions.fees_of(connection, [org_id])
+        return billing_pb2.GetEarningsResponse(
+            currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=fees.get(org_id, self._fee_ppm), held_nanos=held,
+            available_nanos=max(0, payable - held), paid_nanos=paid,
+        )  # fmt: skip
 
     async def SetModelPrice(
         self, request: billing_pb2.SetModelPriceRequest, context: Context

@@ -14,6 +14,7 @@ from services.billing.ledger import PLATFORM, Account
 from services.billing.rows import price_of
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
+from services.billing.subscriptions.store import SubscriptionStore
 from services.common import money
 from services.common.clock import Clock
 from services.common.db import Database
@@ -38,6 +39,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._events = events
         self._clock = clock
+        self._subscriptions = SubscriptionStore()
         self._fee_ppm = settings.fee_ppm
         self._lifetime = timedelta(seconds=settings.lease_seconds)
         self._grace = timedelta(seconds=settings.lease_grace_seconds)
@@ -45,7 +47,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def AcquireLease(
         self, request: billing_pb2.AcquireLeaseRequest, context: Context
     ) -> billing_pb2.AcquireLeaseResponse:
-        now = self._clock.now()
+        now = self._clock.machine()
         expires = now + self._lifetime
         async with self._database.transaction() as connection:
             await self._store.lock_or_open_wallets(connection, [request.org_id])
@@ -75,7 +77,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def RenewLeases(
         self, request: billing_pb2.RenewLeasesRequest, context: Context
     ) -> billing_pb2.RenewLeasesResponse:
-        expires = self._clock.now() + self._lifetime
+        expires = self._clock.machine() + self._lifetime
         async with self._database.transaction() as connection:
             kept = await self._store.renew_leases(connection, list(request.lease_ids), request.worker_id, expires)
         response = billing_pb2.RenewLeasesResponse(lost_lease_ids=[x for x in request.lease_ids if x not in kept])
@@ -94,15 +96,19 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def PostUsage(self, request: billing_pb2.PostUsageRequest, context: Context) -> billing_pb2.PostUsageResponse:
         # Calls that cost nothing, and those of test keys, move no money: there is nothing to post.
         paid = {r.request_id: r for r in request.records if r.cost_nanos > 0 and not r.test}
-        postings = [
-            ledger.charge(r.request_id, r.org_id, r.publisher_org_id, r.cost_nanos, self._fee_ppm)
-            for r in paid.values()
-        ]
-        if not postings:
+        if not paid:
             return billing_pb2.PostUsageResponse(posted=0)
-        accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
         async with self._database.transaction() as connection:
             await self._store.lock_or_open_wallets(connection, (r.org_id for r in paid.values()))
+            fees = await self._subscriptions.fees_of(connection, (r.publisher_org_id for r in paid.values()))
+            postings = [
+                ledger.charge(
+                    r.request_id, r.org_id, r.publisher_org_id, r.cost_nanos,
+                    fees.get(r.publisher_org_id, self._fee_ppm),
+                )
+                for r in paid.values()
+            ]  # fmt: skip
+            accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
             known = await self._store.account_ids(connection, accounts)
             leased = sorted({r.lease_id for r in paid.values() if r.lease_id})
             await self._store.lock_owners(connection, leased)
@@ -133,7 +139,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
                 log.exception("expired leases stay for now")
 
     async def _recover(self) -> None:
-        before = self._clock.now() - self._grace
+        before = self._clock.machine() - self._grace
         async with self._database.connection() as connection:
             expired = await self._store.expired_leases(connection, before)
         if not expired:

@@ -188,9 +188,6 @@ class Store:
     async def list_transactions(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
         return [r async for r in self._q.list_transactions(c, org_id=org_id, before=before, most=most)]
 
-    async def add_subscription(self, c: Connection, user_id: str, org_id: str, now: datetime) -> None:
-        await self._q.add_subscription(c, id=ids.new("sub"), user_id=user_id, org_id=org_id, now=now)
-
     async def statement(
         self, c: Connection, org_id: str, start: datetime, until: datetime,
         before: tuple[str, str], most: int,

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc, invoices_pb2_grpc, payments_pb2_grpc, payouts_pb2_grpc, plans_pb2_grpc
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
@@ -131,6 +131,22 @@ class Client:
     @cached_property
     def billing(self) -> billing_pb2_grpc.BillingServiceStub:
         return billing_pb2_grpc.BillingServiceStub(self.channel)
+
+    @cached_property
+    def plans(self) -> plans_pb2_grpc.PlanServiceStub:
+        return plans_pb2_grpc.PlanServiceStub(self.channel)
+
+    @cached_property
+    def invoices(self) -> invoices_pb2_grpc.InvoiceServiceStub:
+        return invoices_pb2_grpc.InvoiceServiceStub(self.channel)
+
+    @cached_property
+    def payouts(self) -> payouts_pb2_grpc.PayoutServiceStub:
+        return payouts_pb2_grpc.PayoutServiceStub(self.channel)
+
+    @cached_property
+    def payments(self) -> payments_pb2_grpc.PaymentServiceStub:
+        return payments_pb2_grpc.PaymentServiceStub(self.channel)
 
     @cached_property
     def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("restart", "Restarts processes one after the other, while calls go on."),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
+        "clock": ("clock", "The time of a platform with a test clock."),
         "config": ("config", "Prints and checks every setting."),
     },
     "Account": {
@@ -51,8 +52,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "receipts": ("receipts", "Proof of what was run and what it cost."),
         "balance": ("wallet", "Shows what there is to spend."),
         "topup": ("wallet", "Adds credit."),
+        "plan": ("plan", "What you pay by the month."),
+        "invoices": ("invoices", "What was billed, and the calls behind it."),
+        "cards": ("payments", "Cards that payments are charged to."),
+        "payments": ("payments", "Payments by card."),
         "transactions": ("wallet", "Lists what came and went other than by calls."),
         "earnings": ("wallet", "Shows what your models have earned and not been paid."),
+        "payouts": ("payouts", "What your models earned, on its way to you."),
         "ledger": ("ledger", "The books."),
     },
 }

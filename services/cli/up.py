@@ -16,6 +16,7 @@ import typer
 
 from services.cli.progress import Progress
 from services.cli.screen import closing
+from services.common import clock
 from services.common.settings import load
 from services.embedded import status
 from services.embedded.connection import Connection
@@ -48,6 +49,7 @@ def up(
       mercat up --home /srv/mercat --port 9000 --workers 4 --detach
     """
     settings = load(UpSettings, home=home, port=port, workers=workers, demo=demo)
+    clock.check(settings.home, settings.test_clock)
     if detach:
         _detached(settings)
     else:

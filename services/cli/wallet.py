@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from mercat.billing.v1 import billing_pb2
 
-from services.cli import output
+from services.cli import output, payments
 from services.cli.command import Session, command
 from services.cli.paging import Limit, gather
 from services.common import money
@@ -32,22 +32,30 @@ def balance(session: Session) -> None:
     ])  # fmt: skip
 
 
-def topup(session: Session, amount: Annotated[str, typer.Argument(help="US dollars, such as 10 or 12.50.")]) -> None:
-    """Adds credit. It is sandbox credit: no card is charged.
+def topup(
+    session: Session,
+    amount: Annotated[str, typer.Argument(help="US dollars, such as 10 or 12.50.")],
+    card: Annotated[bool, typer.Option("--card", help="Charge the default card.")] = False,
+) -> int | None:
+    """Adds credit. Without --card it is sandbox credit, and nothing is charged.
 
-    Example: mercat topup 10
+    Examples:
+
+      mercat topup 10
+
+      mercat topup 10 --card
     """
-    try:
-        nanos = money.parse(amount)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    nanos = payments.parse(amount)
+    if card:
+        return payments.pay(session, nanos)
     answer = session.client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))
     if session.json:
         output.say_json(answer)
-        return
+        return None
     wallet = answer.wallet
     added = money.show(answer.transaction.amount_nanos, answer.transaction.currency or wallet.currency)
     output.say(f"Added {added}. The balance is {money.show(wallet.balance_nanos, wallet.currency)}.")
+    return None
 
 
 def transactions(session: Session, limit: Limit = 50) -> None:
@@ -85,4 +93,10 @@ def earnings(session: Session) -> None:
         output.say_json(answer)
         return
     fee = f"{answer.platform_fee_ppm / 10_000:g} % of each call"
-    output.facts([("earned", money.show(answer.payable_nanos, answer.currency)), ("kept by the platform", fee)])
+    output.facts([
+        ("earned and not paid", money.show(answer.payable_nanos, answer.currency)),
+        ("of it held for now", money.show(answer.held_nanos, answer.currency) if answer.held_nanos else ""),
+        ("to be paid next", money.show(answer.available_nanos, answer.currency)),
+        ("paid out so far", money.show(answer.paid_nanos, answer.currency) if answer.paid_nanos else ""),
+        ("kept by the platform", fee),
+    ])  # fmt: skip

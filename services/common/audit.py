@@ -3,7 +3,7 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.event.v1 import event_pb2
 
-from services.common import ids, outbox
+from services.common import clock, ids, outbox
 from services.common.db import Connection
 from services.common.rpc.context import maybe_current
 
@@ -26,6 +26,6 @@ async def record(connection: Connection) -> None:
         user_agent=call.user_agent, request_id=call.request_id,
     )  # fmt: skip
     now = Timestamp()
-    now.GetCurrentTime()
+    now.FromNanoseconds(clock.time_ns())
     event.created_at.CopyFrom(now)
     await outbox.add(connection, event)

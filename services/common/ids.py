@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
-import time
 from datetime import UTC, datetime
+
+from services.common import clock
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
@@ -15,7 +16,7 @@ _TO_BASE32 = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the 
 
 def uuid7(now_ms: int | None = None) -> int:
     """A UUIDv7 as a 128-bit integer; 74 random bits after 48 bits of milliseconds since 1970."""
-    return _uuid7(time.time_ns() // 1_000_000 if now_ms is None else now_ms, os.urandom(10))
+    return _uuid7(clock.time_ns() // 1_000_000 if now_ms is None else now_ms, os.urandom(10))
 
 
 def _uuid7(ms: int, entropy: bytes) -> int:
@@ -26,6 +27,11 @@ def _uuid7(ms: int, entropy: bytes) -> int:
 def new(prefix: str, now_ms: int | None = None) -> str:
     """A new id such as `key_0685y…`; ids made later sort later (to the millisecond)."""
     return _text(prefix, uuid7(now_ms))
+
+
+def first(prefix: str, ms: int) -> str:
+    """Sorts before every id with this prefix that is made at or after an instant, milliseconds since 1970."""
+    return _text(prefix, ms << 80)
 
 
 def derived(prefix: str, parent: str, index: int) -> str:

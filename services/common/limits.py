@@ -22,6 +22,7 @@ from mercat.common.v1 import policy_pb2
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.common import clock
 from services.common.errors import MercatError, QuotaExceeded, RateLimited, ResourceExhausted, Unavailable
 from services.common.scripts import Script, source
 
@@ -195,7 +196,7 @@ class Limiter:
             args += (len(question.buckets), len(question.calls), int(rate * _SLICE), back, since)
             for bucket in question.buckets:
                 keys.append(bucket.key)
-                kept = max(0.0, bucket.until - time.time()) + _KEPT
+                kept = max(0.0, bucket.until - clock.time_ns() / 1e9) + _KEPT
                 args += (self._rate(bucket), self._size(bucket), kept * 1000, bucket.limit.soft)
         return await self._script.run(keys, args)
 
@@ -218,7 +219,7 @@ class Limiter:
     def _refusal(self, buckets: Sequence[Bucket], levels: Sequence[float]) -> ResourceExhausted:
         """For the bucket that takes longest to have a call again."""
         waits = [
-            (1 - level) / self._rate(b) if b.limit.rate else (b.until - time.time()) * (level < 1)
+            (1 - level) / self._rate(b) if b.limit.rate else (b.until - clock.time_ns() / 1e9) * (level < 1)
             for b, level in zip(buckets, levels, strict=True)
         ]
         wait = max(waits)

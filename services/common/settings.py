@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     grpc: str = option("", "host:port where clients reach the front door")
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     limit_share: float = option(1.0, "this process's share of the rate limits while Redis is gone", gt=0, le=1)
+    test_clock: bool = option(False, "time can be moved ahead, by `mercat clock`: for tests and sandboxes")
     reuse_port: bool = option(False, "let a process that takes this one's place listen at the same address")
     ready_file: Path | None = option(None, "made when this process serves; empty: none")
     process: str = option("", "name of this process, such as worker-0")

@@ -1,7 +1,6 @@
 """Several Predicts in one call, and Predicts over one stream."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 from google.rpc import status_pb2
@@ -125,7 +124,7 @@ async def stream(
 async def _answer(
     predict: Predict, request: inference_pb2.StreamPredictRequest | None, index: int, opened: Call
 ) -> inference_pb2.StreamPredictResponse:
-    call = entries.call_of(opened, ids.new("req", time.time_ns() // 1_000_000))
+    call = entries.call_of(opened, ids.new("req"))
     found = await entries.outcome(predict, call, request)
     response = inference_pb2.StreamPredictResponse(id=request.id if request is not None else "", index=index)
     if isinstance(found, status_pb2.Status):

@@ -5,7 +5,6 @@ name is `publisher/name`, also with `:alias`; its version is the request's `mode
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import grpc
 from mercat.common.v1 import policy_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from services.common import ids
+from services.common import clock, ids
 from services.common.errors import Internal, InvalidArgument, Malformed, MercatError
 from services.common.rpc.context import Call, Context, current, enter
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
@@ -246,7 +245,7 @@ class KServe:
         return serve
 
     async def _one(self, request: Any, opened: Call) -> Any:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.time_ns() // 1_000_000
         call = Call(
             ids.new("req", now_ms), opened.method, now_ms, opened.principal, opened.address, opened.user_agent,
             traceparent=opened.traceparent,

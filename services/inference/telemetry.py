@@ -1,8 +1,7 @@
 """What is measured of each model version. Where Triton has a metric of the same meaning it carries Triton's name,
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html."""
 
-import time
-
+from services.common import clock
 from services.common.metrics import SIZES, Counter, ForeignCounter, Gauge, Histogram
 from services.inference.text.news import Stats
 
@@ -57,7 +56,7 @@ class Figures:
         self.runs.value += 1
         self.compute.observe(took)
         self._batch.observe(rows)
-        self.last_ms = int(time.time() * 1000)
+        self.last_ms = clock.time_ns() // 1_000_000
 
     def failed(self, took: float) -> None:
         self.failure.value += 1

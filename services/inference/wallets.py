@@ -152,7 +152,7 @@ class Wallets:
             ),
             timeout=5,
         )
-        lives = answer.expires_at.ToDatetime().timestamp() - SystemClock().now().replace(tzinfo=None).timestamp()
+        lives = answer.expires_at.ToDatetime().timestamp() - SystemClock().machine().replace(tzinfo=None).timestamp()
         lease = Lease(answer.lease_id, org_id, answer.granted_nanos, asked_at + lives, asked_at, asked_at)
         self._retire([old for old in account.leases if old.room < cost])
         account.leases.append(lease)
@@ -212,7 +212,9 @@ class Wallets:
                 log.warning("leases could not be renewed: %s", e)
                 continue
             lost = set(answer.lost_lease_ids)
-            lives = answer.expires_at.ToDatetime().timestamp() - SystemClock().now().replace(tzinfo=None).timestamp()
+            lives = (
+                answer.expires_at.ToDatetime().timestamp() - SystemClock().machine().replace(tzinfo=None).timestamp()
+            )
             for lease in live:
                 if lease.lease_id in lost:
                     lease.retired, lease.valid_until = True, now

@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from mercat.common.v1 import policy_pb2
 
-from services.common import ids
+from services.common import clock, ids
 from services.common.db import PATIENCE
 from services.common.errors import (
     STATUS_KEY,
@@ -103,7 +103,7 @@ class Pipeline:
     async def admit(self, context: Context) -> tuple[Call, dict[str, str | bytes]]:
         """Makes the call's record and decides whether it may go on. Raises MercatError when not."""
         metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.time_ns() // 1_000_000
         call = Call(ids.new("req", now_ms), self.method, now_ms)
         enter(call)
         left = context.time_remaining()

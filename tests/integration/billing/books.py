@@ -13,7 +13,15 @@ from typing import Any
 import asyncpg
 import grpc
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.billing.v1 import (
+    billing_pb2,
+    billing_pb2_grpc,
+    invoices_pb2_grpc,
+    payments_pb2,
+    payments_pb2_grpc,
+    payouts_pb2_grpc,
+    plans_pb2_grpc,
+)
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -21,6 +29,7 @@ from redis.asyncio import Redis
 
 from services.__main__ import build
 from services.common import ids, outbox
+from services.common.clock import Clock
 from services.common.db import Database, migrate
 from services.common.events import USAGE_SUBJECT, Events
 from services.common.limits import Limiter
@@ -49,6 +58,8 @@ class MovedClock:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.moved
 
+    machine = now
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.moved.total_seconds()
 
@@ -70,13 +81,17 @@ class Books:
     events: Events
     channel: grpc.aio.Channel
     internal: InternalChannel
-    clock: MovedClock
+    clock: Any
     deps: dict[str, Deps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.auth = auth_pb2_grpc.AuthServiceStub(self.channel)
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
+        self.payments = payments_pb2_grpc.PaymentServiceStub(self.channel)
+        self.payouts = payouts_pb2_grpc.PayoutServiceStub(self.channel)
+        self.plans = plans_pb2_grpc.PlanServiceStub(self.channel)
+        self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -114,6 +129,28 @@ class Books:
             while (wallet := await self.wallet(person)).reserved_nanos:
                 await asyncio.sleep(0.05)
         return wallet.balance_nanos
+
+    async def card(self, person: Person, card: str = "pm_card_visa", *, default: bool = True) -> str:
+        """Attaches a test card; the payment method's id."""
+        request = payments_pb2.AttachPaymentMethodRequest(payment_method=card, make_default=default)
+        got = await self.payments.AttachPaymentMethod(request, metadata=person.metadata)
+        return got.payment_method.payment_method_id
+
+    async def pay(self, person: Person, nanos: int, key: str = "", card: str = "") -> payments_pb2.Payment:
+        """Begins a payment by card and waits for its end."""
+        metadata = person.metadata + ([("idempotency-key", key)] if key else [])
+        request = payments_pb2.CreatePaymentRequest(amount_nanos=nanos, payment_method_id=card)
+        made = await self.payments.CreatePayment(request, metadata=metadata)
+        return await self.paid(person, made.payment.payment_id)
+
+    async def paid(self, person: Person, payment_id: str) -> payments_pb2.Payment:
+        request = payments_pb2.GetPaymentRequest(payment_id=payment_id)
+        async with asyncio.timeout(20):
+            while True:
+                payment = (await self.payments.GetPayment(request, metadata=person.metadata)).payment
+                if payment.status not in (payments_pb2.Payment.STATUS_PENDING, payments_pb2.Payment.STATUS_PROCESSING):
+                    return payment
+                await asyncio.sleep(0.05)
 
     async def earned(self, person: Person) -> int:
         got = await self.billing.GetEarnings(billing_pb2.GetEarningsRequest(), metadata=person.metadata)
@@ -177,19 +214,24 @@ def _somewhere() -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Books]:
+async def running(folder: Path, clock: Clock | None = None, **more: Any) -> AsyncIterator[Books]:
     """Everything up, migrated and serving; stopped afterwards."""
     address, token = f"127.0.0.1:{free_ports(1)[0]}", secrets.token_hex()
     async with Postgres(folder / "postgres") as postgres, Valkey(folder / "valkey") as valkey, Nats(folder / "n") as n:
         values: dict[str, Any] = {
             "home": folder / "home", "postgres_url": postgres.url, "internal_token": token,
-            "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD, "storage_url": f"file://{folder}/artifacts",
+            "jwt_key_file": folder / "jwt.pem", "admin_email": ADMIN, "admin_password": PASSWORD,
+            "storage_url": f"file://{folder}/artifacts", "auto_top_up_seconds": 0.2, **more,
         }  # fmt: skip
         events = await Events.connect(n.url, "tests")
         redis: Redis = Redis.from_url(valkey.url)
-        internal, channel, clock = InternalChannel(address, token), grpc.aio.insecure_channel(address), MovedClock()
+        internal, channel, clock = (
+            InternalChannel(address, token),
+            grpc.aio.insecure_channel(address),
+            clock or MovedClock(),
+        )
         books = Books(postgres.url, events, channel, internal, clock)
-        server, tasks, databases = Server(), [], []
+        server, tasks, databases, closing = Server(), [], [], []
         for name in ("auth", "registry", "usage", "billing"):
             await migrate(postgres.url, name, f"services.{name}")
             database = await Database.connect(postgres.url, name)
@@ -200,6 +242,7 @@ async def running(folder: Path) -> AsyncIterator[Books]:
                 settings, database, events, redis, limiter, principals, internal, clock, "wrk_tests"
             )
             service = await build(name, deps)
+            closing += [service.close] if service.close is not None else []
             guard = Guard(token, principals, limiter, IdempotencyKeys(database, clock))
             for registration in service.registrations:
                 server.add(registration, guard)
@@ -213,6 +256,8 @@ async def running(folder: Path) -> AsyncIterator[Books]:
         await channel.close(None)
         await internal.close()
         await server.drain(notice=0, grace=0.1)
+        for close in closing:
+            await close()
         for database in databases:
             await database.close()
         await events.close()

@@ -131,6 +131,7 @@ class Transaction(_message.Message):
         TYPE_REFUND: Transaction._Type.ValueType  # 2
         TYPE_PAYOUT: Transaction._Type.ValueType  # 3
         TYPE_TOP_UP: Transaction._Type.ValueType  # 4
+        TYPE_DISPUTE: Transaction._Type.ValueType  # 5
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
     TYPE_UNSPECIFIED: Transaction.Type.ValueType  # 0
@@ -138,6 +139,7 @@ class Transaction(_message.Message):
     TYPE_REFUND: Transaction.Type.ValueType  # 2
     TYPE_PAYOUT: Transaction.Type.ValueType  # 3
     TYPE_TOP_UP: Transaction.Type.ValueType  # 4
+    TYPE_DISPUTE: Transaction.Type.ValueType  # 5
 
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -411,20 +413,33 @@ class GetEarningsResponse(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     PAYABLE_NANOS_FIELD_NUMBER: _builtins.int
     PLATFORM_FEE_PPM_FIELD_NUMBER: _builtins.int
+    HELD_NANOS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_NANOS_FIELD_NUMBER: _builtins.int
+    PAID_NANOS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     payable_nanos: _builtins.int
+    """What is owed: held and available together. Less than 0 after refunds of what was paid out: the next earnings settle it."""
     platform_fee_ppm: _builtins.int
     """What is kept by the platform of each call, in millionths."""
+    held_nanos: _builtins.int
+    """Earned so lately that it may still be refunded."""
+    available_nanos: _builtins.int
+    """What the next payout can have."""
+    paid_nanos: _builtins.int
+    """All that was paid out so far, and what is on its way."""
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
         payable_nanos: _builtins.int = ...,
         platform_fee_ppm: _builtins.int = ...,
+        held_nanos: _builtins.int = ...,
+        available_nanos: _builtins.int = ...,
+        paid_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "payable_nanos", b"payable_nanos", "platform_fee_ppm", b"platform_fee_ppm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanos", b"available_nanos", "currency", b"currency", "held_nanos", b"held_nanos", "paid_nanos", b"paid_nanos", "payable_nanos", b"payable_nanos", "platform_fee_ppm", b"platform_fee_ppm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

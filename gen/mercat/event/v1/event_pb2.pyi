@@ -329,3 +329,259 @@ class JobFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFinished: _TypeAlias = JobFinished  # noqa: Y015
+
+@_typing.final
+class PaymentSettled(_message.Message):
+    """A payment has ended, either way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    org_id: _builtins.str
+    purpose: _builtins.str
+    """top_up, invoice or auto_top_up."""
+    subject: _builtins.str
+    """What it was for: unique for each attempt."""
+    amount_nanos: _builtins.int
+    """What was charged, in whole cents; the wallet has all of it."""
+    succeeded: _builtins.bool
+    failure_code: _builtins.str
+    """Why not."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+        succeeded: _builtins.bool = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "failure_code", b"failure_code", "org_id", b"org_id", "payment_id", b"payment_id", "purpose", b"purpose", "subject", b"subject", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentSettled: _TypeAlias = PaymentSettled  # noqa: Y015
+
+@_typing.final
+class AutoTopUpDisabled(_message.Message):
+    """Automatic top-ups of an organisation were turned off: its card was refused too often."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    failure_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_code", b"failure_code", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoTopUpDisabled: _TypeAlias = AutoTopUpDisabled  # noqa: Y015
+
+@_typing.final
+class SubscriptionChanged(_message.Message):
+    """A subscription was made, changed, could not be paid or ended: `status` is Stripe's word for how it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CANCEL_AT_PERIOD_END_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    org_id: _builtins.str
+    plan_id: _builtins.str
+    model: _builtins.str
+    """Of a model's subscription."""
+    status: _builtins.str
+    cancel_at_period_end: _builtins.bool
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        status: _builtins.str = ...,
+        cancel_at_period_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at_period_end", b"cancel_at_period_end", "model", b"model", "org_id", b"org_id", "plan_id", b"plan_id", "status", b"status", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionChanged: _TypeAlias = SubscriptionChanged  # noqa: Y015
+
+@_typing.final
+class InvoiceChanged(_message.Message):
+    """An invoice was finalised, paid, given up or could not be collected: `status` is Stripe's word for how it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DUE_NANOS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    org_id: _builtins.str
+    number: _builtins.str
+    status: _builtins.str
+    due_nanos: _builtins.int
+    attempts: _builtins.int
+    """Attempts to collect it that failed, why the last one did, and when the next one is; absent: no more."""
+    failure_code: _builtins.str
+    @_builtins.property
+    def next_attempt_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        number: _builtins.str = ...,
+        status: _builtins.str = ...,
+        due_nanos: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        failure_code: _builtins.str = ...,
+        next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "due_nanos", b"due_nanos", "failure_code", b"failure_code", "invoice_id", b"invoice_id", "next_attempt_at", b"next_attempt_at", "number", b"number", "org_id", b"org_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceChanged: _TypeAlias = InvoiceChanged  # noqa: Y015
+
+@_typing.final
+class PaymentReversed(_message.Message):
+    """A refund or a dispute has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    PAID_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    reversal_id: _builtins.str
+    payment_id: _builtins.str
+    org_id: _builtins.str
+    kind: _builtins.str
+    """refund or dispute."""
+    amount_nanos: _builtins.int
+    paid: _builtins.bool
+    """Whether the money went back to the card; else the wallet has it again."""
+    failure_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        reversal_id: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+        paid: _builtins.bool = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "failure_code", b"failure_code", "kind", b"kind", "org_id", b"org_id", "paid", b"paid", "payment_id", b"payment_id", "reversal_id", b"reversal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentReversed: _TypeAlias = PaymentReversed  # noqa: Y015
+
+@_typing.final
+class PayoutChanged(_message.Message):
+    """A payout was begun, paid or failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYOUT_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    payout_id: _builtins.str
+    org_id: _builtins.str
+    amount_nanos: _builtins.int
+    status: _builtins.str
+    """pending, paid or failed."""
+    failure_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        payout_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+        status: _builtins.str = ...,
+        failure_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "failure_code", b"failure_code", "org_id", b"org_id", "payout_id", b"payout_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PayoutChanged: _TypeAlias = PayoutChanged  # noqa: Y015
+
+@_typing.final
+class CallRefunded(_message.Message):
+    """The price of a call was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PUBLISHER_ORG_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    request_id: _builtins.str
+    org_id: _builtins.str
+    publisher_org_id: _builtins.str
+    amount_nanos: _builtins.int
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        publisher_org_id: _builtins.str = ...,
+        amount_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "org_id", b"org_id", "publisher_org_id", b"publisher_org_id", "refund_id", b"refund_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallRefunded: _TypeAlias = CallRefunded  # noqa: Y015

@@ -1,0 +1,153 @@
+"""The tables of invoices, and the postings of the calls on them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mercat.event.v1 import event_pb2
+
+from services.billing.invoices.lines import Line
+from services.billing.ledger import CURRENCY
+from services.common import ids, outbox
+from services.common.db import Connection, load_queries
+
+Row = Mapping[str, Any]
+INVOICE, SELF_BILLING = "invoice", "self_billing"
+DRAFT, OPEN, PAID, VOID, UNCOLLECTIBLE = "draft", "open", "paid", "void", "uncollectible"
+_LONGEST_CALL = timedelta(days=62)  # from a call's arrival to its posting, and more: a job may run for a week
+_SECOND, _EPOCH = timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class InvoiceStore:
+    """Reads and writes within the transaction of the connection given."""
+
+    def __init__(self) -> None:
+        self._q = load_queries("services.billing.invoices")
+
+    async def add(
+        self, c: Connection, *, org_id: str, user_id: str, kind: str, lines: Sequence[Line], now: datetime,
+        start: datetime | None = None, end: datetime | None = None,
+    ) -> str | None:  # fmt: skip
+        """A draft's id; None when its period has an invoice already."""
+        made: str | None = await self._q.add_invoice(
+            c, id=ids.new("inv"), org_id=org_id, user_id=user_id, kind=kind, currency=CURRENCY, start=start, end_=end,
+            now=now,
+        )  # fmt: skip
+        if made:
+            await self.add_lines(c, made, lines, 0)
+        return made
+
+    async def add_lines(self, c: Connection, invoice_id: str, lines: Sequence[Line], first: int) -> None:
+        if lines:
+            await self._q.add_lines(
+                c, ids=[ids.new("il") for _ in lines], invoice_id=invoice_id, first=first,
+                kinds=[x.kind for x in lines], descriptions=[x.description for x in lines],
+                subscriptions=[x.subscription_id for x in lines], model_ids=[x.model_id for x in lines],
+                models=[x.model for x in lines], publishers=[x.publisher_org_id for x in lines],
+                fees=[x.fee_ppm for x in lines], meters=[x.meter for x in lines], prices=[x.price_id for x in lines],
+                quantities=[x.quantity for x in lines], calls=[x.calls for x in lines],
+                amounts=[x.amount for x in lines], starts=[x.start for x in lines], ends=[x.end for x in lines],
+            )  # fmt: skip
+
+    async def get_lines(self, c: Connection, invoice_id: str) -> list[Row]:
+        return [r async for r in self._q.get_lines(c, invoice_id=invoice_id)]
+
+    async def get_line(self, c: Connection, invoice_id: str, line_id: str) -> Row | None:
+        row: Row | None = await self._q.get_line(c, invoice_id=invoice_id, id=line_id)
+        return row
+
+    async def get(self, c: Connection, invoice_id: str, *, lock: bool = False) -> Row | None:
+        query = self._q.lock_invoice if lock else self._q.get_invoice
+        row: Row | None = await query(c, id=invoice_id)
+        return row
+
+    async def list(self, c: Connection, org_id: str, before: str | None, most: int) -> Sequence[Row]:
+        return [r async for r in self._q.list_invoices(c, org_id=org_id, before=before, most=most)]
+
+    async def drafts(self, c: Connection, settled: datetime, most: int) -> Sequence[Row]:
+        """Those of statements only when they were made before `settled`."""
+        return [r async for r in self._q.drafts(c, settled=settled, most=most)]
+
+    async def drop_draft(self, c: Connection, invoice_id: str) -> None:
+        await self._q.drop_draft(c, id=invoice_id)
+
+    async def take_number(self, c: Connection, issuer: str, year: int) -> str:
+        """The issuer's next number of a year, such as MER-2026-000001. Whoever else wants one waits until this
+        transaction ends, so that none is skipped."""
+        number: int = await self._q.take_number(c, issuer=issuer, year=year)
+        return f"{issuer}-{year}-{number:06d}"
+
+    async def finalise(
+        self, c: Connection, invoice_id: str, *, number: str, status: str, prepaid: int, due: int,
+        next_attempt_at: datetime | None, paid_at: datetime | None, now: datetime,
+    ) -> Row:  # fmt: skip
+        row: Row = await self._q.finalise(
+            c, id=invoice_id, number=number, status=status, prepaid=prepaid, due=due, next_attempt_at=next_attempt_at,
+            paid_at=paid_at, now=now,
+        )  # fmt: skip
+        await self._tell(c, row)
+        return row
+
+    async def due(self, c: Connection, now: datetime, most: int) -> Sequence[Row]:
+        return [r async for r in self._q.due_invoices(c, now=now, most=most)]
+
+    async def update(self, c: Connection, row: Row, *, tell: bool = True, **changes: Any) -> Row:
+        """Changes how a locked invoice is paid."""
+        columns = ("status", "attempts", "failure_code", "first_failed_at", "next_attempt_at", "paid_at")
+        values = {name: changes.get(name, row[name]) for name in columns}
+        changed: Row = await self._q.update_invoice(c, id=row["id"], **values)
+        if tell:
+            await self._tell(c, changed)
+        return changed
+
+    async def _tell(self, c: Connection, row: Row) -> None:
+        event = event_pb2.InvoiceChanged(
+            invoice_id=row["id"], org_id=row["org_id"], number=row["number"], status=row["status"],
+            due_nanos=row["due"], attempts=row["attempts"], failure_code=row["failure_code"],
+        )  # fmt: skip
+        if row["next_attempt_at"] is not None:
+            event.next_attempt_at.FromDatetime(row["next_attempt_at"])
+        await outbox.add(c, event)
+
+    async def failing_subscriptions(self, c: Connection, org_id: str) -> set[str]:
+        return {r["subscription_id"] async for r in self._q.failing_subscriptions(c, org_id=org_id)}
+
+    async def charges(
+        self, c: Connection, org_id: str, account: str, start: datetime, end: datetime, after: str, most: int
+    ) -> Sequence[Row]:
+        """Postings of calls that moved an organisation's account of a kind within a time: posting_id, cause, amount;
+        `after` is the last page's last posting."""
+        first, until = walk(start, end)
+        rows = self._q.charges(
+            c, org_id=org_id, kind=account, start=start, end_=end, after=after or first, until=until, most=most
+        )
+        return [r async for r in rows]
+
+    async def get_prices(self, c: Connection, price_ids: Sequence[str]) -> dict[str, Sequence[tuple[str, int]]]:
+        """Components by price."""
+        rows = self._q.get_prices(c, ids=list(price_ids))
+        return {r["id"]: [(m, n) for m, n in json.loads(r["components"])] async for r in rows}
+
+    async def model_fees(self, c: Connection, org_id: str, start: datetime, end: datetime) -> Sequence[Row]:
+        return [r async for r in self._q.model_fees(c, org_id=org_id, start=start, end_=end)]
+
+    async def findings(self, c: Connection) -> Mapping[str, Sequence[Row]]:
+        """Rows that disagree with the books or with each other, by query."""
+        names = ("wrong_invoices", "unpaid_postings", "number_gaps")
+        return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
+
+
+def walk(start: datetime, end: datetime) -> tuple[str, str]:
+    """Posting ids between which everything lies that was posted within a time: a posting is named after its cause."""
+
+    def at(moment: datetime) -> str:
+        return ids.first("pst", (moment - _EPOCH) // timedelta(milliseconds=1))
+
+    return at(start - _LONGEST_CALL), at(end + _SECOND)
+
+
+def line_of(row: Row) -> Line:
+    renamed = {"start": "period_start", "end": "period_end"}
+    return Line(**{f.name: row[renamed.get(f.name, f.name)] for f in fields(Line)})

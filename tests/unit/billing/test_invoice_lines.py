@@ -1,0 +1,108 @@
+"""Calls folded into lines: every nano of every call is in exactly one of them."""
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.billing.invoices import lines
+from services.billing.invoices.lines import (
+    PRORATION,
+    REVENUE,
+    SUBSCRIPTION,
+    USAGE,
+    Call,
+    EarningLines,
+    Line,
+    Part,
+    UsageLines,
+)
+from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account
+from services.common.money import cost
+
+START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+METERS = ("requests", "input_tokens", "output_tokens", "rows")
+prices = st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**12), max_size=4).map(lambda d: tuple(d.items()))
+units = st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**6), max_size=4)
+
+
+@given(st.integers(0, 10**18), st.lists(st.integers(0, 10**18), min_size=1, max_size=6).filter(any))
+def test_parts_of_an_amount_add_up_to_it(amount: int, weights: list[int]) -> None:
+    parts = lines.split(amount, weights)
+    assert sum(parts) == amount
+    assert all(part >= 0 for part in parts)
+    assert all(part == 0 for part, weight in zip(parts, weights, strict=True) if weight == 0)
+
+
+@given(st.lists(st.tuples(prices, units, st.sampled_from("ab"), st.integers(0, 3)), max_size=20))
+def test_the_lines_of_calls_are_what_the_calls_cost(made: list[tuple]) -> None:
+    known = {f"prc_{n}": price for n, (price, *_) in enumerate(made)}
+    folded = UsageLines(known)
+    calls = []
+    for n, (price, counted, model, extra) in enumerate(made):
+        paid = cost(price, counted) + extra
+        calls.append(Call(f"req_{n}", f"mdl_{model}", model, f"prc_{n}", paid, -paid, counted))
+        folded.add(calls[-1])
+    found = folded.lines(START, END)
+    assert sum(line.amount for line in found) == sum(call.cost for call in calls) == lines.prepaid(found)
+    assert lines.due(found) == 0
+    for line in found:
+        opened = [
+            part
+            for call in calls
+            if (call.model, call.price_id) == (line.model, line.price_id)
+            for part in lines.parts(call.cost, call.units, known[call.price_id])
+            if part.meter == line.meter
+        ]
+        assert (sum(p.amount for p in opened), sum(p.quantity for p in opened), len(opened)) == (
+            line.amount, line.quantity, line.calls,
+        )  # fmt: skip
+
+
+def test_a_call_is_split_by_what_its_price_makes_of_each_meter() -> None:
+    price = (("input_tokens", 1_000_000), ("output_tokens", 3_000_000), ("requests", 0))
+    counted = {"input_tokens": 10, "output_tokens": 10, "requests": 1}
+    assert lines.parts(40, counted, price) == [Part("input_tokens", 10, 10), Part("output_tokens", 10, 30)]
+    assert lines.parts(20, counted, price) == [Part("input_tokens", 10, 5), Part("output_tokens", 10, 15)]
+    assert lines.parts(7, counted, ()) == [Part("requests", 1, 7)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**12), st.integers(0, 10**6), st.sampled_from("ab")), max_size=20))
+def test_earnings_and_fees_are_what_was_earned(made: list[tuple[int, int, str]]) -> None:
+    folded, earned = EarningLines(), 0
+    for n, (paid, ppm, model) in enumerate(made):
+        part = paid - paid * ppm // 10**6
+        folded.add(Call(f"req_{n}", f"mdl_{model}", model, "prc", paid, part, {}))
+        earned += part
+    found = folded.lines(START, END)
+    assert sum(line.amount for line in found) == earned
+    assert sum(line.calls for line in found) == len(made)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(10**15), 10**15), st.sampled_from(["", "org_p", "org_q"]), st.integers(0, 10**6)))
+)
+def test_what_is_posted_is_what_is_due(made: list[tuple[int, str, int]]) -> None:
+    kinds = (SUBSCRIPTION, PRORATION)
+    some = [
+        Line(kinds[n % 2], "", amount, START, END, publisher_org_id=org, fee_ppm=ppm)
+        for n, (amount, org, ppm) in enumerate(made)
+    ]
+    some.append(Line(USAGE, "", 5, START, END))
+    posting = lines.posting("inv_1", "org_c", some)
+    moved = dict(posting.entries) if posting else {}
+    assert moved.get(Account("org_c", WALLET), 0) == -lines.due(some)
+    assert sum(moved.values()) == 0
+    own = sum(amount for amount, org, _ in made if not org)
+    if all(not org for _, org, _ in made):
+        assert moved.get(Account(PLATFORM, REVENUE), 0) == own
+
+
+def test_a_models_fee_goes_to_its_publisher_but_for_the_platforms_share() -> None:
+    line = Line(SUBSCRIPTION, "", 1000, START, END, publisher_org_id="org_p", fee_ppm=200_000)
+    posting = lines.posting("inv_1", "org_c", [line])
+    assert posting is not None
+    assert dict(posting.entries) == {
+        Account("org_c", WALLET): -1000, Account("org_p", PAYABLE): 800, Account(PLATFORM, REVENUE): 200,
+    }  # fmt: skip
+    assert lines.posting("inv_1", "org_c", [Line(USAGE, "", 5, START, END)]) is None

@@ -1,0 +1,62 @@
+"""What a payout is: whole cents, and not a nano of it lost."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.billing.ledger import PAYABLE, PLATFORM, Account
+from services.billing.payments.amounts import CENT
+from services.billing.payouts import sums
+from services.billing.payouts.saga import MONTHLY, WEEKLY, following
+from services.billing.payouts.sums import PAYING, Sum
+
+amounts = st.integers(0, 10**15)
+
+
+@given(st.lists(st.tuples(amounts, st.integers(-(10**13), 0)), max_size=12))
+def test_what_is_carried_makes_the_payouts_add_up(months: list[tuple[int, int]]) -> None:
+    carried, paid = 0, 0
+    for earned, refunded in months:
+        one = Sum(earned, refunded, carried)
+        assert one.amount >= 0
+        assert one.amount % CENT == 0
+        assert one.left < CENT
+        assert one.amount + one.left == one.total
+        paid, carried = paid + one.amount, one.left
+    assert paid + carried == sum(e + r for e, r in months)
+
+
+@given(st.integers(1, 10**15))
+def test_a_payout_that_is_paid_or_returned_leaves_nothing_on_its_way(amount: int) -> None:
+    begun = dict(sums.begun("po_1", "org_p", amount).entries)
+    for end in (sums.paid("po_1", amount, "sandbox"), sums.returned("po_1", "org_p", amount)):
+        assert begun[PAYING] + dict(end.entries)[PAYING] == 0
+    assert begun[Account("org_p", PAYABLE)] == -amount
+    with pytest.raises(ValueError, match="positive"):
+        sums.begun("po_1", "org_p", 0)
+
+
+def test_a_refund_is_the_charge_the_other_way() -> None:
+    charge = {
+        Account("org_c", "customer_wallet"): -10,
+        Account("org_p", PAYABLE): 8,
+        Account(PLATFORM, "platform_fee"): 2,
+    }
+    assert dict(sums.call_refund("rfd_1", charge).entries) == {account: -amount for account, amount in charge.items()}
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**8))
+def test_paydays_follow_each_other(anchor: int, later: int) -> None:
+    start = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=anchor)
+    now = start + timedelta(seconds=later)
+    for schedule, most in ((WEEKLY, 7), (MONTHLY, 31)):
+        day = following(schedule, start, now)
+        assert now < day <= now + timedelta(days=most)
+        assert following(schedule, start, day) > day
+
+
+def test_a_hold_is_as_long_as_postings_may_take() -> None:
+    assert sums.hold_of(7) == timedelta(days=7)
+    assert sums.hold_of(0) == sums.SETTLED
