@@ -1,9 +1,12 @@
 """The books: prices, wallets, leases of credit to inference workers, the double-entry ledger and what checks it.
 How much was used is usage's; what a call costs is told by the price that was in force when it ran."""
 
-from mercat.billing.v1 import billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc, prices_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.prices.rerating import Rerating
+from services.billing.prices.service import PriceServicer
+from services.billing.prices.store import PriceStore
 from services.billing.reconciler import Reconciler
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
@@ -18,12 +21,13 @@ from services.common.signing import SigningKey
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
-    store = Store()
-    reconciler = Reconciler(deps.database, store, deps.control)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
-    leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
+    store, price_store = Store(), PriceStore()
+    reconciler = Reconciler(deps.database, store, Rerating(deps.database, price_store), deps.control)
+    prices = PriceServicer(deps.database, store, price_store, deps.control, deps.clock)
+    billing = BillingServicer(deps.database, store, prices, deps.clock, reconciler, settings.fee_ppm)
+    leases = LeaseServicer(deps.database, store, price_store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
-    receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
+    receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
@@ -35,6 +39,7 @@ async def build(deps: Deps) -> Service:
         "billing",
         registrations=[
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
+            (prices_pb2_grpc.add_PriceServiceServicer_to_server, prices),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
         ],

@@ -174,7 +174,7 @@ class JobRun:
         began, wait, tries = time.monotonic(), 0.1, 0
         while True:
             tries += 1
-            call = Call(identifier, _METHOD, ids.milliseconds(identifier), self._principal)
+            call = Call(identifier, _METHOD, ids.milliseconds(identifier), self._principal, repeatable=True)
             try:
                 return await entries.run(self._tools.predict, call, request)
             except MercatError as e:

@@ -227,6 +227,7 @@ class Pipeline:
         body = request.SerializeToString(deterministic=True)
         claim = await keys.claim(scope, key, self.method, body, call.request_id)
         call.request_id, call.arrived_ms = claim.request_id, ids.milliseconds(claim.request_id)
+        call.repeatable = True
         call.trailers[0] = ("mercat-request-id", claim.request_id)
         if claim.answer is not None:
             call.trailers = [*claim.answer.trailers, ("idempotent-replayed", "true")]

@@ -27,7 +27,7 @@ from mercat.inference.v1 import inference_pb2 as mercat_dot_inference_dot_v1_dot
 from mercat.usage.v1 import usage_pb2 as mercat_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\"\xa4\x01\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a=\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xea\x01\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\";\n\x0f\x44iscountChanged\x12\x18\n\x10publisher_org_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\"\xa4\x01\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a=\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xea\x01\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONQUARANTINED']._serialized_end=533
   _globals['_PRICECHANGED']._serialized_start=535
   _globals['_PRICECHANGED']._serialized_end=600
-  _globals['_USAGESTORED']._serialized_start=603
-  _globals['_USAGESTORED']._serialized_end=767
-  _globals['_USAGESTORED_MODEL']._serialized_start=670
-  _globals['_USAGESTORED_MODEL']._serialized_end=731
-  _globals['_AUDITRECORDED']._serialized_start=770
-  _globals['_AUDITRECORDED']._serialized_end=1004
-  _globals['_JOBFINISHED']._serialized_start=1007
-  _globals['_JOBFINISHED']._serialized_end=1244
+  _globals['_DISCOUNTCHANGED']._serialized_start=602
+  _globals['_DISCOUNTCHANGED']._serialized_end=661
+  _globals['_USAGESTORED']._serialized_start=664
+  _globals['_USAGESTORED']._serialized_end=828
+  _globals['_USAGESTORED_MODEL']._serialized_start=731
+  _globals['_USAGESTORED_MODEL']._serialized_end=792
+  _globals['_AUDITRECORDED']._serialized_start=831
+  _globals['_AUDITRECORDED']._serialized_end=1065
+  _globals['_JOBFINISHED']._serialized_start=1068
+  _globals['_JOBFINISHED']._serialized_end=1305
 # @@protoc_insertion_point(module_scope)
