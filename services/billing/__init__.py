@@ -4,6 +4,7 @@ How much was used is usage's; what a call costs is told by the price that was in
 from mercat.billing.v1 import billing_pb2_grpc, prices_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.prices.announcing import Announcer
 from services.billing.prices.rerating import Rerating
 from services.billing.prices.service import PriceServicer
 from services.billing.prices.store import PriceStore
@@ -43,5 +44,5 @@ async def build(deps: Deps) -> Service:
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
         ],
-        tasks=[signed_up, leases.recover, reconcile],
+        tasks=[signed_up, leases.recover, reconcile, Announcer(deps.database, price_store, deps.clock).repeat],
     )

@@ -35,10 +35,11 @@ def register(app: typer.Typer) -> None:
     prices = typer.Typer(
         help="What calls to models cost, and from when on.", no_args_is_help=True, rich_markup_mode="rich"
     )
-    for name, function in (("show", show), ("set", set_price), ("list", list_prices)):
-        prices.command(name)(command(function))
-    for name, function in (("discount", discount), ("discounts", discounts)):
-        prices.command(name)(command(function))
+    prices.command("show")(command(show))
+    prices.command("set")(command(set_price))
+    prices.command("list")(command(list_prices))
+    for function in (discount, discounts):
+        prices.command()(command(function))
     app.add_typer(prices, name="price")
 
 

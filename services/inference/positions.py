@@ -26,7 +26,7 @@ from services.inference.allowance import span
 
 log = logging.getLogger(__name__)
 _SINCE = "positions"  # the key that says since when Redis has the counters
-_KEPT = 2 * 86_400  # seconds that a counter outlives its month, for calls that began in it
+_KEPT = 2 * 86_400  # seconds that a counter outlives its month and its last call, for calls that began in it
 _REMEMBERED = 25 * 3600  # seconds for which a call may be made again under its id, and an hour
 _FRESH = 1.0  # seconds for which what was seen is good enough to hold money by
 _UNDER_WAY = 1.0  # seconds from taking a position until the record is in the stream, and more
@@ -271,4 +271,4 @@ def _answer(q: _Question, before: dict[str, int]) -> None:
 
 
 def _kept_ms(key: Key) -> int:
-    return int((key.span()[1].timestamp() - time.time() + _KEPT) * 1000)
+    return int((max(key.span()[1].timestamp() - time.time(), 0.0) + _KEPT) * 1000)

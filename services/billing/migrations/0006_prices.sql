@@ -2,6 +2,15 @@
 -- [meter, nanos per million] in rows from before. A price is in effect from `effective_at` on, which may be to come.
 ALTER TABLE prices ADD COLUMN minimum_nanos bigint NOT NULL DEFAULT 0;
 
+-- Prices that are to come: they leave when their moment is there and was told.
+CREATE TABLE due_prices (
+    price_id text PRIMARY KEY,
+    model_id text NOT NULL,
+    model text NOT NULL,
+    effective_at timestamptz NOT NULL
+);
+CREATE INDEX due_prices_at ON due_prices (effective_at);
+
 -- What a publisher takes off for an organisation. Calls carry what was taken off, so a row may change.
 CREATE TABLE discounts (
     publisher_org_id text NOT NULL,

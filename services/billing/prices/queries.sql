@@ -2,6 +2,13 @@
 INSERT INTO prices (id, model_id, model, currency, components, minimum_nanos, effective_at)
 VALUES (:id, :model_id, :model, :currency, :components::text::jsonb, :minimum_nanos, :effective_at);
 
+-- name: add_due(price_id, model_id, model, effective_at)!
+INSERT INTO due_prices (price_id, model_id, model, effective_at)
+VALUES (:price_id, :model_id, :model, :effective_at);
+
+-- name: take_due(now)
+DELETE FROM due_prices WHERE effective_at <= :now RETURNING *;
+
 -- name: get_price(model_id, at)^
 SELECT * FROM prices WHERE model_id = :model_id AND effective_at <= :at ORDER BY effective_at DESC, id DESC LIMIT 1;
 

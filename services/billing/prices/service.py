@@ -65,6 +65,8 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         audit.about("price", price.price_id)
         async with self._database.transaction() as connection:
             await self._prices.add_price(connection, price, asked or self._clock.now())
+            if asked is not None:
+                await self._prices.add_due(connection, price, asked)
             event = event_pb2.PriceChanged(model_id=owner.model_id, model=request.model, price_id=price.price_id)
             await outbox.add(connection, event)
             made = await self._prices.get_price_by_id(connection, price.price_id)

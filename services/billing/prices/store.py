@@ -48,6 +48,16 @@ class PriceStore:
             components=json.dumps(components), minimum_nanos=price.minimum_nanos, effective_at=effective_at,
         )  # fmt: skip
 
+    async def add_due(self, c: Connection, price: billing_pb2.Price, effective_at: datetime) -> None:
+        """Remembers a price until it takes effect."""
+        await self._q.add_due(
+            c, price_id=price.price_id, model_id=price.model_id, model=price.model, effective_at=effective_at
+        )
+
+    async def take_due(self, c: Connection, now: datetime) -> list[Row]:
+        """Those that took effect since they were last asked for; nobody else gets them."""
+        return [r async for r in self._q.take_due(c, now=now)]
+
     async def get_price(self, c: Connection, model_id: str, at: datetime) -> billing_pb2.Price | None:
         """The one in effect at a time."""
         row: Row | None = await self._q.get_price(c, model_id=model_id, at=at)

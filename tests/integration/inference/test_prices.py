@@ -317,6 +317,31 @@ def receipt_of(person: Account, request_id: str) -> billing_pb2.Receipt:
             time.sleep(0.05)
 
 
+async def test_a_call_that_is_made_again_costs_what_it_cost(tmp_path: Path) -> None:
+    """The worker dies with the reply in hand; the repetition has the first attempt's position."""
+    with Platform(tmp_path / "home", workers=1, env={"MERCAT_FAILPOINTS": "inference.after_ack=3"}) as alone:
+        owner, person = alone.publisher(), alone.sign_up(credit=USD)
+        model = priced(alone, owner, component("requests", (2, 500), (3, 70), (0, 9), tier_mode=GRADUATED))
+        first, costs = alone.pids()["worker-0"], list[int]()
+        for n in range(5):
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    metadata = (("idempotency-key", f"call-{n}"),)
+                    costs.append(person.inference.Predict(request_of(model), metadata=metadata).cost_nanos)
+                    break
+                except grpc.RpcError as e:
+                    error = from_rpc_error(e)
+                    assert error.retryable or error.reason == "IDEMPOTENCY_KEY_RUNNING", error
+                    assert time.monotonic() < deadline
+                    time.sleep(0.2)
+        assert alone.pids()["worker-0"] != first, "the worker was not killed: the case proves nothing"
+        assert costs == [500, 500, 70, 9, 9]
+        assert sorted(r.rating.positions["requests"] for r in records(person, 5)) == [0, 1, 2, 3, 4]
+        checked = alone.admin().check_ledger()
+        assert checked.clean, checked.discrepancies
+
+
 def test_a_receipt_holds_offline(running: Platform, publisher: Account, tmp_path: Path) -> None:
     person, model = running.sign_up(credit=USD), priced(running, publisher, TIERED)
     discount = prices_pb2.SetDiscountRequest(org_id=person.profile.org_id, model=model, discount_ppm=333_333)
