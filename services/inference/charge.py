@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from services.common import pricing
-from services.common.errors import InvalidArgument, MercatError
+from services.common.errors import InvalidArgument
 from services.common.pricing import Rated
 from services.common.rpc.context import Call
 from services.inference.deployments import Deployment
@@ -140,22 +140,19 @@ class Charge:
     ) -> None:
         counted = {meter: count for meter, count in units if meter in self._expected}
         wanted = dict.fromkeys(self._expected, 0) | counted
-        request_id = self._call.request_id if self._call.repeatable else ""
+        again = (self._call.request_id, self._call.repeatable) if self._call.repeatable else None
         try:
-            positions = await self._charges.positions.take(key, wanted, self._deployment.price_since, request_id)
+            positions = await self._charges.positions.take(key, wanted, self._deployment.price_since, again)
             cost, rated = self._rate(units, positions, share_ppm)
             if cost > self._held:
                 self._settle(0)
                 await self._take(cost)
             self.check()
+            self._record(units, cost, rated, latency, recorded)
         except Exception as e:
             self._settle(0)
-            if not isinstance(e, MercatError):
-                raise
             if not recorded.done():
                 recorded.set_exception(e)
-        else:
-            self._record(units, cost, rated, latency, recorded)
         finally:
             self._forget()
 

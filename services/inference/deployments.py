@@ -107,6 +107,8 @@ class Deployment:
                 return money.cost(self.components, dict(units)), None
             return pricing.cost(self.price, dict(units)), None
         rated = Rated(positions, discount, share_ppm)
+        if share_ppm == 0:
+            return 0, rated
         return pricing.cost(self.price, dict(units), rated), rated
 
     @property

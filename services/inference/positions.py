@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from services.common.errors import MercatError, Unavailable
+from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
 from services.common.scripts import Script, source
 from services.inference.allowance import span
@@ -27,7 +26,6 @@ from services.inference.allowance import span
 log = logging.getLogger(__name__)
 _SINCE = "positions"  # the key that says since when Redis has the counters
 _KEPT = 2 * 86_400  # seconds that a counter outlives its month and its last call, for calls that began in it
-_REMEMBERED = 25 * 3600  # seconds for which a call may be made again under its id, and an hour
 _FRESH = 1.0  # seconds for which what was seen is good enough to hold money by
 _UNDER_WAY = 1.0  # seconds from taking a position until the record is in the stream, and more
 _PATIENCE, _AGAIN = 5.0, 2.0  # seconds that counting may take, and until usage is asked again without Redis
@@ -79,12 +77,13 @@ class _Known:
 
 @dataclass(slots=True)
 class _Question:
-    """Units to take, none to look only. `since`: when the price began that asks, seconds since 1970."""
+    """Units to take, none to look only. `since`: when the price began that asks, seconds since 1970. `again`: the id of
+    a call that may be made again, and for how many seconds."""
 
     key: Key
     units: Units
     since: float
-    request_id: str
+    again: tuple[str, int] | None
     answer: "asyncio.Future[dict[str, int]]"
 
 
@@ -124,15 +123,18 @@ class Positions:
             else:
                 under_way.pop(meter, None)
 
-    async def take(self, key: Key, units: Units, since: float, request_id: str = "") -> dict[str, int]:
-        """Takes units of a month; answers how many there were before them, by meter. With a request id the same answer
-        as the first time, and nothing is taken twice. `since`: when the price began that asks, seconds since 1970.
+    async def take(
+        self, key: Key, units: Units, since: float, again: tuple[str, int] | None = None
+    ) -> dict[str, int]:  # fmt: skip
+        """Takes units of a month; answers how many there were before them, by meter. `since`: when the price began that
+        asks, seconds since 1970. `again`: the id of a call that may be made again, and for how many seconds: then it
+        gets the same answer, and nothing is taken twice.
 
         Raises:
             Unavailable: neither Redis nor usage can be asked, and nothing is known here.
         """
         loop = asyncio.get_running_loop()
-        question = _Question(key, units, since, request_id, loop.create_future())
+        question = _Question(key, units, since, again, loop.create_future())
         self._waiting.append(question)
         self._ask()
         return await question.answer
@@ -156,8 +158,9 @@ class Positions:
                 keys: list[str] = [_SINCE]
                 args: list[float | str] = []
                 for q in asked:
-                    keys += (q.key.name, f"position:{q.request_id}" if q.request_id else q.key.name)
-                    args += (len(q.units), _kept_ms(q.key), _REMEMBERED * 1000 if q.request_id else 0)
+                    request_id, seconds = q.again or ("", 0)
+                    keys += (q.key.name, f"position:{request_id}")
+                    args += (len(q.units), _kept_ms(q.key), seconds * 1000)
                     for meter, count in q.units.items():
                         args += (meter, count)
                 answers = await self._script.run(keys, args)
@@ -229,7 +232,7 @@ class Positions:
             known.raise_to(used)
             known.counted = time.monotonic()
             counted = True
-        except (MercatError, RedisError, OSError, TimeoutError) as e:
+        except Exception as e:  # whatever it is, those who wait are answered
             log.warning("what was used of %s is not known yet: %r", key.name, e)
         questions = self._missing.pop(key)
         if counted and after is not None:

@@ -53,13 +53,13 @@ async def test_units_of_many_callers_are_each_given_once(workers: list[Positions
 
 async def test_a_call_that_is_made_again_gets_its_position_again(workers: list[Positions], key: Key) -> None:
     one, two = workers
-    request_id = ids.new("req")
-    assert await one.take(key, {"rows": 5}, 0.0, request_id) == {"rows": 0}
+    again = (ids.new("req"), 60)
+    assert await one.take(key, {"rows": 5}, 0.0, again) == {"rows": 0}
     assert await one.take(key, {"rows": 3}, 0.0) == {"rows": 5}
-    assert await two.take(key, {"rows": 5}, 0.0, request_id) == {"rows": 0}
+    assert await two.take(key, {"rows": 5}, 0.0, again) == {"rows": 0}
     assert await two.take(key, {"rows": 1}, 0.0) == {"rows": 8}
     # With a price that asks for another meter as well, nothing of it is known, and it is taken anew.
-    assert await two.take(key, {"rows": 5, "requests": 1}, 0.0, request_id) == {"rows": 9, "requests": 0}
+    assert await two.take(key, {"rows": 5, "requests": 1}, 0.0, again) == {"rows": 9, "requests": 0}
 
 
 async def test_what_redis_forgot_is_counted_from_usage_with_what_was_on_its_way(
@@ -70,6 +70,7 @@ async def test_what_redis_forgot_is_counted_from_usage_with_what_was_on_its_way(
     free, test = used(books, publisher, key, 7, share_ppm=0), used(books, publisher, key, 9)
     test.test = True
     await books.send(free, test)
+    await books.settled()
     assert await workers[0].take(key, {"rows": 3}, 0.0) == {"rows": 42}, "neither free answers nor tests count"
     await books.send(used(books, publisher, key, 3))
     await redis.flushall()

@@ -393,11 +393,22 @@ def test_texts_are_rated_by_what_was_delivered(running: Platform, publisher: Acc
     model = priced(running, publisher, price, graph=tiny_gguf(1))
     person = running.sign_up(credit=USD)
     total = cost = 0
-    for _ in range(3):
+
+    def generate(who: Account, of: str) -> text_pb2.GenerateResponse:
         request = text_pb2.GenerateRequest(
-            model=model, prompt="hello world", sampling=text_pb2.Sampling(max_tokens=8, seed=5)
+            model=of, prompt="hello world", sampling=text_pb2.Sampling(max_tokens=8, seed=5)
         )
-        *_, last = person.text.Generate(request)
+        *_, last = who.text.Generate(request)
+        return last
+
+    free = component("output_tokens", nanos_per_million=NANO, free_units=20)
+    allowed, poor = priced(running, publisher, free, graph=tiny_gguf(2)), running.sign_up()
+    used = generate(poor, allowed).usage.output_tokens
+    while used + 8 <= 20:
+        used += generate(poor, allowed).usage.output_tokens
+    assert refusal(lambda: generate(poor, allowed)).reason == "INSUFFICIENT_CREDIT", "the longest answer is not free"
+    for _ in range(3):
+        last = generate(person, model)
         total, cost = total + last.usage.output_tokens, cost + last.usage.cost_nanos
     assert total > 10
     assert cost == pricing.cost(pricing.read(billing_pb2.Price(components=[price])), {"output_tokens": total})
