@@ -18,6 +18,8 @@ import pytest
 from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2, prices_pb2
 from mercat.inference.v1 import inference_pb2, inference_pb2_grpc, text_pb2
+from mercat.marketplace.v1 import marketplace_pb2
+from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
 from redis import Redis
 
@@ -273,6 +275,10 @@ def test_a_price_takes_effect_at_its_moment(running: Platform, publisher: Accoun
     periods = person.prices.ListModelPrices(prices_pb2.ListModelPricesRequest(model=model)).periods
     assert [p.price.price_id for p in periods] == [later.price_id, current.price_id]
     assert (periods[1].end_time, periods[0].HasField("end_time")) == (later.effective_at, False)
+    listing, deadline = marketplace_pb2.GetListingRequest(model=model), time.monotonic() + 10
+    while person.marketplace.GetListing(listing).listing.price != later:
+        assert time.monotonic() < deadline, "the marketplace shows a price that is past"
+        time.sleep(0.1)
     checked = running.admin().check_ledger()
     assert checked.clean, checked.discrepancies
 
@@ -363,8 +369,6 @@ def test_a_receipt_holds_offline(running: Platform, publisher: Account, tmp_path
 
 
 def test_answers_from_the_cache_cost_their_share(running: Platform, publisher: Account) -> None:
-    from mercat.registry.v1 import registry_pb2
-
     cache = registry_pb2.ResponseCache(ttl_seconds=60, hit_price_percent=50)
     model = running.publish(publisher, graphs.tiny(), batch=64, response_cache=cache)
     set_price(publisher, model, component("requests", (1, 101), (0, 51), tier_mode=GRADUATED))
