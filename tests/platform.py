@@ -26,6 +26,7 @@ from mercat.billing.v1 import (
     payments_pb2_grpc,
     payouts_pb2_grpc,
     plans_pb2_grpc,
+    prices_pb2_grpc,
 )
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
@@ -75,6 +76,7 @@ class Account:
             "receipts": billing_pb2_grpc.ReceiptServiceStub, "plans": plans_pb2_grpc.PlanServiceStub,
             "payouts": payouts_pb2_grpc.PayoutServiceStub,
             "invoices": invoices_pb2_grpc.InvoiceServiceStub, "payments": payments_pb2_grpc.PaymentServiceStub,
+            "prices": prices_pb2_grpc.PriceServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)
@@ -221,6 +223,10 @@ class Platform:
     def nats_url(self) -> str:
         """The broker's address, as this platform's own processes were told."""
         return psutil.Process(self.pids()["control"]).environ()["MERCAT_NATS_URL"]
+
+    def redis_url(self) -> str:
+        """Redis' address, as this platform's own processes were told."""
+        return psutil.Process(self.pids()["control"]).environ()["MERCAT_REDIS_URL"]
 
     def addresses(self) -> dict[str, str]:
         """Where Mercat's own processes listen, by part, `host:port`."""

@@ -1,11 +1,15 @@
 """The books: prices, wallets, leases of credit to inference workers, the double-entry ledger and what checks it.
 How much was used is usage's; what a call costs is told by the price that was in force when it ran."""
 
-from mercat.billing.v1 import billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc, prices_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
+from services.billing.prices.announcing import Announcer
+from services.billing.prices.rerating import Rerating
+from services.billing.prices.service import PriceServicer
+from services.billing.prices.store import PriceStore
 from services.billing.reconciler import Reconciler
 from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
@@ -21,15 +25,17 @@ from services.common.signing import SigningKey
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
-    store = Store()
-    reconciler = Reconciler(deps.database, store, deps.control, deps.clock)
+    store, price_store = Store(), PriceStore()
+    reconciler = Reconciler(deps.database, store, Rerating(deps.database, price_store), deps.control, deps.clock)
+    prices = PriceServicer(deps.database, store, price_store, deps.control, deps.clock)
     billing = BillingServicer(
-        deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm,
-        hold_of(settings.payout_hold_days), sandbox=not settings.live,
+        deps.database, store, prices, deps.clock, reconciler, settings.fee_ppm, hold_of(settings.payout_hold_days),
+        sandbox=not settings.live,
     )  # fmt: skip
-    leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
+    leases = LeaseServicer(deps.database, store, price_store, deps.control, deps.events, deps.clock, settings)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
-    receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
+    receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
+    announcer = Announcer(deps.database, price_store, deps.clock)
     payments = PaymentParts(deps, store, settings)
     recurring = RecurringParts(deps, store, settings, payments)
 
@@ -43,11 +49,12 @@ async def build(deps: Deps) -> Service:
         "billing",
         registrations=[
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
+            (prices_pb2_grpc.add_PriceServiceServicer_to_server, prices),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
             *payments.registrations,
             *recurring.registrations,
         ],
-        tasks=[signed_up, leases.recover, reconcile, *payments.tasks, *recurring.tasks],
+        tasks=[signed_up, leases.recover, reconcile, announcer.repeat, *payments.tasks, *recurring.tasks],
         close=payments.close,
     )

@@ -78,16 +78,6 @@ SELECT id, org_id, expires_at FROM leases WHERE NOT closed AND expires_at < :bef
 UPDATE leases SET closed = true WHERE id = ANY(:ids::text[]) AND NOT closed AND expires_at < :before
 RETURNING id, org_id, worker_id, granted - posted AS rest;
 
--- name: add_price(id, model_id, model, currency, components, now)!
-INSERT INTO prices (id, model_id, model, currency, components, effective_at)
-VALUES (:id, :model_id, :model, :currency, :components::text::jsonb, :now);
-
--- name: get_price(model_id)^
-SELECT * FROM prices WHERE model_id = :model_id ORDER BY effective_at DESC, id DESC LIMIT 1;
-
--- name: get_price_by_id(id)^
-SELECT * FROM prices WHERE id = :id;
-
 -- name: add_transaction(id, user_id, org_id, amount, currency, type, status, cause, now)^
 INSERT INTO transactions (id, user_id, org_id, amount, currency, type, status, cause, created_at)
 VALUES (:id, :user_id, :org_id, :amount, :currency, :type, :status, :cause, :now)

@@ -1,4 +1,5 @@
-"""Checks the books: recomputes what is derived, and compares the ledger with the recorded usage, row by row."""
+"""Checks the books: recomputes what is derived, rates the recorded usage again, and compares the ledger with it, row by
+row."""
 
 import asyncio
 import logging
@@ -16,6 +17,7 @@ from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
 from services.billing.payments.store import PaymentStore
 from services.billing.payouts.store import PayoutStore
+from services.billing.prices.rerating import Rerating
 from services.billing.store import Row, Store, snapshot
 from services.common.clock import Clock
 from services.common.db import Database
@@ -49,9 +51,12 @@ class _Found:
 class Reconciler:
     """Reads the books and usage; changes neither."""
 
-    def __init__(self, database: Database, store: Store, control: InternalChannel, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, rerating: Rerating, control: InternalChannel, clock: Clock
+    ) -> None:
         self._database = database
         self._store = store
+        self._rerating = rerating
         self._payments = PaymentStore()
         self._invoices = InvoiceStore()
         self._payouts = PayoutStore()
@@ -112,7 +117,7 @@ class Reconciler:
         self, postings: AsyncIterator[Row], calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found
     ) -> None:
         """Walks both in the order of request ids; neither is ever held in memory."""
-        posting, call = await anext(postings, None), await _next_paid(calls, found)
+        posting, call = await anext(postings, None), await self._next_paid(calls, found)
         while posting is not None or call is not None:
             if posting is not None and not posting["cause"].startswith("req_"):
                 _check_posting(posting, found)
@@ -124,11 +129,23 @@ class Reconciler:
                 posting = await anext(postings, None)
             elif posting is None or call.request_id < posting["cause"]:
                 found.unmatched.add(call.request_id)
-                call = await _next_paid(calls, found)
+                call = await self._next_paid(calls, found)
             else:
                 _check_posting(posting, found)
                 _compare(posting, call, found)
-                posting, call = await anext(postings, None), await _next_paid(calls, found)
+                posting, call = await anext(postings, None), await self._next_paid(calls, found)
+
+    async def _next_paid(
+        self, calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found
+    ) -> usage_pb2.UsageRecord | None:
+        """The next call that cost something; every one before it is rated again, too."""
+        async for call in calls:
+            found.usage += 1
+            if mistake := await self._rerating.mistake(call):
+                found.add("RATING_DIFFERS", call.request_id, mistake)
+            if call.cost_nanos > 0 and not call.test:
+                return call
+        return None
 
     async def _recheck(self, found: _Found) -> Timestamp:
         """Looks again at what had no counterpart, once everything recorded until now is posted."""
@@ -161,14 +178,6 @@ class Reconciler:
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
                 found.add("POSTING_MISSING", name, f"a call of {call.cost_nanos} nanos was recorded but not posted")
-
-
-async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found) -> usage_pb2.UsageRecord | None:
-    async for call in calls:
-        found.usage += 1
-        if call.cost_nanos > 0 and not call.test:
-            return call
-    return None
 
 
 def _check_posting(row: Row, found: _Found) -> None:

@@ -1,23 +1,9 @@
 """Rows as messages of the contract."""
 
-import json
-
 from mercat.billing.v1 import billing_pb2
 
 from services.billing.ledger import CURRENCY
 from services.billing.store import Row
-
-
-def price_of(row: Row) -> billing_pb2.Price:
-    price = billing_pb2.Price(
-        price_id=row["id"], model_id=row["model_id"], model=row["model"], currency=row["currency"],
-        components=[
-            billing_pb2.PriceComponent(meter=meter, nanos_per_million=nanos)
-            for meter, nanos in json.loads(row["components"])
-        ],
-    )  # fmt: skip
-    price.effective_at.FromDatetime(row["effective_at"])
-    return price
 
 
 def wallet_of(org_id: str, row: Row | None) -> billing_pb2.Wallet:

@@ -5,21 +5,20 @@ from datetime import timedelta
 from google.protobuf.message import Message
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing import ledger
 from services.billing.ledger import CURRENCY, PAYABLE, Account
 from services.billing.payouts.store import PayoutStore
 from services.billing.payouts.sums import SETTLED
+from services.billing.prices.service import PriceServicer
 from services.billing.reconciler import Reconciler
-from services.billing.rows import entry_of, price_of, transaction_of, wallet_of
+from services.billing.rows import entry_of, transaction_of, wallet_of
 from services.billing.store import NEWEST, Store, snapshot
 from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStore, starting
-from services.common import audit, ids, outbox, pages
+from services.common import audit, ids, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import FailedPrecondition, InvalidFields, ModelNotFound, Violation
-from services.common.rpc.channels import InternalChannel
+from services.common.errors import FailedPrecondition
 from services.common.rpc.context import Context, caller, current
 from services.common.spans import span
 
@@ -28,12 +27,12 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     """Serves `mercat.billing.v1.BillingService`."""
 
     def __init__(
-        self, database: Database, store: Store, control: InternalChannel, clock: Clock, reconciler: Reconciler,
+        self, database: Database, store: Store, prices: PriceServicer, clock: Clock, reconciler: Reconciler,
         fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
-        self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
+        self._prices = prices
         self._clock = clock
         self._reconciler = reconciler
         self._subscriptions = SubscriptionStore()
@@ -124,35 +123,12 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def SetModelPrice(
         self, request: billing_pb2.SetModelPriceRequest, context: Context
     ) -> billing_pb2.SetModelPriceResponse:
-        meters = [c.meter for c in request.components]
-        if len(set(meters)) != len(meters):
-            raise InvalidFields(violations=[Violation("components", "each meter at most once")])
-        owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=request.model))
-        if owner.org_id != caller().org_id:
-            raise ModelNotFound(f"you have no model {request.model}")
-        price_id = ids.new("prc")
-        audit.about("price", price_id)
-        async with self._database.transaction() as connection:
-            await self._store.add_price(
-                connection, price_id=price_id, model_id=owner.model_id, model=request.model,
-                components=[(c.meter, c.nanos_per_million) for c in request.components], now=self._clock.now(),
-            )  # fmt: skip
-            event = event_pb2.PriceChanged(model_id=owner.model_id, model=request.model, price_id=price_id)
-            await outbox.add(connection, event)
-            row = await self._store.get_price(connection, owner.model_id)
-        assert row is not None
-        return billing_pb2.SetModelPriceResponse(price=price_of(row))
+        return await self._prices.set_model_price(request)
 
     async def GetModelPrice(
         self, request: billing_pb2.GetModelPriceRequest, context: Context
     ) -> billing_pb2.GetModelPriceResponse:
-        owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=request.model))
-        if not owner.published and current().principal.org_id != owner.org_id:
-            raise ModelNotFound(f"there is no model {request.model}")
-        async with self._database.connection() as connection:
-            row = await self._store.get_price(connection, owner.model_id)
-        free = billing_pb2.Price(model_id=owner.model_id, model=request.model, currency=CURRENCY)
-        return billing_pb2.GetModelPriceResponse(price=price_of(row) if row else free)
+        return await self._prices.get_model_price(request)
 
     async def CheckLedger(
         self, request: billing_pb2.CheckLedgerRequest, context: Context

@@ -11,7 +11,7 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.billing import leases, ledger
 from services.billing.ledger import PLATFORM, Account
-from services.billing.rows import price_of
+from services.billing.prices.store import PriceStore
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
 from services.billing.subscriptions.store import SubscriptionStore
@@ -31,11 +31,12 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     """Serves `mercat.billing.v1.LeaseService`."""
 
     def __init__(
-        self, database: Database, store: Store, control: InternalChannel, events: Events, clock: Clock,
-        settings: BillingSettings,
+        self, database: Database, store: Store, prices: PriceStore, control: InternalChannel, events: Events,
+        clock: Clock, settings: BillingSettings,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
+        self._prices = prices
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._events = events
         self._clock = clock
@@ -122,9 +123,13 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def ResolvePrice(
         self, request: billing_pb2.ResolvePriceRequest, context: Context
     ) -> billing_pb2.ResolvePriceResponse:
+        now = self._clock.now()
         async with self._database.connection() as connection:
-            row = await self._store.get_price(connection, request.model_id)
-        return billing_pb2.ResolvePriceResponse(price=price_of(row) if row else None)
+            return billing_pb2.ResolvePriceResponse(
+                price=await self._prices.get_price(connection, request.model_id, now),
+                upcoming=await self._prices.upcoming_prices(connection, request.model_id, now),
+                discounts_ppm=await self._prices.discounts_of(connection, request.publisher_org_id, request.model_id),
+            )
 
     async def recover(self) -> None:
         """Takes back the leases of workers that died, for ever: once a lease has run out, and every call

@@ -5,8 +5,7 @@ from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.billing.ledger import CURRENCY
-from services.billing.rows import price_of
-from services.billing.store import Store
+from services.billing.prices.store import PriceStore
 from services.common import receipts
 from services.common.clock import Clock
 from services.common.db import Database
@@ -20,10 +19,10 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
     """Serves `mercat.billing.v1.ReceiptService`."""
 
     def __init__(
-        self, database: Database, store: Store, control: InternalChannel, key: SigningKey, clock: Clock
+        self, database: Database, prices: PriceStore, control: InternalChannel, key: SigningKey, clock: Clock
     ) -> None:
         self._database = database
-        self._store = store
+        self._prices = prices
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
         self._key = key
@@ -39,12 +38,14 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
             model=record.model, version=record.version,
             model_digest=(await self._registry.ResolveDigest(version)).digest, units=record.units,
             cost_nanos=record.cost_nanos, currency=CURRENCY, test=record.test,
+            rating=record.rating if record.HasField("rating") else None,
         )  # fmt: skip
         if record.price_id:
             async with self._database.connection() as connection:
-                row = await self._store.get_price_by_id(connection, record.price_id)
-            assert row is not None, "prices are never deleted"
-            receipt.price.CopyFrom(price_of(row))
+                price = await self._prices.get_price_by_id(connection, record.price_id)
+            assert price is not None, "prices are never deleted"
+            receipt.price.CopyFrom(price)
+            receipt.currency = price.currency
         receipt.signed = receipts.sign(receipt, self._key, self._clock.now())
         return billing_pb2.GetReceiptResponse(receipt=receipt)
 

@@ -1,6 +1,5 @@
 """The books' tables. `post` is the only way anything is posted."""
 
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -156,29 +155,7 @@ class Store:
         if sums:
             await self._q.reserve(c, org_ids=list(sums), amounts=list(sums.values()))
 
-    # Prices, transactions, statements
-
-    async def add_price(
-        self, c: Connection, *, price_id: str, model_id: str, model: str, components: Sequence[tuple[str, int]],
-        now: datetime,
-    ) -> None:  # fmt: skip
-        await self._q.add_price(
-            c,
-            id=price_id,
-            model_id=model_id,
-            model=model,
-            currency=CURRENCY,
-            components=json.dumps(components),
-            now=now,
-        )
-
-    async def get_price(self, c: Connection, model_id: str) -> Row | None:
-        row: Row | None = await self._q.get_price(c, model_id=model_id)
-        return row
-
-    async def get_price_by_id(self, c: Connection, price_id: str) -> Row | None:
-        row: Row | None = await self._q.get_price_by_id(c, id=price_id)
-        return row
+    # Transactions, statements
 
     async def add_transaction(self, c: Connection, **columns: Any) -> Row:
         """The transaction of a cause, made now or before."""

@@ -13,7 +13,14 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2_grpc, invoices_pb2_grpc, payments_pb2_grpc, payouts_pb2_grpc, plans_pb2_grpc
+from mercat.billing.v1 import (
+    billing_pb2_grpc,
+    invoices_pb2_grpc,
+    payments_pb2_grpc,
+    payouts_pb2_grpc,
+    plans_pb2_grpc,
+    prices_pb2_grpc,
+)
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
@@ -167,6 +174,10 @@ class Client:
     @cached_property
     def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
         return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
+
+    @cached_property
+    def prices(self) -> prices_pb2_grpc.PriceServiceStub:
+        return prices_pb2_grpc.PriceServiceStub(self.channel)
 
     @cached_property
     def registry(self) -> registry_pb2_grpc.RegistryServiceStub:

@@ -33,6 +33,7 @@ Raw = Annotated[
 Shape = Annotated[
     list[str] | None, typer.Option(metavar="NAME=N,N", help="Shape of a --raw input, where the model leaves it open.")
 ]
+Units = Annotated[int | None, typer.Option(min=0, help="Instead of inputs: what a call is counted as.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -171,18 +172,60 @@ def quote(
     data: Data = "",
     raw: Raw = None,
     shape: Shape = None,
+    rows: Units = None,
+    input_bytes: Units = None,
+    input_tokens: Units = None,
+    cached_input_tokens: Units = None,
+    output_tokens: Units = None,
+    calls: Annotated[int, typer.Option(min=1, max=1000, help="So many such calls, one after the other.")] = 1,
 ) -> None:
-    """Shows what a call would cost, without running it.
+    """Shows what a call would cost, without running it: one with these inputs, or with so many units.
 
-    Example: mercat quote ada/adder --input 'x=[[1, 2]]' --input 'y=[[3, 4]]'
+    Examples:
+
+      mercat quote ada/adder --input 'x=[[1, 2]]' --input 'y=[[3, 4]]'
+
+      mercat quote ada/chat --input-tokens 500 --output-tokens 200 --calls 10
     """
-    request = _request(session, model, inputs, data, raw, shape)
-    asked = inference_pb2.QuoteRequest(model=model, inputs=request.inputs)
+    counted = {
+        "rows": rows, "input_bytes": input_bytes, "input_tokens": input_tokens,
+        "cached_input_tokens": cached_input_tokens, "output_tokens": output_tokens,
+    }  # fmt: skip
+    units = {meter: count for meter, count in counted.items() if count is not None}
+    if inputs or data or raw:
+        if units:
+            raise typer.BadParameter("give inputs or units, not both")
+        request = _request(session, model, inputs, data, raw, shape)
+        asked = inference_pb2.QuoteRequest(model=model, inputs=request.inputs, calls=calls)
+    else:
+        asked = inference_pb2.QuoteRequest(model=model, units={"requests": 1} | units, calls=calls)
     answer = session.client.inference.Quote(asked)
     if session.json:
         output.say_json(answer)
         return
+    used = show_units(answer.positions) if answer.positions else ""
     output.facts([
         ("version", f"{answer.model}@{answer.version}"), ("cost", money.show(answer.cost_nanos, answer.currency)),
-        ("units", show_units(answer.units)), ("price", answer.price_id or "free"),
+        ("calls", f"{answer.calls:,}" if answer.calls > 1 else ""), ("units", show_units(answer.units)),
+        ("used this month", used), ("price", answer.price_id or "free"),
+        ("holds until", output.when(answer.valid_until)),
     ])  # fmt: skip
+    if len(answer.lines) > 1:
+        output.table(
+            ["what", "units", "amount"],
+            [
+                (_said(line), f"{line.units:,}" if line.units else "", money.show(line.amount_nanos, answer.currency))
+                for line in answer.lines
+            ],
+            empty="", right=["units", "amount"],
+        )  # fmt: skip
+
+
+def _said(line: inference_pb2.QuoteLine) -> str:
+    kind = inference_pb2.QuoteLine
+    tier = f"tier {line.tier}"
+    return {
+        kind.KIND_UNITS: line.meter, kind.KIND_FREE: f"{line.meter}, free", kind.KIND_TIER: f"{line.meter}, {tier}",
+        kind.KIND_TIER_FLAT: f"{line.meter}, {tier} once", kind.KIND_PACKAGE: f"{line.meter}, packages",
+        kind.KIND_MINIMUM: "up to the least of a call", kind.KIND_DISCOUNT: "discount",
+    }[line.kind]  # fmt: skip

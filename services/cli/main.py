@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
         "models": ("models", "Push, describe, price, review and publish models."),
+        "price": ("pricing", "What calls to models cost, and from when on."),
     },
     "Money": {
         "usage": ("usage", "Lists calls and what they cost."),

@@ -74,7 +74,10 @@ def check(
         receipt = verify(_signed(file), known.keys)
     except NotGenuine as error:
         return _refuse(session, str(error))
-    expected = recomputed(receipt)
+    try:
+        expected = recomputed(receipt)
+    except OverflowError:
+        return _refuse(session, "its price makes more of it than can be charged")
     if expected is not None and expected != receipt.cost_nanos:
         return _refuse(session, f"its price makes {money.show(expected)}, not {money.show(receipt.cost_nanos)}")
     if session.json:
@@ -133,6 +136,8 @@ def _show(receipt: billing_pb2.Receipt) -> None:
         ("time (UTC)", output.when(receipt.timestamp)), ("request", receipt.request_id),
         ("model", f"{receipt.model}@{receipt.version}"), ("digest", receipt.model_digest),
         ("units", show_units(receipt.units)), ("price", show_price(receipt.price)),
+        ("used before", show_units(receipt.rating.positions) if receipt.rating.positions else ""),
+        ("discount", f"{receipt.rating.discount_ppm / 10_000:g} %" if receipt.rating.discount_ppm else ""),
         ("cost", "test" if receipt.test else money.show(receipt.cost_nanos, receipt.currency)),
         ("organisation", receipt.org_id), ("key", receipt.key_id),
     ])  # fmt: skip

@@ -16,6 +16,19 @@ def parse_span(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def parse_ahead(text: str, now: datetime) -> datetime:
+    """An instant to come: a span from now on, or an ISO 8601 date or time (UTC where it says nothing). Raises
+    BadParameter for anything else."""
+    try:
+        known = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            return now + timedelta(seconds=parse_span(text))
+        except typer.BadParameter:
+            raise typer.BadParameter(f"{text!r} is no time; write it as 2027-01-31, 2027-01-31T12:00 or 12h") from None
+    return known if known.tzinfo else known.replace(tzinfo=UTC)
+
+
 def parse_time(text: str, now: datetime) -> datetime:
     """An instant: a span before now, or an ISO 8601 date or time (UTC where it says nothing). Raises BadParameter for
     anything else."""

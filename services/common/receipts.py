@@ -8,7 +8,7 @@ from google.protobuf import json_format
 from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2
 
-from services.common import money
+from services.common import pricing
 from services.common.signing import ALGORITHM, SigningKey
 
 TYPE = "mercat-receipt+jwt"
@@ -52,9 +52,10 @@ def verify(signed: str, keys: Iterable[auth_pb2.JsonWebKey]) -> billing_pb2.Rece
 
 
 def recomputed(receipt: billing_pb2.Receipt) -> int | None:
-    """What the price makes of the units, nanos; None of an answer from the cache, which costs a share of that."""
-    if "cache_hits" in receipt.units:
-        return None
+    """What the price makes of units and rating, nanos; None of an answer from the cache whose receipt does not say
+    which share of the price it costs, as older ones. Raises TooDear for what no call costs."""
     if receipt.test:
         return 0
-    return money.cost(((c.meter, c.nanos_per_million) for c in receipt.price.components), receipt.units)
+    if "cache_hits" in receipt.units and not receipt.rating.HasField("share_ppm"):
+        return None
+    return pricing.cost(pricing.read(receipt.price), receipt.units, pricing.rated_of(receipt.rating))

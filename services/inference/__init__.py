@@ -36,6 +36,8 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.load import LoadReports
     from services.inference.metering import Meter
     from services.inference.owners import Owners
+    from services.inference.positions import Positions
+    from services.inference.quotes import Quotes
     from services.inference.residency import Residency
     from services.inference.service import InferenceServicer
     from services.inference.service_jobs import JobServicer
@@ -71,17 +73,20 @@ async def build(deps: "Deps") -> "Service":
     else:
         embedded = OrtEngine(artifacts, threads=settings.threads, runs=settings.runs, decoders=decoders)
     engine = PlacedEngine(embedded, TritonEngine(settings.triton, decoders.elsewhere) if settings.triton else None)
-    deployments = Deployments(deps.control, Residency(engine, settings))
+    deployments = Deployments(deps.control, Residency(engine, settings), deps.clock)
     wallets = Wallets(deps.control, deps.worker_id)
     meter = Meter(deps.events, deps.worker_id)
     cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
     reports = LoadReports() if settings.load_reports else None
     slots = Slots(deps.redis, deps.worker_id, settings.limit_scale, settings.limit_share)
     deps.limiter.count = Recorded(deps.control).count
-    path = HotPath(deployments, wallets, meter, deps.limiter, slots, cache, deps.clock, settings.region, reports)
+    positions = Positions(deps.redis, deps.control)
+    path = HotPath(
+        deployments, wallets, meter, deps.limiter, slots, cache, deps.clock, settings.region, positions, reports
+    )
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
-    kserve, inference = KServe(path, deployments), InferenceServicer(path)
+    kserve, inference = KServe(path, deployments), InferenceServicer(path, Quotes(path, deps.clock))
     text = TextServicer(TextPath(path), Embedder(path, artifacts.find))
     tools = Tools(
         deps.database, JobStore(), JobObjects(deps.control), Owners(deps.control), deps.clock, inference.predict_behind,
@@ -95,6 +100,7 @@ async def build(deps: "Deps") -> "Service":
 
     async def close() -> None:
         await jobs.stop()
+        await path.charges.flush()
         await meter.flush()
         await wallets.close()
         await deployments.close()

@@ -5,17 +5,24 @@ beside the calls that use them; only the first call to a model waits."""
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TypedDict
 
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from nats.aio.msg import Msg
 
+from services.common import money, pricing
+from services.common.clock import Clock
 from services.common.errors import FailedPrecondition, MercatError, NotFound
 from services.common.events import Events, listen
+from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
 from services.inference.breaker import Breaker
 from services.inference.residency import Residency, Resident
@@ -28,11 +35,42 @@ _STALE = 60.0  # seconds for which one is used while registry or billing cannot 
 _MOST = 100_000
 _DEFAULT_TIMEOUT = 30.0  # seconds
 _CACHED = 3600.0  # seconds that an answer is kept where the model does not say
+_FREE = Price()
+_NONE: Mapping[str, int] = {}
+
+
+class _Priced(TypedDict):
+    """What of a deployment is its price's."""
+
+    price_id: str
+    components: tuple[tuple[str, int], ...]
+    currency: str
+    price: Price
+    counted: tuple[str, ...]
+    price_since: float
+    upcoming: Sequence[billing_pb2.Price]
+    until: float
+
+
+def _priced(price: billing_pb2.Price, upcoming: Sequence[billing_pb2.Price], now: float, wall: datetime) -> _Priced:
+    """`now` (monotonic seconds) and `wall` are the same moment."""
+    read = pricing.read(price)
+    until = math.inf
+    if upcoming:
+        until = now + (upcoming[0].effective_at.ToDatetime(UTC) - wall).total_seconds()
+    return {
+        "price_id": price.price_id, "components": read.flat or (), "currency": price.currency or "USD", "price": read,
+        "counted": read.counted, "price_since": price.effective_at.ToNanoseconds() / 1e9, "upcoming": upcoming,
+        "until": until,
+    }  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
 class Deployment:
-    """A callable version and its price, as they were at `at` (monotonic seconds)."""
+    """A callable version and its price, as they were at `at` (monotonic seconds). `components`: (meter, nanos per
+    million) of a price that is nothing but that. `counted`: the meters whose cost depends on what was used before.
+    `price_since` is in seconds since 1970; from `until` on (monotonic seconds) the first of `upcoming` is the price.
+    `discounts`: millionths, by organisation."""
 
     at: float
     version_id: str
@@ -51,6 +89,27 @@ class Deployment:
     hit_price_percent: int
     decodes: bool = False  # goes on with texts and takes no tensors
     resident: Resident | None = None
+    price: Price = _FREE
+    counted: tuple[str, ...] = ()
+    price_since: float = 0.0
+    upcoming: Sequence[billing_pb2.Price] = ()
+    until: float = math.inf
+    discounts: Mapping[str, int] = field(default_factory=dict)
+
+    def rate(
+        self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
+        share_ppm: int | None = None,
+    ) -> tuple[int, Rated | None]:  # fmt: skip
+        """What units cost an organisation, nanos, and what that depends on beside them. Raises TooDear."""
+        discount = self.discounts.get(org_id, 0)
+        if not (discount or positions or share_ppm is not None):
+            if self.components:
+                return money.cost(self.components, dict(units)), None
+            return pricing.cost(self.price, dict(units)), None
+        rated = Rated(positions, discount, share_ppm)
+        if share_ppm == 0:
+            return 0, rated
+        return pricing.cost(self.price, dict(units), rated), rated
 
     @property
     def ready(self) -> bool:
@@ -60,10 +119,11 @@ class Deployment:
 class Deployments:
     """Snapshots by reference."""
 
-    def __init__(self, channel: InternalChannel, residency: Residency) -> None:
+    def __init__(self, channel: InternalChannel, residency: Residency, clock: Clock) -> None:
         self._registry = registry_pb2_grpc.DeploymentServiceStub(channel)
         self._billing = billing_pb2_grpc.LeaseServiceStub(channel)
         self._residency = residency
+        self._clock = clock
         self._by_reference: OrderedDict[str, Deployment] = OrderedDict()
         self._flights: dict[str, asyncio.Task[Deployment]] = {}
 
@@ -81,6 +141,13 @@ class Deployments:
                     else:
                         self._fly(reference)  # calls go on while what comes next is made ready
 
+        async def discounted(message: Msg) -> None:
+            org_id = event_pb2.DiscountChanged.FromString(message.data).publisher_org_id
+            for reference, d in list(self._by_reference.items()):
+                if d.proto.org_id == org_id:
+                    del self._by_reference[reference]
+
+        await listen(events, "mercat.event.DiscountChanged", discounted)
         await listen(events, "mercat.event.ModelChanged", changed)
         await listen(events, "mercat.event.PriceChanged", changed)
 
@@ -89,11 +156,22 @@ class Deployments:
         d = self._by_reference.get(reference)
         if d is None:
             return None
-        age = time.monotonic() - d.at
+        now = time.monotonic()
+        if now >= d.until:
+            d = self._by_reference[reference] = self._repriced(d, now)
+        age = now - d.at
         if age > _REFRESH:
             if age > _STALE:
                 return None
             self._fly(reference)
+        return d
+
+    def _repriced(self, d: Deployment, now: float) -> Deployment:
+        """At the price whose time has come; calls under way keep theirs."""
+        wall = self._clock.now()
+        while now >= d.until:
+            price, *upcoming = d.upcoming
+            d = replace(d, **_priced(price, upcoming, now, wall))
         return d
 
     async def get(self, reference: str) -> Deployment:
@@ -117,7 +195,7 @@ class Deployments:
             )
             proto: registry_pb2.Deployment = answer.deployment
             priced = await self._billing.ResolvePrice(
-                billing_pb2.ResolvePriceRequest(model_id=proto.model_id), timeout=5
+                billing_pb2.ResolvePriceRequest(model_id=proto.model_id, publisher_org_id=proto.org_id), timeout=5
             )
         except (NotFound, FailedPrecondition):  # it is gone, or was taken out of service
             self._by_reference.pop(reference, None)
@@ -127,21 +205,21 @@ class Deployments:
         known = self._by_reference.get(reference)
         same = known if known is not None and known.version_id == proto.version_id else None
         cache = proto.settings.response_cache
+        now = time.monotonic()
         d = Deployment(
-            time.monotonic(), proto.version_id, proto.version, proto,
+            now, proto.version_id, proto.version, proto,
             same.signature if same else Signature(proto.signature),
-            priced.price.price_id,
-            tuple((c.meter, c.nanos_per_million) for c in priced.price.components),
-            priced.price.currency or "USD",
-            proto.settings.max_batch_size,
-            (proto.settings.timeout_ms or _DEFAULT_TIMEOUT * 1000) / 1000,
-            same.figures if same else Figures(proto.model, proto.version),
-            same.breaker if same else Breaker(),
-            proto.settings.fallback_version,
-            (cache.ttl_seconds or _CACHED) if proto.settings.HasField("response_cache") else 0,
-            cache.hit_price_percent,
-            proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
-            self._residency.find(proto.version_id),
+            max_rows=proto.settings.max_batch_size,
+            timeout=(proto.settings.timeout_ms or _DEFAULT_TIMEOUT * 1000) / 1000,
+            figures=same.figures if same else Figures(proto.model, proto.version),
+            breaker=same.breaker if same else Breaker(),
+            fallback=proto.settings.fallback_version,
+            cache_ttl=(cache.ttl_seconds or _CACHED) if proto.settings.HasField("response_cache") else 0,
+            hit_price_percent=cache.hit_price_percent,
+            decodes=proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
+            resident=self._residency.find(proto.version_id),
+            discounts=dict(priced.discounts_ppm),
+            **_priced(priced.price, list(priced.upcoming), now, self._clock.now()),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None:
             # The version that answers goes on until the one that takes its place is ready.

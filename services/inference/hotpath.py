@@ -13,14 +13,17 @@ from services.common import failpoints, money
 from services.common.clock import Clock
 from services.common.errors import DataLoss, DeadlineExceeded, InvalidArgument
 from services.common.limits import Limiter
+from services.common.pricing import Rated
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
 from services.inference import allowance
 from services.inference.cache import ResponseCache, key_of
+from services.inference.charge import Charges, Units, too_large
 from services.inference.deployments import Deployment, Deployments
 from services.inference.engines import EngineFailed, EngineUnavailable
 from services.inference.load import KEY, LoadReports
 from services.inference.metering import Meter
+from services.inference.positions import Positions
 from services.inference.records import Records
 from services.inference.residency import Resident
 from services.inference.slots import Held, Slots
@@ -29,7 +32,6 @@ from services.inference.tickets import Ticket
 from services.inference.wallets import Lease, Wallets
 
 Inputs = dict[str, Array]
-Units = tuple[tuple[str, int], ...]
 
 
 class TextOnly(InvalidArgument, reason="TEXT_MODEL"):
@@ -38,11 +40,13 @@ class TextOnly(InvalidArgument, reason="TEXT_MODEL"):
 
 @dataclass(slots=True)
 class Priced:
-    """What a call counts as, by meter, and costs, nanos."""
+    """What a call counts as, by meter, and costs, nanos; with a price that depends on what was used before, nothing
+    yet. `rated`: what the cost depends on beside price and units."""
 
     rows: int
     units: Units
     cost: int
+    rated: Rated | None = None
 
 
 @dataclass(slots=True)
@@ -61,12 +65,14 @@ class HotPath:
 
     def __init__(
         self, deployments: Deployments, wallets: Wallets, meter: Meter, limiter: Limiter, slots: Slots,
-        cache: ResponseCache, clock: Clock, region: str, reports: LoadReports | None = None,
+        cache: ResponseCache, clock: Clock, region: str, positions: Positions, reports: LoadReports | None = None,
     ) -> None:  # fmt: skip
         self.deployments = deployments
         self.wallets = wallets
         self.meter = meter
         self.records = Records(region)
+        self.positions = positions
+        self.charges = Charges(wallets, meter, self.records, positions)
         self._limiter = limiter
         self._slots = slots
         self._clock = clock
@@ -157,7 +163,7 @@ class HotPath:
         signature = deployment.signature
         inputs = read(signature)
         outputs = wanted(signature)
-        priced = self.price(deployment, inputs)
+        priced = self.price(call, deployment, inputs)
         if deployment.cache_ttl and not (fresh or call.fresh):
             return await self._cached(call, deployment, inputs, outputs, priced, level, began)
         result = await self._count(call, deployment, inputs, outputs, priced, level, began)
@@ -175,8 +181,7 @@ class HotPath:
             cached = await self._cache.find(key)
         if cached is not None:
             deployment.figures.hits.value += 1
-            cost = money.share(priced.cost, deployment.hit_price_percent * 10_000)
-            priced = Priced(priced.rows, (*priced.units, ("cache_hits", 1)), cost)
+            priced = self._hit(call, deployment, priced)
             result = await self._count(call, deployment, inputs, outputs, priced, level, began, cached)
             call.trailers.append(("mercat-cache", "hit"))
             result.cached = True
@@ -196,14 +201,14 @@ class HotPath:
         began: float, cached: Mapping[str, Array] | None = None,
     ) -> Result:  # fmt: skip
         """Reserves the money, runs the model unless the answer is cached, records the call, and settles."""
+        if deployment.counted and not call.principal.test and not (priced.rated and priced.rated.share_ppm == 0):
+            return await self._count_at_end(call, deployment, inputs, outputs, priced, level, began, cached)
         cost = 0 if call.principal.test else priced.cost
         org_id = call.principal.org_id
         lease: Lease | None = None
         if cost:
             lease = self.wallets.hold(org_id, cost) or await self.wallets.acquire(org_id, cost)
-        deadline = asyncio.get_running_loop().time() + deployment.timeout
-        if call.deadline is not None and call.deadline < deadline:
-            deadline = call.deadline
+        deadline = _deadline(call, deployment)
         ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
         cold_start_ms = 0
         self.meter.expect()
@@ -229,8 +234,38 @@ class HotPath:
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
         return Result(deployment, answer, cost, cold_start_ms=cold_start_ms)
 
-    def price(self, deployment: Deployment, inputs: Inputs) -> Priced:
-        """Counts a call's units and prices them. Raises BadTensor when there are more rows than the model takes."""
+    async def _count_at_end(
+        self, call: Call, deployment: Deployment, inputs: Inputs, outputs: list[str], priced: Priced, level: int,
+        began: float, cached: Mapping[str, Array] | None = None,
+    ) -> Result:  # fmt: skip
+        """Like `_count`, where the cost depends on what was used before."""
+        charge = self.charges.begin(call, deployment, began)
+        share_ppm = priced.rated.share_ppm if priced.rated is not None else None
+        await charge.hold(priced.units, share_ppm=share_ppm)
+        cold_start_ms = 0
+        stages: tuple[tuple[str, float], ...] = ()
+        try:
+            if cached is None:
+                deadline = _deadline(call, deployment)
+                resident, cold_start_ms = await self.resident(call, deployment, deadline)
+                ticket = Ticket(inputs, priced.rows, outputs, deadline, level)
+                cached = await resident.submit(ticket)
+                failpoints.passing("inference.after_engine")
+                stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", time.perf_counter()))
+            recorded = charge.record(priced.units, share_ppm)
+        finally:
+            charge.release()
+        cost = await recorded
+        if self._reports is not None and (report := self._reports.take()):
+            call.trailers.append((KEY, report))
+        if call.span is not None and stages:
+            tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})
+        call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
+        return Result(deployment, cached, cost, cold_start_ms=cold_start_ms)
+
+    def price(self, call: Call, deployment: Deployment, inputs: Inputs) -> Priced:
+        """Counts a call's units and prices them. Raises BadTensor when there are more rows than the model takes,
+        CostTooLarge."""
         rows = deployment.signature.rows(inputs)
         if deployment.max_rows and rows > deployment.max_rows:
             deployment.signature.refuse_rows(rows, deployment.max_rows)
@@ -238,7 +273,23 @@ class HotPath:
         for a in inputs.values():
             size += a.nbytes
         units = (("requests", 1), ("rows", rows), ("input_bytes", size))
-        return Priced(rows, units, money.cost(deployment.components, dict(units)) if deployment.components else 0)
+        try:
+            if deployment.components and not deployment.discounts:
+                return Priced(rows, units, money.cost(deployment.components, dict(units)))
+            if deployment.counted or not deployment.price_id:
+                return Priced(rows, units, 0)
+            return Priced(rows, units, *deployment.rate(units, call.principal.org_id))
+        except OverflowError:
+            raise too_large() from None
+
+    def _hit(self, call: Call, deployment: Deployment, priced: Priced) -> Priced:
+        """What the answer costs that comes from the cache."""
+        units = (*priced.units, ("cache_hits", 1))
+        share_ppm = deployment.hit_price_percent * 10_000
+        if deployment.counted and share_ppm:
+            return Priced(priced.rows, units, 0, Rated(share_ppm=share_ppm))
+        # One that costs nothing takes no position.
+        return Priced(priced.rows, units, *deployment.rate(units, call.principal.org_id, share_ppm=share_ppm))
 
     async def resident(self, call: Call, deployment: Deployment, deadline: float) -> tuple[Resident, int]:
         """The loaded model, and the milliseconds that it took. Raises DeadlineExceeded, EngineFailed,
@@ -255,10 +306,15 @@ class HotPath:
         return resident, took
 
 
+def _deadline(call: Call, deployment: Deployment) -> float:
+    latest = asyncio.get_running_loop().time() + deployment.timeout
+    return latest if call.deadline is None else min(latest, call.deadline)
+
+
 class _Counted(Ticket):
     """A call that is recorded once it ran; its future gets the outputs when the record is stored."""
 
-    __slots__ = ("_began", "_call", "_cost", "_deployment", "_lease", "_path", "_units", "counted", "ended")
+    __slots__ = ("_began", "_call", "_cost", "_deployment", "_lease", "_path", "_rated", "_units", "counted", "ended")
 
     def __init__(
         self, path: HotPath, call: Call, deployment: Deployment, inputs: Inputs, priced: Priced, outputs: list[str],
@@ -267,6 +323,7 @@ class _Counted(Ticket):
         super().__init__(inputs, priced.rows, outputs, deadline, level)
         self._path, self._call, self._deployment = path, call, deployment
         self._units, self._cost, self._lease, self._began = priced.units, cost, lease, began
+        self._rated = priced.rated
         self.ended = began  # when the engine had run
         self.counted = False  # from then on the record is published, whatever becomes of the caller
 
@@ -278,8 +335,9 @@ class _Counted(Ticket):
         self.ended = time.perf_counter()
         latency = self.ended - self._began
         record = path.records.make(
-            self._call, self._deployment, self._units, self._cost, lease.lease_id if lease else "", int(latency * 1e6)
-        )
+            self._call, self._deployment, self._units, self._cost, lease.lease_id if lease else "", int(latency * 1e6),
+            self._rated,
+        )  # fmt: skip
         self.counted = True
         self._deployment.figures.total.observe(latency)
         path.meter.add(record, self.future, outputs)

@@ -52,6 +52,7 @@ _GRACE = 2.0  # seconds that entries under way have when a job ends early
 _PATIENCE = 120.0  # seconds that an entry is tried again while the platform has no room for it
 _TRIES = 3  # of an entry that does not end in time
 _ATTEMPTS = 5  # claims without progress: then it is the job that kills its workers
+_REPEATABLE = 3600  # seconds for which an entry may be made again, its worker having died
 _METHOD = "/mercat.inference.v1.JobService/CreateJob"
 
 
@@ -174,7 +175,7 @@ class JobRun:
         began, wait, tries = time.monotonic(), 0.1, 0
         while True:
             tries += 1
-            call = Call(identifier, _METHOD, ids.milliseconds(identifier), self._principal)
+            call = Call(identifier, _METHOD, ids.milliseconds(identifier), self._principal, repeatable=_REPEATABLE)
             try:
                 return await entries.run(self._tools.predict, call, request)
             except MercatError as e:

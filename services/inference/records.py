@@ -4,6 +4,7 @@ the few fields that are the call's own."""
 
 from mercat.usage.v1 import usage_pb2
 
+from services.common.pricing import Rated
 from services.common.rpc.context import Call
 from services.inference.deployments import Deployment
 
@@ -19,11 +20,21 @@ class Records:
 
     def make(
         self, call: Call, deployment: Deployment, units: tuple[tuple[str, int], ...], cost: int, lease_id: str,
-        latency_us: int,
+        latency_us: int, rated: Rated | None = None,
     ) -> bytes:  # fmt: skip
-        """A UsageRecord of a call; `cost` in nanos."""
+        """A UsageRecord of a call; `cost` in nanos, `rated` what it depends on."""
         p = call.principal
-        key = (deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id)
+        own = usage_pb2.UsageRecord(request_id=call.request_id, latency_us=latency_us)
+        key: tuple[object, ...] = (
+            deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id
+        )  # fmt: skip
+        if rated is not None:
+            if rated.positions:  # which are never twice the same
+                own.cost_nanos = cost
+                own.rating.CopyFrom(rated.message())
+                key, cost, rated = (*key[:7], lease_id), 0, None
+            else:
+                key += rated[1:]
         common = self._common.get(key)
         if common is None:
             if len(self._common) >= _MOST:
@@ -33,8 +44,8 @@ class Records:
                 org_id=p.org_id, user_id=p.user_id, key_id=p.key_id, model_id=proto.model_id, model=proto.model,
                 version=proto.version, publisher_org_id=proto.org_id, units=dict(units), price_id=deployment.price_id,
                 cost_nanos=cost, region=self._region, test=p.test, lease_id=lease_id,
+                rating=rated.message() if rated is not None else None,
             ).SerializeToString()  # fmt: skip
-        own = usage_pb2.UsageRecord(request_id=call.request_id, latency_us=latency_us)
         # The arrival is the time inside the id, which is what makes (request_id, timestamp) as unique as request_id.
         seconds, ms = divmod(call.arrived_ms, 1000)
         own.timestamp.seconds, own.timestamp.nanos = seconds, ms * 1_000_000

@@ -8,6 +8,7 @@ from services.common.rpc.context import Call, Context, current
 from services.inference.batches import Batch, stream
 from services.inference.hotpath import HotPath
 from services.inference.predict import read_inputs, write_outputs
+from services.inference.quotes import Quotes
 
 _LAST = 10  # the last class that a request can name
 
@@ -15,8 +16,9 @@ _LAST = 10  # the last class that a request can name
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     """Serves `mercat.inference.v1.InferenceService`."""
 
-    def __init__(self, path: HotPath) -> None:
+    def __init__(self, path: HotPath, quotes: Quotes) -> None:
         self._path = path
+        self._quotes = quotes
 
     def Predict(
         self, request: inference_pb2.PredictRequest, context: Context
@@ -59,13 +61,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         return stream(self.predict, requests, current())
 
     async def Quote(self, request: inference_pb2.QuoteRequest, context: Context) -> inference_pb2.QuoteResponse:
-        deployment = await self._path.deployments.get(request.model)
-        priced = self._path.price(deployment, read_inputs(request, deployment.signature))
-        proto = deployment.proto
-        return inference_pb2.QuoteResponse(
-            model=proto.model, version=proto.version, price_id=deployment.price_id, currency=deployment.currency,
-            cost_nanos=0 if current().principal.test else priced.cost, units=dict(priced.units),
-        )  # fmt: skip
+        return await self._quotes.quote(current(), request)
 
     async def GetSignature(
         self, request: inference_pb2.GetSignatureRequest, context: Context

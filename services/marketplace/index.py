@@ -10,6 +10,8 @@ import tantivy
 from mercat.marketplace.v1 import marketplace_pb2
 from tantivy import Document, Filter, Occur, Order, Query, SchemaBuilder, TextAnalyzerBuilder, Tokenizer
 
+from services.common import pricing
+
 VERSION = 2  # of the schema; an index of another version is built anew
 FACETS = ("category", "task", "tags", "framework", "license")
 # How much a hit in a field counts.
@@ -155,5 +157,5 @@ def _document(listing: marketplace_pb2.Listing) -> Document:
         document.add_text("tags", tag)
     document.add_integer("published", model.published_at.ToMilliseconds())
     document.add_integer("popularity", listing.total_requests)
-    document.add_integer("price", sum(c.nanos_per_million for c in listing.price.components))
+    document.add_integer("price", pricing.at_first(pricing.read(listing.price)))
     return document

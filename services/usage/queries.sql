@@ -1,13 +1,14 @@
--- name: add_records(ids, request_ids, timestamps, org_ids, user_ids, key_ids, model_ids, models, versions, publishers, tokens, units, price_ids, costs, latencies, statuses, regions, tests, lease_ids)
+-- name: add_records(ids, request_ids, timestamps, org_ids, user_ids, key_ids, model_ids, models, versions, publishers, tokens, units, price_ids, costs, latencies, statuses, regions, tests, lease_ids, ratings)
 -- The request ids that were not recorded before, and are now.
 INSERT INTO usage_records (id, request_id, timestamp, org_id, user_id, api_key_id, model_id, model, version,
-    publisher_org_id, tokens_used, units, price_id, cost, latency_us, latency_ms, status_code, region, test, lease_id)
-SELECT i, r, t, o, u, k, mi, m, v, p, tk, un::jsonb, pr, c, l, l / 1000.0, s, rg, te, le
+    publisher_org_id, tokens_used, units, price_id, cost, latency_us, latency_ms, status_code, region, test, lease_id,
+    rating)
+SELECT i, r, t, o, u, k, mi, m, v, p, tk, un::jsonb, pr, c, l, l / 1000.0, s, rg, te, le, ra::jsonb
 FROM unnest(:ids::text[], :request_ids::text[], :timestamps::timestamptz[], :org_ids::text[], :user_ids::text[],
     :key_ids::text[], :model_ids::text[], :models::text[], :versions::text[], :publishers::text[], :tokens::bigint[],
     :units::text[], :price_ids::text[], :costs::bigint[], :latencies::bigint[], :statuses::integer[], :regions::text[],
-    :tests::boolean[], :lease_ids::text[])
-    AS x (i, r, t, o, u, k, mi, m, v, p, tk, un, pr, c, l, s, rg, te, le)
+    :tests::boolean[], :lease_ids::text[], :ratings::text[])
+    AS x (i, r, t, o, u, k, mi, m, v, p, tk, un, pr, c, l, s, rg, te, le, ra)
 ON CONFLICT (request_id, timestamp) DO NOTHING RETURNING request_id;
 
 -- name: get_records(request_ids, timestamps)
@@ -57,6 +58,14 @@ FROM calls GROUP BY model ORDER BY cost DESC, model;
 SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :until
     AND (:org_id::text = '' OR org_id = :org_id) AND (:key_id::text = '' OR api_key_id = :key_id)
     AND (:model_id::text = '' OR model_id = :model_id);
+
+-- name: sum_units(org_id, model_id, start, until)
+-- An answer from the cache that costs nothing takes no position, and neither does a test call.
+SELECT u.key AS meter, sum(u.value::bigint)::bigint AS total
+FROM usage_records r, jsonb_each_text(r.units) AS u
+WHERE r.org_id = :org_id AND r.model_id = :model_id AND r.timestamp >= :start AND r.timestamp < :until AND NOT r.test
+    AND r.rating ->> 'share_ppm' IS DISTINCT FROM '0'
+GROUP BY u.key;
 
 -- name: export_records(start, until, after, most)
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after

@@ -60,6 +60,12 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
             )  # fmt: skip
         return usage_pb2.CountCallsResponse(calls=calls)
 
+    async def SumUnits(self, request: usage_pb2.SumUnitsRequest, context: Context) -> usage_pb2.SumUnitsResponse:
+        start, until = span(request, self._clock.now() + timedelta(days=1))
+        async with self._database.connection() as connection:
+            units = await self._store.sum_units(connection, request.org_id, request.model_id, start, until)
+        return usage_pb2.SumUnitsResponse(units=units)
+
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.ExportUsageResponse]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from google.protobuf import json_format
 from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
@@ -52,7 +53,7 @@ class Store:
             price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
-            lease_ids=[r.lease_id for r in records],
+            lease_ids=[r.lease_id for r in records], ratings=[_rating(r) for r in records],
         )  # fmt: skip
         return {r["request_id"] async for r in rows}
 
@@ -85,6 +86,13 @@ class Store:
         )
         return calls
 
+    async def sum_units(
+        self, c: Connection, org_id: str, model_id: str, start: datetime, until: datetime
+    ) -> dict[str, int]:
+        """Of the calls that count for the prices of a model, by meter."""
+        rows = self._q.sum_units(c, org_id=org_id, model_id=model_id, start=start, until=until)
+        return {r["meter"]: r["total"] async for r in rows}
+
     async def export(
         self, c: Connection, start: datetime, until: datetime, page: int = 1000
     ) -> AsyncIterator[list[Record]]:
@@ -99,6 +107,12 @@ class Store:
                 return
 
 
+def _rating(record: Record) -> str | None:
+    if not record.HasField("rating"):
+        return None
+    return json_format.MessageToJson(record.rating, preserving_proto_field_name=True, indent=None)
+
+
 def record_of(row: Row) -> Record:
     record = Record(
         request_id=row["request_id"], org_id=row["org_id"], user_id=row["user_id"], key_id=row["api_key_id"],
@@ -107,4 +121,6 @@ def record_of(row: Row) -> Record:
         status_code=row["status_code"], region=row["region"], test=row["test"], lease_id=row["lease_id"],
     )  # fmt: skip
     record.timestamp.FromDatetime(row["timestamp"])
+    if row["rating"] is not None:
+        json_format.Parse(row["rating"], record.rating)
     return record

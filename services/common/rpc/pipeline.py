@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 CALLS = Counter("mercat_rpc_calls", "Calls answered", ["method", "code"])
 SECONDS = Histogram("mercat_rpc_seconds", "Time to answer", ["method"])
 LONGEST = 60.0  # seconds a unary call may run when its caller set no deadline
+_REPEATABLE = 25 * 3600  # seconds for which a call may be made again under its idempotency key, and an hour
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class Pipeline:
         body = request.SerializeToString(deterministic=True)
         claim = await keys.claim(scope, key, self.method, body, call.request_id)
         call.request_id, call.arrived_ms = claim.request_id, ids.milliseconds(claim.request_id)
+        call.repeatable = _REPEATABLE
         call.trailers[0] = ("mercat-request-id", claim.request_id)
         if claim.answer is not None:
             call.trailers = [*claim.answer.trailers, ("idempotent-replayed", "true")]

@@ -16,7 +16,7 @@ from services.common import onnx_metadata
 from services.common.errors import DataLoss, InvalidArgument, Violation
 from services.common.rpc.context import Call
 from services.common.text_model import TEXT_KEY, TOKENIZER_KEY, TextConfig
-from services.inference.charge import Charge, Units
+from services.inference.charge import Units
 from services.inference.deployments import Deployment
 from services.inference.hotpath import HotPath
 from services.inference.residency import Resident
@@ -68,17 +68,17 @@ class Embedder:
             units: Units = (
                 ("requests", 1), ("rows", len(ids)), ("input_tokens", total), ("input_bytes", size)
             )  # fmt: skip
-            charge = Charge(path.wallets, path.meter, path.records, call, deployment, began)
+            charge = path.charges.begin(call, deployment, began)
             await charge.hold(units)
             try:
                 deadline = asyncio.get_running_loop().time() + deployment.timeout
                 deadline = deadline if call.deadline is None else min(deadline, call.deadline)
                 resident, cold_start_ms = await path.resident(call, deployment, deadline)
                 vectors = await self._vectors(deployment, resident, ids, deadline, request.priority)
-                cost, stored = charge.record(units)
+                recorded = charge.record(units)
             finally:
                 charge.release()
-            await stored
+            cost = await recorded
         finally:
             path.leave(slots)
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))

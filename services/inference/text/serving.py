@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mercat.inference.v1 import text_pb2
 from mercat.registry.v1 import registry_pb2
@@ -99,8 +99,7 @@ class TextPath:
             resident, cold_start_ms = await self.path.resident(call, deployment, deadline)
             with resident.streaming() as decoder:
                 prepared = await decoder.prepare(prompt, options)
-                path = self.path
-                charge = Charge(path.wallets, path.meter, path.records, call, deployment, began)
+                charge = self.path.charges.begin(call, deployment, began)
                 try:
                     await charge.hold(
                         *(units_of_text(deployment, prepared.input_tokens, cached, prepared.most_tokens)
@@ -118,7 +117,7 @@ class TextPath:
                             delivered.tokens += reply.tokens
                     deployment.breaker.succeeded()
                     generated = time.perf_counter()
-                    cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
+                    recorded = self._record(deployment, prepared, charge, delivered, counts)
                 except EngineFailed as e:
                     charge.release()
                     deployment.breaker.failed(asyncio.get_running_loop().time())
@@ -128,21 +127,20 @@ class TextPath:
                     raise StreamBroken("the engine failed in the middle of the answer, which is free") from e
                 except DeadlineExceeded:
                     if delivered.tokens:
-                        cost, stored = self._record(call, deployment, prepared, charge, delivered, counts)
+                        cost = await self._record(deployment, prepared, charge, delivered, counts)
                         call.trailers += (
                             ("mercat-cost-nanos", str(cost)),
                             ("mercat-model-version", deployment.version),
                         )
-                        await stored
                     raise
                 except (GeneratorExit, asyncio.CancelledError):  # the caller left
                     if delivered.tokens:
                         with suppress(Unavailable):  # what it held is somebody else's already
-                            self._record(call, deployment, prepared, charge, delivered, counts)
+                            self._record(deployment, prepared, charge, delivered, counts)
                     raise
                 finally:
                     charge.release()
-                await stored
+                cost = await recorded
             call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
             if call.span is not None:
                 stages = (("first token", began), ("tokens", delivered.first or generated), ("meter", generated))
@@ -179,9 +177,8 @@ class TextPath:
                     yield reply
 
     def _record(
-        self, call: Call, deployment: Deployment, prepared: Prepared, charge: Charge, delivered: _Delivered,
-        counts: Counts,
-    ) -> "tuple[int, asyncio.Future[Any]]":  # fmt: skip
+        self, deployment: Deployment, prepared: Prepared, charge: Charge, delivered: _Delivered, counts: Counts
+    ) -> "asyncio.Future[int]":
         cached = prepared.cached_tokens
         units = units_of_text(deployment, prepared.input_tokens, cached, delivered.tokens)
         counts.count(prepared.input_tokens, cached, delivered.tokens)

@@ -21,6 +21,7 @@ from mercat.billing.v1 import (
     payments_pb2_grpc,
     payouts_pb2_grpc,
     plans_pb2_grpc,
+    prices_pb2_grpc,
 )
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
@@ -85,8 +86,10 @@ class Books:
     deps: dict[str, Deps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._priced: set[int] = set()
         self.auth = auth_pb2_grpc.AuthServiceStub(self.channel)
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
+        self.prices = prices_pb2_grpc.PriceServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
         self.payments = payments_pb2_grpc.PaymentServiceStub(self.channel)
         self.payouts = payouts_pb2_grpc.PayoutServiceStub(self.channel)
@@ -180,14 +183,22 @@ class Books:
         record = usage_pb2.UsageRecord(
             request_id=ids.new("req"), org_id=consumer.org_id, user_id="usr_x", key_id="key_x", model_id="mdl_x",
             model=model or f"{publisher.username}/m", version="1.0.0", publisher_org_id=publisher.org_id,
-            units={"requests": 1, "rows": 3, "input_bytes": 120}, price_id="prc_x", cost_nanos=cost, latency_us=1500,
-            region="local", test=test, lease_id=lease_id,
+            units={"requests": 1, "rows": 3, "input_bytes": 120}, price_id=f"prc_{cost}", cost_nanos=cost,
+            latency_us=1500, region="local", test=test, lease_id=lease_id,
         )  # fmt: skip
         record.timestamp.FromDatetime(ids.timestamp(record.request_id))
         return record
 
     async def send(self, *records: usage_pb2.UsageRecord) -> None:
-        """Publishes one message of records, as a worker does."""
+        """Publishes one message of records, as a worker does. Those of `call` name prices that make their costs."""
+        async with self.superuser() as connection:
+            for cost in {r.cost_nanos for r in records if r.price_id == f"prc_{r.cost_nanos}"} - self._priced:
+                await connection.execute(
+                    "INSERT INTO prices (id, model_id, model, currency, components, effective_at)"
+                    " VALUES ($1, 'mdl_x', 'x/m', 'USD', $2::text::jsonb, now()) ON CONFLICT DO NOTHING",
+                    f"prc_{cost}", f'[["requests", {cost * 1_000_000}]]',
+                )  # fmt: skip
+                self._priced.add(cost)
         batch = event_pb2.UsageBatch(records=records, worker_id="wrk_1")
         await self.events.js.publish(USAGE_SUBJECT, batch.SerializeToString())
 

@@ -118,17 +118,21 @@ async def test_an_edited_reservation_is_named(books: Books, paid: Paid) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "undo", "code"),
+    ("change", "undo", "codes"),
     [
-        ("SET cost = cost + 1", "SET cost = cost - 1", "COST_DIFFERS"),
-        ("SET cost = 0", "SET cost = 1000", "COST_DIFFERS"),
-        ("SET test = true", "SET test = false", "COST_DIFFERS"),
+        ("SET cost = cost + 1", "SET cost = cost - 1", {"COST_DIFFERS", "RATING_DIFFERS"}),
+        ("SET cost = 0", "SET cost = 1000", {"COST_DIFFERS", "RATING_DIFFERS"}),
+        ("SET test = true", "SET test = false", {"COST_DIFFERS"}),
+        ("SET units = '{\"requests\": 2}'", "SET units = '{\"requests\": 1}'", {"RATING_DIFFERS"}),
+        ("SET price_id = 'prc_none'", "SET price_id = 'prc_1000'", {"RATING_DIFFERS"}),
+        ("SET price_id = ''", "SET price_id = 'prc_1000'", {"RATING_DIFFERS"}),
+        ("SET rating = '{\"discount_ppm\": 1000}'", "SET rating = NULL", {"RATING_DIFFERS"}),
     ],
 )
-async def test_edited_usage_is_named(books: Books, paid: Paid, change: str, undo: str, code: str) -> None:
+async def test_edited_usage_is_named(books: Books, paid: Paid, change: str, undo: str, codes: set[str]) -> None:
     statement = "UPDATE usage_records {} WHERE request_id = $1"
     found = await _edit(books, statement.format(change), statement.format(undo), paid.request_id, schema="usage")
-    assert found == {(code, paid.request_id)}
+    assert found == {(code, paid.request_id) for code in codes}
 
 
 async def test_a_forged_top_up_is_named(books: Books, paid: Paid) -> None:

@@ -39,7 +39,7 @@ def leaves(command: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], A
     return [leaf for name, sub in below.items() for leaf in leaves(sub, (*path, name))]
 
 
-OURS = {"account", "keys", "search", "infer", "models", "usage", "wallet", "ledger"}
+OURS = {"account", "keys", "search", "infer", "models", "pricing", "usage", "wallet", "ledger"}
 
 
 @pytest.mark.parametrize("name", [name for name, module, _ in ENTRIES if module in OURS])

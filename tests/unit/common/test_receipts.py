@@ -75,3 +75,17 @@ def test_the_cost_is_computed_again() -> None:
     test.test = True
     cached.units["cache_hits"] = 1
     assert [recomputed(r) for r in (test, cached, free)] == [0, None, 0]
+    cached.rating.share_ppm = 500_000
+    assert recomputed(cached) == 1_500
+
+
+def test_a_cost_that_depends_on_what_was_used_before_is_computed_again() -> None:
+    tiered = receipt()
+    del tiered.price.components[:]
+    component = tiered.price.components.add(meter="rows", tier_mode=billing_pb2.TIER_MODE_GRADUATED, free_units=10)
+    component.tiers.add(up_to=2, nanos_per_million=1_000_000_000)
+    component.tiers.add(nanos_per_million=500_000_000)
+    tiered.rating.positions["rows"] = 11
+    tiered.rating.discount_ppm = 100_000
+    back = verify(sign(tiered, KEY, NOW), [KEY.public_jwk()])
+    assert recomputed(back) == (1_000 + 2 * 500) * 9 // 10

@@ -22,6 +22,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TierMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TierMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_MODE_UNSPECIFIED: _TierMode.ValueType  # 0
+    TIER_MODE_GRADUATED: _TierMode.ValueType  # 1
+    """Each unit costs what its tier says: the first ones that of the first tier, and so on."""
+    TIER_MODE_VOLUME: _TierMode.ValueType  # 2
+    """All units of the month cost what the tier says that they reach together. What was charged is never given back: who
+    reaches a cheaper tier calls for free until the month at its price costs more than what was charged.
+    """
+
+class TierMode(_TierMode, metaclass=_TierModeEnumTypeWrapper):
+    """How tiers make a price, as Stripe has it."""
+
+TIER_MODE_UNSPECIFIED: TierMode.ValueType  # 0
+TIER_MODE_GRADUATED: TierMode.ValueType  # 1
+"""Each unit costs what its tier says: the first ones that of the first tier, and so on."""
+TIER_MODE_VOLUME: TierMode.ValueType  # 2
+"""All units of the month cost what the tier says that they reach together. What was charged is never given back: who
+reaches a cheaper tier calls for free until the month at its price costs more than what was charged.
+"""
+Global___TierMode: _TypeAlias = TierMode  # noqa: Y015
+
 @_typing.final
 class Wallet(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -54,25 +80,74 @@ class Wallet(_message.Message):
 Global___Wallet: _TypeAlias = Wallet  # noqa: Y015
 
 @_typing.final
+class PriceTier(_message.Message):
+    """Units of a month, counted for each organisation and model from the first that is not free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    NANOS_PER_MILLION_FIELD_NUMBER: _builtins.int
+    FLAT_NANOS_FIELD_NUMBER: _builtins.int
+    up_to: _builtins.int
+    """The last unit of the tier; 0: it has no end, as the last one must."""
+    nanos_per_million: _builtins.int
+    flat_nanos: _builtins.int
+    """In addition once a month, with the first unit in the tier."""
+    def __init__(
+        self,
+        *,
+        up_to: _builtins.int = ...,
+        nanos_per_million: _builtins.int = ...,
+        flat_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flat_nanos", b"flat_nanos", "nanos_per_million", b"nanos_per_million", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceTier: _TypeAlias = PriceTier  # noqa: Y015
+
+@_typing.final
 class PriceComponent(_message.Message):
-    """One counted thing and what a million of it costs."""
+    """One counted thing and what it costs: by the million, in tiers, or in packages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     METER_FIELD_NUMBER: _builtins.int
     NANOS_PER_MILLION_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    TIER_MODE_FIELD_NUMBER: _builtins.int
+    PACKAGE_UNITS_FIELD_NUMBER: _builtins.int
+    PACKAGE_NANOS_FIELD_NUMBER: _builtins.int
+    FREE_UNITS_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
     """requests, rows, input_bytes, input_tokens, cached_input_tokens or output_tokens."""
     nanos_per_million: _builtins.int
+    tier_mode: Global___TierMode.ValueType
+    package_units: _builtins.int
+    """Instead of either: so many units at a time, each begun package paid as a whole."""
+    package_nanos: _builtins.int
+    free_units: _builtins.int
+    """The first units of each organisation's month (UTC), which cost nothing."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
+        """Instead of nanos_per_million: ascending, the last without an end."""
+
     def __init__(
         self,
         *,
         meter: _builtins.str = ...,
         nanos_per_million: _builtins.int = ...,
+        tiers: _abc.Iterable[Global___PriceTier] | None = ...,
+        tier_mode: Global___TierMode.ValueType = ...,
+        package_units: _builtins.int = ...,
+        package_nanos: _builtins.int = ...,
+        free_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meter", b"meter", "nanos_per_million", b"nanos_per_million"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_units", b"free_units", "meter", b"meter", "nanos_per_million", b"nanos_per_million", "package_nanos", b"package_nanos", "package_units", b"package_units", "tier_mode", b"tier_mode", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -80,7 +155,7 @@ Global___PriceComponent: _TypeAlias = PriceComponent  # noqa: Y015
 
 @_typing.final
 class Price(_message.Message):
-    """An immutable price; a model's current one is its newest."""
+    """An immutable price; a model's current one is the newest that is in effect."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -90,10 +165,13 @@ class Price(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
     EFFECTIVE_AT_FIELD_NUMBER: _builtins.int
+    MINIMUM_NANOS_FIELD_NUMBER: _builtins.int
     price_id: _builtins.str
     model_id: _builtins.str
     model: _builtins.str
     currency: _builtins.str
+    minimum_nanos: _builtins.int
+    """A call that costs anything costs at least this."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceComponent]: ...
     @_builtins.property
@@ -107,10 +185,11 @@ class Price(_message.Message):
         currency: _builtins.str = ...,
         components: _abc.Iterable[Global___PriceComponent] | None = ...,
         effective_at: _timestamp_pb2.Timestamp | None = ...,
+        minimum_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "currency", b"currency", "effective_at", b"effective_at", "model", b"model", "model_id", b"model_id", "price_id", b"price_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "currency", b"currency", "effective_at", b"effective_at", "minimum_nanos", b"minimum_nanos", "model", b"model", "model_id", b"model_id", "price_id", b"price_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,20 +530,34 @@ class SetModelPriceRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
+    MINIMUM_NANOS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_AT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    minimum_nanos: _builtins.int
+    """A call that costs anything costs at least this."""
+    currency: _builtins.str
+    """ISO 4217; empty: USD, the only one there is today."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceComponent]:
         """Empty: free."""
+
+    @_builtins.property
+    def effective_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on; absent: from now on. Never in the past."""
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         components: _abc.Iterable[Global___PriceComponent] | None = ...,
+        minimum_nanos: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        effective_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "currency", b"currency", "effective_at", b"effective_at", "minimum_nanos", b"minimum_nanos", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,6 +661,7 @@ class Receipt(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     SIGNED_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     key_id: _builtins.str
@@ -580,7 +674,7 @@ class Receipt(_message.Message):
     test: _builtins.bool
     """Made with a test key, which costs nothing."""
     signed: _builtins.str
-    """All of the above in the claim `receipt` of a compact JWS (RFC 7515) of the type `mercat-receipt+jwt`."""
+    """All but this in the claim `receipt` of a compact JWS (RFC 7515) of the type `mercat-receipt+jwt`."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When the call arrived."""
@@ -592,6 +686,10 @@ class Receipt(_message.Message):
     @_builtins.property
     def price(self) -> Global___Price:
         """The price that was in force; absent where the model was free."""
+
+    @_builtins.property
+    def rating(self) -> _usage_pb2.Rating:
+        """What the cost depends on beside price and units; absent where on nothing."""
 
     def __init__(
         self,
@@ -609,10 +707,11 @@ class Receipt(_message.Message):
         currency: _builtins.str = ...,
         test: _builtins.bool = ...,
         signed: _builtins.str = ...,
+        rating: _usage_pb2.Rating | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "rating", b"rating", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "rating", b"rating", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1002,15 +1101,19 @@ class ResolvePriceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    PUBLISHER_ORG_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
+    publisher_org_id: _builtins.str
+    """Whose model it is."""
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
+        publisher_org_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "publisher_org_id", b"publisher_org_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1020,19 +1123,51 @@ Global___ResolvePriceRequest: _TypeAlias = ResolvePriceRequest  # noqa: Y015
 class ResolvePriceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DiscountsPpmEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PRICE_FIELD_NUMBER: _builtins.int
+    UPCOMING_FIELD_NUMBER: _builtins.int
+    DISCOUNTS_PPM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def price(self) -> Global___Price:
         """Absent: free."""
+
+    @_builtins.property
+    def upcoming(self) -> _containers.RepeatedCompositeFieldContainer[Global___Price]:
+        """Those that take its place, in the order in which they do."""
+
+    @_builtins.property
+    def discounts_ppm(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What the publisher takes off for organisations, by their ids, in millionths."""
 
     def __init__(
         self,
         *,
         price: Global___Price | None = ...,
+        upcoming: _abc.Iterable[Global___Price] | None = ...,
+        discounts_ppm: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discounts_ppm", b"discounts_ppm", "price", b"price", "upcoming", b"upcoming"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

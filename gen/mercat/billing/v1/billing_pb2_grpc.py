@@ -115,7 +115,8 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetModelPrice(self, request, context):
-        """Sets what calls to a model cost from now on, by its owner. Earlier prices stay as they were.
+        """Sets what calls to a model cost from now on, or from a later moment on, by its owner. Earlier prices stay as they
+        were; a price for the moment of another one that is to come takes its place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

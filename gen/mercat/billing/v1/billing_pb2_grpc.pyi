@@ -42,7 +42,9 @@ class BillingServiceStub:
     GetEarnings: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetEarningsRequest, _billing_pb2.GetEarningsResponse]
     """What the caller's models have earned and not been paid."""
     SetModelPrice: _grpc.UnaryUnaryMultiCallable[_billing_pb2.SetModelPriceRequest, _billing_pb2.SetModelPriceResponse]
-    """Sets what calls to a model cost from now on, by its owner. Earlier prices stay as they were."""
+    """Sets what calls to a model cost from now on, or from a later moment on, by its owner. Earlier prices stay as they
+    were; a price for the moment of another one that is to come takes its place.
+    """
     GetModelPrice: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetModelPriceRequest, _billing_pb2.GetModelPriceResponse]
     """The current price of a model; one that was never priced is free."""
     CheckLedger: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CheckLedgerRequest, _billing_pb2.CheckLedgerResponse]
@@ -62,7 +64,9 @@ class BillingServiceAsyncStub(BillingServiceStub):
     GetEarnings: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetEarningsRequest, _billing_pb2.GetEarningsResponse]  # type: ignore[assignment]
     """What the caller's models have earned and not been paid."""
     SetModelPrice: _aio.UnaryUnaryMultiCallable[_billing_pb2.SetModelPriceRequest, _billing_pb2.SetModelPriceResponse]  # type: ignore[assignment]
-    """Sets what calls to a model cost from now on, by its owner. Earlier prices stay as they were."""
+    """Sets what calls to a model cost from now on, or from a later moment on, by its owner. Earlier prices stay as they
+    were; a price for the moment of another one that is to come takes its place.
+    """
     GetModelPrice: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetModelPriceRequest, _billing_pb2.GetModelPriceResponse]  # type: ignore[assignment]
     """The current price of a model; one that was never priced is free."""
     CheckLedger: _aio.UnaryUnaryMultiCallable[_billing_pb2.CheckLedgerRequest, _billing_pb2.CheckLedgerResponse]  # type: ignore[assignment]
@@ -115,7 +119,9 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.SetModelPriceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.SetModelPriceResponse, _abc.Awaitable[_billing_pb2.SetModelPriceResponse]]:
-        """Sets what calls to a model cost from now on, by its owner. Earlier prices stay as they were."""
+        """Sets what calls to a model cost from now on, or from a later moment on, by its owner. Earlier prices stay as they
+        were; a price for the moment of another one that is to come takes its place.
+        """
 
     @_abc_1.abstractmethod
     def GetModelPrice(

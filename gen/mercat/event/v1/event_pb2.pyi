@@ -188,6 +188,30 @@ class PriceChanged(_message.Message):
 Global___PriceChanged: _TypeAlias = PriceChanged  # noqa: Y015
 
 @_typing.final
+class DiscountChanged(_message.Message):
+    """What a publisher takes off for an organisation is another now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHER_ORG_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    publisher_org_id: _builtins.str
+    org_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        publisher_org_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["org_id", b"org_id", "publisher_org_id", b"publisher_org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscountChanged: _TypeAlias = DiscountChanged  # noqa: Y015
+
+@_typing.final
 class UsageStored(_message.Message):
     """Usage that was stored together, for statistics."""
 

@@ -184,24 +184,131 @@ Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 class QuoteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    calls: _builtins.int
+    """How many such calls, one after the other; 0: one."""
     @_builtins.property
-    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]: ...
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
+        """Either the inputs of a Predict,"""
+
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """or what a call is counted as, by meter; one request unless it says otherwise."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Tensor] | None = ...,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "inputs", b"inputs", "model", b"model", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuoteRequest: _TypeAlias = QuoteRequest  # noqa: Y015
+
+@_typing.final
+class QuoteLine(_message.Message):
+    """A part of what a call costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[QuoteLine._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: QuoteLine._Kind.ValueType  # 0
+        KIND_UNITS: QuoteLine._Kind.ValueType  # 1
+        """Units by the million."""
+        KIND_FREE: QuoteLine._Kind.ValueType  # 2
+        """Units that are free in this month."""
+        KIND_TIER: QuoteLine._Kind.ValueType  # 3
+        """Units in a tier."""
+        KIND_TIER_FLAT: QuoteLine._Kind.ValueType  # 4
+        """What a tier costs once."""
+        KIND_PACKAGE: QuoteLine._Kind.ValueType  # 5
+        """Packages begun."""
+        KIND_MINIMUM: QuoteLine._Kind.ValueType  # 6
+        """What is missing to the least that a call costs."""
+        KIND_DISCOUNT: QuoteLine._Kind.ValueType  # 7
+        """Taken off by the publisher."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: QuoteLine.Kind.ValueType  # 0
+    KIND_UNITS: QuoteLine.Kind.ValueType  # 1
+    """Units by the million."""
+    KIND_FREE: QuoteLine.Kind.ValueType  # 2
+    """Units that are free in this month."""
+    KIND_TIER: QuoteLine.Kind.ValueType  # 3
+    """Units in a tier."""
+    KIND_TIER_FLAT: QuoteLine.Kind.ValueType  # 4
+    """What a tier costs once."""
+    KIND_PACKAGE: QuoteLine.Kind.ValueType  # 5
+    """Packages begun."""
+    KIND_MINIMUM: QuoteLine.Kind.ValueType  # 6
+    """What is missing to the least that a call costs."""
+    KIND_DISCOUNT: QuoteLine.Kind.ValueType  # 7
+    """Taken off by the publisher."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    kind: Global___QuoteLine.Kind.ValueType
+    meter: _builtins.str
+    tier: _builtins.int
+    """From 1 on."""
+    units: _builtins.int
+    """Units, or packages."""
+    amount_nanos: _builtins.int
+    """Rounded by itself: the cost is the exact sum of all lines, rounded once a call."""
+    def __init__(
+        self,
+        *,
+        kind: Global___QuoteLine.Kind.ValueType = ...,
+        meter: _builtins.str = ...,
+        tier: _builtins.int = ...,
+        units: _builtins.int = ...,
+        amount_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "kind", b"kind", "meter", b"meter", "tier", b"tier", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteLine: _TypeAlias = QuoteLine  # noqa: Y015
 
 @_typing.final
 class QuoteResponse(_message.Message):
@@ -227,21 +334,60 @@ class QuoteResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PositionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PRICE_ID_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     UNITS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     price_id: _builtins.str
     cost_nanos: _builtins.int
     currency: _builtins.str
     """ISO 4217."""
+    discount_ppm: _builtins.int
+    calls: _builtins.int
     @_builtins.property
     def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """What is counted, by meter."""
+        """What is counted, by meter, of all calls together."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuoteLine]:
+        """What makes the cost up."""
+
+    @_builtins.property
+    def positions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units of the month before these calls, of the meters whose price depends on it."""
+
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp:
+        """At most five minutes from now, and never past the month or the next price."""
 
     def __init__(
         self,
@@ -252,10 +398,15 @@ class QuoteResponse(_message.Message):
         cost_nanos: _builtins.int = ...,
         currency: _builtins.str = ...,
         units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        lines: _abc.Iterable[Global___QuoteLine] | None = ...,
+        positions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        discount_ppm: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "currency", b"currency", "model", b"model", "price_id", b"price_id", "units", b"units", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_nanos", b"cost_nanos", "currency", b"currency", "discount_ppm", b"discount_ppm", "lines", b"lines", "model", b"model", "positions", b"positions", "price_id", b"price_id", "units", b"units", "valid_until", b"valid_until", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,9 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Quote(self, request, context):
-        """What a Predict of the same request would cost, without running it.
+        """What calls of the caller's organisation would cost now, without running them: a Predict of these inputs, or calls
+        with these units. It holds until `valid_until` as long as the organisation makes no other calls of the model in this
+        month and its publisher sets no other price.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,10 @@ class InferenceServiceStub:
     not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
     """
     Quote: _grpc.UnaryUnaryMultiCallable[_inference_pb2.QuoteRequest, _inference_pb2.QuoteResponse]
-    """What a Predict of the same request would cost, without running it."""
+    """What calls of the caller's organisation would cost now, without running them: a Predict of these inputs, or calls
+    with these units. It holds until `valid_until` as long as the organisation makes no other calls of the model in this
+    month and its publisher sets no other price.
+    """
     GetSignature: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetSignatureRequest, _inference_pb2.GetSignatureResponse]
     """What a model takes and gives."""
 
@@ -70,7 +73,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     not read on. Ending the stream early cancels its calls. Over HTTP: POST a JSON array, read lines.
     """
     Quote: _aio.UnaryUnaryMultiCallable[_inference_pb2.QuoteRequest, _inference_pb2.QuoteResponse]  # type: ignore[assignment]
-    """What a Predict of the same request would cost, without running it."""
+    """What calls of the caller's organisation would cost now, without running them: a Predict of these inputs, or calls
+    with these units. It holds until `valid_until` as long as the organisation makes no other calls of the model in this
+    month and its publisher sets no other price.
+    """
     GetSignature: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetSignatureRequest, _inference_pb2.GetSignatureResponse]  # type: ignore[assignment]
     """What a model takes and gives."""
 
@@ -114,7 +120,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.QuoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.QuoteResponse, _abc.Awaitable[_inference_pb2.QuoteResponse]]:
-        """What a Predict of the same request would cost, without running it."""
+        """What calls of the caller's organisation would cost now, without running them: a Predict of these inputs, or calls
+        with these units. It holds until `valid_until` as long as the organisation makes no other calls of the model in this
+        month and its publisher sets no other price.
+        """
 
     @_abc_1.abstractmethod
     def GetSignature(

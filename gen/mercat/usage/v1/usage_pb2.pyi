@@ -78,6 +78,7 @@ class UsageRecord(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     user_id: _builtins.str
@@ -103,6 +104,10 @@ class UsageRecord(_message.Message):
     def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """What was counted, by meter: requests, rows, input_bytes, …"""
 
+    @_builtins.property
+    def rating(self) -> Global___Rating:
+        """What the cost depends on beside price and units; absent where on nothing."""
+
     def __init__(
         self,
         *,
@@ -123,14 +128,69 @@ class UsageRecord(_message.Message):
         region: _builtins.str = ...,
         test: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
+        rating: Global___Rating | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rating", b"rating", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "rating", b"rating", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
+
+@_typing.final
+class Rating(_message.Message):
+    """Price, units and this make the same cost for ever."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PositionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
+    SHARE_PPM_FIELD_NUMBER: _builtins.int
+    discount_ppm: _builtins.int
+    """What the publisher took off for the organisation, in millionths."""
+    share_ppm: _builtins.int
+    """What an answer from the cache costs of its price, in millionths; absent: all of it."""
+    @_builtins.property
+    def positions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units of the month before the call, by meter: of the meters whose price depends on it."""
+
+    def __init__(
+        self,
+        *,
+        positions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        discount_ppm: _builtins.int = ...,
+        share_ppm: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share_ppm", b"_share_ppm", "share_ppm", b"share_ppm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share_ppm", b"_share_ppm", "discount_ppm", b"discount_ppm", "positions", b"positions", "share_ppm", b"share_ppm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share_ppm: _TypeAlias = _typing.Literal["share_ppm"]  # noqa: Y015
+    _WhichOneofArgType__share_ppm: _TypeAlias = _typing.Literal["_share_ppm", b"_share_ppm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share_ppm) -> _WhichOneofReturnType__share_ppm | None: ...
+
+Global___Rating: _TypeAlias = Rating  # noqa: Y015
 
 @_typing.final
 class ListUsageRequest(_message.Message):
@@ -458,6 +518,76 @@ class CountCallsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CountCallsResponse: _TypeAlias = CountCallsResponse  # noqa: Y015
+
+@_typing.final
+class SumUnitsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    model_id: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model_id", b"model_id", "org_id", b"org_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumUnitsRequest: _TypeAlias = SumUnitsRequest  # noqa: Y015
+
+@_typing.final
+class SumUnitsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UNITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumUnitsResponse: _TypeAlias = SumUnitsResponse  # noqa: Y015
 
 @_typing.final
 class ExportUsageRequest(_message.Message):

@@ -250,6 +250,11 @@ class SettlementServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
                 _registered_method=True)
+        self.SumUnits = channel.unary_unary(
+                '/mercat.usage.v1.SettlementService/SumUnits',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.FromString,
+                _registered_method=True)
         self.ExportUsage = channel.unary_stream(
                 '/mercat.usage.v1.SettlementService/ExportUsage',
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
@@ -275,6 +280,13 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumUnits(self, request, context):
+        """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportUsage(self, request, context):
         """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler.
         """
@@ -294,6 +306,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.CountCalls,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.SerializeToString,
+            ),
+            'SumUnits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumUnits,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.SerializeToString,
             ),
             'ExportUsage': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportUsage,
@@ -356,6 +373,33 @@ class SettlementService:
             '/mercat.usage.v1.SettlementService/CountCalls',
             mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumUnits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/SumUnits',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

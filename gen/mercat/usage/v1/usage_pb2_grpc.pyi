@@ -98,6 +98,8 @@ class SettlementServiceStub:
     """The instant up to which every call that any worker recorded is stored and posted."""
     CountCalls: _grpc.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+    SumUnits: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumUnitsRequest, _usage_pb2.SumUnitsResponse]
+    """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -110,6 +112,8 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     """The instant up to which every call that any worker recorded is stored and posted."""
     CountCalls: _aio.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]  # type: ignore[assignment]
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+    SumUnits: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumUnitsRequest, _usage_pb2.SumUnitsResponse]  # type: ignore[assignment]
+    """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -131,6 +135,14 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.CountCallsResponse, _abc.Awaitable[_usage_pb2.CountCallsResponse]]:
         """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+
+    @_abc_1.abstractmethod
+    def SumUnits(
+        self,
+        request: _usage_pb2.SumUnitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.SumUnitsResponse, _abc.Awaitable[_usage_pb2.SumUnitsResponse]]:
+        """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
 
     @_abc_1.abstractmethod
     def ExportUsage(

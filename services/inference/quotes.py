@@ -1,0 +1,109 @@
+"""What calls would cost now, and for how long that holds."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from mercat.inference.v1 import inference_pb2
+
+from services.common import money, pricing
+from services.common.clock import Clock
+from services.common.errors import InvalidFields, Violation
+from services.common.pricing import Line, Rated
+from services.common.rpc.context import Call
+from services.inference.allowance import span
+from services.inference.charge import too_large
+from services.inference.deployments import Deployment
+from services.inference.hotpath import HotPath, TextOnly
+from services.inference.positions import key_of
+from services.inference.predict import read_inputs
+
+METERS = ("requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens")
+_CACHED = "cached_input_tokens"
+_HOLDS = timedelta(minutes=5)
+
+
+class Quotes:
+    """Prices calls without running them."""
+
+    def __init__(self, path: HotPath, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    async def quote(self, call: Call, request: inference_pb2.QuoteRequest) -> inference_pb2.QuoteResponse:
+        """Raises ModelNotFound and the like, InvalidFields, BadTensor, TextOnly, CostTooLarge, Unavailable."""
+        if bool(request.inputs) == bool(request.units):
+            raise InvalidFields(violations=[Violation("inputs", "give either `inputs` or `units`")])
+        deployments = self._path.deployments
+        deployment = deployments.cached(request.model) or await deployments.get(request.model)
+        units = self._units(call, deployment, request)
+        calls, test, org_id = request.calls or 1, call.principal.test, call.principal.org_id
+        positions: Mapping[str, int] = {}
+        if deployment.counted and not test:
+            key = key_of(org_id, deployment.proto.model_id, call.arrived_ms)
+            nothing = dict.fromkeys(deployment.counted, 0)
+            positions = await self._path.positions.take(key, nothing, deployment.price_since)
+        rated = Rated(positions, deployment.discounts.get(org_id, 0))
+        try:
+            cost, lines = (0, []) if test else _together(deployment.price, units, rated, calls)
+        except OverflowError:
+            raise too_large() from None
+        proto = deployment.proto
+        response = inference_pb2.QuoteResponse(
+            model=proto.model, version=proto.version, price_id=deployment.price_id, currency=deployment.currency,
+            cost_nanos=cost, units={meter: count * calls for meter, count in units.items()}, calls=calls,
+            lines=[
+                inference_pb2.QuoteLine(
+                    kind=line.kind, meter=line.meter, tier=line.tier, units=line.units, amount_nanos=line.nanos  # type: ignore[arg-type]
+                )
+                for line in lines
+            ],
+            positions=positions, discount_ppm=rated.discount_ppm,
+        )  # fmt: skip
+        response.valid_until.FromDatetime(self._valid_until(deployment))
+        return response
+
+    def _units(self, call: Call, deployment: Deployment, request: inference_pb2.QuoteRequest) -> dict[str, int]:
+        """What one call is counted as."""
+        if request.inputs:
+            if deployment.decodes:
+                raise TextOnly(f"{request.model} goes on with texts: quote its `units`, such as input_tokens")
+            return dict(self._path.price(call, deployment, read_inputs(request, deployment.signature)).units)
+        strange = [meter for meter in request.units if meter not in METERS]
+        if strange:
+            said = f"is counted of no call; there are {', '.join(METERS)}"
+            raise InvalidFields(violations=[Violation(f"units[{meter!r}]", said) for meter in strange])
+        units = {"requests": 1} | dict(request.units)
+        if _CACHED in units and all(c.meter != _CACHED for c in deployment.price.components):
+            units["input_tokens"] = units.get("input_tokens", 0) + units.pop(_CACHED)  # as calls are charged
+        return units
+
+    def _valid_until(self, deployment: Deployment) -> datetime:
+        now = self._clock.now()
+        ends = [now + _HOLDS, span("monthly", now)[1]]
+        if deployment.upcoming:
+            ends.append(deployment.upcoming[0].effective_at.ToDatetime(UTC))
+        return min(ends)
+
+
+def _together(
+    price: pricing.Price, units: Mapping[str, int], rated: Rated, calls: int
+) -> tuple[int, list[Line]]:  # fmt: skip
+    """Calls one after the other: what they cost, each rounded, and equal lines as one."""
+    total, lines = 0, dict[tuple[int, str, int], Line]()
+    positions = dict(rated.positions)
+    for _ in range(calls if positions else 1):
+        cost, made = pricing.bill(price, units, rated._replace(positions=positions))
+        total += cost
+        for line in made:
+            same = lines.get(key := line[:3])
+            lines[key] = line if same is None else line._replace(
+                units=same.units + line.units, millionths=same.millionths + line.millionths
+            )  # fmt: skip
+        for meter in positions:
+            positions[meter] += units.get(meter, 0)
+    if not positions:
+        total *= calls
+        lines = {k: x._replace(units=x.units * calls, millionths=x.millionths * calls) for k, x in lines.items()}
+    if total > money.INT64_MAX:
+        raise pricing.TooDear("calls past int64 nanos")
+    return total, list(lines.values())
