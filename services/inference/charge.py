@@ -10,7 +10,6 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from services.common import pricing
 from services.common.errors import InvalidArgument
 from services.common.pricing import Rated
 from services.common.rpc.context import Call
@@ -127,7 +126,7 @@ class Charge:
             return 0, None
         try:
             return self._deployment.rate(units, self._call.principal.org_id, positions, share_ppm)
-        except pricing.TooDear:
+        except OverflowError:
             raise too_large() from None
 
     async def _take(self, cost: int) -> None:

@@ -100,7 +100,7 @@ class Deployment:
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
         share_ppm: int | None = None,
     ) -> tuple[int, Rated | None]:  # fmt: skip
-        """What units cost an organisation, nanos, and what that depends on beside them. Raises TooDear."""
+        """What units cost an organisation, nanos, and what that depends on beside them. Raises OverflowError."""
         discount = self.discounts.get(org_id, 0)
         if not (discount or positions or share_ppm is not None):
             if self.components:

@@ -226,13 +226,10 @@ class HotPath:
                 self.meter.forget()
             if lease is not None:
                 self.wallets.settle(lease, cost, cost if ticket.counted else 0)
-        if self._reports is not None and (report := self._reports.take()):
-            call.trailers.append((KEY, report))
         if call.span is not None and cached is None:
             stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", ticket.ended))
             tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})
-        call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
-        return Result(deployment, answer, cost, cold_start_ms=cold_start_ms)
+        return self._result(call, deployment, answer, cost, cold_start_ms)
 
     async def _count_at_end(
         self, call: Call, deployment: Deployment, inputs: Inputs, outputs: list[str], priced: Priced, level: int,
@@ -247,7 +244,9 @@ class HotPath:
         try:
             if cached is None:
                 deadline = _deadline(call, deployment)
-                resident, cold_start_ms = await self.resident(call, deployment, deadline)
+                resident = deployment.resident
+                if resident is None or resident.gone:
+                    resident, cold_start_ms = await self.resident(call, deployment, deadline)
                 ticket = Ticket(inputs, priced.rows, outputs, deadline, level)
                 cached = await resident.submit(ticket)
                 failpoints.passing("inference.after_engine")
@@ -256,12 +255,18 @@ class HotPath:
         finally:
             charge.release()
         cost = await recorded
-        if self._reports is not None and (report := self._reports.take()):
-            call.trailers.append((KEY, report))
         if call.span is not None and stages:
             tracing.stages(call.span, *stages, **{"mercat.model": deployment.proto.model, "mercat.rows": priced.rows})
+        return self._result(call, deployment, cached, cost, cold_start_ms)
+
+    def _result(
+        self, call: Call, deployment: Deployment, answer: Mapping[str, Array], cost: int, cold_start_ms: int
+    ) -> Result:
+        """What the call gave, with its trailers."""
+        if self._reports is not None and (report := self._reports.take()):
+            call.trailers.append((KEY, report))
         call.trailers += (("mercat-cost-nanos", str(cost)), ("mercat-model-version", deployment.version))
-        return Result(deployment, cached, cost, cold_start_ms=cold_start_ms)
+        return Result(deployment, answer, cost, cold_start_ms=cold_start_ms)
 
     def price(self, call: Call, deployment: Deployment, inputs: Inputs) -> Priced:
         """Counts a call's units and prices them. Raises BadTensor when there are more rows than the model takes,
