@@ -1,6 +1,6 @@
 """From a draft to a number. Drafts of a period wait until the calls of the period are read from usage, outside any
 transaction; which calls those are was settled when the draft was made, with the wallet locked: every call that was
-posted before is in the period, and none comes to it later."""
+posted before is in the period, and none comes to it later, since postings of calls take their time with it locked."""
 
 import asyncio
 import logging

@@ -40,9 +40,9 @@ class Refunds:
         record = await self._record(request_id)
         if record is None or publisher_org_id not in (None, record.publisher_org_id):
             raise UsageRecordNotFound
-        now = self._clock.now()
         async with self._database.transaction() as connection:
             await self._books.lock_or_open_wallets(connection, [record.org_id])
+            now = self._clock.now()  # with the wallet locked, so that it is in the period that is open
             posted = (await self._books.postings_of(connection, [request_id])).get(request_id)
             if posted is None:
                 raise CallNotRefundable("the call cost nothing, or is not charged yet")

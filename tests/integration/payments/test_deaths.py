@@ -6,7 +6,6 @@ from collections.abc import Callable
 import asyncpg
 import grpc
 import psutil
-import pytest
 from mercat.billing.v1 import payments_pb2
 
 from tests.integration.payments.cards import attach, settled
@@ -15,20 +14,18 @@ from tests.platform import USD, Platform
 POINTS = ["payments.opened", "payments.charged", "payments.recorded"]
 
 
-@pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_chargeDeclined"])
-async def test_a_payment_survives_a_death_at_every_step(own_platform: Callable[..., Platform], card: str) -> None:
+async def test_a_payment_survives_a_death_at_every_step(own_platform: Callable[..., Platform]) -> None:
     points = ",".join(f"{point}=1" for point in POINTS)
     platform = own_platform(env={"MERCAT_FAILPOINTS": points, "MERCAT_PAYMENT_CLAIM_SECONDS": "1"})
     person = platform.sign_up()
-    attach(person, card)
+    attach(person)
     made = person.payments.CreatePayment(payments_pb2.CreatePaymentRequest(amount_nanos=5 * USD)).payment
     payment = settled(person, made.payment_id)
-    good = card == "pm_card_visa"
-    assert payment.status == (payments_pb2.Payment.STATUS_SUCCEEDED if good else payments_pb2.Payment.STATUS_FAILED)
+    assert payment.status == payments_pb2.Payment.STATUS_SUCCEEDED
     assert all((platform.home / "run" / f"failpoint.{point}").exists() for point in POINTS), "nothing was killed"
-    assert person.balance() == (5 * USD if good else 0)
+    assert person.balance() == 5 * USD
     rows = await sandbox(platform, "payment_intent")
-    assert rows == [("succeeded" if good else "failed", 500)]
+    assert rows == [("succeeded", 500)]
     assert platform.admin().check_ledger().clean
 
 

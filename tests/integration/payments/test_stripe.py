@@ -243,7 +243,7 @@ def test_whatever_stripe_answers_nobody_is_charged_or_refunded_twice(
         person, admin = platform.sign_up(), platform.admin()
         good = attach(person)
         bad = attach(person, "pm_card_chargeCustomerFail")
-        stripe.faulty(0.3, seed)
+        stripe.faulty(0.2, seed)
         made = []
         for n in range(12):
             request = payments_pb2.CreatePaymentRequest(
