@@ -15,7 +15,7 @@ from services.billing.invoices.lines import EARNINGS, PLATFORM_FEE, Call, Earnin
 from services.billing.invoices.store import DRAFT, INVOICE, OPEN, PAID, SELF_BILLING, InvoiceStore, Row, line_of
 from services.billing.ledger import CURRENCY, PAYABLE, WALLET
 from services.billing.store import Store
-from services.common import failpoints, ids, money
+from services.common import failpoints, ids, money, pricing
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import MercatError
@@ -147,7 +147,7 @@ class Issuing:
             record = found[row["request_id"]]  # what is posted is stored: usage stores first
             call = Call(
                 record.request_id, record.model_id, record.model, record.price_id, record.cost_nanos,
-                row["amount"], dict(record.units), refund=row["refund"],
+                row["amount"], dict(record.units), refund=row["refund"], rated=pricing.rated_of(record.rating),
             )  # fmt: skip
             calls.append((row["posting_id"], call, record))
         return calls

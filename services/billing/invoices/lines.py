@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account, Posting
-from services.common import money
+from services.common import money, pricing
+from services.common.pricing import PLAIN, Price, Rated
 
 REVENUE = "subscription_revenue"
 SUBSCRIPTION, PRORATION, USAGE = "subscription", "proration", "usage"
 EARNINGS, PLATFORM_FEE = "earnings", "platform_fee"
 COLLECTED = (SUBSCRIPTION, PRORATION)
-Prices = Mapping[str, Sequence[tuple[str, int]]]  # components by price id
+_FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,6 @@ def split(amount: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
-def parts(cost: int, units: Mapping[str, int], components: Iterable[tuple[str, int]]) -> list[Part]:
-    """A call's cost by meter, in proportion to what its price makes of each; a cost that the price does not explain is
-    one of requests."""
-    weights = {meter: price * units.get(meter, 0) for meter, price in components if price * units.get(meter, 0) > 0}
-    if not weights:
-        return [Part("requests", units.get("requests", 1), cost)]
-    shares = split(cost, list(weights.values()))
-    return [Part(meter, units[meter], share) for meter, share in zip(weights, shares, strict=True)]
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A paid call, or its refund. `moved`: what its posting brought the account it was found by, less than 0: took."""
@@ -77,10 +68,24 @@ class Call:
     moved: int
     units: Mapping[str, int]
     refund: bool = False
+    rated: Rated = PLAIN
 
     @property
     def sign(self) -> int:
         return -1 if self.refund else 1
+
+
+def parts(call: Call, price: Price) -> list[Part]:
+    """A call's cost by meter, in proportion to what its price makes of each; a cost that the price does not explain is
+    one of requests."""
+    weights: dict[str, int] = {}
+    for line in pricing.bill(price, call.units, call.rated)[1]:
+        if line.meter and line.millionths > 0:
+            weights[line.meter] = weights.get(line.meter, 0) + line.millionths
+    if not weights:
+        return [Part("requests", call.units.get("requests", 1), call.cost)]
+    shares = split(call.cost, list(weights.values()))
+    return [Part(meter, call.units[meter], share) for meter, share in zip(weights, shares, strict=True)]
 
 
 @dataclass(slots=True)
@@ -94,11 +99,11 @@ class _Sum:
 class UsageLines:
     """Folds calls, one after the other, into lines by model, meter and price."""
 
-    prices: Prices
+    prices: Mapping[str, Price]
     _sums: dict[tuple[str, str, str, str], _Sum] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
-        for part in parts(call.cost, call.units, self.prices.get(call.price_id, ())):
+        for part in parts(call, self.prices.get(call.price_id, _FREE)):
             found = self._sums.setdefault((call.model, part.meter, call.price_id, call.model_id), _Sum())
             found.quantity += call.sign * part.quantity
             found.calls += 1

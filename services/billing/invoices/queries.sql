@@ -69,7 +69,7 @@ WHERE a.org_id = :org_id AND a.kind = :kind AND e.posting_id > :after AND e.post
 ORDER BY e.posting_id LIMIT :most;
 
 -- name: get_prices(ids)
-SELECT id, components FROM prices WHERE id = ANY(:ids::text[]);
+SELECT * FROM prices WHERE id = ANY(:ids::text[]);
 
 -- name: model_fees(org_id, start, end_)
 -- What was paid within a time for subscriptions to a publisher's models.

@@ -1,7 +1,5 @@
 """Invoices, for people."""
 
-from collections.abc import Sequence
-
 from google.api import httpbody_pb2
 from mercat.billing.v1 import invoices_pb2, invoices_pb2_grpc
 
@@ -14,7 +12,7 @@ from services.billing.invoices.rows import invoice_of
 from services.billing.invoices.store import DRAFT, OPEN, InvoiceStore, Row
 from services.billing.ledger import PAYABLE, WALLET
 from services.billing.store import Store
-from services.common import audit, pages
+from services.common import audit, pages, pricing
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import FailedPrecondition, NotFound
@@ -94,7 +92,7 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
             last = len(page) < 1000
             for n, (posting_id, call, record) in enumerate(page):
                 after, scanned = posting_id, scanned + 1
-                amount = _part(line, call, price.get(line["price_id"], ()))
+                amount = _part(line, call, price.get(line["price_id"], pricing.Price()))
                 if amount is None:
                     continue
                 if earned:  # whose key it was is the consumer's own business
@@ -146,7 +144,7 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
         return locked
 
 
-def _part(line: Row, call: Call, price: Sequence[tuple[str, int]]) -> int | None:
+def _part(line: Row, call: Call, price: pricing.Price) -> int | None:
     """What of a call is in a line, nanos; None when it is not on it."""
     if (call.model, call.model_id) != (line["model"], line["model_id"]):
         return None
@@ -154,7 +152,7 @@ def _part(line: Row, call: Call, price: Sequence[tuple[str, int]]) -> int | None
         return call.sign * call.cost
     if call.price_id != line["price_id"]:
         return None
-    for part in lines.parts(call.cost, call.units, price):
+    for part in lines.parts(call, price):
         if part.meter == line["meter"]:
             return call.sign * part.amount
     return None

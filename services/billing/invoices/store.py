@@ -1,6 +1,5 @@
 """The tables of invoices, and the postings of the calls on them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,8 @@ from mercat.event.v1 import event_pb2
 
 from services.billing.invoices.lines import Line
 from services.billing.ledger import CURRENCY
-from services.common import ids, outbox
+from services.billing.prices.store import price_of
+from services.common import ids, outbox, pricing
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
@@ -125,10 +125,10 @@ class InvoiceStore:
         )
         return [r async for r in rows]
 
-    async def get_prices(self, c: Connection, price_ids: Sequence[str]) -> dict[str, Sequence[tuple[str, int]]]:
-        """Components by price."""
+    async def get_prices(self, c: Connection, price_ids: Sequence[str]) -> dict[str, pricing.Price]:
+        """Those of them that there are, by id."""
         rows = self._q.get_prices(c, ids=list(price_ids))
-        return {r["id"]: [(m, n) for m, n in json.loads(r["components"])] async for r in rows}
+        return {r["id"]: pricing.read(price_of(r)) async for r in rows}
 
     async def model_fees(self, c: Connection, org_id: str, start: datetime, end: datetime) -> Sequence[Row]:
         return [r async for r in self._q.model_fees(c, org_id=org_id, start=start, end_=end)]

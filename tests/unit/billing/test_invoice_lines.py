@@ -18,11 +18,13 @@ from services.billing.invoices.lines import (
     UsageLines,
 )
 from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account
-from services.common.money import cost
+from services.common.pricing import Component, Price, Rated, Tier, cost
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 METERS = ("requests", "input_tokens", "output_tokens", "rows")
-prices = st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**12), max_size=4).map(lambda d: tuple(d.items()))
+prices = st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**12), max_size=4).map(
+    lambda d: Price(tuple(Component(meter, nanos) for meter, nanos in d.items()))
+)
 units = st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**6), max_size=4)
 
 
@@ -51,7 +53,7 @@ def test_the_lines_of_calls_are_what_the_calls_cost(made: list[tuple]) -> None:
             part
             for call in calls
             if (call.model, call.price_id) == (line.model, line.price_id)
-            for part in lines.parts(call.cost, call.units, known[call.price_id])
+            for part in lines.parts(call, known[call.price_id])
             if part.meter == line.meter
         ]
         assert (sum(p.amount for p in opened), sum(p.quantity for p in opened), len(opened)) == (
@@ -60,11 +62,24 @@ def test_the_lines_of_calls_are_what_the_calls_cost(made: list[tuple]) -> None:
 
 
 def test_a_call_is_split_by_what_its_price_makes_of_each_meter() -> None:
-    price = (("input_tokens", 1_000_000), ("output_tokens", 3_000_000), ("requests", 0))
+    price = Price(
+        (Component("input_tokens", 1_000_000), Component("output_tokens", 3_000_000), Component("requests", 0))
+    )
     counted = {"input_tokens": 10, "output_tokens": 10, "requests": 1}
-    assert lines.parts(40, counted, price) == [Part("input_tokens", 10, 10), Part("output_tokens", 10, 30)]
-    assert lines.parts(20, counted, price) == [Part("input_tokens", 10, 5), Part("output_tokens", 10, 15)]
-    assert lines.parts(7, counted, ()) == [Part("requests", 1, 7)]
+
+    def parts(cost: int, price: Price, rated: Rated = Rated()) -> list[Part]:  # noqa: B008
+        return lines.parts(Call("req", "mdl", "model", "prc", cost, -cost, counted, rated=rated), price)
+
+    assert parts(40, price) == [Part("input_tokens", 10, 10), Part("output_tokens", 10, 30)]
+    assert parts(20, price) == [Part("input_tokens", 10, 5), Part("output_tokens", 10, 15)]
+    assert parts(7, Price()) == [Part("requests", 1, 7)]
+    tiers = (Tier(15, 2_000_000), Tier(0, 1_000_000))
+    tiered = Price((Component("input_tokens", tiers=tiers), Component("output_tokens", 1_000_000, free_units=5)))
+    # Of the ten input tokens five lie in each tier, and five of the output tokens are free.
+    assert parts(20, tiered, Rated({"input_tokens": 10})) == [
+        Part("input_tokens", 10, 15),
+        Part("output_tokens", 10, 5),
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**12), st.integers(0, 10**6), st.sampled_from("ab")), max_size=20))
