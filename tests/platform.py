@@ -19,7 +19,7 @@ import grpc
 import psutil
 from google.api import httpbody_pb2
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc, budgets_pb2_grpc, credits_pb2_grpc
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
@@ -65,7 +65,8 @@ class Account:
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
             "limits": auth_pb2_grpc.LimitServiceStub, "text": text_pb2_grpc.TextServiceStub,
-            "receipts": billing_pb2_grpc.ReceiptServiceStub,
+            "receipts": billing_pb2_grpc.ReceiptServiceStub, "budgets": budgets_pb2_grpc.BudgetServiceStub,
+            "credits": credits_pb2_grpc.CreditServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -1,9 +1,17 @@
 """The books: prices, wallets, leases of credit to inference workers, the double-entry ledger and what checks it.
 How much was used is usage's; what a call costs is told by the price that was in force when it ran."""
 
-from mercat.billing.v1 import billing_pb2_grpc
+from datetime import timedelta
+
+from mercat.billing.v1 import billing_pb2_grpc, budgets_pb2_grpc, credits_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.budgets.service import BudgetServicer
+from services.billing.budgets.store import BudgetStore
+from services.billing.credits.grants import Grants
+from services.billing.credits.service import CreditServicer
+from services.billing.credits.store import CreditStore
+from services.billing.leasing import Leasing
 from services.billing.reconciler import Reconciler
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
@@ -18,10 +26,14 @@ from services.common.signing import SigningKey
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
-    store = Store()
-    reconciler = Reconciler(deps.database, store, deps.control)
-    billing = BillingServicer(deps.database, store, deps.control, deps.clock, reconciler, settings.fee_ppm)
-    leases = LeaseServicer(deps.database, store, deps.control, deps.events, deps.clock, settings)
+    store, credit, budgets = Store(), CreditStore(), BudgetStore()
+    reconciler = Reconciler(deps.database, store, credit, budgets, deps.control, deps.clock)
+    billing = BillingServicer(deps.database, store, credit, deps.control, deps.clock, reconciler, settings.fee_ppm)
+    lifetime = timedelta(seconds=settings.lease_seconds)
+    leasing = Leasing(store, credit, budgets, deps.clock, settings.fee_ppm, lifetime)
+    leases = LeaseServicer(deps.database, store, leasing, deps.control, deps.events, deps.clock, settings)
+    grants = CreditServicer(deps.database, store, credit, Grants(store, credit, deps.clock), deps.clock)
+    limits = BudgetServicer(deps.database, store, budgets, deps.control, deps.events, deps.clock)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, store, deps.control, key, deps.clock)
 
@@ -37,6 +49,8 @@ async def build(deps: Deps) -> Service:
             (billing_pb2_grpc.add_BillingServiceServicer_to_server, billing),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
+            (credits_pb2_grpc.add_CreditServiceServicer_to_server, grants),
+            (budgets_pb2_grpc.add_BudgetServiceServicer_to_server, limits),
         ],
-        tasks=[signed_up, leases.recover, reconcile],
+        tasks=[signed_up, leases.recover, grants.expire, reconcile],
     )

@@ -12,8 +12,13 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.budgets import spent
+from services.billing.budgets.spent import Spent
+from services.billing.budgets.store import BudgetStore
+from services.billing.credits.store import CreditStore
 from services.billing.ledger import Account
 from services.billing.store import Row, Store, snapshot
+from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
@@ -25,6 +30,7 @@ _FIRST = 60.0  # seconds until the first check: a process that is often started 
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
+_ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
 
 Discrepancy = billing_pb2.Discrepancy
 
@@ -36,6 +42,8 @@ class _Found:
     discrepancies: list[Discrepancy] = field(default_factory=list)
     # Calls that only one of usage and ledger has: perhaps just on their way from one to the other.
     unmatched: set[str] = field(default_factory=set)
+    # What the calls of postings say was spent, beside what the budgets' table does.
+    spent: Spent = field(default_factory=Spent)
 
     def add(self, code: str, subject: str, message: str) -> None:
         if len(self.discrepancies) < _MOST:
@@ -45,9 +53,15 @@ class _Found:
 class Reconciler:
     """Reads the books and usage; changes neither."""
 
-    def __init__(self, database: Database, store: Store, control: InternalChannel) -> None:
+    def __init__(
+        self, database: Database, store: Store, credit: CreditStore, budgets: BudgetStore, control: InternalChannel,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
+        self._credit = credit
+        self._budgets = budgets
+        self._clock = clock
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
 
     async def repeat(self, seconds: float) -> None:
@@ -68,11 +82,16 @@ class Reconciler:
         found = _Found()
         async with self._database.connection() as connection, snapshot(connection):
             balances = await self._store.trial_balance(connection)
-            for query, rows in (await self._store.findings(connection)).items():
+            findings = {**await self._store.findings(connection), **await self._credit.findings(connection)}
+            for query, rows in findings.items():
                 for row in rows:
                     found.add(*_derived(query, row))
+            found.spent = Spent(*await self._budgets.spending(connection, spent.since(self._clock.now())))
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
+        if not _ABOUT_CALLS & {d.code for d in found.discrepancies}:  # or the sums would only repeat what they said
+            for subject, text in found.spent.differences():
+                found.add("SPENDING_DIFFERS", subject, text)
         DISCREPANCIES.set(len(found.discrepancies))
         for d in found.discrepancies:
             log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
@@ -100,6 +119,7 @@ class Reconciler:
                 assert posting is not None
                 _check_posting(posting, found)
                 found.unmatched.add(posting["cause"])
+                found.spent.expect(posting["cause"])
                 posting = await anext(postings, None)
             elif posting is None or call.request_id < posting["cause"]:
                 found.unmatched.add(call.request_id)
@@ -107,6 +127,7 @@ class Reconciler:
             else:
                 _check_posting(posting, found)
                 _compare(posting, call, found)
+                found.spent.add(call)
                 posting, call = await anext(postings, None), await _next_paid(calls, found)
 
     async def _recheck(self, found: _Found) -> Timestamp:
@@ -136,6 +157,7 @@ class Reconciler:
             call, posting = recorded.get(name), posted.get(name)
             if call is not None and posting is not None:
                 _compare(posting, call, found)
+                found.spent.add_expected(call)
             elif posting is not None:
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
@@ -182,7 +204,13 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
             text = f"{row['reserved']} nanos are reserved, leases hold {row['held']}"
             return "RESERVATION_DIFFERS", row["org_id"], text
         case "negative_wallets":
-            return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos"
+            return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos, below its credit limit"
+        case "wrong_grants":
+            parts = f"{row['remaining']} are left, {row['burnt']} spent and {row['lapsed']} expired"
+            return "GRANT_DIFFERS", row["id"], f"of {row['amount']} nanos {parts}"
+        case "wrong_credit":
+            text = f"the account holds {row['balance']} nanos, of the grants {row['remaining']} are left"
+            return "CREDIT_DIFFERS", row["org_id"], text
         case "wrong_wallets":
             return "WALLET_MISPLACED", row["org_id"], f"the wallet's account {row['account_id']} is not its own"
         case "wrong_transactions":

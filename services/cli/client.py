@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc, budgets_pb2_grpc, credits_pb2_grpc
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
@@ -131,6 +131,14 @@ class Client:
     @cached_property
     def billing(self) -> billing_pb2_grpc.BillingServiceStub:
         return billing_pb2_grpc.BillingServiceStub(self.channel)
+
+    @cached_property
+    def budgets(self) -> budgets_pb2_grpc.BudgetServiceStub:
+        return budgets_pb2_grpc.BudgetServiceStub(self.channel)
+
+    @cached_property
+    def credits(self) -> credits_pb2_grpc.CreditServiceStub:
+        return credits_pb2_grpc.CreditServiceStub(self.channel)
 
     @cached_property
     def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:

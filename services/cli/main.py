@@ -51,6 +51,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "receipts": ("receipts", "Proof of what was run and what it cost."),
         "balance": ("wallet", "Shows what there is to spend."),
         "topup": ("wallet", "Adds credit."),
+        "credits": ("credits", "Credit that was given to you, which calls spend first."),
+        "budgets": ("budgets", "The most that calls may cost in a day or a month."),
         "transactions": ("wallet", "Lists what came and went other than by calls."),
         "earnings": ("wallet", "Shows what your models have earned and not been paid."),
         "ledger": ("ledger", "The books."),

@@ -10,7 +10,7 @@ from services.common.rpc.context import Call
 from services.inference.deployments import Deployment
 from services.inference.metering import Meter
 from services.inference.records import Records
-from services.inference.wallets import Lease, Wallets
+from services.inference.wallets import Lease, Wallets, payer_of
 
 Units = tuple[tuple[str, int], ...]
 _CACHED = "cached_input_tokens"
@@ -41,11 +41,11 @@ class Charge:
         return money.cost(d.components, dict(units)) if d.components and not self._call.principal.test else 0
 
     async def hold(self, *most: Units) -> None:
-        """Holds what the dearest of these would cost. Raises InsufficientCredit, Unavailable."""
+        """Holds what the dearest of these would cost. Raises InsufficientCredit, BudgetExceeded, Unavailable."""
         self._held = max(self.cost(units) for units in most)
         if self._held:
-            org_id = self._call.principal.org_id
-            self._lease = self._wallets.hold(org_id, self._held) or await self._wallets.acquire(org_id, self._held)
+            payer = payer_of(self._call.principal, self._deployment.proto.model_id)
+            self._lease = self._wallets.hold(payer, self._held) or await self._wallets.acquire(payer, self._held)
 
     def check(self) -> None:
         """Raises Unavailable when the money is no longer this call's."""

@@ -26,7 +26,7 @@ from services.inference.residency import Resident
 from services.inference.slots import Held, Slots
 from services.inference.tensors import Array, Signature
 from services.inference.tickets import Ticket
-from services.inference.wallets import Lease, Wallets
+from services.inference.wallets import Lease, Wallets, payer_of
 
 Inputs = dict[str, Array]
 Units = tuple[tuple[str, int], ...]
@@ -88,8 +88,8 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, InsufficientCredit, QueueFull,
-            DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none of them is charged.
+            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
+            InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
@@ -197,10 +197,10 @@ class HotPath:
     ) -> Result:  # fmt: skip
         """Reserves the money, runs the model unless the answer is cached, records the call, and settles."""
         cost = 0 if call.principal.test else priced.cost
-        org_id = call.principal.org_id
         lease: Lease | None = None
         if cost:
-            lease = self.wallets.hold(org_id, cost) or await self.wallets.acquire(org_id, cost)
+            payer = payer_of(call.principal, deployment.proto.model_id)
+            lease = self.wallets.hold(payer, cost) or await self.wallets.acquire(payer, cost)
         deadline = asyncio.get_running_loop().time() + deployment.timeout
         if call.deadline is not None and call.deadline < deadline:
             deadline = call.deadline
