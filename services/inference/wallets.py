@@ -161,31 +161,36 @@ class Wallets:
             Unavailable: billing cannot be asked.
         """
         organization = self._organizations.setdefault(payer.org_id, _Organization())
-        account = organization.account(payer)
+        while True:
+            account = organization.account(payer)
+            async with account.lock:
+                if account is organization.account(payer):  # it may be another's now, who has budgets of its own
+                    return await self._acquire(organization, account, payer, cost)
+
+    async def _acquire(self, organization: _Organization, account: _Account, payer: Payer, cost: int) -> Lease:
         loop = asyncio.get_running_loop()
-        async with account.lock:
+        if lease := self.hold(payer, cost):
+            return lease
+        if account.refusal and loop.time() < account.refused_until and cost >= account.refused_cost:
+            raise account.refusal
+        for tried in count():
+            try:
+                await self._lease(account, payer, cost)
+            except (InsufficientCredit, BudgetExceeded) as e:
+                waits = _BUDGET_WAITS if isinstance(e, BudgetExceeded) else _WAITS
+                if tried < len(waits) and int(e.metadata.get("reserved_nanos", "0")) > 0:
+                    self._retire([lease for lease in organization.leases() if not lease.held])
+                    await asyncio.sleep(waits[tried])
+                    if lease := self.hold(payer, cost):
+                        return lease
+                    continue
+                account.refusal, account.refused_cost = e, cost
+                account.refused_until = loop.time() + _REFUSED_FOR
+                raise
             if lease := self.hold(payer, cost):
                 return lease
-            if account.refusal and loop.time() < account.refused_until and cost >= account.refused_cost:
-                raise account.refusal
-            for tried in count():
-                try:
-                    await self._lease(account, payer, cost)
-                except (InsufficientCredit, BudgetExceeded) as e:
-                    waits = _BUDGET_WAITS if isinstance(e, BudgetExceeded) else _WAITS
-                    if tried < len(waits) and int(e.metadata.get("reserved_nanos", "0")) > 0:
-                        self._retire([lease for lease in organization.leases() if not lease.held])
-                        await asyncio.sleep(waits[tried])
-                        if lease := self.hold(payer, cost):
-                            return lease
-                        continue
-                    account.refusal, account.refused_cost = e, cost
-                    account.refused_until = loop.time() + _REFUSED_FOR
-                    raise
-                if lease := self.hold(payer, cost):
-                    return lease
-                if tried >= _MOST_TRIES:
-                    break
+            if tried >= _MOST_TRIES:
+                break
         raise Unavailable("the wallet lease was recalled at once", reason="LEASE_LOST", retry_after=0.2)
 
     async def _lease(self, account: _Account, payer: Payer, cost: int) -> None:
@@ -207,7 +212,7 @@ class Wallets:
         if (organization.by_key, organization.by_model) != (answer.by_key, answer.by_model):
             self._retire(organization.leases())
             organization.by_key, organization.by_model = answer.by_key, answer.by_model
-            account = organization.account(payer)
+        account = organization.account(payer)
         lease = Lease(
             answer.lease_id, account, answer.granted_nanos, asked_at + _lasts(answer.expires_at),
             asked_at + _lasts(answer.ends_at), asked_at, asked_at,

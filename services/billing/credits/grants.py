@@ -68,14 +68,14 @@ class Grants:
 
         Raises:
             OrganizationNotFound: there is none of this id.
-            CreditLimitInUse: more is owed or held for calls already.
+            CreditLimitInUse: the limit would fall below what is owed or held for calls already.
         """
         await self._lock(c, org_id)
         wallet = await self._store.get_wallet(c, org_id)
         assert wallet is not None
         credit = await self._credit.usable(c, org_id, self._clock.now())
         used = int(wallet["credit_limit"]) - available(wallet, credit.amount)
-        if credit_limit < used:
+        if credit_limit < min(used, int(wallet["credit_limit"])):
             raise CreditLimitInUse(
                 f"{money.show(used)} are owed or held for calls already; that is the lowest limit now",
                 metadata={"used_nanos": str(used)},
