@@ -129,7 +129,7 @@ class Leasing:
         for cause in mine:
             r = paid[cause]
             if cause not in posted:
-                moment = periods.set_aside(r.lease_id, r.timestamp.ToDatetime(UTC))
+                moment, _ = periods.set_aside(r)
                 if parts := burning.burn(left[r.org_id], r.cost_nanos, moment):
                     burnt[cause] = parts
         return burnt

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from mercat.billing.v1 import budgets_pb2
+from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 
@@ -28,14 +29,19 @@ def midnight(day: date) -> datetime:
 
 
 @lru_cache(10_000)
-def _made(lease_id: str) -> datetime:
-    return ids.timestamp(lease_id)
-
-
-def set_aside(lease_id: str, timestamp: datetime) -> datetime:
-    """When the money of a call was set aside: when its lease was made, or else when the call arrived. The calls of a
-    job arrive, by their ids, when the job was made, which may be long before they run."""
+def _made(lease_id: str) -> tuple[datetime, date] | None:
     try:
-        return _made(lease_id)
+        made = ids.timestamp(lease_id)
     except ValueError:
-        return timestamp
+        return None
+    return made, made.date()
+
+
+def set_aside(r: usage_pb2.UsageRecord) -> tuple[datetime, date]:
+    """When the money of a call was set aside, and the day: when its lease was made, or else when the call arrived. The
+    calls of a job arrive, by their ids, when the job was made, which may be long before they run."""
+    made = _made(r.lease_id)
+    if made is None:
+        arrived: datetime = r.timestamp.ToDatetime(UTC)
+        return arrived, arrived.date()
+    return made

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from mercat.usage.v1 import usage_pb2
 
@@ -12,8 +12,7 @@ from services.billing.budgets.store import Spending
 
 def counts_as(r: usage_pb2.UsageRecord) -> Spending:
     """What a call counts into."""
-    day = periods.set_aside(r.lease_id, r.timestamp.ToDatetime(UTC)).date()
-    return Spending(r.org_id, day, r.key_id, r.model_id)
+    return Spending(r.org_id, periods.set_aside(r)[1], r.key_id, r.model_id)
 
 
 def since(now: datetime) -> date:
