@@ -22,6 +22,8 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2,
     billing_pb2_grpc,
+    budgets_pb2_grpc,
+    credits_pb2_grpc,
     invoices_pb2_grpc,
     payments_pb2_grpc,
     payouts_pb2_grpc,
@@ -77,6 +79,8 @@ class Account:
             "payouts": payouts_pb2_grpc.PayoutServiceStub,
             "invoices": invoices_pb2_grpc.InvoiceServiceStub, "payments": payments_pb2_grpc.PaymentServiceStub,
             "prices": prices_pb2_grpc.PriceServiceStub,
+            "budgets": budgets_pb2_grpc.BudgetServiceStub,
+            "credits": credits_pb2_grpc.CreditServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

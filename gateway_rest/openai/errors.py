@@ -21,6 +21,7 @@ _CODES = {
     "ALIAS_NOT_FOUND": "model_not_found",
     "PROMPT_TOO_LONG": "context_length_exceeded",
     "INSUFFICIENT_CREDIT": "insufficient_quota",
+    "BUDGET_EXCEEDED": "insufficient_quota",
     "RATE_LIMITED": "rate_limit_exceeded",
     "QUOTA_EXCEEDED": "rate_limit_exceeded",
     "CONCURRENCY_LIMITED": "rate_limit_exceeded",

@@ -1,9 +1,17 @@
 """The books: prices, wallets, leases of credit to inference workers, the double-entry ledger and what checks it.
 How much was used is usage's; what a call costs is told by the price that was in force when it ran."""
 
-from mercat.billing.v1 import billing_pb2_grpc, prices_pb2_grpc
+from datetime import timedelta
+
+from mercat.billing.v1 import billing_pb2_grpc, budgets_pb2_grpc, credits_pb2_grpc, prices_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.billing.budgets.service import BudgetServicer
+from services.billing.budgets.store import BudgetStore
+from services.billing.credits.grants import Grants
+from services.billing.credits.service import CreditServicer
+from services.billing.credits.store import CreditStore
+from services.billing.leasing import Leasing
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
 from services.billing.prices.announcing import Announcer
@@ -25,14 +33,19 @@ from services.common.signing import SigningKey
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
-    store, price_store = Store(), PriceStore()
-    reconciler = Reconciler(deps.database, store, Rerating(deps.database, price_store), deps.control, deps.clock)
+    store, price_store, credit, budgets = Store(), PriceStore(), CreditStore(), BudgetStore()
+    rerating = Rerating(deps.database, price_store)
+    reconciler = Reconciler(deps.database, store, rerating, credit, budgets, deps.control, deps.clock)
     prices = PriceServicer(deps.database, store, price_store, deps.control, deps.clock)
     billing = BillingServicer(
-        deps.database, store, prices, deps.clock, reconciler, settings.fee_ppm, hold_of(settings.payout_hold_days),
-        sandbox=not settings.live,
+        deps.database, store, credit, prices, deps.clock, reconciler, settings.fee_ppm,
+        hold_of(settings.payout_hold_days), sandbox=not settings.live,
     )  # fmt: skip
-    leases = LeaseServicer(deps.database, store, price_store, deps.control, deps.events, deps.clock, settings)
+    lifetime = timedelta(seconds=settings.lease_seconds)
+    leasing = Leasing(store, credit, budgets, deps.clock, settings.fee_ppm, lifetime)
+    leases = LeaseServicer(deps.database, store, price_store, leasing, deps.control, deps.events, deps.clock, settings)
+    grants = CreditServicer(deps.database, store, credit, Grants(store, credit, deps.clock), deps.clock)
+    limits = BudgetServicer(deps.database, store, budgets, deps.control, deps.events, deps.clock)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
     announcer = Announcer(deps.database, price_store, deps.clock)
@@ -52,9 +65,13 @@ async def build(deps: Deps) -> Service:
             (prices_pb2_grpc.add_PriceServiceServicer_to_server, prices),
             (billing_pb2_grpc.add_LeaseServiceServicer_to_server, leases),
             (billing_pb2_grpc.add_ReceiptServiceServicer_to_server, receipts),
+            (credits_pb2_grpc.add_CreditServiceServicer_to_server, grants),
+            (budgets_pb2_grpc.add_BudgetServiceServicer_to_server, limits),
             *payments.registrations,
             *recurring.registrations,
         ],
-        tasks=[signed_up, leases.recover, reconcile, announcer.repeat, *payments.tasks, *recurring.tasks],
+        tasks=[
+            signed_up, leases.recover, grants.expire, reconcile, announcer.repeat, *payments.tasks, *recurring.tasks
+        ],
         close=payments.close,
-    )
+    )  # fmt: skip

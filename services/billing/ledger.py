@@ -1,7 +1,8 @@
 """Double entry, pure: what a cause does to which accounts. Every posting's entries sum to zero.
 
 Accounts hold what the platform owes: a wallet's balance is money owed to the customer, so a top-up credits it (+)
-against clearing (−), and a call debits it (−) in favour of the publisher and the platform (+)."""
+against clearing (−), and a call debits it (−) in favour of the publisher and the platform (+). Credit that was given is
+owed too, in an account beside the wallet; a wallet below zero is what the customer owes."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from services.common import money
 
 CURRENCY = "USD"
 WALLET, PAYABLE, FEE, CLEARING = "customer_wallet", "publisher_payable", "platform_fee", "sandbox_clearing"
+CREDIT = "promotional_credit"  # given by the platform: its expense; what expires of it is breakage
+EXPENSE, BREAKAGE = "promotion_expense", "breakage"
 PLATFORM = ""  # the organisation of the platform's own accounts
 
 
@@ -41,27 +44,36 @@ class Posting:
 _FEES = Account(PLATFORM, FEE)
 
 
-def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int) -> Posting:
-    """A call: the consumer's wallet pays its cost, the platform keeps its share, the publisher earns the rest.
+def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, credit: int = 0) -> Posting:
+    """A call: promotional credit pays `credit` nanos of its cost and the consumer's wallet the rest, the platform keeps
+    its share, the publisher earns the rest.
 
     Raises:
-        ValueError: the cost is not positive.
+        ValueError: the cost is not positive, or the credit not a part of it.
     """
     if cost <= 0:
         raise ValueError("only a call that costs something is posted")
+    if not 0 <= credit <= cost:
+        raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
-    parts = ((Account(consumer, WALLET), -cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee))
-    return Posting(cause, "charge", parts if 0 < fee < cost else tuple(part for part in parts if part[1]))
+    parts: tuple[tuple[Account, int], ...] = (
+        (Account(consumer, WALLET), credit - cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee),
+    )  # fmt: skip
+    if credit:
+        parts = (*parts, (Account(consumer, CREDIT), -credit))
+    return Posting(cause, "charge", parts if 0 < fee < cost > credit else tuple(part for part in parts if part[1]))
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
-    """Whether entries are those of a call of this cost between these two, at whatever fee was in force."""
+    """Whether entries are those of a call of this cost between these two, at whatever fee was in force and whatever
+    part of it credit paid."""
     moved: dict[Account, int] = {}
     for account, amount in entries:
         moved[account] = moved.get(account, 0) + amount
-    paid = moved.pop(Account(consumer, WALLET), 0)
+    paid, credit = moved.pop(Account(consumer, WALLET), 0), moved.pop(Account(consumer, CREDIT), 0)
     earned, fee = moved.pop(Account(publisher, PAYABLE), 0), moved.pop(Account(PLATFORM, FEE), 0)
-    return not moved and paid == -cost and earned >= 0 and fee >= 0 and earned + fee == cost
+    taken = paid <= 0 and credit <= 0 and paid + credit == -cost
+    return not moved and taken and earned >= 0 and fee >= 0 and earned + fee == cost
 
 
 def top_up(cause: str, org_id: str, amount: int) -> Posting:
@@ -69,6 +81,20 @@ def top_up(cause: str, org_id: str, amount: int) -> Posting:
     if amount <= 0:
         raise ValueError("a top-up is positive")
     return Posting(cause, "top_up", ((Account(org_id, WALLET), amount), (Account(PLATFORM, CLEARING), -amount)))
+
+
+def credit_grant(cause: str, org_id: str, amount: int) -> Posting:
+    """Credit that the platform gives."""
+    if amount <= 0:
+        raise ValueError("a grant is positive")
+    return Posting(cause, "credit_grant", ((Account(org_id, CREDIT), amount), (Account(PLATFORM, EXPENSE), -amount)))
+
+
+def credit_expiry(cause: str, org_id: str, amount: int) -> Posting:
+    """What was left of a grant when it expired."""
+    if amount <= 0:
+        raise ValueError("nothing is left to expire")
+    return Posting(cause, "credit_expiry", ((Account(org_id, CREDIT), -amount), (Account(PLATFORM, BREAKAGE), amount)))
 
 
 def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:

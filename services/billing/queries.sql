@@ -18,6 +18,9 @@ ON CONFLICT (cause) DO NOTHING RETURNING cause;
 INSERT INTO entries (posting_id, account_id, amount)
 SELECT * FROM unnest(:posting_ids::text[], :account_ids::text[], :amounts::bigint[]);
 
+-- name: posted(causes)
+SELECT cause FROM postings WHERE cause = ANY(:causes::text[]);
+
 -- name: lock_wallets(org_ids)
 -- Every transaction that moves money takes the wallets first, in this order, so that no two wait for each other.
 SELECT org_id FROM wallets WHERE org_id = ANY(:org_ids::text[]) ORDER BY org_id FOR UPDATE;
@@ -35,20 +38,24 @@ WHERE a.org_id = :org_id AND a.kind = :kind AND a.currency = :currency;
 INSERT INTO wallets (org_id, account_id) VALUES (:org_id, :account_id) ON CONFLICT DO NOTHING;
 
 -- name: get_wallet(org_id)^
-SELECT w.org_id, w.reserved, coalesce(b.balance, 0) AS balance
+SELECT w.org_id, w.reserved, w.credit_limit, coalesce(b.balance, 0) AS balance
 FROM wallets w LEFT JOIN balances b ON b.account_id = w.account_id WHERE w.org_id = :org_id;
 
 -- name: reserve(org_ids, amounts)!
 UPDATE wallets w SET reserved = w.reserved + t.m
 FROM unnest(:org_ids::text[], :amounts::bigint[]) AS t (o, m) WHERE w.org_id = t.o;
 
--- name: add_lease(id, org_id, worker_id, granted, expires_at, now)!
-INSERT INTO leases (id, org_id, worker_id, granted, expires_at, created_at)
-VALUES (:id, :org_id, :worker_id, :granted, :expires_at, :now);
+-- name: add_lease(id, org_id, worker_id, granted, expires_at, ends_at, key_id, model_id, now)!
+INSERT INTO leases (id, org_id, worker_id, granted, expires_at, ends_at, key_id, model_id, created_at)
+VALUES (:id, :org_id, :worker_id, :granted, :expires_at, :ends_at, :key_id, :model_id, :now);
 
 -- name: renew_leases(ids, worker_id, expires_at)
 UPDATE leases SET expires_at = :expires_at
-WHERE id = ANY(:ids::text[]) AND worker_id = :worker_id AND NOT closed AND reported IS NULL RETURNING id;
+WHERE id = ANY(:ids::text[]) AND worker_id = :worker_id AND NOT closed AND reported IS NULL RETURNING id, ends_at;
+
+-- name: end_leases(org_id, at)!
+-- No call begins to spend from the organisation's leases after an instant.
+UPDATE leases SET ends_at = :at WHERE org_id = :org_id AND NOT closed AND ends_at > :at;
 
 -- name: lock_leases(ids)
 SELECT id, org_id FROM leases WHERE id = ANY(:ids::text[]) ORDER BY id FOR UPDATE;
@@ -145,7 +152,7 @@ WHERE w.reserved <> coalesce(l.held, 0) LIMIT 100;
 
 -- name: negative_wallets()
 SELECT w.org_id, b.balance FROM wallets w JOIN balances b ON b.account_id = w.account_id
-WHERE b.balance < 0 LIMIT 100;
+WHERE b.balance < -w.credit_limit LIMIT 100;
 
 -- name: wrong_wallets()
 SELECT w.org_id, w.account_id FROM wallets w LEFT JOIN accounts a ON a.id = w.account_id

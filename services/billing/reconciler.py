@@ -13,6 +13,10 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.budgets import spent
+from services.billing.budgets.spent import Spent
+from services.billing.budgets.store import BudgetStore
+from services.billing.credits.store import CreditStore
 from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
 from services.billing.payments.store import PaymentStore
@@ -31,6 +35,7 @@ _FIRST = 60.0  # seconds until the first check: a process that is often started 
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
+_ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
 
 Discrepancy = billing_pb2.Discrepancy
 
@@ -42,6 +47,8 @@ class _Found:
     discrepancies: list[Discrepancy] = field(default_factory=list)
     # Calls that only one of usage and ledger has: perhaps just on their way from one to the other.
     unmatched: set[str] = field(default_factory=set)
+    # What the calls of postings say was spent, beside what the budgets' table does.
+    spent: Spent = field(default_factory=Spent)
 
     def add(self, code: str, subject: str, message: str) -> None:
         if len(self.discrepancies) < _MOST:
@@ -52,11 +59,14 @@ class Reconciler:
     """Reads the books and usage; changes neither."""
 
     def __init__(
-        self, database: Database, store: Store, rerating: Rerating, control: InternalChannel, clock: Clock
-    ) -> None:
+        self, database: Database, store: Store, rerating: Rerating, credit: CreditStore, budgets: BudgetStore,
+        control: InternalChannel, clock: Clock,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._rerating = rerating
+        self._credit = credit
+        self._budgets = budgets
         self._payments = PaymentStore()
         self._invoices = InvoiceStore()
         self._payouts = PayoutStore()
@@ -81,7 +91,8 @@ class Reconciler:
         found = _Found()
         async with self._database.connection() as connection, snapshot(connection):
             balances = await self._store.trial_balance(connection)
-            for query, rows in (await self._store.findings(connection)).items():
+            findings = {**await self._store.findings(connection), **await self._credit.findings(connection)}
+            for query, rows in findings.items():
                 for row in rows:
                     found.add(*_derived(query, row))
             for row in await self._payments.wrong_payments(connection):
@@ -97,8 +108,12 @@ class Reconciler:
                 text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
                 text += f" {row['held']} are withheld and {row['paid']} were paid"
                 found.add("REVERSAL_DIFFERS", row["id"], text)
+            found.spent = Spent(*await self._budgets.spending(connection, spent.since(self._clock.now())))
             await self._merge(self._store.postings(connection), self._calls(), found)
         settled = await self._recheck(found)
+        if not _ABOUT_CALLS & {d.code for d in found.discrepancies}:  # or the sums would only repeat what they said
+            for subject, text in found.spent.differences():
+                found.add("SPENDING_DIFFERS", subject, text)
         DISCREPANCIES.set(len(found.discrepancies))
         for d in found.discrepancies:
             log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
@@ -126,6 +141,7 @@ class Reconciler:
                 assert posting is not None
                 _check_posting(posting, found)
                 found.unmatched.add(posting["cause"])
+                found.spent.expect(posting["cause"])
                 posting = await anext(postings, None)
             elif posting is None or call.request_id < posting["cause"]:
                 found.unmatched.add(call.request_id)
@@ -133,6 +149,7 @@ class Reconciler:
             else:
                 _check_posting(posting, found)
                 _compare(posting, call, found)
+                found.spent.add(call)
                 posting, call = await anext(postings, None), await self._next_paid(calls, found)
 
     async def _next_paid(
@@ -174,6 +191,7 @@ class Reconciler:
             call, posting = recorded.get(name), posted.get(name)
             if call is not None and posting is not None:
                 _compare(posting, call, found)
+                found.spent.add_expected(call)
             elif posting is not None:
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
@@ -212,7 +230,13 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
             text = f"{row['reserved']} nanos are reserved, leases hold {row['held']}"
             return "RESERVATION_DIFFERS", row["org_id"], text
         case "negative_wallets":
-            return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos"
+            return "WALLET_NEGATIVE", row["org_id"], f"the wallet holds {row['balance']} nanos, below its credit limit"
+        case "wrong_grants":
+            parts = f"{row['remaining']} are left, {row['burnt']} spent and {row['lapsed']} expired"
+            return "GRANT_DIFFERS", row["id"], f"of {row['amount']} nanos {parts}"
+        case "wrong_credit":
+            text = f"the account holds {row['balance']} nanos, of the grants {row['remaining']} are left"
+            return "CREDIT_DIFFERS", row["org_id"], text
         case "wrong_wallets":
             return "WALLET_MISPLACED", row["org_id"], f"the wallet's account {row['account_id']} is not its own"
         case "wrong_transactions":

@@ -2,14 +2,19 @@
 
 from mercat.billing.v1 import billing_pb2
 
+from services.billing.leases import available
 from services.billing.ledger import CURRENCY
 from services.billing.store import Row
 
 
-def wallet_of(org_id: str, row: Row | None) -> billing_pb2.Wallet:
+def wallet_of(org_id: str, row: Row | None, credit: int = 0) -> billing_pb2.Wallet:
+    """A wallet and what stands beside it: `credit` nanos that have not expired."""
+    if row is None:
+        return billing_pb2.Wallet(org_id=org_id, currency=CURRENCY)
     return billing_pb2.Wallet(
-        org_id=org_id, currency=CURRENCY, balance_nanos=row["balance"] if row else 0,
-        reserved_nanos=row["reserved"] if row else 0,
+        org_id=org_id, currency=CURRENCY, balance_nanos=row["balance"], reserved_nanos=row["reserved"],
+        promotional_nanos=credit, credit_limit_nanos=row["credit_limit"],
+        available_nanos=max(available(row, credit), 0),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.billing import ledger
+from services.billing.credits.store import CreditStore
 from services.billing.ledger import CURRENCY, PAYABLE, Account
 from services.billing.payouts.store import PayoutStore
 from services.billing.payouts.sums import SETTLED
@@ -27,11 +28,12 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     """Serves `mercat.billing.v1.BillingService`."""
 
     def __init__(
-        self, database: Database, store: Store, prices: PriceServicer, clock: Clock, reconciler: Reconciler,
-        fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
+        self, database: Database, store: Store, credit: CreditStore, prices: PriceServicer, clock: Clock,
+        reconciler: Reconciler, fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
+        self._credit = credit
         self._prices = prices
         self._clock = clock
         self._reconciler = reconciler
@@ -52,7 +54,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         org_id = caller().org_id
         async with self._database.connection() as connection:
             row = await self._store.get_wallet(connection, org_id)
-        return billing_pb2.GetWalletResponse(wallet=wallet_of(org_id, row))
+            credit = await self._credit.usable(connection, org_id, self._clock.now())
+        return billing_pb2.GetWalletResponse(wallet=wallet_of(org_id, row, credit.amount))
 
     async def TopUpWallet(
         self, request: billing_pb2.TopUpWalletRequest, context: Context
@@ -73,8 +76,9 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
             )  # fmt: skip
             audit.about("transaction", transaction["id"])
             wallet = await self._store.get_wallet(connection, principal.org_id)
+            credit = await self._credit.usable(connection, principal.org_id, now)
         return billing_pb2.TopUpWalletResponse(
-            wallet=wallet_of(principal.org_id, wallet), transaction=transaction_of(transaction)
+            wallet=wallet_of(principal.org_id, wallet, credit.amount), transaction=transaction_of(transaction)
         )
 
     async def ListTransactions(

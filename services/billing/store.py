@@ -89,9 +89,13 @@ class Store:
             await self._q.move_balances(c, account_ids=[a for a, _ in moves], amounts=[m for _, m in moves])
         return new
 
+    async def posted(self, c: Connection, causes: Sequence[str]) -> set[str]:
+        """Those of the causes that were posted."""
+        return {r["cause"] async for r in self._q.posted(c, causes=causes)}
+
     async def get_wallet(self, c: Connection, org_id: str) -> Row | None:
-        """reserved and balance, nanos. To act on them, lock the wallet first, in a statement of its own: a statement
-        that waits for a lock sees the locked row as it is then, but other tables as they were when it began."""
+        """reserved, balance and credit_limit, nanos. To act on them, lock the wallet first, in a statement of its own:
+        one that waits for a lock sees the locked row as it is then, but other tables as they were when it began."""
         row: Row | None = await self._q.get_wallet(c, org_id=org_id)
         return row
 
@@ -102,21 +106,31 @@ class Store:
     # Leases
 
     async def add_lease(
-        self, c: Connection, org_id: str, worker_id: str, granted: int, expires_at: datetime, now: datetime
-    ) -> str:
-        """Reserves a slice; the wallet must be locked."""
-        lease_id = ids.new("lse")
+        self, c: Connection, org_id: str, worker_id: str, granted: int, expires_at: datetime, now: datetime, *,
+        ends_at: datetime, key_id: str = "", model_id: str = "",
+    ) -> str:  # fmt: skip
+        """Reserves a slice; the wallet must be locked. Its id tells when it was made."""
+        lease_id = ids.new("lse", int(now.timestamp() * 1000))
         await self._q.add_lease(
-            c, id=lease_id, org_id=org_id, worker_id=worker_id, granted=granted, expires_at=expires_at, now=now
-        )
+            c, id=lease_id, org_id=org_id, worker_id=worker_id, granted=granted, expires_at=expires_at,
+            ends_at=ends_at, key_id=key_id, model_id=model_id, now=now,
+        )  # fmt: skip
         await self._q.reserve(c, org_ids=[org_id], amounts=[granted])
         return lease_id
 
-    async def renew_leases(self, c: Connection, lease_ids: Sequence[str], worker_id: str, until: datetime) -> set[str]:
-        """Those that are still the worker's."""
+    async def renew_leases(
+        self, c: Connection, lease_ids: Sequence[str], worker_id: str, until: datetime
+    ) -> dict[str, datetime]:
+        """Those that are still the worker's, and until when calls may begin to spend from each."""
         async for _ in self._q.lock_leases(c, ids=lease_ids):
             pass
-        return {r["id"] async for r in self._q.renew_leases(c, ids=lease_ids, worker_id=worker_id, expires_at=until)}
+        rows = self._q.renew_leases(c, ids=lease_ids, worker_id=worker_id, expires_at=until)
+        return {r["id"]: r["ends_at"] async for r in rows}
+
+    async def end_leases(self, c: Connection, org_id: str, at: datetime) -> None:
+        """No call begins to spend from the organisation's leases after `at`. Their workers hear of it when they renew
+        them, at the latest."""
+        await self._q.end_leases(c, org_id=org_id, at=at)
 
     async def lock_owners(self, c: Connection, lease_ids: Sequence[str]) -> None:
         """Locks the wallets of leases, then the leases."""

@@ -15,6 +15,8 @@ from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2_grpc,
+    budgets_pb2_grpc,
+    credits_pb2_grpc,
     invoices_pb2_grpc,
     payments_pb2_grpc,
     payouts_pb2_grpc,
@@ -154,6 +156,14 @@ class Client:
     @cached_property
     def payments(self) -> payments_pb2_grpc.PaymentServiceStub:
         return payments_pb2_grpc.PaymentServiceStub(self.channel)
+
+    @cached_property
+    def budgets(self) -> budgets_pb2_grpc.BudgetServiceStub:
+        return budgets_pb2_grpc.BudgetServiceStub(self.channel)
+
+    @cached_property
+    def credits(self) -> credits_pb2_grpc.CreditServiceStub:
+        return credits_pb2_grpc.CreditServiceStub(self.channel)
 
     @cached_property
     def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:

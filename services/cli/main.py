@@ -57,6 +57,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "invoices": ("invoices", "What was billed, and the calls behind it."),
         "cards": ("payments", "Cards that payments are charged to."),
         "payments": ("payments", "Payments by card."),
+        "credits": ("credits", "Credit that was given to you, which calls spend first."),
+        "budgets": ("budgets", "The most that calls may cost in a day or a month."),
         "transactions": ("wallet", "Lists what came and went other than by calls."),
         "earnings": ("wallet", "Shows what your models have earned and not been paid."),
         "payouts": ("payouts", "What your models earned, on its way to you."),

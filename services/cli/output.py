@@ -28,6 +28,8 @@ _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 _NEXT = {
     "ACCOUNT_TAKEN": "log in with `mercat login`, or choose another email and username",
     "ALIAS_NOT_FOUND": "see its aliases with `mercat models show MODEL`",
+    "BUDGET_EXCEEDED": "see your budgets with `mercat budgets list`, and raise one with `mercat budgets set`",
+    "BUDGET_NOT_FOUND": "see yours with `mercat budgets list`",
     "CREDENTIAL_INVALID": "log in again with `mercat login`, or give another key",
     "CREDENTIAL_MISSING": "log in with `mercat login`, or give a key with --api-key or MERCAT_API_KEY",
     "ENGINE_FAILED": "it was not charged; tell the publisher the request id",

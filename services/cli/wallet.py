@@ -16,6 +16,14 @@ def register(app: typer.Typer) -> None:
         app.command()(command(function))
 
 
+def parse_money(amount: str) -> int:
+    """Nanos of an amount as people type it. Raises BadParameter for what is none."""
+    try:
+        return money.parse(amount)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def balance(session: Session) -> None:
     """Shows what there is to spend.
 
@@ -25,10 +33,15 @@ def balance(session: Session) -> None:
     if session.json:
         output.say_json(wallet)
         return
-    held = money.show(wallet.reserved_nanos, wallet.currency) if wallet.reserved_nanos else ""
+
+    def some(nanos: int) -> str:
+        return money.show(nanos, wallet.currency) if nanos else ""
+
     output.facts([
-        ("balance", money.show(wallet.balance_nanos, wallet.currency)), ("of it held for calls", held),
-        ("organisation", wallet.org_id),
+        ("balance", money.show(wallet.balance_nanos, wallet.currency)),
+        ("credit given", some(wallet.promotional_nanos)),
+        ("may go below zero by", some(wallet.credit_limit_nanos)), ("held for calls", some(wallet.reserved_nanos)),
+        ("free to spend", money.show(wallet.available_nanos, wallet.currency)), ("organisation", wallet.org_id),
     ])  # fmt: skip
 
 
@@ -45,7 +58,7 @@ def topup(
 
       mercat topup 10 --card
     """
-    nanos = payments.parse(amount)
+    nanos = parse_money(amount)
     if card:
         return payments.pay(session, nanos)
     answer = session.client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))

@@ -17,7 +17,7 @@ from services.inference.deployments import Deployment
 from services.inference.metering import Meter
 from services.inference.positions import Key, Positions, key_of
 from services.inference.records import Records
-from services.inference.wallets import Lease, Wallets
+from services.inference.wallets import Lease, Wallets, payer_of
 
 Units = tuple[tuple[str, int], ...]
 _CACHED = "cached_input_tokens"
@@ -75,7 +75,8 @@ class Charge:
         self._ended = False
 
     async def hold(self, *most: Units, share_ppm: int | None = None) -> None:
-        """Holds what the dearest of these would cost. Raises InsufficientCredit, CostTooLarge, Unavailable."""
+        """Holds what the dearest of these would cost. Raises InsufficientCredit, BudgetExceeded,
+        CostTooLarge, Unavailable."""
         d = self._deployment
         positions: Mapping[str, int] = {}
         if d.counted and not self._free:
@@ -130,8 +131,8 @@ class Charge:
             raise too_large() from None
 
     async def _take(self, cost: int) -> None:
-        org_id = self._call.principal.org_id
-        self._lease = self._wallets.hold(org_id, cost) or await self._wallets.acquire(org_id, cost)
+        payer = payer_of(self._call.principal, self._deployment.proto.model_id)
+        self._lease = self._wallets.hold(payer, cost) or await self._wallets.acquire(payer, cost)
         self._held = cost
 
     async def _take_position(

@@ -29,7 +29,7 @@ from services.inference.residency import Resident
 from services.inference.slots import Held, Slots
 from services.inference.tensors import Array, Signature
 from services.inference.tickets import Ticket
-from services.inference.wallets import Lease, Wallets
+from services.inference.wallets import Lease, Wallets, payer_of
 
 Inputs = dict[str, Array]
 
@@ -94,8 +94,8 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, InsufficientCredit, QueueFull,
-            DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none of them is charged.
+            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
+            InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
@@ -204,10 +204,10 @@ class HotPath:
         if deployment.counted and not call.principal.test and not (priced.rated and priced.rated.share_ppm == 0):
             return await self._count_at_end(call, deployment, inputs, outputs, priced, level, began, cached)
         cost = 0 if call.principal.test else priced.cost
-        org_id = call.principal.org_id
         lease: Lease | None = None
         if cost:
-            lease = self.wallets.hold(org_id, cost) or await self.wallets.acquire(org_id, cost)
+            payer = payer_of(call.principal, deployment.proto.model_id)
+            lease = self.wallets.hold(payer, cost) or await self.wallets.acquire(payer, cost)
         deadline = _deadline(call, deployment)
         ticket = _Counted(self, call, deployment, inputs, priced, outputs, cost, lease, deadline, level, began)
         cold_start_ms = 0

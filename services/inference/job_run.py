@@ -22,6 +22,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import (
     Aborted,
+    BudgetExceeded,
     DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
@@ -277,7 +278,7 @@ class JobRun:
 
 def _passes(error: MercatError, tries: int) -> bool:
     """Whether the entry may well run in a while: nothing is wrong with it, or one cannot know."""
-    if isinstance(error, InsufficientCredit):
+    if isinstance(error, InsufficientCredit | BudgetExceeded):
         return False
     if isinstance(error, Unavailable | ResourceExhausted | Aborted | TooLate):
         return True

@@ -259,6 +259,37 @@ def test_sessions_are_private_and_end(person: Callable[..., Person]) -> None:
     assert "mercat login" in someone.refused("whoami")
 
 
+def test_credit_and_budgets_are_given_set_and_shown(person: Callable[..., Person], admin: Person) -> None:
+    consumer = person("--publisher")
+    org_id = consumer.json("balance")["orgId"]
+    assert "You were given no credit" in consumer("credits", "list")
+    given = admin("credits", "grant", org_id, "2.50", "--expires", "30d", "--priority", "3", "--reason", "welcome")
+    assert f"Gave 2.50 USD to {org_id} until " in given
+    (grant,) = consumer.json("credits", "list")["grants"]
+    assert (grant["remainingNanos"], grant["priority"], grant["reason"]) == ("2500000000", 3, "welcome")
+    assert "welcome" in consumer("credits", "list")
+    assert "may go down to -5.00 USD" in admin("credits", "limit", org_id, "5")
+    shown = consumer("balance")
+    for part in ("credit given", "2.50 USD", "may go below zero by", "5.00 USD", "free to spend", "7.50 USD"):
+        assert part in shown
+    assert "credits:write" in consumer.refused("credits", "grant", org_id, "1")
+    assert "ORGANIZATION_NOT_FOUND" in admin.refused("credits", "limit", "org_none", "1")
+
+    key = consumer.json("keys", "create", "app")["apiKey"]["keyId"]
+    assert "You have no budgets" in consumer("budgets", "list")
+    assert "all: 100.00 USD of 100.00 USD are left until " in consumer("budgets", "set", "all", "100", "--at", "80")
+    consumer("budgets", "set", "ci", "2.50", "--period", "daily", "--key", key)
+    consumer("models", "create", "mine", "--summary", "x", "--category", "other", "--task", "t", "--license", "MIT")
+    consumer("budgets", "set", "watch", "50", "--model", "mine", "--notify-only")
+    listed = consumer("budgets", "list")
+    for part in ("all calls", "80 %", key, "2.50 USD", "/mine", "(not enforced)"):
+        assert part in listed
+    assert "weekly" in consumer.refused("budgets", "set", "all", "1", "--period", "weekly", status=2)
+    assert "ci is deleted" in consumer("budgets", "delete", "ci")
+    assert "BUDGET_NOT_FOUND" in consumer.refused("budgets", "delete", "ci")
+    assert [b["name"] for b in consumer.json("budgets", "list")["budgets"]] == ["all", "watch"]
+
+
 def test_limits_are_set_and_shown(person: Callable[..., Person], admin: Person) -> None:
     consumer = person("--publisher")
     assert "standard" in consumer("limits", "show")

@@ -83,8 +83,9 @@ class TextPath:
         """The answers to a prompt, as messages; the last one says what they cost.
 
         Raises:
-            ModelNotFound, NotADecoder, RateLimited, QuotaExceeded, ConcurrencyLimited, InsufficientCredit, Unavailable,
-            whatever Decoder.prepare raises, StreamsFull, TooLate, EngineFailed: before the first message, not charged.
+            ModelNotFound, NotADecoder, RateLimited, QuotaExceeded, ConcurrencyLimited, InsufficientCredit,
+            BudgetExceeded, Unavailable, whatever Decoder.prepare raises, StreamsFull, TooLate, EngineFailed: before the
+            first message, not charged.
             DeadlineExceeded: what was delivered is charged.
             StreamBroken: not charged.
         """

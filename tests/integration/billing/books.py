@@ -16,6 +16,9 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2,
     billing_pb2_grpc,
+    budgets_pb2_grpc,
+    credits_pb2,
+    credits_pb2_grpc,
     invoices_pb2_grpc,
     payments_pb2,
     payments_pb2_grpc,
@@ -95,6 +98,8 @@ class Books:
         self.payouts = payouts_pb2_grpc.PayoutServiceStub(self.channel)
         self.plans = plans_pb2_grpc.PlanServiceStub(self.channel)
         self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
+        self.credits = credits_pb2_grpc.CreditServiceStub(self.channel)
+        self.budgets = budgets_pb2_grpc.BudgetServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -164,12 +169,34 @@ class Books:
         return await self.billing.CheckLedger(request, metadata=await self.admin(), timeout=60)
 
     async def acquire(
-        self, person: Person, minimum: int, wanted: int = 0, worker: str = "wrk_1"
-    ) -> billing_pb2.AcquireLeaseResponse:
+        self, person: Person, minimum: int, wanted: int = 0, worker: str = "wrk_1", *, key_id: str = "key_x",
+        model_id: str = "mdl_x",
+    ) -> billing_pb2.AcquireLeaseResponse:  # fmt: skip
         request = billing_pb2.AcquireLeaseRequest(
-            org_id=person.org_id, worker_id=worker, minimum_nanos=minimum, wanted_nanos=wanted or minimum
-        )
+            org_id=person.org_id, worker_id=worker, minimum_nanos=minimum, wanted_nanos=wanted or minimum,
+            key_id=key_id, model_id=model_id,
+        )  # fmt: skip
         return await self.leases.AcquireLease(request)
+
+    async def give(
+        self, person: Person, nanos: int, *, priority: int = 0, lasts: float | None = None, key: str = ""
+    ) -> credits_pb2.CreditGrant:
+        """Credit from the platform, which ends after so many seconds."""
+        request = credits_pb2.CreateCreditGrantRequest(org_id=person.org_id, amount_nanos=nanos, priority=priority)
+        if lasts is not None:
+            request.expires_at.FromDatetime(self.clock.now() + timedelta(seconds=lasts))
+        metadata = await self.admin() + ([("idempotency-key", key)] if key else [])
+        return (await self.credits.CreateCreditGrant(request, metadata=metadata)).grant
+
+    async def grants(self, person: Person) -> list[credits_pb2.CreditGrant]:
+        """Newest first."""
+        request = credits_pb2.ListCreditGrantsRequest()
+        return list((await self.credits.ListCreditGrants(request, metadata=person.metadata)).grants)
+
+    async def charge(self, *calls: usage_pb2.UsageRecord) -> None:
+        """Calls that a worker has recorded are posted."""
+        await self.send(*calls)
+        await self.settled()
 
     async def close(self, lease_id: str, spent: int, worker: str = "wrk_1") -> None:
         request = billing_pb2.CloseLeasesRequest(worker_id=worker)
@@ -177,11 +204,13 @@ class Books:
         await self.leases.CloseLeases(request)
 
     def call(
-        self, consumer: Person, publisher: Person, cost: int, *, lease_id: str = "", model: str = "", test: bool = False
-    ) -> usage_pb2.UsageRecord:
+        self, consumer: Person, publisher: Person, cost: int, *, lease_id: str = "", model: str = "",
+        test: bool = False, key_id: str = "key_x", model_id: str = "mdl_x", arrived: datetime | None = None,
+    ) -> usage_pb2.UsageRecord:  # fmt: skip
         """A record as a worker makes one."""
+        request_id = ids.new("req", int(arrived.timestamp() * 1000) if arrived else None)
         record = usage_pb2.UsageRecord(
-            request_id=ids.new("req"), org_id=consumer.org_id, user_id="usr_x", key_id="key_x", model_id="mdl_x",
+            request_id=request_id, org_id=consumer.org_id, user_id="usr_x", key_id=key_id, model_id=model_id,
             model=model or f"{publisher.username}/m", version="1.0.0", publisher_org_id=publisher.org_id,
             units={"requests": 1, "rows": 3, "input_bytes": 120}, price_id=f"prc_{cost}", cost_nanos=cost,
             latency_us=1500, region="local", test=test, lease_id=lease_id,

@@ -137,6 +137,8 @@ FAILED: list[tuple[MercatError, int, str, str | None, str, str]] = [
     (errors.ResourceExhausted("full", reason="QUEUE_FULL", retry_after=1), 429, "requests", None,
      "rate_limit_exceeded", "full"),
     (errors.InsufficientCredit("no credit"), 429, "insufficient_quota", None, "insufficient_quota", "no credit"),
+    (errors.BudgetExceeded("no budget", retry_after=7), 429, "insufficient_quota", None, "insufficient_quota",
+     "no budget"),
     (errors.Unavailable("later"), 503, "server_error", None, "unavailable", "later"),
     (errors.Internal("broken", reason="ENGINE_FAILED"), 500, "server_error", None, "engine_failed", "broken"),
     (errors.DeadlineExceeded("too long"), 504, "server_error", None, "deadline_exceeded", "too long"),
@@ -155,7 +157,7 @@ async def test_error_has_openai_s_form(
     assert answer.status_code == status
     assert answer.json() == {"error": {"message": message, "type": kind, "param": param, "code": code}}
     assert answer.headers["x-request-id"] == answer.headers["mercat-request-id"] == "req_1"
-    if status in (429, 503) and code != "insufficient_quota":
+    if status in (429, 503) and not isinstance(error, errors.InsufficientCredit):
         assert answer.headers["retry-after"] == str(error.retry_after or 1)
     assert (answer.headers.get("x-should-retry") == "false") == (code == "insufficient_quota")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.billing import ledger
-from services.billing.ledger import FEE, PAYABLE, PLATFORM, WALLET, Account
+from services.billing.ledger import BREAKAGE, CREDIT, EXPENSE, FEE, PAYABLE, PLATFORM, WALLET, Account
 
 costs = st.integers(1, 2**62)
 fees = st.integers(0, 1_000_000)
@@ -22,6 +22,42 @@ def test_a_charge_loses_and_makes_no_nano(cost: int, fee_ppm: int) -> None:
     assert fee >= 0
     assert earned >= 0
     assert abs(fee * 1_000_000 - cost * fee_ppm) <= 500_000  # half a nano at most
+
+
+@given(costs, fees, st.integers(0, 100))
+def test_credit_pays_its_part_and_the_wallet_the_rest(cost: int, fee_ppm: int, percent: int) -> None:
+    credit = cost * percent // 100
+    entries = ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm, credit).entries
+    moved = dict(entries)
+    assert moved.get(Account("org_a", CREDIT), 0) == -credit
+    assert moved.get(Account("org_a", WALLET), 0) == credit - cost
+    assert all(moved.values())
+    assert ledger.charges(entries, "org_a", "org_b", cost)
+    assert not ledger.charges(entries, "org_a", "org_b", cost + 1)
+
+
+@pytest.mark.parametrize("credit", [-1, 11])
+def test_credit_is_a_part_of_the_cost(credit: int) -> None:
+    with pytest.raises(ValueError, match="no more than the cost"):
+        ledger.charge("req_1", "org_a", "org_b", 10, 0, credit)
+    parts = (
+        (Account("org_a", CREDIT), -credit),
+        (Account("org_a", WALLET), credit - 10),
+        (Account("org_b", PAYABLE), 10),
+    )
+    assert not ledger.charges(parts, "org_a", "org_b", 10), "neither pays less than nothing"
+
+
+def test_a_grant_and_what_expires_of_it_are_the_platforms() -> None:
+    made = [ledger.credit_grant("crg_1", "org_a", 10), ledger.credit_expiry("expiry:exp_1", "org_a", 4)]
+    assert ledger.totals(made) == {
+        Account("org_a", CREDIT): 6, Account(PLATFORM, EXPENSE): -10, Account(PLATFORM, BREAKAGE): 4,
+    }  # fmt: skip
+    for amount in (0, -1):
+        with pytest.raises(ValueError, match="positive"):
+            ledger.credit_grant("crg_1", "org_a", amount)
+        with pytest.raises(ValueError, match="nothing is left"):
+            ledger.credit_expiry("expiry:exp_1", "org_a", amount)
 
 
 @pytest.mark.parametrize(

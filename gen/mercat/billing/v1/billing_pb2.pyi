@@ -56,13 +56,22 @@ class Wallet(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     BALANCE_NANOS_FIELD_NUMBER: _builtins.int
     RESERVED_NANOS_FIELD_NUMBER: _builtins.int
+    PROMOTIONAL_NANOS_FIELD_NUMBER: _builtins.int
+    CREDIT_LIMIT_NANOS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_NANOS_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     currency: _builtins.str
     """ISO 4217."""
     balance_nanos: _builtins.int
     """What the ledger says is left."""
     reserved_nanos: _builtins.int
-    """The part of it that inference workers hold for calls under way."""
+    """What inference workers hold for calls under way, of the balance, the credit and the credit limit."""
+    promotional_nanos: _builtins.int
+    """Credit that was given and has not expired; it is spent before the balance."""
+    credit_limit_nanos: _builtins.int
+    """How far below zero the balance may go."""
+    available_nanos: _builtins.int
+    """What calls can spend that is not held yet."""
     def __init__(
         self,
         *,
@@ -70,10 +79,13 @@ class Wallet(_message.Message):
         currency: _builtins.str = ...,
         balance_nanos: _builtins.int = ...,
         reserved_nanos: _builtins.int = ...,
+        promotional_nanos: _builtins.int = ...,
+        credit_limit_nanos: _builtins.int = ...,
+        available_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_nanos", b"balance_nanos", "currency", b"currency", "org_id", b"org_id", "reserved_nanos", b"reserved_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanos", b"available_nanos", "balance_nanos", b"balance_nanos", "credit_limit_nanos", b"credit_limit_nanos", "currency", b"currency", "org_id", b"org_id", "promotional_nanos", b"promotional_nanos", "reserved_nanos", b"reserved_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +223,9 @@ class Transaction(_message.Message):
         TYPE_PAYOUT: Transaction._Type.ValueType  # 3
         TYPE_TOP_UP: Transaction._Type.ValueType  # 4
         TYPE_DISPUTE: Transaction._Type.ValueType  # 5
+        TYPE_CREDIT_GRANT: Transaction._Type.ValueType  # 10
+        """Credit that the platform gave, and what was left of it when it expired."""
+        TYPE_CREDIT_EXPIRY: Transaction._Type.ValueType  # 11
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
     TYPE_UNSPECIFIED: Transaction.Type.ValueType  # 0
@@ -219,6 +234,9 @@ class Transaction(_message.Message):
     TYPE_PAYOUT: Transaction.Type.ValueType  # 3
     TYPE_TOP_UP: Transaction.Type.ValueType  # 4
     TYPE_DISPUTE: Transaction.Type.ValueType  # 5
+    TYPE_CREDIT_GRANT: Transaction.Type.ValueType  # 10
+    """Credit that the platform gave, and what was left of it when it expired."""
+    TYPE_CREDIT_EXPIRY: Transaction.Type.ValueType  # 11
 
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -902,11 +920,16 @@ class AcquireLeaseRequest(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     MINIMUM_NANOS_FIELD_NUMBER: _builtins.int
     WANTED_NANOS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     worker_id: _builtins.str
     minimum_nanos: _builtins.int
     """The least that is of use, and what is wished for."""
     wanted_nanos: _builtins.int
+    key_id: _builtins.str
+    """Of the call that it is for: the key, or else the user, and the model."""
+    model_id: _builtins.str
     def __init__(
         self,
         *,
@@ -914,10 +937,12 @@ class AcquireLeaseRequest(_message.Message):
         worker_id: _builtins.str = ...,
         minimum_nanos: _builtins.int = ...,
         wanted_nanos: _builtins.int = ...,
+        key_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_nanos", b"minimum_nanos", "org_id", b"org_id", "wanted_nanos", b"wanted_nanos", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "minimum_nanos", b"minimum_nanos", "model_id", b"model_id", "org_id", b"org_id", "wanted_nanos", b"wanted_nanos", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -930,20 +955,33 @@ class AcquireLeaseResponse(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_NANOS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    BY_KEY_FIELD_NUMBER: _builtins.int
+    BY_MODEL_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     granted_nanos: _builtins.int
+    by_key: _builtins.bool
+    """Whether only calls of the key, and of the model, may spend from it, since the organisation has budgets by them."""
+    by_model: _builtins.bool
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """No call begins to spend from it after this; those under way go on while it is renewed."""
+
     def __init__(
         self,
         *,
         lease_id: _builtins.str = ...,
         granted_nanos: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        by_key: _builtins.bool = ...,
+        by_model: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "granted_nanos", b"granted_nanos", "lease_id", b"lease_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_key", b"by_key", "by_model", b"by_model", "ends_at", b"ends_at", "expires_at", b"expires_at", "granted_nanos", b"granted_nanos", "lease_id", b"lease_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -978,19 +1016,25 @@ class RenewLeasesResponse(_message.Message):
 
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LOST_LEASE_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_LEASE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def lost_lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ended_lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Still the worker's, but no call may begin to spend from them."""
+
     def __init__(
         self,
         *,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         lost_lease_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ended_lease_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "lost_lease_ids", b"lost_lease_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_lease_ids", b"ended_lease_ids", "expires_at", b"expires_at", "lost_lease_ids", b"lost_lease_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -569,7 +569,7 @@ class LeaseServiceServicer:
     """
 
     def AcquireLease(self, request, context):
-        """Reserves a slice of a wallet for one worker. RESOURCE_EXHAUSTED when less than
+        """Reserves a slice of a wallet, and of every budget that applies, for one worker. RESOURCE_EXHAUSTED when less than
         `minimum_nanos` is to be had; its ErrorInfo metadata says in `reserved_nanos` how much other workers hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -577,7 +577,7 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewLeases(self, request, context):
-        """Keeps a worker's leases alive; answers those that are no longer its own.
+        """Keeps a worker's leases alive; answers those that are no longer its own, and those that have ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

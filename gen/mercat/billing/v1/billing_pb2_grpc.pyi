@@ -192,11 +192,11 @@ class LeaseServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LeaseServiceAsyncStub: ...
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_billing_pb2.AcquireLeaseRequest, _billing_pb2.AcquireLeaseResponse]
-    """Reserves a slice of a wallet for one worker. RESOURCE_EXHAUSTED when less than
+    """Reserves a slice of a wallet, and of every budget that applies, for one worker. RESOURCE_EXHAUSTED when less than
     `minimum_nanos` is to be had; its ErrorInfo metadata says in `reserved_nanos` how much other workers hold.
     """
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RenewLeasesRequest, _billing_pb2.RenewLeasesResponse]
-    """Keeps a worker's leases alive; answers those that are no longer its own."""
+    """Keeps a worker's leases alive; answers those that are no longer its own, and those that have ended."""
     CloseLeases: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CloseLeasesRequest, _billing_pb2.CloseLeasesResponse]
     """The worker spends no more from these leases; what is left returns when what was spent is posted."""
     PostUsage: _grpc.UnaryUnaryMultiCallable[_billing_pb2.PostUsageRequest, _billing_pb2.PostUsageResponse]
@@ -210,11 +210,11 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AcquireLease: _aio.UnaryUnaryMultiCallable[_billing_pb2.AcquireLeaseRequest, _billing_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
-    """Reserves a slice of a wallet for one worker. RESOURCE_EXHAUSTED when less than
+    """Reserves a slice of a wallet, and of every budget that applies, for one worker. RESOURCE_EXHAUSTED when less than
     `minimum_nanos` is to be had; its ErrorInfo metadata says in `reserved_nanos` how much other workers hold.
     """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_billing_pb2.RenewLeasesRequest, _billing_pb2.RenewLeasesResponse]  # type: ignore[assignment]
-    """Keeps a worker's leases alive; answers those that are no longer its own."""
+    """Keeps a worker's leases alive; answers those that are no longer its own, and those that have ended."""
     CloseLeases: _aio.UnaryUnaryMultiCallable[_billing_pb2.CloseLeasesRequest, _billing_pb2.CloseLeasesResponse]  # type: ignore[assignment]
     """The worker spends no more from these leases; what is left returns when what was spent is posted."""
     PostUsage: _aio.UnaryUnaryMultiCallable[_billing_pb2.PostUsageRequest, _billing_pb2.PostUsageResponse]  # type: ignore[assignment]
@@ -231,7 +231,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.AcquireLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.AcquireLeaseResponse, _abc.Awaitable[_billing_pb2.AcquireLeaseResponse]]:
-        """Reserves a slice of a wallet for one worker. RESOURCE_EXHAUSTED when less than
+        """Reserves a slice of a wallet, and of every budget that applies, for one worker. RESOURCE_EXHAUSTED when less than
         `minimum_nanos` is to be had; its ErrorInfo metadata says in `reserved_nanos` how much other workers hold.
         """
 
@@ -241,7 +241,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.RenewLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.RenewLeasesResponse, _abc.Awaitable[_billing_pb2.RenewLeasesResponse]]:
-        """Keeps a worker's leases alive; answers those that are no longer its own."""
+        """Keeps a worker's leases alive; answers those that are no longer its own, and those that have ended."""
 
     @_abc_1.abstractmethod
     def CloseLeases(

@@ -212,6 +212,57 @@ class DiscountChanged(_message.Message):
 Global___DiscountChanged: _TypeAlias = DiscountChanged  # noqa: Y015
 
 @_typing.final
+class BudgetThresholdReached(_message.Message):
+    """A budget's calls have cost a part of its limit that its owner wanted to hear of; once a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    LIMIT_NANOS_FIELD_NUMBER: _builtins.int
+    SPENT_NANOS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    name: _builtins.str
+    org_id: _builtins.str
+    key_id: _builtins.str
+    """Empty: of all keys, of all models."""
+    model: _builtins.str
+    percent: _builtins.int
+    """The part, in percent of the limit."""
+    limit_nanos: _builtins.int
+    spent_nanos: _builtins.int
+    currency: _builtins.str
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        limit_nanos: _builtins.int = ...,
+        spent_nanos: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "currency", b"currency", "key_id", b"key_id", "limit_nanos", b"limit_nanos", "model", b"model", "name", b"name", "org_id", b"org_id", "percent", b"percent", "reset_time", b"reset_time", "spent_nanos", b"spent_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetThresholdReached: _TypeAlias = BudgetThresholdReached  # noqa: Y015
+
+@_typing.final
 class UsageStored(_message.Message):
     """Usage that was stored together, for statistics."""
 

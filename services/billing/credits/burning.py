@@ -1,0 +1,41 @@
+"""Which grants a call spends, pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Grant:
+    """What is left of a grant, nanos; `expires_at` empty: it never does."""
+
+    grant_id: str
+    remaining: int
+    priority: int
+    expires_at: datetime | None
+    created_at: datetime
+
+
+def in_order(grants: Iterable[Grant]) -> list[Grant]:
+    """The lowest priority first, then what expires first, then the oldest."""
+    return sorted(grants, key=lambda g: (g.priority, g.expires_at or _NEVER, g.created_at, g.grant_id))
+
+
+def burn(grants: Iterable[Grant], cost: int, moment: datetime) -> list[tuple[str, int]]:
+    """Spends up to `cost` nanos of grants that are in order, of those that had not expired at a moment.
+
+    Returns:
+        What was spent of which, nanos: together at most the cost, and less only when no more is left.
+    """
+    burnt: list[tuple[str, int]] = []
+    for grant in grants:
+        if not cost:
+            break
+        part = min(cost, grant.remaining)
+        if part and (grant.expires_at is None or grant.expires_at > moment):
+            grant.remaining -= part
+            cost -= part
+            burnt.append((grant.grant_id, part))
+    return burnt

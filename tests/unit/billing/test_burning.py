@@ -1,0 +1,46 @@
+"""Which grants a call spends: an order, never more than there is, nothing that has expired."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.billing.credits.burning import Grant, burn, in_order
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+moments = st.integers(0, 20).map(lambda n: T0 + timedelta(seconds=n))
+grants = st.lists(
+    st.builds(
+        Grant, grant_id=st.uuids().map(str), remaining=st.integers(0, 100), priority=st.integers(0, 2),
+        expires_at=st.none() | moments, created_at=moments,
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@given(grants, st.integers(1, 400), moments)
+def test_it_spends_the_cost_or_all_that_has_not_expired(some: list[Grant], cost: int, moment: datetime) -> None:
+    before = {g.grant_id: g.remaining for g in some}
+    alive = {g.grant_id for g in some if g.expires_at is None or g.expires_at > moment}
+    spent = dict(burn(in_order(some), cost, moment))
+    assert sum(spent.values()) == min(cost, sum(before[g] for g in alive))
+    assert spent.keys() <= alive
+    assert all(0 < n <= before[g] for g, n in spent.items())
+    assert {g.grant_id: g.remaining + spent.get(g.grant_id, 0) for g in some} == before
+
+
+@given(grants, st.integers(1, 400), moments)
+def test_nothing_is_spent_before_what_comes_first(some: list[Grant], cost: int, moment: datetime) -> None:
+    order = in_order(some)
+    spent = dict(burn(order, cost, moment))
+    alive = [g for g in order if g.expires_at is None or g.expires_at > moment]
+    for earlier, later in combinations(alive, 2):
+        assert not earlier.remaining or later.grant_id not in spent
+
+
+@given(grants)
+def test_the_order_is_priority_expiry_age(some: list[Grant]) -> None:
+    never = T0 + timedelta(days=1)
+    keys = [(g.priority, g.expires_at or never, g.created_at) for g in in_order(some)]
+    assert keys == sorted(keys)
