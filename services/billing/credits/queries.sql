@@ -28,6 +28,10 @@ SELECT * FROM unnest(:grant_ids::text[], :causes::text[], :amounts::bigint[]);
 UPDATE credit_grants g SET remaining = g.remaining - t.m
 FROM unnest(:ids::text[], :amounts::bigint[]) AS t (i, m) WHERE g.id = t.i;
 
+-- name: burnt_by(cause)
+SELECT g.priority, g.expires_at, g.reason, b.amount FROM credit_burns b JOIN credit_grants g ON g.id = b.grant_id
+WHERE b.cause = :cause ORDER BY g.id;
+
 -- name: expired(now, most)
 SELECT g.id, g.org_id FROM credit_grants g
 WHERE g.remaining > 0 AND g.expires_at <= :now

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from services.billing.credits.burning import Grant, in_order
+from services.common import ids
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
@@ -58,6 +59,16 @@ class CreditStore:
         for grant_id, _, amount in burnt:
             sums[grant_id] = sums.get(grant_id, 0) + amount
         await self._q.burn(c, ids=list(sums), amounts=list(sums.values()))
+
+    async def give_back(self, c: Connection, org_id: str, cause: str, refund_id: str, now: datetime) -> None:
+        """Makes what a call had burnt usable again, as grants like those that it came from. Their money is in the
+        posting of the refund."""
+        burnt = [r async for r in self._q.burnt_by(c, cause=cause)]
+        for at, r in enumerate(burnt):
+            await self._q.add_grant(
+                c, id=ids.derived("crg", refund_id, at), org_id=org_id, amount=r["amount"], priority=r["priority"],
+                expires_at=r["expires_at"], reason=r["reason"], now=now,
+            )  # fmt: skip
 
     async def expired(self, c: Connection, now: datetime) -> list[Row]:
         """Grants past their end of which something is left, and from which no call can spend any more: every lease made

@@ -58,15 +58,16 @@ WHERE id = :id RETURNING *;
 SELECT DISTINCT l.subscription_id FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
 WHERE i.org_id = :org_id AND i.status = 'open' AND i.attempts > 0 AND l.subscription_id <> '';
 
--- name: charges(org_id, kind, start, end_, after, until, most)
--- Calls and their refunds that moved an account of this kind within a time, in the order of their postings. `after` and `until` bound the
--- walk over the account's index; a posting is named after its call, which came before it.
-SELECT e.posting_id, coalesce(r.request_id, p.cause) AS request_id, r.id IS NOT NULL AS refund, e.amount FROM accounts a
-JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+-- name: charges(org_id, kinds, start, end_, after, until, most)
+-- Calls and their refunds that moved accounts of these kinds within a time, in the order of their postings. `after` and
+-- `until` bound the walk over the accounts' index; a posting is named after its call, which came before it.
+SELECT e.posting_id, coalesce(r.request_id, p.cause) AS request_id, r.id IS NOT NULL AS refund,
+    sum(e.amount)::bigint AS amount
+FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 LEFT JOIN call_refunds r ON r.id = p.cause AND p.kind = 'call_refund'
-WHERE a.org_id = :org_id AND a.kind = :kind AND e.posting_id > :after AND e.posting_id < :until
+WHERE a.org_id = :org_id AND a.kind = ANY(:kinds::text[]) AND e.posting_id > :after AND e.posting_id < :until
     AND p.kind IN ('charge', 'call_refund') AND p.created_at >= :start AND p.created_at < :end_
-ORDER BY e.posting_id LIMIT :most;
+GROUP BY e.posting_id, r.request_id, p.cause, r.id ORDER BY e.posting_id LIMIT :most;
 
 -- name: get_prices(ids)
 SELECT * FROM prices WHERE id = ANY(:ids::text[]);
@@ -78,8 +79,8 @@ WHERE l.publisher_org_id = :org_id AND i.status = 'paid' AND i.paid_at >= :start
 ORDER BY l.model, l.id;
 
 -- name: wrong_invoices()
--- Final invoices whose totals are not those of their lines, or whose calls are not what calls took from the wallet or
--- brought the publisher.
+-- Final invoices whose totals are not those of their lines, or whose calls are not what calls took from wallet and credit
+-- or brought the publisher.
 SELECT i.id, i.number, i.due, i.prepaid, l.due AS due_lines, l.prepaid AS prepaid_lines, u.moved
 FROM invoices i
 CROSS JOIN LATERAL (
@@ -91,7 +92,8 @@ CROSS JOIN LATERAL (
     SELECT coalesce(sum(CASE i.kind WHEN 'invoice' THEN -e.amount ELSE e.amount END), 0)::bigint AS moved
     FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
     WHERE a.org_id = i.org_id AND p.created_at >= i.period_start AND p.created_at < i.period_end AND (
-        i.kind = 'invoice' AND a.kind = 'customer_wallet' AND p.kind IN ('charge', 'call_refund')
+        i.kind = 'invoice' AND a.kind IN ('customer_wallet', 'promotional_credit')
+            AND p.kind IN ('charge', 'call_refund')
         OR i.kind = 'self_billing' AND a.kind = 'publisher_payable' AND p.kind IN ('charge', 'call_refund', 'invoice')
     )
 ) u

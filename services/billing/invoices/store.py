@@ -8,7 +8,7 @@ from typing import Any
 from mercat.event.v1 import event_pb2
 
 from services.billing.invoices.lines import Line
-from services.billing.ledger import CURRENCY
+from services.billing.ledger import CREDIT, CURRENCY, WALLET
 from services.billing.prices.store import price_of
 from services.common import ids, outbox, pricing
 from services.common.db import Connection, load_queries
@@ -120,8 +120,9 @@ class InvoiceStore:
         """Postings of calls that moved an organisation's account of a kind within a time: posting_id, cause, amount;
         `after` is the last page's last posting."""
         first, until = walk(start, end)
+        kinds = [WALLET, CREDIT] if account == WALLET else [account]  # a call may be paid from both
         rows = self._q.charges(
-            c, org_id=org_id, kind=account, start=start, end_=end, after=after or first, until=until, most=most
+            c, org_id=org_id, kinds=kinds, start=start, end_=end, after=after or first, until=until, most=most
         )
         return [r async for r in rows]
 

@@ -3,6 +3,7 @@
 from mercat.billing.v1 import billing_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
+from services.billing.credits.store import CreditStore
 from services.billing.ledger import CURRENCY, Account
 from services.billing.payouts import sums
 from services.billing.payouts.store import PayoutStore, Row
@@ -19,7 +20,8 @@ class CallNotRefundable(FailedPrecondition, reason="CALL_NOT_REFUNDABLE"):
 
 
 class Refunds:
-    """Reverses the charges of calls. A call that is on an invoice already is corrected by the next one."""
+    """Reverses the charges of calls; credit that they burnt is credit again, until it would have expired. A call that is
+    on an invoice already is corrected by the next one."""
 
     def __init__(
         self, database: Database, books: Store, store: PayoutStore, control: InternalChannel, clock: Clock
@@ -27,6 +29,7 @@ class Refunds:
         self._database = database
         self._books = books
         self._store = store
+        self._credit = CreditStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -55,6 +58,7 @@ class Refunds:
             if new:
                 posting = sums.call_refund(row["id"], charge)
                 await self._books.post(connection, [posting], now)
+                await self._credit.give_back(connection, record.org_id, request_id, row["id"], now)
                 await self._books.add_transaction(
                     connection, id=ids.new("txn"), user_id=record.user_id, org_id=record.org_id,
                     amount=sum(m for a, m in posting.entries if a.org_id == record.org_id), currency=CURRENCY,
