@@ -74,7 +74,8 @@ class Grants:
         wallet = await self._store.get_wallet(c, org_id)
         assert wallet is not None
         credit = await self._credit.usable(c, org_id, self._clock.now())
-        used = int(wallet["credit_limit"]) - available(wallet, credit.amount)
+        # What is owed stays owed, whatever credit there is beside it: that pays for calls to come.
+        used = max(int(wallet["credit_limit"]) - available(wallet, credit.amount), -int(wallet["balance"]))
         if credit_limit < min(used, int(wallet["credit_limit"])):
             raise CreditLimitInUse(
                 f"{money.show(used)} are owed or held for calls already; that is the lowest limit now",

@@ -126,10 +126,13 @@ async def test_a_wallet_goes_below_zero_as_far_as_its_limit(books: Books) -> Non
     await books.close(lease.lease_id, 350)
     assert await books.until_free(person) == -250
     assert (await limit(250)).wallet.available_nanos == 0
+    await books.give(person, 400)
+    error = await refused(limit(249))
+    assert (error.reason, error.metadata["used_nanos"]) == ("CREDIT_LIMIT_IN_USE", "250"), "what is owed stays owed"
     assert (await books.check()).clean
     wallet = (await books.top_up(person, 1000)).wallet
-    assert (wallet.balance_nanos, wallet.available_nanos) == (750, 1000)
-    assert (await limit(0)).wallet.available_nanos == 750
+    assert (wallet.balance_nanos, wallet.available_nanos) == (750, 1400)
+    assert (await limit(0)).wallet.available_nanos == 1150
 
 
 async def test_only_administrators_give_and_only_to_somebody(books: Books) -> None:

@@ -514,6 +514,27 @@ async def test_no_order_of_events_overdraws_overshoots_or_strands_money(billing_
     assert not any(found.values()), found
 
 
+async def test_a_month_counts_what_yesterdays_leases_hold(billing_database: Database) -> None:
+    store, budgets, time, org = Store(), BudgetStore(), Time(T0), ids.new("org")
+    leasing = Leasing(store, CreditStore(), budgets, time, 0, LIFETIME)
+    async with billing_database.transaction() as c:
+        await store.lock_or_open_wallets(c, [org])
+        await store.post(c, [ledger.top_up(ids.new("topup"), org, 1000)], T0)
+        for name, period in (("day", DAILY), ("month", MONTHLY)):
+            await budgets.put_budget(
+                c, id=ids.new("bdg"), org_id=org, name=name, key_id="", model_id="", model="", period=period,
+                limit_nanos=100, notify_only=False, thresholds=[], now=T0,
+            )  # fmt: skip
+        await leasing.acquire(c, org, "wrk", 60, 60)
+    time.at = T0 + timedelta(seconds=30)  # tomorrow, of the same month
+    async with billing_database.transaction() as c:
+        held = {b.name: b.reserved for b in await budgets.states(c, [org], time.at.date())}
+        assert held == {"day": 0, "month": 60}
+        with pytest.raises(BudgetExceeded, match="monthly budget month"):
+            await leasing.acquire(c, org, "wrk", 41, 41)
+        assert (await leasing.acquire(c, org, "wrk", 40, 40)).granted == 40
+
+
 async def test_fifty_workers_cannot_reserve_more_than_there_is(billing_database: Database) -> None:
     """Of the wallet 300, of credit 300, and 400 below zero; and of a budget less than all that."""
     store, credit, time, org = Store(), CreditStore(), Time(T0), ids.new("org")
