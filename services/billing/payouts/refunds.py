@@ -20,7 +20,7 @@ class CallNotRefundable(FailedPrecondition, reason="CALL_NOT_REFUNDABLE"):
 
 
 class Refunds:
-    """Reverses the charges of calls; credit that they burnt is credit again, until it would have expired. A call that is
+    """Reverses the charges of calls; credit that was spent is credit again, until it would have expired. A call that is
     on an invoice already is corrected by the next one."""
 
     def __init__(
