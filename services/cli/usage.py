@@ -12,6 +12,7 @@ from services.cli.command import Session, command
 from services.cli.paging import Limit, gather
 from services.cli.times import parse_time
 from services.common import money
+from services.common.rpc.tags import show as show_tags
 
 _METERS = ["requests", "rows", "input_bytes"]
 _HEADINGS = ["time (UTC)", "model", "version", "units", "cost", "latency", "request"]
@@ -94,7 +95,8 @@ def _one(session: Session, request_id: str) -> None:
         return
     output.facts([
         *zip(_HEADINGS, _row(record), strict=True),
-        ("key", record.key_id), ("price", record.price_id), ("region", record.region),
+        ("tags", show_tags(sorted(record.tags.items()))), ("key", record.key_id), ("price", record.price_id),
+        ("region", record.region),
     ])  # fmt: skip
 
 

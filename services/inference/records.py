@@ -23,7 +23,10 @@ class Records:
     ) -> bytes:  # fmt: skip
         """A UsageRecord of a call; `cost` in nanos."""
         p = call.principal
-        key = (deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id)
+        key = (
+            deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id,
+            call.tags,
+        )  # fmt: skip
         common = self._common.get(key)
         if common is None:
             if len(self._common) >= _MOST:
@@ -33,6 +36,7 @@ class Records:
                 org_id=p.org_id, user_id=p.user_id, key_id=p.key_id, model_id=proto.model_id, model=proto.model,
                 version=proto.version, publisher_org_id=proto.org_id, units=dict(units), price_id=deployment.price_id,
                 cost_nanos=cost, region=self._region, test=p.test, lease_id=lease_id,
+                tags=dict(call.tags),
             ).SerializeToString()  # fmt: skip
         own = usage_pb2.UsageRecord(request_id=call.request_id, latency_us=latency_us)
         # The arrival is the time inside the id, which is what makes (request_id, timestamp) as unique as request_id.

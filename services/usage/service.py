@@ -109,6 +109,6 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
 
 def _for_publisher(record: usage_pb2.UsageRecord) -> usage_pb2.UsageRecord:
     """Without what is the consumer's own business."""
-    for name in ("user_id", "key_id", "lease_id"):
+    for name in ("user_id", "key_id", "lease_id", "tags"):
         record.ClearField(name)
     return record

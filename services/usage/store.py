@@ -53,6 +53,7 @@ class Store:
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
             lease_ids=[r.lease_id for r in records],
+            tags=[json.dumps(dict(r.tags), sort_keys=True) if r.tags else None for r in records],
         )  # fmt: skip
         return {r["request_id"] async for r in rows}
 
@@ -105,6 +106,7 @@ def record_of(row: Row) -> Record:
         model_id=row["model_id"], model=row["model"], version=row["version"], publisher_org_id=row["publisher_org_id"],
         units=json.loads(row["units"]), price_id=row["price_id"], cost_nanos=row["cost"], latency_us=row["latency_us"],
         status_code=row["status_code"], region=row["region"], test=row["test"], lease_id=row["lease_id"],
+        tags=json.loads(row["tags"]) if row["tags"] else None,
     )  # fmt: skip
     record.timestamp.FromDatetime(row["timestamp"])
     return record

@@ -61,6 +61,26 @@ class UsageRecord(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     ORG_ID_FIELD_NUMBER: _builtins.int
@@ -78,6 +98,7 @@ class UsageRecord(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     user_id: _builtins.str
@@ -103,6 +124,10 @@ class UsageRecord(_message.Message):
     def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """What was counted, by meter: requests, rows, input_bytes, …"""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller set on the call with `mercat-tag`; only the caller sees it."""
+
     def __init__(
         self,
         *,
@@ -123,10 +148,11 @@ class UsageRecord(_message.Message):
         region: _builtins.str = ...,
         test: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "tags", b"tags", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
