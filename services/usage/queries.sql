@@ -61,3 +61,40 @@ SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :un
 -- name: export_records(start, until, after, most)
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after
 ORDER BY request_id LIMIT :most;
+
+-- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, model, version, key_id, user_id, tags, most)
+-- `latest` is the value beside the greatest request id; ordered aggregates would sort all rows for every question.
+SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
+    CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
+    CASE WHEN 'version' = ANY(:groups) THEN version ELSE '' END AS version,
+    CASE WHEN 'key_id' = ANY(:groups) THEN key_id ELSE '' END AS key_id,
+    CASE WHEN 'user_id' = ANY(:groups) THEN user_id ELSE '' END AS user_id,
+    CASE WHEN NOT 'tag' = ANY(:groups) THEN NULL WHEN :tag_name = '' THEN tags
+        WHEN tags ? :tag_name THEN jsonb_build_object(:tag_name::text, tags -> :tag_name) END AS tags,
+    CASE :aggregation WHEN 'sum' THEN sum(value)::bigint WHEN 'count' THEN count(*) WHEN 'max' THEN max(value)
+        ELSE split_part(max((request_id || ' ' || value) COLLATE "C") FILTER (WHERE :aggregation = 'latest'), ' ', 2)::bigint
+        END AS value
+FROM metered(:org_id, :publisher, :meter, :start, :until)
+WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
+    AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
+    AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
+GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;
+
+-- name: query_unique(org_id, publisher, meter, unique_of, groups, tag_name, bucket, start, until, model, version, key_id, user_id, tags, most)
+SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
+    SELECT DISTINCT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
+        CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
+        CASE WHEN 'version' = ANY(:groups) THEN version ELSE '' END AS version,
+        CASE WHEN 'key_id' = ANY(:groups) THEN key_id ELSE '' END AS key_id,
+        CASE WHEN 'user_id' = ANY(:groups) THEN user_id ELSE '' END AS user_id,
+        CASE WHEN NOT 'tag' = ANY(:groups) THEN NULL WHEN :tag_name = '' THEN tags
+            WHEN tags ? :tag_name THEN jsonb_build_object(:tag_name::text, tags -> :tag_name) END AS tags,
+        CASE :unique_of WHEN 'model' THEN model WHEN 'version' THEN model || '@' || version WHEN 'key_id' THEN key_id
+            WHEN 'user_id' THEN user_id WHEN 'value' THEN value::text
+            ELSE coalesce(CASE :tag_name WHEN '' THEN tags::text ELSE tags ->> :tag_name END, '') END AS different
+    FROM metered(:org_id, :publisher, :meter, :start, :until)
+    WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
+        AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
+        AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
+) d
+GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;

@@ -16,6 +16,7 @@ from services.common.errors import OutOfRange, UsageRecordNotFound
 from services.common.events import Events, listen
 from services.common.rpc.context import Context, caller
 from services.common.spans import span
+from services.usage import questions
 from services.usage.consumer import LIVE
 from services.usage.store import Store
 
@@ -34,7 +35,9 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self._events = events
         self._clock = clock
 
-    def _span(self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest) -> tuple[datetime, datetime]:
+    def _span(
+        self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest | usage_pb2.QueryUsageRequest
+    ) -> tuple[datetime, datetime]:
         # A worker's clock may run a little ahead of this one.
         return span(request, self._clock.now() + timedelta(days=1))
 
@@ -83,6 +86,17 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         return usage_pb2.SummarizeUsageResponse(
             calls=sum(m.calls for m in models), cost_nanos=sum(m.cost_nanos for m in models), models=models
         )
+
+    async def QueryUsage(self, request: usage_pb2.QueryUsageRequest, context: Context) -> usage_pb2.QueryUsageResponse:
+        question = questions.read(request, *self._span(request))
+        async with self._database.connection() as connection:
+            rows = await self._store.query(connection, caller().org_id, question, questions.MOST + 1)
+        if len(rows) > questions.MOST:
+            raise questions.QueryTooLarge(
+                f"the answer has more than {questions.MOST:,} points; ask for a shorter time, a longer bucket or fewer"
+                " groups"
+            )
+        return usage_pb2.QueryUsageResponse(points=[questions.point_of(r) for r in rows])
 
     async def StreamUsage(
         self, request: usage_pb2.StreamUsageRequest, context: Context

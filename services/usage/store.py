@@ -10,6 +10,7 @@ from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 from services.common.db import Connection, load_queries
+from services.usage.questions import Question
 
 Row = Mapping[str, Any]
 Record = usage_pb2.UsageRecord
@@ -76,6 +77,19 @@ class Store:
     ) -> list[Row]:
         query = self._q.summarize_as_publisher if publisher else self._q.summarize_as_consumer
         return [r async for r in query(c, org_id=org_id, start=start, until=until)]
+
+    async def query(self, c: Connection, org_id: str, asked: Question, most: int) -> list[Row]:
+        """Points of a question, at most so many."""
+        if asked.aggregation == "unique":
+            query, kind = self._q.query_unique, {"unique_of": asked.unique_of}
+        else:
+            query, kind = self._q.query, {"aggregation": asked.aggregation}
+        rows = query(
+            c, **kind, **asked.filters, org_id=org_id, publisher=asked.publisher, meter=asked.meter,
+            groups=sorted(asked.groups), tag_name=asked.tag_name, bucket=asked.bucket, start=asked.start,
+            until=asked.until, most=most,
+        )  # fmt: skip
+        return [r async for r in rows]
 
     async def count_calls(
         self, c: Connection, *, org_id: str, key_id: str, model_id: str, start: datetime, until: datetime

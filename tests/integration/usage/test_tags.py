@@ -23,7 +23,7 @@ def publisher(platform: Platform) -> Account:
 
 @pytest.fixture(scope="module")
 def model(platform: Platform, publisher: Account) -> str:
-    return platform.publish(publisher, graphs.addition(), "adder", batch=16, price={"requests": 1_000_000})
+    return platform.publish(publisher, graphs.addition(), "adder", batch=16, price={"requests": 1_000_000 * 1_000_000})
 
 
 def _request(model: str) -> inference_pb2.PredictRequest:
@@ -72,6 +72,17 @@ def test_tags_reach_usage_from_every_edge(platform: Platform, publisher: Account
     seen = _recorded(person, 7)
     assert seen.count(wanted) == 6
     assert seen.count({}) == 1
+    asked = ("usage", "query", "--meter", "cost_nanos", "--by", "model,tag:team", "--bucket", "month")
+    table = platform.command(*asked, MERCAT_API_KEY=person.api_key)
+    assert table.returncode == 0, table.stderr
+    for text in (model, "team=research", "0.006 USD", "0.001 USD", "█"):
+        assert text in table.stdout
+    points = json.loads(platform.command(*asked, "--json", MERCAT_API_KEY=person.api_key).stdout)["points"]
+    assert [(p["tag"], p["value"]) for p in points] == [("team=research", "6000000"), ("", "1000000")]
+    one = platform.command("usage", "--json", "--limit", "1", MERCAT_API_KEY=person.api_key)
+    request_id = json.loads(one.stdout)["records"][0]["requestId"]
+    assert request_id in platform.command("usage", request_id, "--json", MERCAT_API_KEY=person.api_key).stdout
+    assert platform.command("usage", "query", "--by", "colour", MERCAT_API_KEY=person.api_key).returncode == 2
     assert not any(_recorded(publisher, 7, usage_pb2.USAGE_VIEW_PUBLISHER)), "a consumer's tags are their own business"
 
 

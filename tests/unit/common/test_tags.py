@@ -24,7 +24,7 @@ def test_tags_are_the_same_however_they_are_spread_over_headers(pairs: dict[str,
 @pytest.mark.parametrize(
     ("header", "about"),
     [
-        ("", "no name"), ("team", "value of team"), ("=x", "no name"), ("Team=x", "no name"), 
+        ("", "no name"), ("team", "value of team"), ("=x", "no name"), ("Team=x", "no name"),
         ("team=", "value of team"),
         ("team=a b", "value of team"), ("team=ä", "value of team"), ("team=" + "x" * 65, "value of team"),
         ("t" * 33 + "=x", "no name"), ("team=a,team=b", "twice"), (",".join(f"t{n}=x" for n in range(9)), "at most 8"),

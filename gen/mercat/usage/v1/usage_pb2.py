@@ -28,7 +28,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/usage/v1/usage.proto\x12\x0fmercat.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\x95\x04\n\x0bUsageRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x18\n\x10publisher_org_id\x18\t \x01(\t\x12\x36\n\x05units\x18\n \x03(\x0b\x32\'.mercat.usage.v1.UsageRecord.UnitsEntry\x12\x10\n\x08price_id\x18\x0b \x01(\t\x12\x12\n\ncost_nanos\x18\x0c \x01(\x03\x12\x12\n\nlatency_us\x18\r \x01(\x03\x12\x13\n\x0bstatus_code\x18\x0e \x01(\x05\x12\x0e\n\x06region\x18\x0f \x01(\t\x12\x0c\n\x04test\x18\x10 \x01(\x08\x12\x10\n\x08lease_id\x18\x11 \x01(\t\x12\x34\n\x04tags\x18\x12 \x03(\x0b\x32&.mercat.usage.v1.UsageRecord.TagsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x01\n\x10ListUsageRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\x12(\n\x04view\x18\x03 \x01(\x0e\x32\x1a.mercat.usage.v1.UsageView\x12\x15\n\x05model\x18\x04 \x01(\tB\x06\xaa\xbb\x18\x02\x18n\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x11ListUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x15GetUsageRecordRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"F\n\x16GetUsageRecordResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\"\x9f\x01\n\x15SummarizeUsageRequest\x12(\n\x04view\x18\x01 \x01(\x0e\x32\x1a.mercat.usage.v1.UsageView\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x01\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x12\n\ncost_nanos\x18\x03 \x01(\x03\x12\x17\n\x0fmean_latency_us\x18\x04 \x01(\x03\x12\x35\n\x05units\x18\x05 \x03(\x0b\x32&.mercat.usage.v1.ModelUsage.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"h\n\x16SummarizeUsageResponse\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x12\n\ncost_nanos\x18\x02 \x01(\x03\x12+\n\x06models\x18\x03 \x03(\x0b\x32\x1b.mercat.usage.v1.ModelUsage\"\x14\n\x12StreamUsageRequest\"C\n\x13StreamUsageResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\"\x15\n\x13GetWatermarkRequest\"K\n\x14GetWatermarkResponse\x12\x33\n\x0fsettled_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbb\x01\n\x11\x43ountCallsRequest\x12\x16\n\x06org_id\x18\x01 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x16\n\x06key_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x18\n\x08model_id\x18\x03 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x12\x43ountCallsResponse\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\"\x92\x01\n\x12\x45xportUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x0brequest_ids\x18\x03 \x03(\tB\t\xaa\xbb\x18\x05\x18(@\x90N\"D\n\x13\x45xportUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord*Z\n\tUsageView\x12\x1a\n\x16USAGE_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_VIEW_CONSUMER\x10\x01\x12\x18\n\x14USAGE_VIEW_PUBLISHER\x10\x02\x32\xc9\x04\n\x0cUsageService\x12y\n\tListUsage\x12!.mercat.usage.v1.ListUsageRequest\x1a\".mercat.usage.v1.ListUsageResponse\"%\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x9d\x01\n\x0eGetUsageRecord\x12&.mercat.usage.v1.GetUsageRecordRequest\x1a\'.mercat.usage.v1.GetUsageRecordResponse\":\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02 \x12\x16/v1/usage/{request_id}b\x06record\x12\x92\x01\n\x0eSummarizeUsage\x12&.mercat.usage.v1.SummarizeUsageRequest\x1a\'.mercat.usage.v1.SummarizeUsageResponse\"/\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/usage:summarize\x12\x88\x01\n\x0bStreamUsage\x12#.mercat.usage.v1.StreamUsageRequest\x1a$.mercat.usage.v1.StreamUsageResponse\",\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/usage:stream0\x01\x32\xc1\x02\n\x11SettlementService\x12\x65\n\x0cGetWatermark\x12$.mercat.usage.v1.GetWatermarkRequest\x1a%.mercat.usage.v1.GetWatermarkResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12_\n\nCountCalls\x12\".mercat.usage.v1.CountCallsRequest\x1a#.mercat.usage.v1.CountCallsResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12\x64\n\x0b\x45xportUsage\x12#.mercat.usage.v1.ExportUsageRequest\x1a$.mercat.usage.v1.ExportUsageResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/usage/v1/usage.proto\x12\x0fmercat.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\x95\x04\n\x0bUsageRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x18\n\x10publisher_org_id\x18\t \x01(\t\x12\x36\n\x05units\x18\n \x03(\x0b\x32\'.mercat.usage.v1.UsageRecord.UnitsEntry\x12\x10\n\x08price_id\x18\x0b \x01(\t\x12\x12\n\ncost_nanos\x18\x0c \x01(\x03\x12\x12\n\nlatency_us\x18\r \x01(\x03\x12\x13\n\x0bstatus_code\x18\x0e \x01(\x05\x12\x0e\n\x06region\x18\x0f \x01(\t\x12\x0c\n\x04test\x18\x10 \x01(\x08\x12\x10\n\x08lease_id\x18\x11 \x01(\t\x12\x34\n\x04tags\x18\x12 \x03(\x0b\x32&.mercat.usage.v1.UsageRecord.TagsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x01\n\x10ListUsageRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\x12(\n\x04view\x18\x03 \x01(\x0e\x32\x1a.mercat.usage.v1.UsageView\x12\x15\n\x05model\x18\x04 \x01(\tB\x06\xaa\xbb\x18\x02\x18n\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x11ListUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x15GetUsageRecordRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"F\n\x16GetUsageRecordResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\"\x9f\x01\n\x15SummarizeUsageRequest\x12(\n\x04view\x18\x01 \x01(\x0e\x32\x1a.mercat.usage.v1.UsageView\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x01\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x12\n\ncost_nanos\x18\x03 \x01(\x03\x12\x17\n\x0fmean_latency_us\x18\x04 \x01(\x03\x12\x35\n\x05units\x18\x05 \x03(\x0b\x32&.mercat.usage.v1.ModelUsage.UnitsEntry\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"h\n\x16SummarizeUsageResponse\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x12\n\ncost_nanos\x18\x02 \x01(\x03\x12+\n\x06models\x18\x03 \x03(\x0b\x32\x1b.mercat.usage.v1.ModelUsage\"\xf0\x04\n\x11QueryUsageRequest\x12(\n\x04view\x18\x01 \x01(\x0e\x32\x1a.mercat.usage.v1.UsageView\x12k\n\x05meter\x18\x02 \x01(\tB\\\xaa\xbb\x18X\x08\x01\x18(\"\x0f[a-z][a-z0-9_]**Athe name of a meter, such as requests, input_tokens or cost_nanos\x12\x36\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32!.mercat.usage.v1.UsageAggregation\x12\x32\n\tunique_of\x18\x04 \x01(\x0e\x32\x1f.mercat.usage.v1.UsageDimension\x12\x39\n\x08group_by\x18\x05 \x03(\x0e\x32\x1f.mercat.usage.v1.UsageDimensionB\x06\xaa\xbb\x18\x02@\x05\x12\x18\n\x08tag_name\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x18 \x12,\n\x06\x62ucket\x18\x07 \x01(\x0e\x32\x1c.mercat.usage.v1.UsageBucket\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x05model\x18\n \x01(\tB\x06\xaa\xbb\x18\x02\x18n\x12\x17\n\x07version\x18\x0b \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x16\n\x06key_id\x18\x0c \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x17\n\x07user_id\x18\r \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x16\n\x04tags\x18\x0e \x03(\tB\x08\xaa\xbb\x18\x04\x18\x61@\x08\"\x99\x01\n\nUsagePoint\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x0b\n\x03tag\x18\x06 \x01(\t\x12\r\n\x05value\x18\x07 \x01(\x03\"A\n\x12QueryUsageResponse\x12+\n\x06points\x18\x01 \x03(\x0b\x32\x1b.mercat.usage.v1.UsagePoint\"\x14\n\x12StreamUsageRequest\"C\n\x13StreamUsageResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\"\x15\n\x13GetWatermarkRequest\"K\n\x14GetWatermarkResponse\x12\x33\n\x0fsettled_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbb\x01\n\x11\x43ountCallsRequest\x12\x16\n\x06org_id\x18\x01 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x16\n\x06key_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12\x18\n\x08model_id\x18\x03 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x12\x43ountCallsResponse\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\"\x92\x01\n\x12\x45xportUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x0brequest_ids\x18\x03 \x03(\tB\t\xaa\xbb\x18\x05\x18(@\x90N\"D\n\x13\x45xportUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord*Z\n\tUsageView\x12\x1a\n\x16USAGE_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_VIEW_CONSUMER\x10\x01\x12\x18\n\x14USAGE_VIEW_PUBLISHER\x10\x02*\xc4\x01\n\x10UsageAggregation\x12!\n\x1dUSAGE_AGGREGATION_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_AGGREGATION_SUM\x10\x01\x12\x1b\n\x17USAGE_AGGREGATION_COUNT\x10\x02\x12\x19\n\x15USAGE_AGGREGATION_MAX\x10\x03\x12\x1c\n\x18USAGE_AGGREGATION_UNIQUE\x10\x04\x12\x1c\n\x18USAGE_AGGREGATION_LATEST\x10\x05*\xb7\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x01\x12\x1b\n\x17USAGE_DIMENSION_VERSION\x10\x02\x12\x17\n\x13USAGE_DIMENSION_KEY\x10\x03\x12\x1a\n\x16USAGE_DIMENSION_MEMBER\x10\x04\x12\x17\n\x13USAGE_DIMENSION_TAG\x10\x05*p\n\x0bUsageBucket\x12\x1c\n\x18USAGE_BUCKET_UNSPECIFIED\x10\x00\x12\x15\n\x11USAGE_BUCKET_HOUR\x10\x01\x12\x14\n\x10USAGE_BUCKET_DAY\x10\x02\x12\x16\n\x12USAGE_BUCKET_MONTH\x10\x03\x32\xce\x05\n\x0cUsageService\x12y\n\tListUsage\x12!.mercat.usage.v1.ListUsageRequest\x1a\".mercat.usage.v1.ListUsageResponse\"%\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x9d\x01\n\x0eGetUsageRecord\x12&.mercat.usage.v1.GetUsageRecordRequest\x1a\'.mercat.usage.v1.GetUsageRecordResponse\":\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02 \x12\x16/v1/usage/{request_id}b\x06record\x12\x92\x01\n\x0eSummarizeUsage\x12&.mercat.usage.v1.SummarizeUsageRequest\x1a\'.mercat.usage.v1.SummarizeUsageResponse\"/\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/usage:summarize\x12\x82\x01\n\nQueryUsage\x12\".mercat.usage.v1.QueryUsageRequest\x1a#.mercat.usage.v1.QueryUsageResponse\"+\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/usage:query\x12\x88\x01\n\x0bStreamUsage\x12#.mercat.usage.v1.StreamUsageRequest\x1a$.mercat.usage.v1.StreamUsageResponse\",\xa2\xbb\x18\x10\x08\x02\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/usage:stream0\x01\x32\xc1\x02\n\x11SettlementService\x12\x65\n\x0cGetWatermark\x12$.mercat.usage.v1.GetWatermarkRequest\x1a%.mercat.usage.v1.GetWatermarkResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12_\n\nCountCalls\x12\".mercat.usage.v1.CountCallsRequest\x1a#.mercat.usage.v1.CountCallsResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12\x64\n\x0b\x45xportUsage\x12#.mercat.usage.v1.ExportUsageRequest\x1a$.mercat.usage.v1.ExportUsageResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSAGERECORDREQUEST'].fields_by_name['request_id']._serialized_options = b'\252\273\030\004\010\001\030('
   _globals['_MODELUSAGE_UNITSENTRY']._loaded_options = None
   _globals['_MODELUSAGE_UNITSENTRY']._serialized_options = b'8\001'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['meter']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['meter']._serialized_options = b'\252\273\030X\010\001\030(\"\017[a-z][a-z0-9_]**Athe name of a meter, such as requests, input_tokens or cost_nanos'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._serialized_options = b'\252\273\030\002@\005'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tag_name']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tag_name']._serialized_options = b'\252\273\030\002\030 '
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\002\030n'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['version']._serialized_options = b'\252\273\030\002\030('
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['key_id']._serialized_options = b'\252\273\030\002\030('
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\252\273\030\002\030('
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tags']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tags']._serialized_options = b'\252\273\030\004\030a@\010'
   _globals['_COUNTCALLSREQUEST'].fields_by_name['org_id']._loaded_options = None
   _globals['_COUNTCALLSREQUEST'].fields_by_name['org_id']._serialized_options = b'\252\273\030\002\030('
   _globals['_COUNTCALLSREQUEST'].fields_by_name['key_id']._loaded_options = None
@@ -63,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['GetUsageRecord']._serialized_options = b'\242\273\030\020\010\002\022\nusage:read0\001\202\323\344\223\002 \022\026/v1/usage/{request_id}b\006record'
   _globals['_USAGESERVICE'].methods_by_name['SummarizeUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['SummarizeUsage']._serialized_options = b'\242\273\030\020\010\002\022\nusage:read0\001\202\323\344\223\002\025\022\023/v1/usage:summarize'
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\242\273\030\020\010\002\022\nusage:read0\001\202\323\344\223\002\021\022\017/v1/usage:query'
   _globals['_USAGESERVICE'].methods_by_name['StreamUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['StreamUsage']._serialized_options = b'\242\273\030\020\010\002\022\nusage:read0\001\202\323\344\223\002\022\022\020/v1/usage:stream'
   _globals['_SETTLEMENTSERVICE'].methods_by_name['GetWatermark']._loaded_options = None
@@ -71,8 +89,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTLEMENTSERVICE'].methods_by_name['CountCalls']._serialized_options = b'\242\273\030\004\010\0030\005'
   _globals['_SETTLEMENTSERVICE'].methods_by_name['ExportUsage']._loaded_options = None
   _globals['_SETTLEMENTSERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\242\273\030\004\010\0030\005'
-  _globals['_USAGEVIEW']._serialized_start=2262
-  _globals['_USAGEVIEW']._serialized_end=2352
+  _globals['_USAGEVIEW']._serialized_start=3112
+  _globals['_USAGEVIEW']._serialized_end=3202
+  _globals['_USAGEAGGREGATION']._serialized_start=3205
+  _globals['_USAGEAGGREGATION']._serialized_end=3401
+  _globals['_USAGEDIMENSION']._serialized_start=3404
+  _globals['_USAGEDIMENSION']._serialized_end=3587
+  _globals['_USAGEBUCKET']._serialized_start=3589
+  _globals['_USAGEBUCKET']._serialized_end=3701
   _globals['_USAGERECORD']._serialized_start=172
   _globals['_USAGERECORD']._serialized_end=705
   _globals['_USAGERECORD_UNITSENTRY']._serialized_start=616
@@ -95,24 +119,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELUSAGE_UNITSENTRY']._serialized_end=660
   _globals['_SUMMARIZEUSAGERESPONSE']._serialized_start=1519
   _globals['_SUMMARIZEUSAGERESPONSE']._serialized_end=1623
-  _globals['_STREAMUSAGEREQUEST']._serialized_start=1625
-  _globals['_STREAMUSAGEREQUEST']._serialized_end=1645
-  _globals['_STREAMUSAGERESPONSE']._serialized_start=1647
-  _globals['_STREAMUSAGERESPONSE']._serialized_end=1714
-  _globals['_GETWATERMARKREQUEST']._serialized_start=1716
-  _globals['_GETWATERMARKREQUEST']._serialized_end=1737
-  _globals['_GETWATERMARKRESPONSE']._serialized_start=1739
-  _globals['_GETWATERMARKRESPONSE']._serialized_end=1814
-  _globals['_COUNTCALLSREQUEST']._serialized_start=1817
-  _globals['_COUNTCALLSREQUEST']._serialized_end=2004
-  _globals['_COUNTCALLSRESPONSE']._serialized_start=2006
-  _globals['_COUNTCALLSRESPONSE']._serialized_end=2041
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=2044
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=2190
-  _globals['_EXPORTUSAGERESPONSE']._serialized_start=2192
-  _globals['_EXPORTUSAGERESPONSE']._serialized_end=2260
-  _globals['_USAGESERVICE']._serialized_start=2355
-  _globals['_USAGESERVICE']._serialized_end=2940
-  _globals['_SETTLEMENTSERVICE']._serialized_start=2943
-  _globals['_SETTLEMENTSERVICE']._serialized_end=3264
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=1626
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=2250
+  _globals['_USAGEPOINT']._serialized_start=2253
+  _globals['_USAGEPOINT']._serialized_end=2406
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=2408
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=2473
+  _globals['_STREAMUSAGEREQUEST']._serialized_start=2475
+  _globals['_STREAMUSAGEREQUEST']._serialized_end=2495
+  _globals['_STREAMUSAGERESPONSE']._serialized_start=2497
+  _globals['_STREAMUSAGERESPONSE']._serialized_end=2564
+  _globals['_GETWATERMARKREQUEST']._serialized_start=2566
+  _globals['_GETWATERMARKREQUEST']._serialized_end=2587
+  _globals['_GETWATERMARKRESPONSE']._serialized_start=2589
+  _globals['_GETWATERMARKRESPONSE']._serialized_end=2664
+  _globals['_COUNTCALLSREQUEST']._serialized_start=2667
+  _globals['_COUNTCALLSREQUEST']._serialized_end=2854
+  _globals['_COUNTCALLSRESPONSE']._serialized_start=2856
+  _globals['_COUNTCALLSRESPONSE']._serialized_end=2891
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=2894
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=3040
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=3042
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=3110
+  _globals['_USAGESERVICE']._serialized_start=3704
+  _globals['_USAGESERVICE']._serialized_end=4422
+  _globals['_SETTLEMENTSERVICE']._serialized_start=4425
+  _globals['_SETTLEMENTSERVICE']._serialized_end=4746
 # @@protoc_insertion_point(module_scope)

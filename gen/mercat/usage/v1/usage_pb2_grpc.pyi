@@ -37,6 +37,10 @@ class UsageServiceStub:
     """NOT_FOUND unless the caller made the call or owns the model."""
     SummarizeUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SummarizeUsageRequest, _usage_pb2.SummarizeUsageResponse]
     """Totals by model over a time."""
+    QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.QueryUsageRequest, _usage_pb2.QueryUsageResponse]
+    """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+    are more than 10,000 points.
+    """
     StreamUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.StreamUsageRequest, _usage_pb2.StreamUsageResponse]
     """The caller's own calls as they are recorded, from now on."""
 
@@ -49,6 +53,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """NOT_FOUND unless the caller made the call or owns the model."""
     SummarizeUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.SummarizeUsageRequest, _usage_pb2.SummarizeUsageResponse]  # type: ignore[assignment]
     """Totals by model over a time."""
+    QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.QueryUsageRequest, _usage_pb2.QueryUsageResponse]  # type: ignore[assignment]
+    """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+    are more than 10,000 points.
+    """
     StreamUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.StreamUsageRequest, _usage_pb2.StreamUsageResponse]  # type: ignore[assignment]
     """The caller's own calls as they are recorded, from now on."""
 
@@ -76,6 +84,16 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.SummarizeUsageResponse, _abc.Awaitable[_usage_pb2.SummarizeUsageResponse]]:
         """Totals by model over a time."""
+
+    @_abc_1.abstractmethod
+    def QueryUsage(
+        self,
+        request: _usage_pb2.QueryUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.QueryUsageResponse, _abc.Awaitable[_usage_pb2.QueryUsageResponse]]:
+        """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+        are more than 10,000 points.
+        """
 
     @_abc_1.abstractmethod
     def StreamUsage(
