@@ -26,6 +26,8 @@ _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
 
+_OF_CALLS = ("req_", "cor_")  # causes that usage has a record of
+
 Discrepancy = billing_pb2.Discrepancy
 
 
@@ -93,7 +95,7 @@ class Reconciler:
         """Walks both in the order of request ids; neither is ever held in memory."""
         posting, call = await anext(postings, None), await _next_paid(calls, found)
         while posting is not None or call is not None:
-            if posting is not None and not posting["cause"].startswith("req_"):
+            if posting is not None and not posting["cause"].startswith(_OF_CALLS):
                 _check_posting(posting, found)
                 posting = await anext(postings, None)
             elif call is None or (posting is not None and posting["cause"] < call.request_id):
@@ -136,7 +138,10 @@ class Reconciler:
             call, posting = recorded.get(name), posted.get(name)
             if call is not None and posting is not None:
                 _compare(posting, call, found)
-            elif posting is not None:
+            elif posting is not None and not (
+                # Usage is told of a correction when it is posted.
+                name.startswith("cor_") and posting["created_at"] > posted_before - _UNDER_WAY
+            ):
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
                 found.add("POSTING_MISSING", name, f"a call of {call.cost_nanos} nanos was recorded but not posted")
@@ -145,7 +150,7 @@ class Reconciler:
 async def _next_paid(calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found) -> usage_pb2.UsageRecord | None:
     async for call in calls:
         found.usage += 1
-        if call.cost_nanos > 0 and not call.test:
+        if call.cost_nanos and not call.test:
             return call
     return None
 
@@ -159,14 +164,20 @@ def _check_posting(row: Row, found: _Found) -> None:
 
 def _compare(posting: Row, call: usage_pb2.UsageRecord, found: _Found) -> None:
     cost, amounts = 0 if call.test else call.cost_nanos, posting["amounts"] or ()
+    accounts = [
+        Account(o or "", k or "") for o, k in zip(posting["org_ids"] or (), posting["kinds"] or (), strict=True)
+    ]
+    entries = list(zip(accounts, amounts, strict=True))
+    if call.corrects:
+        if not ledger.corrects(entries, call.org_id, call.publisher_org_id, cost):
+            text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos more"
+            found.add("CORRECTION_DIFFERS", call.request_id, text)
+        return
     moved = -sum(amount for amount in amounts if amount < 0)
     if moved != cost:
         found.add("COST_DIFFERS", call.request_id, f"usage says {cost} nanos, the posting moved {moved}")
         return
-    accounts = [
-        Account(o or "", k or "") for o, k in zip(posting["org_ids"] or (), posting["kinds"] or (), strict=True)
-    ]
-    if not ledger.charges(zip(accounts, amounts, strict=True), call.org_id, call.publisher_org_id, cost):
+    if not ledger.charges(entries, call.org_id, call.publisher_org_id, cost):
         text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos"
         found.add("PARTIES_DIFFER", call.request_id, text)
 
@@ -188,6 +199,9 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
         case "wrong_transactions":
             text = f"{row['amount']} nanos by the transaction, {row['moved']} by its posting"
             return "TRANSACTION_DIFFERS", row["id"], text
+        case "wrong_corrections":
+            text = f"it says {row['cost_change']} nanos, its posting {row['moved']}, or it does not follow those before"
+            return "CORRECTION_DIFFERS", row["id"], text
         case "orphan_entries":
             return "ENTRY_ORPHANED", row["posting_id"], f"{row['count']} entries without a posting"
         case _:

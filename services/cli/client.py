@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2_grpc, corrections_pb2_grpc
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
@@ -135,6 +135,10 @@ class Client:
     @cached_property
     def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:
         return billing_pb2_grpc.ReceiptServiceStub(self.channel)
+
+    @cached_property
+    def corrections(self) -> corrections_pb2_grpc.CorrectionServiceStub:
+        return corrections_pb2_grpc.CorrectionServiceStub(self.channel)
 
     @cached_property
     def inference(self) -> inference_pb2_grpc.InferenceServiceStub:

@@ -12,7 +12,7 @@ from mercat.billing.v1 import billing_pb2
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.prices import show_price
-from services.cli.usage import show_units
+from services.cli.usage import show_change, show_units
 from services.common import money
 from services.common.receipts import NotGenuine, recomputed, verify
 
@@ -134,5 +134,6 @@ def _show(receipt: billing_pb2.Receipt) -> None:
         ("model", f"{receipt.model}@{receipt.version}"), ("digest", receipt.model_digest),
         ("units", show_units(receipt.units)), ("price", show_price(receipt.price)),
         ("cost", "test" if receipt.test else money.show(receipt.cost_nanos, receipt.currency)),
+        *(("corrected", f"{output.when(c.create_time)}: {show_change(c)} ({c.reason})") for c in receipt.corrections),
         ("organisation", receipt.org_id), ("key", receipt.key_id),
     ])  # fmt: skip

@@ -98,6 +98,12 @@ def show_units(units: Mapping[str, int]) -> str:
     return ", ".join(counted(count, meter.removesuffix("s").replace("_", " ")) for meter, count in order)
 
 
+def show_change(correction: usage_pb2.UsageCorrection) -> str:
+    """`-0.05 USD: -20 output tokens, +1 row`."""
+    units = ", ".join(f"{n:+,} {meter.replace('_', ' ')}" for meter, n in sorted(correction.units.items()))
+    return f"{money.show(correction.cost_nanos)}: {units}"
+
+
 def counted(count: int, thing: str) -> str:
     """`1 call`, `1,000 calls`."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
@@ -120,6 +126,7 @@ def _one(session: Session, request_id: str) -> None:
         *zip(_HEADINGS, _row(record), strict=True),
         ("tags", show_tags(sorted(record.tags.items()))), ("key", record.key_id), ("price", record.price_id),
         ("region", record.region),
+        *(("corrected", f"{output.when(c.create_time)}: {show_change(c)} ({c.reason})") for c in record.corrections),
     ])  # fmt: skip
 
 

@@ -1,8 +1,14 @@
 """Every successful call, recorded once: stores what the workers metered, has it posted, and shows it to whom it
 concerns. What a call costs was settled when it ran; what the money does is billing's."""
 
+from datetime import UTC
+
+from google.protobuf.message import Message
+from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2_grpc
 
+from services.common.db import Connection
+from services.common.events import consume
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
@@ -19,6 +25,13 @@ async def build(deps: Deps) -> Service:
     async def partitions() -> None:
         await keep_partitions(deps.database, deps.clock)
 
+    async def correct(connection: Connection, event: Message) -> None:
+        assert isinstance(event, event_pb2.UsageCorrected)
+        await store.add_correction(connection, event.record, event.reason, event.create_time.ToDatetime(UTC))
+
+    async def corrections() -> None:
+        await consume(deps.events, deps.database, "usage-corrections", [event_pb2.UsageCorrected], correct)
+
     return Service(
         "usage",
         registrations=[
@@ -31,5 +44,5 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, partitions],
+        tasks=[consumer.work, corrections, partitions],
     )

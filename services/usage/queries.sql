@@ -10,24 +10,38 @@ FROM unnest(:ids::text[], :request_ids::text[], :timestamps::timestamptz[], :org
     AS x (i, r, t, o, u, k, mi, m, v, p, tk, un, pr, c, l, s, rg, te, le, tg)
 ON CONFLICT (request_id, timestamp) DO NOTHING RETURNING request_id;
 
+-- name: add_correction(id, request_id, timestamp, org_id, user_id, key_id, model_id, model, version, publisher, tokens, units, price_id, cost, region, test, tags, corrects, reason, now)!
+INSERT INTO usage_records (id, request_id, timestamp, org_id, user_id, api_key_id, model_id, model, version,
+    publisher_org_id, tokens_used, units, price_id, cost, latency_us, latency_ms, status_code, region, test, lease_id, tags,
+    corrects, reason, corrected_at)
+VALUES (:id, :request_id, :timestamp, :org_id, :user_id, :key_id, :model_id, :model, :version, :publisher, :tokens,
+    :units::text::jsonb, :price_id, :cost, 0, 0, 0, :region, :test, '', :tags::text::jsonb, :corrects, :reason, :now)
+ON CONFLICT (request_id, timestamp) DO NOTHING;
+
+-- name: get_corrections(request_ids, start, until)
+-- A correction has the time of its call.
+SELECT request_id, corrects, units, cost, reason, corrected_at FROM usage_records
+WHERE corrects = ANY(:request_ids::text[]) AND timestamp >= :start AND timestamp <= :until
+ORDER BY corrected_at, request_id;
+
 -- name: get_records(request_ids, timestamps)
 SELECT r.* FROM usage_records r
 JOIN unnest(:request_ids::text[], :timestamps::timestamptz[]) AS x (i, t) ON r.request_id = x.i AND r.timestamp = x.t
 ORDER BY r.request_id;
 
 -- name: list_as_consumer(org_id, model, start, until, before, most)
-SELECT * FROM usage_records WHERE org_id = :org_id AND (:model::text = '' OR model = :model)
+SELECT * FROM usage_records WHERE org_id = :org_id AND corrects IS NULL AND (:model::text = '' OR model = :model)
     AND timestamp >= :start AND timestamp < :until AND (:before::text IS NULL OR request_id < :before)
 ORDER BY request_id DESC LIMIT :most;
 
 -- name: list_as_publisher(org_id, model, start, until, before, most)
-SELECT * FROM usage_records WHERE publisher_org_id = :org_id AND (:model::text = '' OR model = :model)
+SELECT * FROM usage_records WHERE publisher_org_id = :org_id AND corrects IS NULL AND (:model::text = '' OR model = :model)
     AND timestamp >= :start AND timestamp < :until AND (:before::text IS NULL OR request_id < :before)
 ORDER BY request_id DESC LIMIT :most;
 
 -- name: summarize_as_consumer(org_id, start, until)
 WITH calls AS (
-    SELECT model, cost, latency_us, units FROM usage_records
+    SELECT model, cost, latency_us, units, corrects FROM usage_records
     WHERE org_id = :org_id AND timestamp >= :start AND timestamp < :until
 ), counted AS (
     SELECT model, jsonb_object_agg(meter, total) AS units FROM (
@@ -35,13 +49,14 @@ WITH calls AS (
         FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
     ) AS t GROUP BY model
 )
-SELECT model, count(*) AS calls, sum(cost)::bigint AS cost, avg(latency_us)::bigint AS mean_latency_us,
+SELECT model, count(*) FILTER (WHERE corrects IS NULL) AS calls, sum(cost)::bigint AS cost,
+    coalesce(avg(latency_us) FILTER (WHERE corrects IS NULL), 0)::bigint AS mean_latency_us,
     coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
 FROM calls GROUP BY model ORDER BY cost DESC, model;
 
 -- name: summarize_as_publisher(org_id, start, until)
 WITH calls AS (
-    SELECT model, cost, latency_us, units FROM usage_records
+    SELECT model, cost, latency_us, units, corrects FROM usage_records
     WHERE publisher_org_id = :org_id AND timestamp >= :start AND timestamp < :until
 ), counted AS (
     SELECT model, jsonb_object_agg(meter, total) AS units FROM (
@@ -49,12 +64,13 @@ WITH calls AS (
         FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
     ) AS t GROUP BY model
 )
-SELECT model, count(*) AS calls, sum(cost)::bigint AS cost, avg(latency_us)::bigint AS mean_latency_us,
+SELECT model, count(*) FILTER (WHERE corrects IS NULL) AS calls, sum(cost)::bigint AS cost,
+    coalesce(avg(latency_us) FILTER (WHERE corrects IS NULL), 0)::bigint AS mean_latency_us,
     coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
 FROM calls GROUP BY model ORDER BY cost DESC, model;
 
 -- name: count_calls(org_id, key_id, model_id, start, until)$
-SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND corrects IS NULL
     AND (:org_id::text = '' OR org_id = :org_id) AND (:key_id::text = '' OR api_key_id = :key_id)
     AND (:model_id::text = '' OR model_id = :model_id);
 

@@ -50,6 +50,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
                 connection, caller().org_id, publisher=publisher, model=request.model, start=start, until=until,
                 before=str(key[0]) if key else None, most=most + 1,
             )  # fmt: skip
+            await self._store.add_corrections(connection, records[:most])
         token = pages.encode([records[most - 1].request_id]) if len(records) > most else ""
         shown = [_for_publisher(r) if publisher else r for r in records[:most]]
         return usage_pb2.ListUsageResponse(records=shown, next_page_token=token)
@@ -59,7 +60,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     ) -> usage_pb2.GetUsageRecordResponse:
         org_id = caller().org_id
         async with self._database.connection() as connection:
-            records = await self._store.get_records(connection, [request.request_id])
+            records = [r for r in await self._store.get_records(connection, [request.request_id]) if not r.corrects]
+            await self._store.add_corrections(connection, records)
         for record in records:
             if record.org_id == org_id:
                 return usage_pb2.GetUsageRecordResponse(record=record)

@@ -67,6 +67,7 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
         async with self._database.connection() as connection:
             if request.request_ids:
                 records = await self._store.get_records(connection, list(request.request_ids))
+                await self._store.add_corrections(connection, records)
                 yield usage_pb2.ExportUsageResponse(records=records)
                 return
             async for page in self._store.export(connection, start, until):

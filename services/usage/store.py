@@ -32,6 +32,10 @@ def _columns(units: tuple[tuple[str, int], ...]) -> tuple[str, int]:
     return json.dumps(dict(units)), tokens(dict(units))
 
 
+def _json(tags: Mapping[str, str]) -> str | None:
+    return json.dumps(dict(tags)) if tags else None
+
+
 class Store:
     """Reads and writes within the transaction of the connection given."""
 
@@ -54,15 +58,40 @@ class Store:
             latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
             regions=[r.region for r in records], tests=[r.test for r in records],
             lease_ids=[r.lease_id for r in records],
-            tags=[json.dumps(dict(r.tags), sort_keys=True) if r.tags else None for r in records],
+            tags=[_json(r.tags) for r in records],
         )  # fmt: skip
         return {r["request_id"] async for r in rows}
 
     async def get_records(self, c: Connection, request_ids: Sequence[str]) -> list[Record]:
         """Those of them that are stored, in the order of their ids."""
-        known = [r for r in request_ids if ids.is_id("req", r)]
+        known = [r for r in request_ids if ids.is_id("req", r) or ids.is_id("cor", r)]
         moments = [moment(r) for r in known]
         return [record_of(r) async for r in self._q.get_records(c, request_ids=known, timestamps=moments)]
+
+    async def add_correction(self, c: Connection, record: Record, reason: str, now: datetime) -> None:
+        """Stores the record of a correction, once."""
+        await self._q.add_correction(
+            c, id=ids.sibling("use", record.request_id), request_id=record.request_id,
+            timestamp=moment(record.request_id), org_id=record.org_id, user_id=record.user_id, key_id=record.key_id,
+            model_id=record.model_id, model=record.model, version=record.version, publisher=record.publisher_org_id,
+            tokens=tokens(record.units), units=json.dumps(dict(record.units)), price_id=record.price_id,
+            cost=record.cost_nanos, region=record.region, test=record.test, tags=_json(record.tags),
+            corrects=record.corrects, reason=reason, now=now,
+        )  # fmt: skip
+
+    async def add_corrections(self, c: Connection, records: Sequence[Record]) -> None:
+        """Adds to each call what was corrected of it."""
+        by_id = {r.request_id: r for r in records}
+        if not by_id:
+            return
+        moments = [moment(i) for i in by_id]
+        rows = self._q.get_corrections(c, request_ids=list(by_id), start=min(moments), until=max(moments))
+        async for row in rows:
+            correction = by_id[row["corrects"]].corrections.add(
+                correction_id=row["request_id"], units=json.loads(row["units"]), cost_nanos=row["cost"],
+                reason=row["reason"],
+            )  # fmt: skip
+            correction.create_time.FromDatetime(row["corrected_at"])
 
     async def list_records(
         self, c: Connection, org_id: str, *, publisher: bool, model: str, start: datetime, until: datetime,
@@ -120,7 +149,7 @@ def record_of(row: Row) -> Record:
         model_id=row["model_id"], model=row["model"], version=row["version"], publisher_org_id=row["publisher_org_id"],
         units=json.loads(row["units"]), price_id=row["price_id"], cost_nanos=row["cost"], latency_us=row["latency_us"],
         status_code=row["status_code"], region=row["region"], test=row["test"], lease_id=row["lease_id"],
-        tags=json.loads(row["tags"]) if row["tags"] else None,
+        tags=json.loads(row["tags"]) if row["tags"] else None, corrects=row["corrects"] or "",
     )  # fmt: skip
     record.timestamp.FromDatetime(row["timestamp"])
     return record

@@ -13,13 +13,14 @@ from typing import Any
 import asyncpg
 import grpc
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc, corrections_pb2, corrections_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from redis.asyncio import Redis
 
 from services.__main__ import build
+from services.billing.store import Store
 from services.common import ids, outbox
 from services.common.db import Database, migrate
 from services.common.events import USAGE_SUBJECT, Events
@@ -77,6 +78,7 @@ class Books:
         self.auth = auth_pb2_grpc.AuthServiceStub(self.channel)
         self.registry = registry_pb2_grpc.RegistryServiceStub(self.channel)
         self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
+        self.corrections = corrections_pb2_grpc.CorrectionServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -122,6 +124,20 @@ class Books:
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         request = billing_pb2.CheckLedgerRequest()
         return await self.billing.CheckLedger(request, metadata=await self.admin(), timeout=60)
+
+    async def correct(self, request_id: str, **asked: Any) -> corrections_pb2.CorrectUsageResponse:
+        request = corrections_pb2.CorrectUsageRequest(request_id=request_id, **{"reason": "a test", **asked})
+        return await self.corrections.CorrectUsage(request, metadata=await self.admin())
+
+    async def price(self, publisher: Person, **components: int) -> str:
+        """A price of nanos per million, by meter, of no model in particular; its id."""
+        store, price_id = Store(), ids.new("prc")
+        async with self.deps["billing"].database.transaction() as connection:
+            await store.add_price(
+                connection, price_id=price_id, model_id=ids.new("mdl"), model=f"{publisher.username}/m",
+                components=list(components.items()), now=self.clock.now(),
+            )  # fmt: skip
+        return price_id
 
     async def acquire(
         self, person: Person, minimum: int, wanted: int = 0, worker: str = "wrk_1"

@@ -553,6 +553,7 @@ class Receipt(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     SIGNED_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     key_id: _builtins.str
@@ -578,6 +579,10 @@ class Receipt(_message.Message):
     def price(self) -> Global___Price:
         """The price that was in force; absent where the model was free."""
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageCorrection]:
+        """What was corrected since: units and cost are as first recorded."""
+
     def __init__(
         self,
         *,
@@ -594,10 +599,11 @@ class Receipt(_message.Message):
         currency: _builtins.str = ...,
         test: _builtins.bool = ...,
         signed: _builtins.str = ...,
+        corrections: _abc.Iterable[_usage_pb2.UsageCorrection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -183,6 +183,8 @@ class UsageRecord(_message.Message):
     TEST_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    CORRECTS_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     user_id: _builtins.str
@@ -200,6 +202,8 @@ class UsageRecord(_message.Message):
     test: _builtins.bool
     lease_id: _builtins.str
     """The wallet lease the cost was taken from; empty for a call that cost nothing."""
+    corrects: _builtins.str
+    """The call that this record corrects: its `units` and `cost_nanos` are the difference."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When the call arrived."""
@@ -211,6 +215,10 @@ class UsageRecord(_message.Message):
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the caller set on the call with `mercat-tag`; only the caller sees it."""
+
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageCorrection]:
+        """What was corrected of this call since, oldest first; the rest of the record is as it was first recorded."""
 
     def __init__(
         self,
@@ -233,14 +241,72 @@ class UsageRecord(_message.Message):
         test: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        corrects: _builtins.str = ...,
+        corrections: _abc.Iterable[Global___UsageCorrection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "tags", b"tags", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "corrects", b"corrects", "cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "tags", b"tags", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
+
+@_typing.final
+class UsageCorrection(_message.Message):
+    """What a call counts and costs in truth, as the difference to before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CORRECTION_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    correction_id: _builtins.str
+    cost_nanos: _builtins.int
+    """Negative where it was credited."""
+    reason: _builtins.str
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        correction_id: _builtins.str = ...,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        cost_nanos: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_id", b"correction_id", "cost_nanos", b"cost_nanos", "create_time", b"create_time", "reason", b"reason", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageCorrection: _TypeAlias = UsageCorrection  # noqa: Y015
 
 @_typing.final
 class ListUsageRequest(_message.Message):
