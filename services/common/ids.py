@@ -28,6 +28,11 @@ def new(prefix: str, now_ms: int | None = None) -> str:
     return _text(prefix, uuid7(now_ms))
 
 
+def earliest(prefix: str, ms: int) -> str:
+    """The id before all that are made at a time, milliseconds since 1970, or later."""
+    return _text(prefix, max(ms, 0) << 80)
+
+
 def derived(prefix: str, parent: str, index: int) -> str:
     """The id of the part at `index` of what has the id `parent`, made at the parent's time: always the same one.
 

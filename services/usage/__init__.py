@@ -1,7 +1,7 @@
 """Every successful call, recorded once: stores what the workers metered, has it posted, and shows it to whom it
 concerns. What a call costs was settled when it ran; what the money does is billing's."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 from google.protobuf.message import Message
 from mercat.event.v1 import event_pb2
@@ -12,8 +12,9 @@ from services.common.events import consume
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
+from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
-from services.usage.service_settlement import SettlementServicer
+from services.usage.service_settlement import SettlementServicer, settled_through
 from services.usage.store import Store
 
 
@@ -21,6 +22,11 @@ async def build(deps: Deps) -> Service:
     await make_partitions(deps.database, deps.clock.now())  # before the first record arrives
     store = Store()
     consumer = Consumer(deps.database, store, deps.events, deps.control)
+
+    async def settled() -> datetime:
+        return await settled_through(deps.events, deps.clock)
+
+    rollups = Rollups(deps.database, store, settled)
 
     async def partitions() -> None:
         await keep_partitions(deps.database, deps.clock)
@@ -44,5 +50,5 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, corrections, partitions],
+        tasks=[consumer.work, corrections, rollups.work, partitions],
     )

@@ -29,45 +29,15 @@ SELECT r.* FROM usage_records r
 JOIN unnest(:request_ids::text[], :timestamps::timestamptz[]) AS x (i, t) ON r.request_id = x.i AND r.timestamp = x.t
 ORDER BY r.request_id;
 
--- name: list_as_consumer(org_id, model, start, until, before, most)
+-- name: list_as_consumer(org_id, model, start, until, from_id, before, most)
 SELECT * FROM usage_records WHERE org_id = :org_id AND corrects IS NULL AND (:model::text = '' OR model = :model)
-    AND timestamp >= :start AND timestamp < :until AND (:before::text IS NULL OR request_id < :before)
+    AND timestamp >= :start AND timestamp < :until AND request_id >= :from_id AND request_id < :before
 ORDER BY request_id DESC LIMIT :most;
 
--- name: list_as_publisher(org_id, model, start, until, before, most)
+-- name: list_as_publisher(org_id, model, start, until, from_id, before, most)
 SELECT * FROM usage_records WHERE publisher_org_id = :org_id AND corrects IS NULL AND (:model::text = '' OR model = :model)
-    AND timestamp >= :start AND timestamp < :until AND (:before::text IS NULL OR request_id < :before)
+    AND timestamp >= :start AND timestamp < :until AND request_id >= :from_id AND request_id < :before
 ORDER BY request_id DESC LIMIT :most;
-
--- name: summarize_as_consumer(org_id, start, until)
-WITH calls AS (
-    SELECT model, cost, latency_us, units, corrects FROM usage_records
-    WHERE org_id = :org_id AND timestamp >= :start AND timestamp < :until
-), counted AS (
-    SELECT model, jsonb_object_agg(meter, total) AS units FROM (
-        SELECT model, u.key AS meter, sum(u.value::bigint) AS total
-        FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
-    ) AS t GROUP BY model
-)
-SELECT model, count(*) FILTER (WHERE corrects IS NULL) AS calls, sum(cost)::bigint AS cost,
-    coalesce(avg(latency_us) FILTER (WHERE corrects IS NULL), 0)::bigint AS mean_latency_us,
-    coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
-FROM calls GROUP BY model ORDER BY cost DESC, model;
-
--- name: summarize_as_publisher(org_id, start, until)
-WITH calls AS (
-    SELECT model, cost, latency_us, units, corrects FROM usage_records
-    WHERE publisher_org_id = :org_id AND timestamp >= :start AND timestamp < :until
-), counted AS (
-    SELECT model, jsonb_object_agg(meter, total) AS units FROM (
-        SELECT model, u.key AS meter, sum(u.value::bigint) AS total
-        FROM calls, jsonb_each_text(units) AS u GROUP BY model, u.key
-    ) AS t GROUP BY model
-)
-SELECT model, count(*) FILTER (WHERE corrects IS NULL) AS calls, sum(cost)::bigint AS cost,
-    coalesce(avg(latency_us) FILTER (WHERE corrects IS NULL), 0)::bigint AS mean_latency_us,
-    coalesce((SELECT c.units FROM counted c WHERE c.model = calls.model), '{}') AS units
-FROM calls GROUP BY model ORDER BY cost DESC, model;
 
 -- name: count_calls(org_id, key_id, model_id, start, until)$
 SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND corrects IS NULL
@@ -114,3 +84,96 @@ SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
         AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
 ) d
 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;
+
+-- name: lock_inserts()!
+-- Waits for inserts under way; those that come see what this transaction did.
+LOCK TABLE ONLY usage_records IN SHARE MODE;
+
+-- name: lock_rollups()$
+SELECT pg_advisory_xact_lock(hashtext('mercat-usage-rollups'));
+
+-- name: get_progress()^
+-- `rolled`: every hour before it is rolled up.
+SELECT p.through, p.kept_from, least(p.through, (SELECT min(hour) FROM stale_hours)) AS rolled FROM rollup_progress p;
+
+-- name: first_record(after)$
+SELECT timestamp FROM usage_records WHERE request_id >= :after ORDER BY request_id LIMIT 1;
+
+-- name: advance(start, through)!
+-- The hours from `start` up to `through` are to be rolled up.
+WITH moved AS (UPDATE rollup_progress SET through = :through)
+INSERT INTO stale_hours
+SELECT * FROM generate_series(:start::timestamptz, :through::timestamptz - interval '1 hour', interval '1 hour');
+
+-- name: take_stale_hour()$
+WITH next AS (SELECT min(hour) AS hour FROM stale_hours),
+    taken AS (DELETE FROM stale_hours s USING next WHERE s.hour = next.hour)
+SELECT hour FROM next;
+
+-- name: forget_rollups(hour, day)!
+DELETE FROM usage_rollups
+WHERE (span = 'hour' AND start = :hour::timestamptz) OR (span = 'day' AND start = :day::timestamptz);
+
+-- name: roll_up_hour(start, until)!
+-- A corrected call is counted once, with what it counts in truth; a correction has the time of its call.
+WITH records AS NOT MATERIALIZED (
+    SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+), expanded AS NOT MATERIALIZED (
+    SELECT r.org_id, r.publisher_org_id, r.model, coalesce(r.corrects, r.request_id) AS call, u.meter, u.value
+    FROM records r CROSS JOIN LATERAL (
+        SELECT key, value::bigint FROM jsonb_each_text(r.units)
+        UNION ALL SELECT 'cost_nanos', CASE WHEN r.test THEN 0 ELSE r.cost END
+        UNION ALL SELECT 'latency_us', r.latency_us
+    ) u (meter, value)
+), corrected AS (
+    SELECT DISTINCT corrects FROM records WHERE corrects IS NOT NULL
+), counted AS (
+    SELECT * FROM expanded WHERE call NOT IN (SELECT corrects FROM corrected)
+    UNION ALL SELECT org_id, publisher_org_id, model, call, meter, sum(value)
+    FROM expanded WHERE call IN (SELECT corrects FROM corrected) GROUP BY org_id, publisher_org_id, model, call, meter
+)
+INSERT INTO usage_rollups
+SELECT 'hour', :start, org_id, publisher_org_id, model, meter, count(*), sum(value), max(value)
+FROM counted GROUP BY org_id, publisher_org_id, model, meter;
+
+-- name: roll_up_day(start, until)!
+INSERT INTO usage_rollups
+SELECT 'day', :start, org_id, publisher_org_id, model, meter, sum(calls), sum(total), max(most)
+FROM usage_rollups WHERE span = 'hour' AND start >= :start AND start < :until
+GROUP BY org_id, publisher_org_id, model, meter;
+
+-- name: sum_records(org_id, publisher, start, until)
+WITH records AS NOT MATERIALIZED (SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until)
+SELECT r.model, u.meter, count(*) FILTER (WHERE r.corrects IS NULL) AS calls, sum(u.value)::bigint AS total
+FROM (
+    SELECT * FROM records WHERE NOT :publisher::boolean AND org_id = :org_id
+    UNION ALL SELECT * FROM records WHERE :publisher AND publisher_org_id = :org_id
+) r CROSS JOIN LATERAL (
+    SELECT key, value::bigint FROM jsonb_each_text(r.units)
+    UNION ALL SELECT 'cost_nanos', CASE WHEN r.test THEN 0 ELSE r.cost END
+    UNION ALL SELECT 'latency_us', r.latency_us
+) u (meter, value)
+GROUP BY r.model, u.meter;
+
+-- name: sum_rollups(org_id, publisher, span, start, until)
+WITH rollups AS NOT MATERIALIZED (
+    SELECT * FROM usage_rollups WHERE span = :span AND start >= :start AND start < :until
+)
+SELECT model, meter, sum(calls)::bigint AS calls, sum(total)::bigint AS total
+FROM (
+    SELECT * FROM rollups WHERE NOT :publisher::boolean AND org_id = :org_id
+    UNION ALL SELECT * FROM rollups WHERE :publisher AND publisher_org_id = :org_id
+) r GROUP BY model, meter;
+
+-- name: query_rollups(org_id, publisher, span, meter, aggregation, by_model, bucket, start, until, model, most)
+WITH rollups AS NOT MATERIALIZED (
+    SELECT * FROM usage_rollups
+    WHERE span = :span AND start >= :start AND start < :until AND meter = :meter AND (:model::text = '' OR model = :model)
+)
+SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, start, 'UTC') END AS bucket,
+    CASE WHEN :by_model THEN model ELSE '' END AS model, '' AS version, '' AS key_id, '' AS user_id, NULL AS tags,
+    CASE :aggregation WHEN 'sum' THEN sum(total)::bigint WHEN 'count' THEN sum(calls)::bigint ELSE max(most) END AS value
+FROM (
+    SELECT * FROM rollups WHERE NOT :publisher::boolean AND org_id = :org_id
+    UNION ALL SELECT * FROM rollups WHERE :publisher AND publisher_org_id = :org_id
+) r GROUP BY 1, 2 LIMIT :most;

@@ -1,7 +1,8 @@
 """What is asked of usage, pure: a QueryUsage as the arguments of a query, and its rows as points."""
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,9 @@ _BUCKETS = {
 }  # fmt: skip
 
 
+_MERGED: dict[str, Callable[[int, int], int]] = {"sum": operator.add, "count": operator.add, "max": max}
+
+
 class QueryTooLarge(OutOfRange, reason="QUERY_TOO_LARGE"):
     """The answer would have more points than an answer may have."""
 
@@ -47,6 +51,16 @@ class Question:
     start: datetime
     until: datetime
     filters: Mapping[str, str | None]
+
+    @property
+    def rolls_up(self) -> bool:
+        """Whether rollups, which know no more than models, can answer it."""
+        narrowed = {name for name, value in self.filters.items() if value}
+        return self.aggregation in _MERGED and self.groups <= {"model"} and narrowed <= {"model"}
+
+    def merge(self, one: int, other: int) -> int:
+        """The value of two parts of a bucket, of a question that rolls up."""
+        return _MERGED[self.aggregation](one, other)
 
 
 def read(request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime) -> Question:

@@ -1,7 +1,6 @@
 """Usage, for those who called and those whose models were called."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
@@ -19,6 +18,7 @@ from services.common.spans import span
 from services.usage import questions
 from services.usage.consumer import LIVE
 from services.usage.store import Store
+from services.usage.totals import Totals, model_of
 
 _BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
 
@@ -32,6 +32,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
         self._database = database
         self._store = store
+        self._totals = Totals(store)
         self._events = events
         self._clock = clock
 
@@ -74,17 +75,12 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     ) -> usage_pb2.SummarizeUsageResponse:
         start, until = self._span(request)
         async with self._database.connection() as connection:
-            rows = await self._store.summarize(
+            found = await self._totals.by_model(
                 connection, caller().org_id, publisher=request.view == usage_pb2.USAGE_VIEW_PUBLISHER, start=start,
                 until=until,
             )  # fmt: skip
-        models = [
-            usage_pb2.ModelUsage(
-                model=r["model"], calls=r["calls"], cost_nanos=r["cost"], mean_latency_us=r["mean_latency_us"],
-                units=json.loads(r["units"]),
-            )
-            for r in rows
-        ]  # fmt: skip
+        models = [model_of(name, meters) for name, meters in found.items()]
+        models.sort(key=lambda m: (-m.cost_nanos, m.model))
         return usage_pb2.SummarizeUsageResponse(
             calls=sum(m.calls for m in models), cost_nanos=sum(m.cost_nanos for m in models), models=models
         )
@@ -92,12 +88,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     async def QueryUsage(self, request: usage_pb2.QueryUsageRequest, context: Context) -> usage_pb2.QueryUsageResponse:
         question = questions.read(request, *self._span(request))
         async with self._database.connection() as connection:
-            rows = await self._store.query(connection, caller().org_id, question, questions.MOST + 1)
-        if len(rows) > questions.MOST:
-            raise questions.QueryTooLarge(
-                f"the answer has more than {questions.MOST:,} points; ask for a shorter time, a longer bucket or fewer"
-                " groups"
-            )
+            rows = await self._totals.query(connection, caller().org_id, question)
         return usage_pb2.QueryUsageResponse(points=[questions.point_of(r) for r in rows])
 
     async def StreamUsage(

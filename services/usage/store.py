@@ -2,18 +2,30 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 from services.common.db import Connection, load_queries
 from services.usage.questions import Question
+from services.usage.sources import Source
 
 Row = Mapping[str, Any]
 Record = usage_pb2.UsageRecord
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Progress(NamedTuple):
+    """How far usage is rolled up: hours before `through` are, every one before `rolled`. Records before `kept_from` are
+    not kept."""
+
+    through: datetime
+    rolled: datetime
+    kept_from: datetime
 
 
 def moment(request_id: str) -> datetime:
@@ -98,14 +110,64 @@ class Store:
         before: str | None, most: int,
     ) -> list[Record]:  # fmt: skip
         query = self._q.list_as_publisher if publisher else self._q.list_as_consumer
-        rows = query(c, org_id=org_id, model=model, start=start, until=until, before=before, most=most)
+        first, last = (ids.earliest("req", int(t.timestamp() * 1000)) for t in (start, until + MILLISECOND))
+        rows = query(
+            c, org_id=org_id, model=model, start=start, until=until, from_id=first, before=before or last, most=most
+        )
         return [record_of(r) async for r in rows]
 
-    async def summarize(
-        self, c: Connection, org_id: str, *, publisher: bool, start: datetime, until: datetime
-    ) -> list[Row]:
-        query = self._q.summarize_as_publisher if publisher else self._q.summarize_as_consumer
-        return [r async for r in query(c, org_id=org_id, start=start, until=until)]
+    async def sums(self, c: Connection, org_id: str, source: Source, *, publisher: bool) -> list[Row]:
+        """By model and meter: how many calls counted it, and how much."""
+        of = {"org_id": org_id, "publisher": publisher, "start": source.start, "until": source.until}
+        rows = (
+            self._q.sum_records(c, **of) if source.span == "record" else self._q.sum_rollups(c, span=source.span, **of)
+        )
+        return [r async for r in rows]
+
+    async def query_source(self, c: Connection, org_id: str, asked: Question, source: Source, most: int) -> list[Row]:
+        """Points of a question that rolls up, of a part of its time."""
+        if source.span == "record":
+            return await self.query(c, org_id, replace(asked, start=source.start, until=source.until), most)
+        rows = self._q.query_rollups(
+            c, org_id=org_id, publisher=asked.publisher, span=source.span, meter=asked.meter,
+            aggregation=asked.aggregation, by_model="model" in asked.groups, bucket=asked.bucket, start=source.start,
+            until=source.until, model=asked.filters["model"], most=most,
+        )  # fmt: skip
+        return [r async for r in rows]
+
+    # Rollups
+
+    async def progress(self, c: Connection) -> Progress:
+        row = await self._q.get_progress(c)
+        return Progress(row["through"], row["rolled"], row["kept_from"])
+
+    async def lock_inserts(self, c: Connection) -> None:
+        """Until the end of the transaction no record is inserted, and none is on its way."""
+        await self._q.lock_inserts(c)
+
+    async def lock_rollups(self, c: Connection) -> None:
+        await self._q.lock_rollups(c)
+
+    async def first_record(self, c: Connection, after: str) -> datetime | None:
+        """When the first call of this id or a later one arrived."""
+        found: datetime | None = await self._q.first_record(c, after=after)
+        return found
+
+    async def advance(self, c: Connection, start: datetime, through: datetime) -> None:
+        await self._q.advance(c, start=start, through=through)
+
+    async def take_stale_hour(self, c: Connection) -> datetime | None:
+        hour: datetime | None = await self._q.take_stale_hour(c)
+        return hour
+
+    async def forget_rollups(self, c: Connection, hour: datetime, day: datetime) -> None:
+        await self._q.forget_rollups(c, hour=hour, day=day)
+
+    async def roll_up_hour(self, c: Connection, start: datetime, until: datetime) -> None:
+        await self._q.roll_up_hour(c, start=start, until=until)
+
+    async def roll_up_day(self, c: Connection, start: datetime, until: datetime) -> None:
+        await self._q.roll_up_day(c, start=start, until=until)
 
     async def query(self, c: Connection, org_id: str, asked: Question, most: int) -> list[Row]:
         """Points of a question, at most so many."""

@@ -11,16 +11,29 @@ from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 from services.common.errors import from_rpc_error
+from services.usage.rollups import Rollups
+from services.usage.store import Store
 from tests.integration.billing.books import USD, Books, Person
 
 Record = usage_pb2.UsageRecord
+
+
+async def rolled_up(books: Books, settled: datetime | None = None) -> int:
+    """Rolls up all that has passed."""
+
+    async def never() -> datetime:
+        raise AssertionError
+
+    return await Rollups(books.deps["usage"].database, Store(), never).catch_up(settled or books.clock.now())
+
+
 D, A, B = usage_pb2.UsageDimension, usage_pb2.UsageAggregation, usage_pb2.UsageBucket
 START = datetime(2026, 3, 30, 21, 30, tzinfo=UTC)
 
 
-@pytest.fixture
-async def calls(books: Books) -> tuple[Person, Person, list[Record]]:
-    """300 calls over four days and two months, by several keys, members and tags."""
+@pytest.fixture(params=["records", "rollups"])
+async def calls(books: Books, request: pytest.FixtureRequest) -> tuple[Person, Person, list[Record]]:
+    """300 calls over four days and two months, by several keys, members and tags; rolled up or not yet."""
     rng = random.Random(7)
     person, publisher = await books.person(USD), await books.person()
     made = []
@@ -41,6 +54,8 @@ async def calls(books: Books) -> tuple[Person, Person, list[Record]]:
         made.append(call)
     await books.send(*made)
     await books.settled()
+    if request.param == "rollups":
+        await rolled_up(books)
     return person, publisher, sorted(made, key=lambda r: r.request_id)
 
 
@@ -160,15 +175,15 @@ async def test_what_publishers_may_not_ask_is_refused(books: Books) -> None:
 
 
 async def test_an_answer_of_too_many_points_is_refused(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    from services.usage import questions
+    from services.usage import totals
 
     person, publisher = await books.person(USD), await books.person()
     await books.send(*(books.call(person, publisher, 0, model=f"{publisher.username}/m{n}") for n in range(4)))
     await books.settled()
     request = usage_pb2.QueryUsageRequest(meter="rows", group_by=[D.USAGE_DIMENSION_MODEL])
-    monkeypatch.setattr(questions, "MOST", 4)
+    monkeypatch.setattr(totals, "MOST", 4)
     assert len((await books.usage.QueryUsage(request, metadata=person.metadata)).points) == 4
-    monkeypatch.setattr(questions, "MOST", 3)
+    monkeypatch.setattr(totals, "MOST", 3)
     with pytest.raises(grpc.RpcError) as refused:
         await books.usage.QueryUsage(request, metadata=person.metadata)
     assert from_rpc_error(refused.value).reason == "QUERY_TOO_LARGE"
