@@ -48,7 +48,7 @@ SELECT count(*) FROM usage_records WHERE timestamp >= :start AND timestamp < :un
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after
 ORDER BY request_id LIMIT :most;
 
--- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, model, version, key_id, user_id, tags, most)
+-- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_id, tags, most)
 -- `latest` is the value beside the greatest request id; ordered aggregates would sort all rows for every question.
 SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
     CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
@@ -60,13 +60,13 @@ SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS
     CASE :aggregation WHEN 'sum' THEN sum(value)::bigint WHEN 'count' THEN count(*) WHEN 'max' THEN max(value)
         ELSE split_part(max((request_id || ' ' || value) COLLATE "C") FILTER (WHERE :aggregation = 'latest'), ' ', 2)::bigint
         END AS value
-FROM metered(:org_id, :publisher, :meter, :start, :until)
+FROM metered(:org_id, :publisher, :meter, :start, :until, :first, :last)
 WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
     AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
     AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;
 
--- name: query_unique(org_id, publisher, meter, unique_of, groups, tag_name, bucket, start, until, model, version, key_id, user_id, tags, most)
+-- name: query_unique(org_id, publisher, meter, unique_of, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_id, tags, most)
 SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
     SELECT DISTINCT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
         CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
@@ -78,7 +78,7 @@ SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
         CASE :unique_of WHEN 'model' THEN model WHEN 'version' THEN model || '@' || version WHEN 'key_id' THEN key_id
             WHEN 'user_id' THEN user_id WHEN 'value' THEN value::text
             ELSE coalesce(CASE :tag_name WHEN '' THEN tags::text ELSE tags ->> :tag_name END, '') END AS different
-    FROM metered(:org_id, :publisher, :meter, :start, :until)
+    FROM metered(:org_id, :publisher, :meter, :start, :until, :first, :last)
     WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
         AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
         AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
@@ -105,21 +105,28 @@ WITH moved AS (UPDATE rollup_progress SET through = :through)
 INSERT INTO stale_hours
 SELECT * FROM generate_series(:start::timestamptz, :through::timestamptz - interval '1 hour', interval '1 hour');
 
--- name: take_stale_hour()$
-WITH next AS (SELECT min(hour) AS hour FROM stale_hours),
-    taken AS (DELETE FROM stale_hours s USING next WHERE s.hour = next.hour)
-SELECT hour FROM next;
+-- name: take_stale_hours(most)
+-- The oldest, and those of its day that follow it.
+WITH next AS (
+    SELECT DISTINCT hour FROM stale_hours
+    WHERE hour < (SELECT date_trunc('day', min(hour), 'UTC') + interval '1 day' FROM stale_hours) ORDER BY hour LIMIT :most
+), taken AS (DELETE FROM stale_hours s USING next WHERE s.hour = next.hour)
+SELECT hour FROM next ORDER BY hour;
 
--- name: forget_rollups(hour, day)!
+-- name: forget_rollups(hours, day)!
 DELETE FROM usage_rollups
-WHERE (span = 'hour' AND start = :hour::timestamptz) OR (span = 'day' AND start = :day::timestamptz);
+WHERE (span = 'hour' AND start = ANY(:hours::timestamptz[])) OR (span = 'day' AND start = :day::timestamptz);
 
--- name: roll_up_hour(start, until)!
+-- name: roll_up_hours(hours, start, until, first, last)!
 -- A corrected call is counted once, with what it counts in truth; a correction has the time of its call.
 WITH records AS NOT MATERIALIZED (
-    SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+    SELECT * FROM usage_records
+    WHERE timestamp >= :start AND timestamp < :until AND date_trunc('hour', timestamp, 'UTC') = ANY(:hours::timestamptz[])
+        AND ((request_id >= :first AND request_id < :last)
+            OR (request_id >= replace(:first, 'req', 'cor') AND request_id < replace(:last, 'req', 'cor')))
 ), expanded AS NOT MATERIALIZED (
-    SELECT r.org_id, r.publisher_org_id, r.model, coalesce(r.corrects, r.request_id) AS call, u.meter, u.value
+    SELECT date_trunc('hour', r.timestamp, 'UTC') AS hour, r.org_id, r.publisher_org_id, r.model,
+        coalesce(r.corrects, r.request_id) AS call, u.meter, u.value
     FROM records r CROSS JOIN LATERAL (
         SELECT key, value::bigint FROM jsonb_each_text(r.units)
         UNION ALL SELECT 'cost_nanos', CASE WHEN r.test THEN 0 ELSE r.cost END
@@ -129,12 +136,13 @@ WITH records AS NOT MATERIALIZED (
     SELECT DISTINCT corrects FROM records WHERE corrects IS NOT NULL
 ), counted AS (
     SELECT * FROM expanded WHERE call NOT IN (SELECT corrects FROM corrected)
-    UNION ALL SELECT org_id, publisher_org_id, model, call, meter, sum(value)
-    FROM expanded WHERE call IN (SELECT corrects FROM corrected) GROUP BY org_id, publisher_org_id, model, call, meter
+    UNION ALL SELECT hour, org_id, publisher_org_id, model, call, meter, sum(value)
+    FROM expanded WHERE call IN (SELECT corrects FROM corrected)
+    GROUP BY hour, org_id, publisher_org_id, model, call, meter
 )
 INSERT INTO usage_rollups
-SELECT 'hour', :start, org_id, publisher_org_id, model, meter, count(*), sum(value), max(value)
-FROM counted GROUP BY org_id, publisher_org_id, model, meter;
+SELECT 'hour', hour, org_id, publisher_org_id, model, meter, count(*), sum(value), max(value)
+FROM counted GROUP BY hour, org_id, publisher_org_id, model, meter;
 
 -- name: roll_up_day(start, until)!
 INSERT INTO usage_rollups
@@ -142,8 +150,12 @@ SELECT 'day', :start, org_id, publisher_org_id, model, meter, sum(calls), sum(to
 FROM usage_rollups WHERE span = 'hour' AND start >= :start AND start < :until
 GROUP BY org_id, publisher_org_id, model, meter;
 
--- name: sum_records(org_id, publisher, start, until)
-WITH records AS NOT MATERIALIZED (SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until)
+-- name: sum_records(org_id, publisher, start, until, first, last)
+WITH records AS NOT MATERIALIZED (
+    SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+        AND ((request_id >= :first AND request_id < :last)
+            OR (request_id >= replace(:first, 'req', 'cor') AND request_id < replace(:last, 'req', 'cor')))
+)
 SELECT r.model, u.meter, count(*) FILTER (WHERE r.corrects IS NULL) AS calls, sum(u.value)::bigint AS total
 FROM (
     SELECT * FROM records WHERE NOT :publisher::boolean AND org_id = :org_id

@@ -2,7 +2,8 @@
 
 Two steps, so that inserts never wait for a sum: an hour that has passed is first declared to be rolled up and stale, in
 a moment without inserts; from then on every insert into it says so in `stale_hours`. Then stale hours are made from
-their records, one by one, whole. Dying in between costs nothing: an hour is stale until it is made, in one transaction."""
+their records, one by one, whole. Dying in between costs nothing: an hour is stale until it is made,
+in one transaction."""
 
 import asyncio
 import logging
@@ -17,6 +18,7 @@ from services.usage.store import Store
 
 log = logging.getLogger(__name__)
 _EVERY = 15.0  # seconds
+_MOST = 24  # hours made at once
 _SETTLING = timedelta(minutes=5)  # after the hour, in which most of what is late comes
 
 
@@ -27,6 +29,7 @@ class Rollups:
         self._database = database
         self._store = store
         self._settled = settled
+        self._most = _MOST
 
     async def work(self) -> None:
         """Rolls up, for ever."""
@@ -34,7 +37,9 @@ class Rollups:
             await asyncio.sleep(_EVERY)
             try:
                 await self.catch_up(await self._settled())
+                self._most = _MOST
             except Unavailable as e:
+                self._most = max(self._most // 2, 1)  # perhaps they were too much for one statement
                 log.warning("usage is not rolled up just now: %s", e)
             except Exception:  # its records answer meanwhile
                 log.exception("usage is not rolled up just now")
@@ -43,8 +48,8 @@ class Rollups:
         """Rolls up what has passed and what is stale; answers how many hours that was."""
         hours, boundary = 0, floor(settled - _SETTLING, HOUR)
         while True:
-            while await self._roll_up():
-                hours += 1
+            while made := await self._roll_up():
+                hours += made
             if not await self._advance(boundary):
                 return hours
 
@@ -62,18 +67,17 @@ class Rollups:
             await self._store.advance(connection, start, min(start + DAY, boundary))
         return True
 
-    async def _roll_up(self) -> bool:
-        """Makes the oldest stale hour, and its day; False when there is none."""
+    async def _roll_up(self) -> int:
+        """Makes the oldest stale hours of a day, and the day; answers how many they were."""
         async with self._database.transaction() as connection:
             await self._store.lock_rollups(connection)
-            hour = await self._store.take_stale_hour(connection)
-            if hour is None:
-                return False
-            day = floor(hour, DAY)
-            await self._store.forget_rollups(connection, hour, day)
-            await self._store.roll_up_hour(connection, hour, hour + HOUR)
-            await self._store.roll_up_day(connection, day, day + DAY)
-        return True
+            hours = await self._store.take_stale_hours(connection, self._most)
+            if hours:
+                day = floor(hours[0], DAY)
+                await self._store.forget_rollups(connection, hours, day)
+                await self._store.roll_up_hours(connection, hours)
+                await self._store.roll_up_day(connection, day, day + DAY)
+        return len(hours)
 
 
 def _milliseconds(moment: datetime) -> int:

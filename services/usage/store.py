@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,11 +12,10 @@ from mercat.usage.v1 import usage_pb2
 from services.common import ids
 from services.common.db import Connection, load_queries
 from services.usage.questions import Question
-from services.usage.sources import Source
+from services.usage.sources import HOUR, Source
 
 Row = Mapping[str, Any]
 Record = usage_pb2.UsageRecord
-MILLISECOND = timedelta(milliseconds=1)
 
 
 class Progress(NamedTuple):
@@ -42,6 +41,12 @@ def tokens(units: Mapping[str, int]) -> int:
 def _columns(units: tuple[tuple[str, int], ...]) -> tuple[str, int]:
     """`units` as JSON, and its tokens."""
     return json.dumps(dict(units)), tokens(dict(units))
+
+
+def _ids(start: datetime, until: datetime) -> dict[str, str]:
+    """Between which ids the calls of a time have theirs, or a millisecond more. Ids are in the order of time."""
+    first, last = (int(t.timestamp() * 1000) for t in (start, until))
+    return {"first": ids.earliest("req", first), "last": ids.earliest("req", last + 1)}
 
 
 def _json(tags: Mapping[str, str]) -> str | None:
@@ -110,18 +115,20 @@ class Store:
         before: str | None, most: int,
     ) -> list[Record]:  # fmt: skip
         query = self._q.list_as_publisher if publisher else self._q.list_as_consumer
-        first, last = (ids.earliest("req", int(t.timestamp() * 1000)) for t in (start, until + MILLISECOND))
+        bounds = _ids(start, until)
         rows = query(
-            c, org_id=org_id, model=model, start=start, until=until, from_id=first, before=before or last, most=most
-        )
+            c, org_id=org_id, model=model, start=start, until=until, from_id=bounds["first"],
+            before=before or bounds["last"], most=most,
+        )  # fmt: skip
         return [record_of(r) async for r in rows]
 
     async def sums(self, c: Connection, org_id: str, source: Source, *, publisher: bool) -> list[Row]:
         """By model and meter: how many calls counted it, and how much."""
         of = {"org_id": org_id, "publisher": publisher, "start": source.start, "until": source.until}
-        rows = (
-            self._q.sum_records(c, **of) if source.span == "record" else self._q.sum_rollups(c, span=source.span, **of)
-        )
+        if source.span == "record":
+            rows = self._q.sum_records(c, **of, **_ids(source.start, source.until))
+        else:
+            rows = self._q.sum_rollups(c, span=source.span, **of)
         return [r async for r in rows]
 
     async def query_source(self, c: Connection, org_id: str, asked: Question, source: Source, most: int) -> list[Row]:
@@ -156,15 +163,17 @@ class Store:
     async def advance(self, c: Connection, start: datetime, through: datetime) -> None:
         await self._q.advance(c, start=start, through=through)
 
-    async def take_stale_hour(self, c: Connection) -> datetime | None:
-        hour: datetime | None = await self._q.take_stale_hour(c)
-        return hour
+    async def take_stale_hours(self, c: Connection, most: int) -> list[datetime]:
+        """The oldest that are stale, all of one day."""
+        return [r["hour"] async for r in self._q.take_stale_hours(c, most=most)]
 
-    async def forget_rollups(self, c: Connection, hour: datetime, day: datetime) -> None:
-        await self._q.forget_rollups(c, hour=hour, day=day)
+    async def forget_rollups(self, c: Connection, hours: Sequence[datetime], day: datetime) -> None:
+        await self._q.forget_rollups(c, hours=hours, day=day)
 
-    async def roll_up_hour(self, c: Connection, start: datetime, until: datetime) -> None:
-        await self._q.roll_up_hour(c, start=start, until=until)
+    async def roll_up_hours(self, c: Connection, hours: Sequence[datetime]) -> None:
+        """Makes hours of one day from their records."""
+        start, until = hours[0], hours[-1] + HOUR
+        await self._q.roll_up_hours(c, hours=hours, start=start, until=until, **_ids(start, until))
 
     async def roll_up_day(self, c: Connection, start: datetime, until: datetime) -> None:
         await self._q.roll_up_day(c, start=start, until=until)
@@ -176,9 +185,9 @@ class Store:
         else:
             query, kind = self._q.query, {"aggregation": asked.aggregation}
         rows = query(
-            c, **kind, **asked.filters, org_id=org_id, publisher=asked.publisher, meter=asked.meter,
-            groups=sorted(asked.groups), tag_name=asked.tag_name, bucket=asked.bucket, start=asked.start,
-            until=asked.until, most=most,
+            c, **kind, **asked.filters, **_ids(asked.start, asked.until), org_id=org_id, publisher=asked.publisher,
+            meter=asked.meter, groups=sorted(asked.groups), tag_name=asked.tag_name, bucket=asked.bucket,
+            start=asked.start, until=asked.until, most=most,
         )  # fmt: skip
         return [r async for r in rows]
 
