@@ -12,8 +12,10 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from prometheus_client import Gauge
 
 from services.billing import ledger
+from services.billing.dropped import Moved, add, differences
 from services.billing.ledger import Account
 from services.billing.store import Row, Store, snapshot
+from services.common import ids
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
@@ -67,14 +69,10 @@ class Reconciler:
 
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         """Everything there is to check."""
-        found = _Found()
-        async with self._database.connection() as connection, snapshot(connection):
-            balances = await self._store.trial_balance(connection)
-            for query, rows in (await self._store.findings(connection)).items():
-                for row in rows:
-                    found.add(*_derived(query, row))
-            await self._merge(self._store.postings(connection), self._calls(), found)
-        settled = await self._recheck(found)
+        while True:
+            found, balances, settled, kept_from = await self._check()
+            if (await self._dropped()).kept_from == kept_from:
+                break  # else a month was dropped meanwhile, whose records were missed
         DISCREPANCIES.set(len(found.discrepancies))
         for d in found.discrepancies:
             log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
@@ -83,8 +81,39 @@ class Reconciler:
             discrepancies=found.discrepancies, settled_through=settled, balances_nanos=balances,
         )  # fmt: skip
 
-    async def _calls(self, request_ids: Iterable[str] = ()) -> AsyncIterator[usage_pb2.UsageRecord]:
-        request = usage_pb2.ExportUsageRequest(request_ids=request_ids)
+    async def _dropped(self) -> usage_pb2.SumDroppedUsageResponse:
+        return await self._usage.SumDroppedUsage(usage_pb2.SumDroppedUsageRequest(), timeout=60)
+
+    async def _check(self) -> tuple[_Found, dict[str, int], Timestamp, Timestamp]:
+        found, dropped = _Found(), await self._dropped()
+        kept_from: datetime = dropped.kept_from.ToDatetime(UTC)
+        moved: Moved = {}
+        async with self._database.connection() as connection, snapshot(connection):
+            balances = await self._store.trial_balance(connection)
+            for query, rows in (await self._store.findings(connection)).items():
+                for row in rows:
+                    found.add(*_derived(query, row))
+            postings = self._kept(self._store.postings(connection), kept_from, moved, found)
+            await self._merge(postings, self._calls(since=dropped.kept_from), found)
+        for org_id, text in differences(moved, dropped.sums):
+            found.add("MONTH_DIFFERS", org_id, text)
+        return found, balances, await self._recheck(found), dropped.kept_from
+
+    async def _kept(
+        self, postings: AsyncIterator[Row], kept_from: datetime, moved: Moved, found: _Found
+    ) -> AsyncIterator[Row]:
+        """Those but for the postings of calls whose records are not kept, which are added up in `moved`."""
+        async for row in postings:
+            if row["cause"].startswith(_OF_CALLS) and ids.timestamp(row["cause"]) < kept_from:
+                _check_posting(row, found)
+                add(moved, row["cause"], _entries(row))
+            else:
+                yield row
+
+    async def _calls(
+        self, request_ids: Iterable[str] = (), since: Timestamp | None = None
+    ) -> AsyncIterator[usage_pb2.UsageRecord]:
+        request = usage_pb2.ExportUsageRequest(request_ids=request_ids, start_time=since)
         async for page in self._usage.ExportUsage(request):
             for record in page.records:
                 yield record
@@ -162,18 +191,20 @@ def _check_posting(row: Row, found: _Found) -> None:
         found.add("POSTING_EDITED", row["id"], f"the posting of {row['cause']} is not what was posted")
 
 
+def _entries(posting: Row) -> list[tuple[Account, int]]:
+    org_ids, kinds = posting["org_ids"] or (), posting["kinds"] or ()
+    accounts = [Account(o or "", k or "") for o, k in zip(org_ids, kinds, strict=True)]
+    return list(zip(accounts, posting["amounts"] or (), strict=True))
+
+
 def _compare(posting: Row, call: usage_pb2.UsageRecord, found: _Found) -> None:
-    cost, amounts = 0 if call.test else call.cost_nanos, posting["amounts"] or ()
-    accounts = [
-        Account(o or "", k or "") for o, k in zip(posting["org_ids"] or (), posting["kinds"] or (), strict=True)
-    ]
-    entries = list(zip(accounts, amounts, strict=True))
+    cost, entries = 0 if call.test else call.cost_nanos, _entries(posting)
     if call.corrects:
         if not ledger.corrects(entries, call.org_id, call.publisher_org_id, cost):
             text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos more"
             found.add("CORRECTION_DIFFERS", call.request_id, text)
         return
-    moved = -sum(amount for amount in amounts if amount < 0)
+    moved = -sum(amount for _, amount in entries if amount < 0)
     if moved != cost:
         found.add("COST_DIFFERS", call.request_id, f"usage says {cost} nanos, the posting moved {moved}")
         return

@@ -12,13 +12,17 @@ from services.common.events import consume
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
+from services.usage.retention import Retention
 from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
 from services.usage.service_settlement import SettlementServicer, settled_through
+from services.usage.settings import UsageSettings
 from services.usage.store import Store
 
 
 async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, UsageSettings)
     await make_partitions(deps.database, deps.clock.now())  # before the first record arrives
     store = Store()
     consumer = Consumer(deps.database, store, deps.events, deps.control)
@@ -27,6 +31,7 @@ async def build(deps: Deps) -> Service:
         return await settled_through(deps.events, deps.clock)
 
     rollups = Rollups(deps.database, store, settled)
+    retention = Retention(deps.database, store, settled, deps.clock, settings.usage_retention_months)
 
     async def partitions() -> None:
         await keep_partitions(deps.database, deps.clock)
@@ -50,5 +55,5 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, corrections, rollups.work, partitions],
+        tasks=[consumer.work, corrections, rollups.work, retention.work, partitions],
     )

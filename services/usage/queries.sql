@@ -189,3 +189,66 @@ FROM (
     SELECT * FROM rollups WHERE NOT :publisher::boolean AND org_id = :org_id
     UNION ALL SELECT * FROM rollups WHERE :publisher AND publisher_org_id = :org_id
 ) r GROUP BY 1, 2 LIMIT :most;
+
+-- name: add_late(start, until)!
+-- What came into an hour whose other records are not kept any more: each once. A correction is no call of its own.
+WITH late AS (
+    INSERT INTO late_records SELECT request_id FROM usage_records WHERE timestamp >= :start AND timestamp < :until
+    ON CONFLICT DO NOTHING RETURNING request_id
+), counted AS (
+    SELECT r.org_id, r.publisher_org_id, r.model, r.corrects IS NULL AS call, u.meter, u.value
+    FROM usage_records r JOIN late l ON l.request_id = r.request_id CROSS JOIN LATERAL (
+        SELECT key, value::bigint FROM jsonb_each_text(r.units)
+        UNION ALL SELECT 'cost_nanos', CASE WHEN r.test THEN 0 ELSE r.cost END
+        UNION ALL SELECT 'latency_us', r.latency_us
+    ) u (meter, value)
+    WHERE r.timestamp >= :start AND r.timestamp < :until
+)
+INSERT INTO usage_rollups AS t
+SELECT 'hour', :start, org_id, publisher_org_id, model, meter, count(*) FILTER (WHERE call), sum(value),
+    coalesce(max(value) FILTER (WHERE call), 0)
+FROM counted GROUP BY org_id, publisher_org_id, model, meter
+ON CONFLICT (span, start, org_id, publisher_org_id, model, meter) DO UPDATE
+SET calls = t.calls + excluded.calls, total = t.total + excluded.total, most = greatest(t.most, excluded.most);
+
+-- name: forget_day(day)!
+DELETE FROM usage_rollups WHERE span = 'day' AND start = :day;
+
+-- name: oldest_partition()$
+SELECT min(c.relname) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'usage_records'::regclass AND c.relname ~ '^usage_records_[0-9]{4}_[0-9]{2}$';
+
+-- name: count_differences(start, until)$
+-- Sums of which the records of a time, its hours and its days do not say the same.
+WITH recorded AS (
+    SELECT r.org_id, r.publisher_org_id, r.model, u.meter, sum(u.value) AS total,
+        count(*) FILTER (WHERE u.meter = 'latency_us' AND r.corrects IS NULL) AS calls
+    FROM usage_records r CROSS JOIN LATERAL (
+        SELECT key, value::bigint FROM jsonb_each_text(r.units)
+        UNION ALL SELECT 'cost_nanos', CASE WHEN r.test THEN 0 ELSE r.cost END
+        UNION ALL SELECT 'latency_us', r.latency_us
+    ) u (meter, value)
+    WHERE r.timestamp >= :start AND r.timestamp < :until GROUP BY r.org_id, r.publisher_org_id, r.model, u.meter
+), rolled AS (
+    SELECT span, org_id, publisher_org_id, model, meter, sum(total) AS total,
+        sum(calls) FILTER (WHERE meter = 'latency_us') AS calls
+    FROM usage_rollups WHERE start >= :start AND start < :until GROUP BY span, org_id, publisher_org_id, model, meter
+)
+SELECT count(*) FROM recorded r
+FULL JOIN (SELECT * FROM rolled WHERE span = 'hour') h USING (org_id, publisher_org_id, model, meter)
+FULL JOIN (SELECT * FROM rolled WHERE span = 'day') d USING (org_id, publisher_org_id, model, meter)
+WHERE r.total IS DISTINCT FROM h.total OR r.total IS DISTINCT FROM d.total
+    OR nullif(r.calls, 0) IS DISTINCT FROM h.calls OR nullif(r.calls, 0) IS DISTINCT FROM d.calls;
+
+-- name: keep_from(moment)!
+UPDATE rollup_progress SET kept_from = :moment;
+
+-- name: sum_dropped()
+-- What calls whose records are not kept have cost, by month; with what came late and is not in the rollups yet.
+SELECT month, org_id, publisher_org_id, sum(cost)::bigint AS cost FROM (
+    SELECT date_trunc('month', start, 'UTC') AS month, org_id, publisher_org_id, total AS cost FROM usage_rollups
+    WHERE span = 'hour' AND meter = 'cost_nanos' AND start < (SELECT kept_from FROM rollup_progress)
+    UNION ALL SELECT date_trunc('month', r.timestamp, 'UTC'), r.org_id, r.publisher_org_id, r.cost FROM usage_records r
+    WHERE r.timestamp < (SELECT kept_from FROM rollup_progress) AND NOT r.test
+        AND NOT EXISTS (SELECT FROM late_records l WHERE l.request_id = r.request_id)
+) s GROUP BY month, org_id, publisher_org_id HAVING sum(cost) <> 0;

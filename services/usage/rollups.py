@@ -74,8 +74,13 @@ class Rollups:
             hours = await self._store.take_stale_hours(connection, self._most)
             if hours:
                 day = floor(hours[0], DAY)
-                await self._store.forget_rollups(connection, hours, day)
-                await self._store.roll_up_hours(connection, hours)
+                if day < (await self._store.progress(connection)).kept_from:
+                    await self._store.forget_day(connection, day)
+                    for hour in hours:
+                        await self._store.add_late(connection, hour)
+                else:
+                    await self._store.forget_rollups(connection, hours, day)
+                    await self._store.roll_up_hours(connection, hours)
                 await self._store.roll_up_day(connection, day, day + DAY)
         return len(hours)
 

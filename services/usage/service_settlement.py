@@ -64,6 +64,22 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
                 )  # fmt: skip
         return usage_pb2.CountCallsResponse(calls=calls)
 
+    async def SumDroppedUsage(
+        self, request: usage_pb2.SumDroppedUsageRequest, context: Context
+    ) -> usage_pb2.SumDroppedUsageResponse:
+        response = usage_pb2.SumDroppedUsageResponse()
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            response.kept_from.FromDatetime((await self._store.progress(connection)).kept_from)
+            for row in await self._store.sum_dropped(connection):
+                sums = response.sums.add(
+                    org_id=row["org_id"], publisher_org_id=row["publisher_org_id"], cost_nanos=row["cost"]
+                )
+                sums.month.FromDatetime(row["month"])
+        return response
+
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.ExportUsageResponse]:

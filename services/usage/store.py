@@ -175,6 +175,29 @@ class Store:
         start, until = hours[0], hours[-1] + HOUR
         await self._q.roll_up_hours(c, hours=hours, start=start, until=until, **_ids(start, until))
 
+    async def add_late(self, c: Connection, hour: datetime) -> None:
+        """Adds what came into an hour whose other records are not kept any more."""
+        await self._q.add_late(c, start=hour, until=hour + HOUR)
+
+    async def forget_day(self, c: Connection, day: datetime) -> None:
+        await self._q.forget_day(c, day=day)
+
+    async def oldest_partition(self, c: Connection) -> str | None:
+        """The table of the oldest month that is kept; None when there is none."""
+        name: str | None = await self._q.oldest_partition(c)
+        return name
+
+    async def count_differences(self, c: Connection, start: datetime, until: datetime) -> int:
+        """Of how many sums the records of whole days and their rollups do not say the same."""
+        return int(await self._q.count_differences(c, start=start, until=until))
+
+    async def keep_from(self, c: Connection, moment: datetime) -> None:
+        await self._q.keep_from(c, moment=moment)
+
+    async def sum_dropped(self, c: Connection) -> list[Row]:
+        """What calls whose records are not kept have cost, by month and parties."""
+        return [r async for r in self._q.sum_dropped(c)]
+
     async def roll_up_day(self, c: Connection, start: datetime, until: datetime) -> None:
         await self._q.roll_up_day(c, start=start, until=until)
 

@@ -23,6 +23,9 @@ CREATE TABLE rollup_progress (
 );
 INSERT INTO rollup_progress VALUES (true, '2000-01-01 UTC', '2000-01-01 UTC');
 
+-- Records of hours that are not kept any more, which came late and are added to their rollups.
+CREATE TABLE late_records (request_id text PRIMARY KEY COLLATE "C");
+
 -- Each transaction adds rows of its own and takes away only those it sees: an hour whose records change while it is rolled
 -- up is still stale afterwards.
 CREATE TABLE stale_hours (hour timestamptz NOT NULL);

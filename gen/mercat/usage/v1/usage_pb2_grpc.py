@@ -295,6 +295,11 @@ class SettlementServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
                 _registered_method=True)
+        self.SumDroppedUsage = channel.unary_unary(
+                '/mercat.usage.v1.SettlementService/SumDroppedUsage',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.FromString,
+                _registered_method=True)
         self.ExportUsage = channel.unary_stream(
                 '/mercat.usage.v1.SettlementService/ExportUsage',
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
@@ -320,6 +325,13 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumDroppedUsage(self, request, context):
+        """What calls whose records are not kept any more have cost, for the reconciler.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportUsage(self, request, context):
         """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler.
         """
@@ -339,6 +351,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.CountCalls,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.SerializeToString,
+            ),
+            'SumDroppedUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumDroppedUsage,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.SerializeToString,
             ),
             'ExportUsage': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportUsage,
@@ -401,6 +418,33 @@ class SettlementService:
             '/mercat.usage.v1.SettlementService/CountCalls',
             mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_usage__pb2.CountCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumDroppedUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/SumDroppedUsage',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

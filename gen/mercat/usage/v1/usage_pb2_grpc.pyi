@@ -116,6 +116,8 @@ class SettlementServiceStub:
     """The instant up to which every call that any worker recorded is stored and posted."""
     CountCalls: _grpc.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+    SumDroppedUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumDroppedUsageRequest, _usage_pb2.SumDroppedUsageResponse]
+    """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -128,6 +130,8 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     """The instant up to which every call that any worker recorded is stored and posted."""
     CountCalls: _aio.UnaryUnaryMultiCallable[_usage_pb2.CountCallsRequest, _usage_pb2.CountCallsResponse]  # type: ignore[assignment]
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+    SumDroppedUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumDroppedUsageRequest, _usage_pb2.SumDroppedUsageResponse]  # type: ignore[assignment]
+    """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -149,6 +153,14 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.CountCallsResponse, _abc.Awaitable[_usage_pb2.CountCallsResponse]]:
         """How many calls of an account, a key or a model are recorded of a time, for quotas."""
+
+    @_abc_1.abstractmethod
+    def SumDroppedUsage(
+        self,
+        request: _usage_pb2.SumDroppedUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.SumDroppedUsageResponse, _abc.Awaitable[_usage_pb2.SumDroppedUsageResponse]]:
+        """What calls whose records are not kept any more have cost, for the reconciler."""
 
     @_abc_1.abstractmethod
     def ExportUsage(
