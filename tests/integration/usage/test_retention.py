@@ -158,4 +158,4 @@ async def test_a_month_with_unposted_calls_stays(books: Books, monkeypatch: pyte
     assert await _retention(books, KEEP - 1).drop_old() == []
     assert await _partitions(books) == before
     await books.events.js.delete_msg("USAGE", mark.seq)
-    assert await _retention(books, KEEP - 1).drop_old()[-1] == _table(MONTHS[2])
+    assert (await _retention(books, KEEP - 1).drop_old())[-1] == _table(MONTHS[2])

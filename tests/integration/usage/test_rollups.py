@@ -120,6 +120,19 @@ async def test_calls_that_come_while_their_hour_is_rolled_up_are_counted_once(bo
     assert (summary.cost_nanos, summary.models[0].units["rows"]) == (7 * sent, 3 * sent)
 
 
+async def test_an_insert_that_is_under_way_is_waited_for(books: Books) -> None:
+    person, publisher = await books.person(USD), await books.person()
+    begin = floor(books.clock.now(), HOUR) + timedelta(days=60)  # no other test's hours
+    async with books.deps["usage"].database.transaction() as connection:
+        await Store().add_records(connection, [_at(books, person, publisher, begin)])
+        rolling = asyncio.create_task(rolled_up(books, begin + 3 * HOUR))
+        await asyncio.sleep(0.5)
+        assert not rolling.done(), "it would miss what it cannot see yet, and the insert would not say that it is late"
+    await rolling
+    assert not await _differences(books, person)
+    assert (await books.usage.SummarizeUsage(_until(begin + 2 * HOUR), metadata=person.metadata)).calls == 1
+
+
 def _until(moment: datetime) -> usage_pb2.SummarizeUsageRequest:
     request = usage_pb2.SummarizeUsageRequest()
     request.end_time.FromDatetime(moment)
