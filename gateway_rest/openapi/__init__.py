@@ -64,7 +64,14 @@ COMPONENTS: dict[str, Any] = {
             "description": "The same key and body answers the first result again, for 24 hours; the same key with "
             "another body is refused.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-        }
+        },
+        "Tag": {
+            "name": "mercat-tag",
+            "in": "header",
+            "required": False,
+            "description": "Tells the call apart in the caller's usage: up to 8 pairs, `team=research, env=prod`.",
+            "schema": {"type": "string", "maxLength": 1000},
+        },
     },
     "headers": {
         "RequestId": {"description": "Names this call, also in usage and logs.", "schema": {"type": "string"}},

@@ -132,6 +132,8 @@ class Operations:
             parameters.extend(self._query(binding))
         if binding.policy.mutates:
             parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+        if binding.policy.rate == policy_pb2.RATE_CLASS_INFERENCE:
+            parameters.append({"$ref": "#/components/parameters/Tag"})
         return parameters
 
     def _query(self, binding: Binding) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,15 @@ BY_ROLE: dict[int, frozenset[str]] = {
     auth_pb2.ROLE_CONSUMER: frozenset(_CONSUMER),
     auth_pb2.ROLE_PUBLISHER: frozenset(_PUBLISHER),
     auth_pb2.ROLE_ADMIN: frozenset(
-        _PUBLISHER | {"models:review", "ledger:read", "search:write", "limits:write", "refunds:write", "credits:write"}
+        _PUBLISHER
+        | {
+            "models:review",
+            "ledger:read",
+            "ledger:write",
+            "search:write",
+            "limits:write",
+            "refunds:write",
+            "credits:write",
+        }
     ),
 }

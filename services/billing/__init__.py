@@ -3,11 +3,18 @@ How much was used is usage's; what a call costs is told by the price that was in
 
 from datetime import timedelta
 
-from mercat.billing.v1 import billing_pb2_grpc, budgets_pb2_grpc, credits_pb2_grpc, prices_pb2_grpc
+from mercat.billing.v1 import (
+    billing_pb2_grpc,
+    budgets_pb2_grpc,
+    corrections_pb2_grpc,
+    credits_pb2_grpc,
+    prices_pb2_grpc,
+)
 from mercat.event.v1 import event_pb2
 
 from services.billing.budgets.service import BudgetServicer
 from services.billing.budgets.store import BudgetStore
+from services.billing.corrections.service import CorrectionServicer
 from services.billing.credits.grants import Grants
 from services.billing.credits.service import CreditServicer
 from services.billing.credits.store import CreditStore
@@ -46,6 +53,7 @@ async def build(deps: Deps) -> Service:
     leases = LeaseServicer(deps.database, store, price_store, leasing, deps.control, deps.events, deps.clock, settings)
     grants = CreditServicer(deps.database, store, credit, Grants(store, credit, deps.clock), deps.clock)
     limits = BudgetServicer(deps.database, store, budgets, deps.control, deps.events, deps.clock)
+    corrections = CorrectionServicer(deps.database, store, price_store, deps.control, deps.clock, settings.fee_ppm)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
     announcer = Announcer(deps.database, price_store, deps.clock)
@@ -69,6 +77,7 @@ async def build(deps: Deps) -> Service:
             (budgets_pb2_grpc.add_BudgetServiceServicer_to_server, limits),
             *payments.registrations,
             *recurring.registrations,
+            (corrections_pb2_grpc.add_CorrectionServiceServicer_to_server, corrections),
         ],
         tasks=[
             signed_up, leases.recover, grants.expire, reconcile, announcer.repeat, *payments.tasks, *recurring.tasks

@@ -76,6 +76,20 @@ def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: st
     return not moved and taken and earned >= 0 and fee >= 0 and earned + fee == cost
 
 
+def correction(cause: str, consumer: str, publisher: str, cost: int, fee: int) -> Posting:
+    """What a call costs more (negative: less) than was posted, and the platform's part of that."""
+    parts = ((Account(consumer, WALLET), -cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee))
+    return Posting(cause, "correction", tuple(part for part in parts if part[1]))
+
+
+def corrects(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
+    """Whether entries are those of a correction between these two by so much."""
+    moved = dict(entries)
+    paid = moved.pop(Account(consumer, WALLET), 0)
+    earned, fee = moved.pop(Account(publisher, PAYABLE), 0), moved.pop(_FEES, 0)
+    return not moved and paid == -cost and earned + fee == cost
+
+
 def top_up(cause: str, org_id: str, amount: int) -> Posting:
     """Money that came in through the sandbox."""
     if amount <= 0:

@@ -126,7 +126,24 @@ WHERE p.id IS NULL GROUP BY e.posting_id LIMIT 100;
 SELECT p.id, p.cause FROM postings p LEFT JOIN transactions t ON t.cause = p.cause
     LEFT JOIN reversals r ON r.id = split_part(p.cause, ':', 1)
     LEFT JOIN payouts o ON o.id = split_part(p.cause, ':', 1)
-WHERE t.id IS NULL AND r.id IS NULL AND o.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+    LEFT JOIN corrections c ON c.id = p.cause
+WHERE t.id IS NULL AND r.id IS NULL AND o.id IS NULL AND c.id IS NULL AND NOT starts_with(p.cause, 'req_') LIMIT 100;
+
+-- name: wrong_corrections()
+-- The corrections of a call follow each other without a gap, from what it was charged, and each moved what it says.
+WITH moved AS (
+    SELECT p.cause, sum(e.amount) FILTER (WHERE a.kind IN ('customer_wallet', 'promotional_credit')) AS paid,
+        sum(e.amount) FILTER (WHERE a.kind = 'platform_fee') AS fee
+    FROM postings p JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
+    WHERE p.cause IN (SELECT id FROM corrections UNION SELECT request_id FROM corrections) GROUP BY p.cause
+), numbered AS (
+    SELECT c.*, row_number() OVER w AS place, lag(c.cost) OVER w AS before
+    FROM corrections c WINDOW w AS (PARTITION BY c.request_id ORDER BY c.number)
+)
+SELECT c.id, c.cost_change, -coalesce(m.paid, 0)::bigint AS moved FROM numbered c
+LEFT JOIN moved m ON m.cause = c.id LEFT JOIN moved f ON f.cause = c.request_id
+WHERE c.number <> c.place OR coalesce(m.paid, 0) <> -c.cost_change OR coalesce(m.fee, 0) <> c.fee_change
+    OR c.cost - c.cost_change <> coalesce(c.before, -coalesce(f.paid, 0)) LIMIT 100;
 
 -- name: wrong_transactions()
 SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved
@@ -151,8 +168,11 @@ FROM wallets w LEFT JOIN (
 WHERE w.reserved <> coalesce(l.held, 0) LIMIT 100;
 
 -- name: negative_wallets()
+-- A correction may owe what the wallet does not hold; nothing else spends below zero.
 SELECT w.org_id, b.balance FROM wallets w JOIN balances b ON b.account_id = w.account_id
-WHERE b.balance < -w.credit_limit LIMIT 100;
+LEFT JOIN (SELECT org_id, sum(cost_change) AS owed FROM corrections WHERE cost_change > 0 GROUP BY org_id) c
+    ON c.org_id = w.org_id
+WHERE b.balance < -w.credit_limit - coalesce(c.owed, 0) LIMIT 100;
 
 -- name: wrong_wallets()
 SELECT w.org_id, w.account_id FROM wallets w LEFT JOIN accounts a ON a.id = w.account_id
@@ -171,7 +191,7 @@ CROSS JOIN LATERAL (
 ORDER BY p.cause COLLATE "C";
 
 -- name: postings_of(causes)
-SELECT p.id, p.cause, e.account_ids, e.org_ids, e.kinds, e.amounts FROM postings p CROSS JOIN LATERAL (
+SELECT p.id, p.cause, p.created_at, e.account_ids, e.org_ids, e.kinds, e.amounts FROM postings p CROSS JOIN LATERAL (
     SELECT array_agg(e.account_id) AS account_ids, array_agg(a.org_id) AS org_ids, array_agg(a.kind) AS kinds,
         array_agg(e.amount) AS amounts
     FROM entries e LEFT JOIN accounts a ON a.id = e.account_id WHERE e.posting_id = p.id

@@ -17,14 +17,16 @@ from services.billing.budgets import spent
 from services.billing.budgets.spent import Spent
 from services.billing.budgets.store import BudgetStore
 from services.billing.credits.store import CreditStore
+from services.billing.dropped import Moved, add, differences
 from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
 from services.billing.payments.store import PaymentStore
 from services.billing.payouts.store import PayoutStore
 from services.billing.prices.rerating import Rerating
 from services.billing.store import Row, Store, snapshot
+from services.common import ids
 from services.common.clock import Clock
-from services.common.db import Database
+from services.common.db import Connection, Database
 from services.common.errors import Unavailable
 from services.common.rpc.channels import InternalChannel
 
@@ -36,6 +38,7 @@ _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
 _ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
+_OF_CALLS = ("req_", "cor_")  # causes that usage has a record of
 
 Discrepancy = billing_pb2.Discrepancy
 
@@ -88,32 +91,10 @@ class Reconciler:
 
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         """Everything there is to check."""
-        found = _Found()
-        async with self._database.connection() as connection, snapshot(connection):
-            balances = await self._store.trial_balance(connection)
-            findings = {**await self._store.findings(connection), **await self._credit.findings(connection)}
-            for query, rows in findings.items():
-                for row in rows:
-                    found.add(*_derived(query, row))
-            for row in await self._payments.wrong_payments(connection):
-                text = f"{row['amount']} nanos, {row['status']}, and its posting moved {row['moved']}"
-                found.add("PAYMENT_DIFFERS", row["id"], text)
-            for query, wrong in (await self._invoices.findings(connection)).items():
-                for row in wrong:
-                    found.add(*_invoice_finding(query, row))
-            for query, wrong in (await self._payouts.findings(connection)).items():
-                for row in wrong:
-                    found.add(*_payout_finding(query, row))
-            for row in await self._payments.wrong_reversals(connection):
-                text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
-                text += f" {row['held']} are withheld and {row['paid']} were paid"
-                found.add("REVERSAL_DIFFERS", row["id"], text)
-            found.spent = Spent(*await self._budgets.spending(connection, spent.since(self._clock.now())))
-            await self._merge(self._store.postings(connection), self._calls(), found)
-        settled = await self._recheck(found)
-        if not _ABOUT_CALLS & {d.code for d in found.discrepancies}:  # or the sums would only repeat what they said
-            for subject, text in found.spent.differences():
-                found.add("SPENDING_DIFFERS", subject, text)
+        while True:
+            found, balances, settled, kept_from = await self._check()
+            if (await self._dropped()).kept_from == kept_from:
+                break  # else a month was dropped meanwhile, whose records were missed
         DISCREPANCIES.set(len(found.discrepancies))
         for d in found.discrepancies:
             log.error("ledger: %s %s: %s", d.code, d.subject, d.message)
@@ -122,8 +103,62 @@ class Reconciler:
             discrepancies=found.discrepancies, settled_through=settled, balances_nanos=balances,
         )  # fmt: skip
 
-    async def _calls(self, request_ids: Iterable[str] = ()) -> AsyncIterator[usage_pb2.UsageRecord]:
-        request = usage_pb2.ExportUsageRequest(request_ids=request_ids)
+    async def _dropped(self) -> usage_pb2.SumDroppedUsageResponse:
+        return await self._usage.SumDroppedUsage(usage_pb2.SumDroppedUsageRequest(), timeout=60)
+
+    async def _check(self) -> tuple[_Found, dict[str, int], Timestamp, Timestamp]:
+        found, dropped = _Found(), await self._dropped()
+        kept_from: datetime = dropped.kept_from.ToDatetime(UTC)
+        moved: Moved = {}
+        async with self._database.connection() as connection, snapshot(connection):
+            balances = await self._store.trial_balance(connection)
+            await self._derive(connection, found)
+            found.spent = Spent(*await self._budgets.spending(connection, spent.since(self._clock.now())))
+            postings = self._kept(self._store.postings(connection), kept_from, moved, found)
+            await self._merge(postings, self._calls(since=dropped.kept_from), found)
+        for org_id, text in differences(moved, dropped.sums):
+            found.add("MONTH_DIFFERS", org_id, text)
+        settled = await self._recheck(found)
+        if not _ABOUT_CALLS & {d.code for d in found.discrepancies}:  # or the sums would only repeat what they said
+            for subject, text in found.spent.differences():
+                found.add("SPENDING_DIFFERS", subject, text)
+        return found, balances, settled, dropped.kept_from
+
+    async def _derive(self, connection: Connection, found: _Found) -> None:
+        """What of the books follows from the rest of them."""
+        findings = {**await self._store.findings(connection), **await self._credit.findings(connection)}
+        for query, rows in findings.items():
+            for row in rows:
+                found.add(*_derived(query, row))
+        for row in await self._payments.wrong_payments(connection):
+            text = f"{row['amount']} nanos, {row['status']}, and its posting moved {row['moved']}"
+            found.add("PAYMENT_DIFFERS", row["id"], text)
+        for query, wrong in (await self._invoices.findings(connection)).items():
+            for row in wrong:
+                found.add(*_invoice_finding(query, row))
+        for query, wrong in (await self._payouts.findings(connection)).items():
+            for row in wrong:
+                found.add(*_payout_finding(query, row))
+        for row in await self._payments.wrong_reversals(connection):
+            text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
+            text += f" {row['held']} are withheld and {row['paid']} were paid"
+            found.add("REVERSAL_DIFFERS", row["id"], text)
+
+    async def _kept(
+        self, postings: AsyncIterator[Row], kept_from: datetime, moved: Moved, found: _Found
+    ) -> AsyncIterator[Row]:
+        """Those but for the postings of calls whose records are not kept, which are added up in `moved`."""
+        async for row in postings:
+            if row["cause"].startswith(_OF_CALLS) and ids.timestamp(row["cause"]) < kept_from:
+                _check_posting(row, found)
+                add(moved, row["cause"], _entries(row))
+            else:
+                yield row
+
+    async def _calls(
+        self, request_ids: Iterable[str] = (), since: Timestamp | None = None
+    ) -> AsyncIterator[usage_pb2.UsageRecord]:
+        request = usage_pb2.ExportUsageRequest(request_ids=request_ids, start_time=since)
         async for page in self._usage.ExportUsage(request):
             for record in page.records:
                 yield record
@@ -134,7 +169,7 @@ class Reconciler:
         """Walks both in the order of request ids; neither is ever held in memory."""
         posting, call = await anext(postings, None), await self._next_paid(calls, found)
         while posting is not None or call is not None:
-            if posting is not None and not posting["cause"].startswith("req_"):
+            if posting is not None and not posting["cause"].startswith(_OF_CALLS):
                 _check_posting(posting, found)
                 posting = await anext(postings, None)
             elif call is None or (posting is not None and posting["cause"] < call.request_id):
@@ -149,18 +184,19 @@ class Reconciler:
             else:
                 _check_posting(posting, found)
                 _compare(posting, call, found)
-                found.spent.add(call)
+                if not call.corrects:  # budgets count what calls cost when they were made
+                    found.spent.add(call)
                 posting, call = await anext(postings, None), await self._next_paid(calls, found)
 
     async def _next_paid(
         self, calls: AsyncIterator[usage_pb2.UsageRecord], found: _Found
     ) -> usage_pb2.UsageRecord | None:
-        """The next call that cost something; every one before it is rated again, too."""
+        """The next call or correction that moved money; every call before it is rated again, too."""
         async for call in calls:
             found.usage += 1
-            if mistake := await self._rerating.mistake(call):
+            if not call.corrects and (mistake := await self._rerating.mistake(call)):
                 found.add("RATING_DIFFERS", call.request_id, mistake)
-            if call.cost_nanos > 0 and not call.test:
+            if call.cost_nanos and not call.test:
                 return call
         return None
 
@@ -191,8 +227,12 @@ class Reconciler:
             call, posting = recorded.get(name), posted.get(name)
             if call is not None and posting is not None:
                 _compare(posting, call, found)
-                found.spent.add_expected(call)
-            elif posting is not None:
+                if not call.corrects:
+                    found.spent.add_expected(call)
+            elif posting is not None and not (
+                # Usage is told of a correction when it is posted.
+                name.startswith("cor_") and posting["created_at"] > posted_before - _UNDER_WAY
+            ):
                 found.add("USAGE_MISSING", name, "the ledger has a posting for a call that usage does not know")
             elif call is not None and call.timestamp.ToDatetime(UTC) < posted_before:
                 found.add("POSTING_MISSING", name, f"a call of {call.cost_nanos} nanos was recorded but not posted")
@@ -205,16 +245,24 @@ def _check_posting(row: Row, found: _Found) -> None:
         found.add("POSTING_EDITED", row["id"], f"the posting of {row['cause']} is not what was posted")
 
 
+def _entries(posting: Row) -> list[tuple[Account, int]]:
+    org_ids, kinds = posting["org_ids"] or (), posting["kinds"] or ()
+    accounts = [Account(o or "", k or "") for o, k in zip(org_ids, kinds, strict=True)]
+    return list(zip(accounts, posting["amounts"] or (), strict=True))
+
+
 def _compare(posting: Row, call: usage_pb2.UsageRecord, found: _Found) -> None:
-    cost, amounts = 0 if call.test else call.cost_nanos, posting["amounts"] or ()
-    moved = -sum(amount for amount in amounts if amount < 0)
+    cost, entries = 0 if call.test else call.cost_nanos, _entries(posting)
+    if call.corrects:
+        if not ledger.corrects(entries, call.org_id, call.publisher_org_id, cost):
+            text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos more"
+            found.add("CORRECTION_DIFFERS", call.request_id, text)
+        return
+    moved = -sum(amount for _, amount in entries if amount < 0)
     if moved != cost:
         found.add("COST_DIFFERS", call.request_id, f"usage says {cost} nanos, the posting moved {moved}")
         return
-    accounts = [
-        Account(o or "", k or "") for o, k in zip(posting["org_ids"] or (), posting["kinds"] or (), strict=True)
-    ]
-    if not ledger.charges(zip(accounts, amounts, strict=True), call.org_id, call.publisher_org_id, cost):
+    if not ledger.charges(entries, call.org_id, call.publisher_org_id, cost):
         text = f"the posting is not one of {call.org_id} paying {call.publisher_org_id} {cost} nanos"
         found.add("PARTIES_DIFFER", call.request_id, text)
 
@@ -242,6 +290,9 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
         case "wrong_transactions":
             text = f"{row['amount']} nanos by the transaction, {row['moved']} by its posting"
             return "TRANSACTION_DIFFERS", row["id"], text
+        case "wrong_corrections":
+            text = f"it says {row['cost_change']} nanos, its posting {row['moved']}, or it does not follow those before"
+            return "CORRECTION_DIFFERS", row["id"], text
         case "orphan_entries":
             return "ENTRY_ORPHANED", row["posting_id"], f"{row['count']} entries without a posting"
         case _:

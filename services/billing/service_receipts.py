@@ -39,6 +39,7 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
             model_digest=(await self._registry.ResolveDigest(version)).digest, units=record.units,
             cost_nanos=record.cost_nanos, currency=CURRENCY, test=record.test,
             rating=record.rating if record.HasField("rating") else None,
+            corrections=record.corrections,
         )  # fmt: skip
         if record.price_id:
             async with self._database.connection() as connection:
@@ -53,7 +54,7 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
         """Of a call of the caller's organisation. Raises UsageRecordNotFound."""
         async for page in self._usage.ExportUsage(usage_pb2.ExportUsageRequest(request_ids=[request_id])):
             for record in page.records:
-                if record.org_id == caller().org_id:
+                if record.org_id == caller().org_id and not record.corrects:
                     return record
         raise UsageRecordNotFound
 

@@ -198,7 +198,7 @@ class Store:
         """Rows that disagree with the rest of the books, by query."""
         names = (
             "unbalanced_postings", "orphan_entries", "unexplained_postings", "wrong_balances", "wrong_reservations",
-            "negative_wallets", "wrong_transactions", "wrong_wallets",
+            "negative_wallets", "wrong_transactions", "wrong_wallets", "wrong_corrections",
         )  # fmt: skip
         return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
 

@@ -16,6 +16,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2_grpc,
     budgets_pb2_grpc,
+    corrections_pb2_grpc,
     credits_pb2_grpc,
     invoices_pb2_grpc,
     payments_pb2_grpc,
@@ -168,6 +169,10 @@ class Client:
     @cached_property
     def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:
         return billing_pb2_grpc.ReceiptServiceStub(self.channel)
+
+    @cached_property
+    def corrections(self) -> corrections_pb2_grpc.CorrectionServiceStub:
+        return corrections_pb2_grpc.CorrectionServiceStub(self.channel)
 
     @cached_property
     def inference(self) -> inference_pb2_grpc.InferenceServiceStub:

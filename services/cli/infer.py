@@ -72,6 +72,9 @@ def infer(
     to: Annotated[Path | None, typer.Option("--output", "-o", help="Write to .npy (one output) or .npz.")] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
     idempotency_key: Annotated[str, typer.Option(help="Of your own: the call runs and is charged once for it.")] = "",
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Tells the call apart in usage. Repeatable.")
+    ] = None,
 ) -> None:
     """Calls a model. Shows the outputs, what it cost and the request id.
 
@@ -88,7 +91,9 @@ def infer(
     request = _request(session, model, inputs, data, raw, shape)
     request.outputs.extend(only or ())
     request.raw_output = request.raw_output or to is not None
-    metadata = (("idempotency-key", idempotency_key),) if idempotency_key else ()
+    metadata: tuple[tuple[str, str], ...] = tuple(("mercat-tag", one) for one in tag or ())
+    if idempotency_key:
+        metadata += (("idempotency-key", idempotency_key),)
     began = time.monotonic()
     answer = session.client.inference.Predict(request, timeout=timeout, metadata=metadata)
     took = f"{(time.monotonic() - began) * 1000:,.0f} ms"

@@ -12,7 +12,7 @@ from mercat.billing.v1 import billing_pb2
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.prices import show_price
-from services.cli.usage import show_units
+from services.cli.usage import show_change, show_units
 from services.common import money
 from services.common.receipts import NotGenuine, recomputed, verify
 
@@ -139,5 +139,6 @@ def _show(receipt: billing_pb2.Receipt) -> None:
         ("used before", show_units(receipt.rating.positions) if receipt.rating.positions else ""),
         ("discount", f"{receipt.rating.discount_ppm / 10_000:g} %" if receipt.rating.discount_ppm else ""),
         ("cost", "test" if receipt.test else money.show(receipt.cost_nanos, receipt.currency)),
+        *(("corrected", f"{output.when(c.create_time)}: {show_change(c)} ({c.reason})") for c in receipt.corrections),
         ("organisation", receipt.org_id), ("key", receipt.key_id),
     ])  # fmt: skip

@@ -2,27 +2,47 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from mercat.usage.v1 import usage_pb2
+from typer.core import TyperGroup
 
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.paging import Limit, gather
 from services.cli.times import parse_time
+from services.cli.usage_query import query
 from services.common import money
+from services.common.rpc.tags import show as show_tags
 
 _METERS = ["requests", "rows", "input_bytes"]
 _HEADINGS = ["time (UTC)", "model", "version", "units", "cost", "latency", "request"]
 
 
+class _Calls(TyperGroup):
+    """Takes `usage REQUEST` as well as `usage query`: what comes first is a request unless it is a command's name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] in self.commands:
+            args = ["", *args]  # no request
+        else:
+            ctx.allow_interspersed_args = True
+        return super().parse_args(ctx, args)
+
+
 def register(app: typer.Typer) -> None:
-    app.command()(command(usage))
+    group = typer.Typer(
+        cls=_Calls, callback=command(usage), invoke_without_command=True, rich_markup_mode="rich",
+        subcommand_metavar="[query …]",
+    )  # fmt: skip
+    group.command()(command(query))
+    app.add_typer(group, name="usage")
 
 
 def usage(
     session: Session,
+    ctx: typer.Context,
     request: Annotated[str, typer.Argument(metavar="[REQUEST]", help="One call, by its request id.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show calls as they are recorded.")] = False,
     summary: Annotated[bool, typer.Option("--summary", help="Totals by model.")] = False,
@@ -41,7 +61,11 @@ def usage(
       mercat usage --summary --publisher
 
       mercat usage --follow --json | jq -r .costNanos
+
+      mercat usage query --meter input_tokens --by model,tag --bucket day
     """
+    if ctx.invoked_subcommand:
+        return
     if follow and (summary or publisher or model or request or since or until):
         raise typer.BadParameter("--follow shows all of your own calls from now on and takes no filter")
     if summary and (model or request):
@@ -74,6 +98,12 @@ def show_units(units: Mapping[str, int]) -> str:
     return ", ".join(counted(count, meter.removesuffix("s").replace("_", " ")) for meter, count in order)
 
 
+def show_change(correction: usage_pb2.UsageCorrection) -> str:
+    """`-0.05 USD: -20 output tokens, +1 row`."""
+    units = ", ".join(f"{n:+,} {meter.replace('_', ' ')}" for meter, n in sorted(correction.units.items()))
+    return f"{money.show(correction.cost_nanos)}: {units}"
+
+
 def counted(count: int, thing: str) -> str:
     """`1 call`, `1,000 calls`."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
@@ -94,7 +124,9 @@ def _one(session: Session, request_id: str) -> None:
         return
     output.facts([
         *zip(_HEADINGS, _row(record), strict=True),
-        ("key", record.key_id), ("price", record.price_id), ("region", record.region),
+        ("tags", show_tags(sorted(record.tags.items()))), ("key", record.key_id), ("price", record.price_id),
+        ("region", record.region),
+        *(("corrected", f"{output.when(c.create_time)}: {show_change(c)} ({c.reason})") for c in record.corrections),
     ])  # fmt: skip
 
 

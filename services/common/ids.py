@@ -31,7 +31,7 @@ def new(prefix: str, now_ms: int | None = None) -> str:
 
 def first(prefix: str, ms: int) -> str:
     """Sorts before every id with this prefix that is made at or after an instant, milliseconds since 1970."""
-    return _text(prefix, ms << 80)
+    return _text(prefix, max(ms, 0) << 80)
 
 
 def derived(prefix: str, parent: str, index: int) -> str:

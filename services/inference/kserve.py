@@ -248,7 +248,7 @@ class KServe:
         now_ms = clock.time_ns() // 1_000_000
         call = Call(
             ids.new("req", now_ms), opened.method, now_ms, opened.principal, opened.address, opened.user_agent,
-            traceparent=opened.traceparent,
+            traceparent=opened.traceparent, tags=opened.tags,
         )  # fmt: skip
         enter(call)
         try:

@@ -26,13 +26,14 @@ class Records:
         p = call.principal
         own = usage_pb2.UsageRecord(request_id=call.request_id, latency_us=latency_us)
         key: tuple[object, ...] = (
-            deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id
+            deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id,
+            call.tags,
         )  # fmt: skip
         if rated is not None:
             if rated.positions:  # which are never twice the same
                 own.cost_nanos = cost
                 own.rating.CopyFrom(rated.message())
-                key, cost, rated = (*key[:7], lease_id), 0, None
+                key, cost, rated = (*key[:7], *key[8:]), 0, None
             else:
                 key += rated[1:]
         common = self._common.get(key)
@@ -45,6 +46,7 @@ class Records:
                 version=proto.version, publisher_org_id=proto.org_id, units=dict(units), price_id=deployment.price_id,
                 cost_nanos=cost, region=self._region, test=p.test, lease_id=lease_id,
                 rating=rated.message() if rated is not None else None,
+                tags=dict(call.tags),
             ).SerializeToString()  # fmt: skip
         # The arrival is the time inside the id, which is what makes (request_id, timestamp) as unique as request_id.
         seconds, ms = divmod(call.arrived_ms, 1000)

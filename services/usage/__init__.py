@@ -1,23 +1,47 @@
 """Every successful call, recorded once: stores what the workers metered, has it posted, and shows it to whom it
 concerns. What a call costs was settled when it ran; what the money does is billing's."""
 
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2_grpc
 
+from services.common.db import Connection
+from services.common.events import consume
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
+from services.usage.retention import Retention
+from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
-from services.usage.service_settlement import SettlementServicer
+from services.usage.service_settlement import SettlementServicer, settled_through
+from services.usage.settings import UsageSettings
 from services.usage.store import Store
 
 
 async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, UsageSettings)
     await make_partitions(deps.database, deps.clock.now())  # before the first record arrives
     store = Store()
     consumer = Consumer(deps.database, store, deps.events, deps.control)
 
+    async def settled() -> datetime:
+        return await settled_through(deps.events, deps.clock)
+
+    rollups = Rollups(deps.database, store, settled)
+    retention = Retention(deps.database, store, settled, deps.clock, settings.usage_retention_months)
+
     async def partitions() -> None:
         await keep_partitions(deps.database, deps.clock)
+
+    async def correct(connection: Connection, event: Message) -> None:
+        assert isinstance(event, event_pb2.UsageCorrected)
+        await store.add_correction(connection, event.record, event.reason, event.create_time.ToDatetime(UTC))
+
+    async def corrections() -> None:
+        await consume(deps.events, deps.database, "usage-corrections", [event_pb2.UsageCorrected], correct)
 
     return Service(
         "usage",
@@ -31,5 +55,5 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, partitions],
+        tasks=[consumer.work, corrections, rollups.work, retention.work, partitions],
     )

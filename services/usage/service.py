@@ -1,7 +1,6 @@
 """Usage, for those who called and those whose models were called."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
@@ -16,8 +15,10 @@ from services.common.errors import OutOfRange, UsageRecordNotFound
 from services.common.events import Events, listen
 from services.common.rpc.context import Context, caller
 from services.common.spans import span
+from services.usage import questions
 from services.usage.consumer import LIVE
 from services.usage.store import Store
+from services.usage.totals import Totals, model_of
 
 _BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
 
@@ -31,10 +32,13 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
         self._database = database
         self._store = store
+        self._totals = Totals(store)
         self._events = events
         self._clock = clock
 
-    def _span(self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest) -> tuple[datetime, datetime]:
+    def _span(
+        self, request: usage_pb2.ListUsageRequest | usage_pb2.SummarizeUsageRequest | usage_pb2.QueryUsageRequest
+    ) -> tuple[datetime, datetime]:
         # A worker's clock may run a little ahead of this one.
         return span(request, self._clock.now() + timedelta(days=1))
 
@@ -47,6 +51,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
                 connection, caller().org_id, publisher=publisher, model=request.model, start=start, until=until,
                 before=str(key[0]) if key else None, most=most + 1,
             )  # fmt: skip
+            await self._store.add_corrections(connection, records[:most])
         token = pages.encode([records[most - 1].request_id]) if len(records) > most else ""
         shown = [_for_publisher(r) if publisher else r for r in records[:most]]
         return usage_pb2.ListUsageResponse(records=shown, next_page_token=token)
@@ -56,7 +61,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     ) -> usage_pb2.GetUsageRecordResponse:
         org_id = caller().org_id
         async with self._database.connection() as connection:
-            records = await self._store.get_records(connection, [request.request_id])
+            records = [r for r in await self._store.get_records(connection, [request.request_id]) if not r.corrects]
+            await self._store.add_corrections(connection, records)
         for record in records:
             if record.org_id == org_id:
                 return usage_pb2.GetUsageRecordResponse(record=record)
@@ -69,20 +75,21 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     ) -> usage_pb2.SummarizeUsageResponse:
         start, until = self._span(request)
         async with self._database.connection() as connection:
-            rows = await self._store.summarize(
+            found = await self._totals.by_model(
                 connection, caller().org_id, publisher=request.view == usage_pb2.USAGE_VIEW_PUBLISHER, start=start,
                 until=until,
             )  # fmt: skip
-        models = [
-            usage_pb2.ModelUsage(
-                model=r["model"], calls=r["calls"], cost_nanos=r["cost"], mean_latency_us=r["mean_latency_us"],
-                units=json.loads(r["units"]),
-            )
-            for r in rows
-        ]  # fmt: skip
+        models = [model_of(name, meters) for name, meters in found.items()]
+        models.sort(key=lambda m: (-m.cost_nanos, m.model))
         return usage_pb2.SummarizeUsageResponse(
             calls=sum(m.calls for m in models), cost_nanos=sum(m.cost_nanos for m in models), models=models
         )
+
+    async def QueryUsage(self, request: usage_pb2.QueryUsageRequest, context: Context) -> usage_pb2.QueryUsageResponse:
+        question = questions.read(request, *self._span(request))
+        async with self._database.connection() as connection:
+            rows = await self._totals.query(connection, caller().org_id, question)
+        return usage_pb2.QueryUsageResponse(points=[questions.point_of(r) for r in rows])
 
     async def StreamUsage(
         self, request: usage_pb2.StreamUsageRequest, context: Context
@@ -109,6 +116,6 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
 
 def _for_publisher(record: usage_pb2.UsageRecord) -> usage_pb2.UsageRecord:
     """Without what is the consumer's own business."""
-    for name in ("user_id", "key_id", "lease_id"):
+    for name in ("user_id", "key_id", "lease_id", "tags"):
         record.ClearField(name)
     return record

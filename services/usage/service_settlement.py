@@ -14,6 +14,25 @@ from services.common.events import USAGE_STREAM, Events
 from services.common.rpc.context import Context
 from services.common.spans import BEGINNING, span
 from services.usage.store import Store
+from services.usage.totals import Totals
+
+
+async def settled_through(events: Events, clock: Clock) -> datetime:
+    """The instant up to which every call that any worker recorded is stored and posted. Raises Unavailable."""
+    # A message leaves the work queue when its records are stored and posted, so the oldest one left is the mark.
+    try:
+        while True:
+            asked = clock.now()
+            state = (await events.js.stream_info(USAGE_STREAM)).state
+            if state.messages == 0:
+                return asked
+            try:
+                oldest = await events.js.get_msg(USAGE_STREAM, state.first_seq)
+            except NotFoundError:  # it has left meanwhile
+                continue
+            return oldest.time or BEGINNING
+    except (nats.errors.Error, TimeoutError) as e:
+        raise Unavailable("the stream of usage cannot be asked", reason="METERING_UNAVAILABLE", retry_after=1) from e
 
 
 class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
@@ -22,42 +41,27 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
     def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
         self._database = database
         self._store = store
+        self._totals = Totals(store)
         self._events = events
         self._clock = clock
 
     async def GetWatermark(
         self, request: usage_pb2.GetWatermarkRequest, context: Context
     ) -> usage_pb2.GetWatermarkResponse:
-        try:
-            settled = await self._settled()
-        except (nats.errors.Error, TimeoutError) as e:
-            raise Unavailable(
-                "the stream of usage cannot be asked", reason="METERING_UNAVAILABLE", retry_after=1
-            ) from e
         response = usage_pb2.GetWatermarkResponse()
-        response.settled_through.FromDatetime(settled)
+        response.settled_through.FromDatetime(await settled_through(self._events, self._clock))
         return response
-
-    async def _settled(self) -> datetime:
-        # A message leaves the work queue when its records are stored and posted, so the oldest one left is the mark.
-        while True:
-            asked = self._clock.now()
-            state = (await self._events.js.stream_info(USAGE_STREAM)).state
-            if state.messages == 0:
-                return asked
-            try:
-                oldest = await self._events.js.get_msg(USAGE_STREAM, state.first_seq)
-            except NotFoundError:  # it has left meanwhile
-                continue
-            return oldest.time or BEGINNING
 
     async def CountCalls(self, request: usage_pb2.CountCallsRequest, context: Context) -> usage_pb2.CountCallsResponse:
         start, until = span(request, self._clock.now() + timedelta(days=1))
         async with self._database.connection() as connection:
-            calls = await self._store.count_calls(
-                connection, org_id=request.org_id, key_id=request.key_id, model_id=request.model_id, start=start,
-                until=until,
-            )  # fmt: skip
+            if request.org_id and not request.key_id and not request.model_id:
+                calls = await self._totals.calls(connection, request.org_id, start, until)
+            else:
+                calls = await self._store.count_calls(
+                    connection, org_id=request.org_id, key_id=request.key_id, model_id=request.model_id, start=start,
+                    until=until,
+                )  # fmt: skip
         return usage_pb2.CountCallsResponse(calls=calls)
 
     async def SumUnits(self, request: usage_pb2.SumUnitsRequest, context: Context) -> usage_pb2.SumUnitsResponse:
@@ -66,6 +70,22 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
             units = await self._store.sum_units(connection, request.org_id, request.model_id, start, until)
         return usage_pb2.SumUnitsResponse(units=units)
 
+    async def SumDroppedUsage(
+        self, request: usage_pb2.SumDroppedUsageRequest, context: Context
+    ) -> usage_pb2.SumDroppedUsageResponse:
+        response = usage_pb2.SumDroppedUsageResponse()
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            response.kept_from.FromDatetime((await self._store.progress(connection)).kept_from)
+            for row in await self._store.sum_dropped(connection):
+                sums = response.sums.add(
+                    org_id=row["org_id"], publisher_org_id=row["publisher_org_id"], cost_nanos=row["cost"]
+                )
+                sums.month.FromDatetime(row["month"])
+        return response
+
     async def ExportUsage(
         self, request: usage_pb2.ExportUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.ExportUsageResponse]:
@@ -73,6 +93,7 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
         async with self._database.connection() as connection:
             if request.request_ids:
                 records = await self._store.get_records(connection, list(request.request_ids))
+                await self._store.add_corrections(connection, records)
                 yield usage_pb2.ExportUsageResponse(records=records)
                 return
             async for page in self._store.export(connection, start, until):

@@ -128,7 +128,8 @@ class Issuing:
     async def calls(
         self, org_id: str, account: str, start: datetime, end: datetime, after: str, most: int
     ) -> Sequence[tuple[str, Call, usage_pb2.UsageRecord]]:
-        """A page of the calls that moved an account of a kind within a time: posting id, call, record.
+        """A page of the calls that moved an account of a kind within a time: posting id, call, record. Of one whose
+        record is not kept any more there is what the ledger knows: it has no model.
 
         Raises:
             Unavailable: usage cannot be asked.
@@ -142,9 +143,13 @@ class Issuing:
             usage_pb2.ExportUsageRequest(request_ids={r["request_id"] for r in rows})
         ):
             found |= {r.request_id: r for r in page.records}
+        if missing := {r["request_id"] for r in rows} - set(found):  # stored they were: usage stores first
+            async with self._database.connection() as connection:
+                posted = await self._books.postings_of(connection, sorted(missing))
+            found |= {cause: _outlived(cause, row["amounts"]) for cause, row in posted.items()}
         calls = []
         for row in rows:
-            record = found[row["request_id"]]  # what is posted is stored: usage stores first
+            record = found[row["request_id"]]
             call = Call(
                 record.request_id, record.model_id, record.model, record.price_id, record.cost_nanos,
                 row["amount"], dict(record.units), refund=row["refund"], rated=pricing.rated_of(record.rating),
@@ -198,3 +203,10 @@ class Issuing:
             type=billing_pb2.Transaction.TYPE_REFUND if due < 0 else billing_pb2.Transaction.TYPE_CHARGE,
             status="succeeded", cause=row["id"], now=now,
         )  # fmt: skip
+
+
+def _outlived(request_id: str, amounts: Sequence[int]) -> usage_pb2.UsageRecord:
+    """What a posting says of a call."""
+    record = usage_pb2.UsageRecord(request_id=request_id, cost_nanos=sum(amount for amount in amounts if amount > 0))
+    record.timestamp.FromDatetime(ids.timestamp(request_id))
+    return record

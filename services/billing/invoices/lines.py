@@ -13,6 +13,7 @@ SUBSCRIPTION, PRORATION, USAGE = "subscription", "proration", "usage"
 EARNINGS, PLATFORM_FEE = "earnings", "platform_fee"
 COLLECTED = (SUBSCRIPTION, PRORATION)
 _FREE = Price()
+OUTLIVED = "models of calls whose records are not kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ class UsageLines:
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         return [
             Line(
-                USAGE, f"{model}: {meter.replace('_', ' ')}", s.amount, start, end, model_id=model_id, model=model,
-                meter=meter, price_id=price_id, quantity=s.quantity, calls=s.calls,
+                USAGE, f"{model or OUTLIVED}: {meter.replace('_', ' ')}", s.amount, start, end, model_id=model_id,
+                model=model, meter=meter, price_id=price_id, quantity=s.quantity, calls=s.calls,
             )
             for (model, meter, price_id, model_id), s in sorted(self._sums.items())
         ]  # fmt: skip
@@ -136,7 +137,7 @@ class EarningLines:
         for (model, model_id), s in sorted(self._sums.items()):
             made.append(
                 Line(
-                    EARNINGS, f"Calls to {model}", s.amount, start, end, model_id=model_id, model=model,
+                    EARNINGS, f"Calls to {model or OUTLIVED}", s.amount, start, end, model_id=model_id, model=model,
                     quantity=s.calls, calls=s.calls,
                 )
             )  # fmt: skip
@@ -146,7 +147,7 @@ class EarningLines:
 
 
 def fee_line(model: str, model_id: str, fee: int, start: datetime, end: datetime) -> Line:
-    return Line(PLATFORM_FEE, f"Platform fee, {model}", -fee, start, end, model_id=model_id, model=model)
+    return Line(PLATFORM_FEE, f"Platform fee, {model or OUTLIVED}", -fee, start, end, model_id=model_id, model=model)
 
 
 def due(lines: Iterable[Line]) -> int:

@@ -1,5 +1,7 @@
 """Invoices, for people."""
 
+from datetime import UTC
+
 from google.api import httpbody_pb2
 from mercat.billing.v1 import invoices_pb2, invoices_pb2_grpc
 
@@ -26,6 +28,10 @@ class InvoiceNotFound(NotFound, reason="INVOICE_NOT_FOUND"): ...
 
 class InvoiceState(FailedPrecondition, reason="INVOICE_STATE"):
     """What was asked does not go with how the invoice stands."""
+
+
+class CallsNotKept(FailedPrecondition, reason="CALLS_NOT_KEPT"):
+    """Usage has dropped the month of calls."""
 
 
 class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
@@ -92,11 +98,14 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
             last = len(page) < 1000
             for n, (posting_id, call, record) in enumerate(page):
                 after, scanned = posting_id, scanned + 1
+                if line["model"] and not call.model:
+                    day = record.timestamp.ToDatetime(UTC).date()
+                    raise CallsNotKept(f"the calls of {day:%Y-%m} are not kept any more; the invoice itself stays")
                 amount = _part(line, call, price.get(line["price_id"], pricing.Price()))
                 if amount is None:
                     continue
                 if earned:  # whose key it was is the consumer's own business
-                    for name in ("user_id", "key_id", "lease_id"):
+                    for name in ("user_id", "key_id", "lease_id", "tags"):
                         record.ClearField(name)
                 found.append(invoices_pb2.LineCall(record=record, amount_nanos=amount))
                 if len(found) == most:

@@ -36,11 +36,11 @@ WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND e.posting_id > :af
     AND e.amount > 0 AND p.kind = 'invoice' AND p.created_at >= :start AND p.created_at < :end_;
 
 -- name: taken_back(org_id)
--- What was taken back and is in no payout yet.
+-- What was taken back or corrected, and is in no payout yet.
 SELECT e.posting_id, e.amount FROM accounts a
 JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 LEFT JOIN payout_adjustments x ON x.posting_id = e.posting_id
-WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND e.amount < 0 AND p.kind <> 'payout'
+WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND (e.amount < 0 AND p.kind <> 'payout' OR p.kind = 'correction')
     AND x.posting_id IS NULL ORDER BY e.posting_id;
 
 -- name: add_payout(id, org_id, user_id, amount, currency, provider, account_ref, earned_from, earned_until, carried_in, carried_out, now)!
@@ -103,6 +103,9 @@ ON CONFLICT (request_id) DO NOTHING RETURNING *;
 
 -- name: get_call_refund(request_id)^
 SELECT * FROM call_refunds WHERE request_id = :request_id;
+
+-- name: is_corrected(request_id)$
+SELECT EXISTS (SELECT FROM corrections WHERE request_id = :request_id);
 
 -- name: wrong_payouts()
 -- Payouts whose postings do not go with how they stand, or whose lines are not their amount.

@@ -16,7 +16,7 @@ from services.common.rpc.channels import InternalChannel
 
 
 class CallNotRefundable(FailedPrecondition, reason="CALL_NOT_REFUNDABLE"):
-    """It cost nothing, or its charge is not posted yet."""
+    """It cost nothing, its charge is not posted yet, or it was corrected."""
 
 
 class Refunds:
@@ -49,6 +49,10 @@ class Refunds:
             posted = (await self._books.postings_of(connection, [request_id])).get(request_id)
             if posted is None:
                 raise CallNotRefundable("the call cost nothing, or is not charged yet")
+            if await self._store.corrected(connection, request_id):
+                raise CallNotRefundable(
+                    "the call was corrected; what is left of its cost is given back by a correction"
+                )
             accounts = zip(posted["org_ids"], posted["kinds"], posted["amounts"], strict=True)
             charge = {Account(org_id, kind): amount for org_id, kind, amount in accounts}
             row, new = await self._store.add_call_refund(

@@ -108,7 +108,7 @@ class PayoutServicer(payouts_pb2_grpc.PayoutServiceServicer):
         for _, call, record in page:
             if call.refund:  # in the payout after which it was made
                 continue
-            for name in ("user_id", "key_id", "lease_id"):  # the consumer's own business
+            for name in ("user_id", "key_id", "lease_id", "tags"):  # the consumer's own business
                 record.ClearField(name)
             answer.calls.append(invoices_pb2.LineCall(record=record, amount_nanos=call.moved))
         answer.next_page_token = pages.encode([page[-1][0]]) if len(page) == most else ""

@@ -64,7 +64,7 @@ class PayoutStore:
         return row
 
     async def taken_back(self, c: Connection, org_id: str) -> list[Row]:
-        """posting_id and amount (less than 0) of what is in no payout yet."""
+        """posting_id and amount of what is in no payout yet: less than 0, or a correction."""
         return [r async for r in self._q.taken_back(c, org_id=org_id)]
 
     # Payouts
@@ -151,6 +151,9 @@ class PayoutStore:
         )  # fmt: skip
         await outbox.add(c, event)
         return made, True
+
+    async def corrected(self, c: Connection, request_id: str) -> bool:
+        return bool(await self._q.is_corrected(c, request_id=request_id))
 
     async def findings(self, c: Connection) -> Mapping[str, list[Row]]:
         """Rows that disagree with the books, by query."""

@@ -20,8 +20,8 @@ def hold_of(days: int) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """`earned` since the payout before, `refunded` (0 or less) of it or of what was paid, `carried` of the payout
-    before."""
+    """`earned` since the payout before, `refunded` (or corrected; mostly less than 0) of it or of what was paid,
+    `carried` of the payout before."""
 
     earned: int
     refunded: int

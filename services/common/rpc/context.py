@@ -19,8 +19,8 @@ ROLE_NAMES = {auth_pb2.ROLE_CONSUMER: "consumer", auth_pb2.ROLE_PUBLISHER: "publ
 class Call:
     """One call. `arrived_ms` is the time inside its id, milliseconds since 1970. `deadline` is on the event loop's
     clock, seconds; None when the caller set none. `fresh`: with `cache-control: no-cache`, the answer must be a new
-    one. `wrote`: something of it may be stored already. `repeatable`: for how many
-    seconds it may be made again under the same id."""
+    one. `wrote`: something of it may be stored already. `repeatable`: for how many seconds it may be made again under
+    the same id. `tags`: what its caller set, in the order of their names."""
 
     request_id: str
     method: str
@@ -34,6 +34,7 @@ class Call:
     fresh: bool = False
     wrote: bool = False
     repeatable: int = 0
+    tags: tuple[tuple[str, str], ...] = ()
     resource: tuple[str, str] = ("", "")
     span: Span | None = None
     trailers: list[tuple[str, str | bytes]] = field(default_factory=list)

@@ -30,7 +30,7 @@ from services.common.errors import (
 )
 from services.common.limits import CLASSES, Bucket, Limiter
 from services.common.metrics import Counter, Histogram
-from services.common.rpc import tracing
+from services.common.rpc import tags, tracing
 from services.common.rpc.channels import TOKEN_KEY
 from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
@@ -122,6 +122,8 @@ class Pipeline:
             return call, metadata
         call.audited = policy.audited
         call.fresh = "cache-control" in metadata and "no-cache" in str(metadata["cache-control"])
+        if tags.KEY in metadata and self._bounds_itself:  # all of that name: a dictionary has one
+            call.tags = tags.read(str(v) for k, v in context.invocation_metadata() or () if k == tags.KEY)
         call.user_agent = str(metadata.get("user-agent", ""))[:500]
         call.address = client_address(metadata, context.peer())
         credential = credential_of(metadata)

@@ -17,6 +17,8 @@ from mercat.billing.v1 import (
     billing_pb2,
     billing_pb2_grpc,
     budgets_pb2_grpc,
+    corrections_pb2,
+    corrections_pb2_grpc,
     credits_pb2,
     credits_pb2_grpc,
     invoices_pb2_grpc,
@@ -32,6 +34,7 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from redis.asyncio import Redis
 
 from services.__main__ import build
+from services.billing.prices.store import PriceStore
 from services.common import ids, outbox
 from services.common.clock import Clock
 from services.common.db import Database, migrate
@@ -100,6 +103,7 @@ class Books:
         self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
         self.credits = credits_pb2_grpc.CreditServiceStub(self.channel)
         self.budgets = budgets_pb2_grpc.BudgetServiceStub(self.channel)
+        self.corrections = corrections_pb2_grpc.CorrectionServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
         self.settlement = usage_pb2_grpc.SettlementServiceStub(self.internal)
@@ -167,6 +171,25 @@ class Books:
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         request = billing_pb2.CheckLedgerRequest()
         return await self.billing.CheckLedger(request, metadata=await self.admin(), timeout=60)
+
+    async def correct(self, request_id: str, **asked: Any) -> corrections_pb2.CorrectUsageResponse:
+        request = corrections_pb2.CorrectUsageRequest(request_id=request_id, **{"reason": "a test", **asked})
+        return await self.corrections.CorrectUsage(request, metadata=await self.admin())
+
+    async def price(self, publisher: Person, **components: int) -> str:
+        """A price of nanos per million, by meter, of no model in particular; its id."""
+        price = billing_pb2.Price(
+            price_id=ids.new("prc"), model_id=ids.new("mdl"), model=f"{publisher.username}/m", currency="USD"
+        )
+        for meter, nanos in components.items():
+            price.components.add(meter=meter, nanos_per_million=nanos)
+        return await self.priced(price)
+
+    async def priced(self, price: billing_pb2.Price) -> str:
+        """Makes a price; its id."""
+        async with self.deps["billing"].database.transaction() as connection:
+            await PriceStore().add_price(connection, price, self.clock.now())
+        return price.price_id
 
     async def acquire(
         self, person: Person, minimum: int, wanted: int = 0, worker: str = "wrk_1", *, key_id: str = "key_x",

@@ -127,6 +127,57 @@ async def test_a_refund_after_the_payout_is_settled_by_the_next_earnings(months:
     await months.check()
 
 
+async def test_corrections_either_way_are_in_the_next_payout(months: Months) -> None:
+    person, publisher = await months.person(1000 * USD), await months.person()
+    await connect(months, publisher)
+    price_id = await months.books.price(publisher, rows=10 * USD * 1_000_000)
+    calls = [months.books.call(person, publisher, 30 * USD) for _ in range(2)]
+    for call in calls:
+        call.price_id = price_id
+    await months.books.charge(*calls)
+    months.advance(15 * DAY)
+    (first,) = await until_paid(months, publisher, 1)
+    assert first.amount_nanos == 48 * USD
+    await months.books.correct(calls[0].request_id, units={"rows": 8})
+    await months.books.correct(calls[1].request_id, units={"rows": 2})
+    assert await months.books.earned(publisher) == 32 * USD
+    months.advance(15 * DAY)
+    _, second = await until_paid(months, publisher, 2)
+    assert [(x.kind, x.count, x.amount_nanos) for x in second.lines] == [(PayoutLine.KIND_REFUNDS, 2, 32 * USD)]
+    assert await months.books.earned(publisher) == 0
+    await months.check()
+
+
+async def test_calls_whose_records_are_gone_are_paid_and_billed(months: Months) -> None:
+    person, publisher = await months.person(1000 * USD), await months.person()
+    await months.call(person, publisher, 30 * USD)
+    months.advance_to(when((await months.subscription(person)).current_period_end))
+    (before,) = await months.until_invoices(person, 1)
+    await months.call(person, publisher, 20 * USD, 10 * USD)
+    async with months.books.superuser("usage") as connection:
+        kept = await connection.fetch("SELECT to_jsonb(r)::text FROM usage_records r WHERE org_id = $1", person.org_id)
+        await connection.execute("DELETE FROM usage_records WHERE org_id = $1", person.org_id)
+        try:
+            await connect(months, publisher)
+            months.advance_to(when((await months.subscription(person)).current_period_end))
+            _, after = await months.until_invoices(person, 2)
+            assert [(x.model, x.calls, x.amount_nanos) for x in after.lines] == [("", 2, 30 * USD)]
+            assert sum(c.amount_nanos for c in await months.opened(person, after, after.lines[0])) == 30 * USD
+            with pytest.raises(grpc.RpcError) as refused:
+                await months.opened(person, before, before.lines[0])
+            assert from_rpc_error(refused.value).reason == "CALLS_NOT_KEPT"
+            (payout,) = await until_paid(months, publisher, 1)
+            assert [(x.kind, x.model, x.count, x.amount_nanos) for x in payout.lines] == [
+                (PayoutLine.KIND_CALLS, "", 3, 48 * USD)
+            ]
+        finally:
+            await connection.executemany(
+                "INSERT INTO usage_records SELECT * FROM jsonb_populate_record(NULL::usage_records, $1::text::jsonb)",
+                [tuple(row) for row in kept],
+            )
+    await months.check()
+
+
 async def test_a_call_on_a_final_invoice_is_corrected_by_the_next(months: Months) -> None:
     person, publisher = await months.person(1000 * USD), await months.person()
     calls = await months.call(person, publisher, 3 * USD, 2 * USD)

@@ -66,6 +66,25 @@ def test_a_receipt_says_what_ran_and_what_it_cost(platform: Platform, model: str
     assert verify(receipt.signed, keys) == receipt
 
 
+def test_it_says_what_was_corrected(platform: Platform, model: str) -> None:
+    person, admin = platform.sign_up(credit=USD), platform.admin()
+    request_id = call(person, model)
+    correct = ("ledger", "correct", request_id, "--void", "--reason", "the answer was cut")
+    done = platform.command(*correct, MERCAT_API_KEY=admin.api_key)
+    assert done.returncode == 0, done.stderr
+    assert "-0.002 USD: -16 input bytes, -1 requests, -1 rows" in done.stdout
+    deadline = time.monotonic() + 10
+    while not get(person, request_id).corrections and time.monotonic() < deadline:
+        time.sleep(0.05)
+    receipt = get(person, request_id)
+    assert [(c.cost_nanos, c.reason) for c in receipt.corrections] == [(-PRICE, "the answer was cut")]
+    assert receipt.cost_nanos == recomputed(receipt) == PRICE, "what was first recorded stays"
+    assert verify(receipt.signed, platform.anonymous.receipts.GetReceiptKeys(billing_pb2.GetReceiptKeysRequest()).keys)
+    for command in (("usage", request_id), ("receipts", "get", request_id)):
+        assert "the answer was cut" in platform.command(*command, MERCAT_API_KEY=person.api_key).stdout
+    assert person.balance() == USD
+
+
 def test_it_names_the_price_that_was_in_force(platform: Platform, publisher: Account) -> None:
     model = platform.publish(publisher, graphs.tiny(), batch=64, price={"requests": PRICE * 1_000_000})
     person = platform.sign_up(credit=USD)

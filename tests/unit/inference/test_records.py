@@ -16,15 +16,16 @@ from services.inference.telemetry import Figures
 from services.inference.tensors import Signature
 
 text = st.text(max_size=300)
+tags = st.dictionaries(st.text(max_size=9), text, max_size=3)
 
 
-@given(st.lists(st.tuples(text, text, st.integers(0, 2**62), st.integers(0, 2**40), st.booleans()), max_size=20))
+@given(st.lists(st.tuples(text, text, st.integers(0, 2**62), st.integers(0, 2**40), st.booleans(), tags), max_size=20))
 def test_a_batch_of_records_reads_back_as_they_were(calls):
     made, whole = records.Records("here"), []
-    for model, key, cost, latency, test in calls:
+    for model, key, cost, latency, test, tags in calls:
         request_id = ids.new("req")
         principal = auth_pb2.Principal(user_id="usr", org_id="org", key_id=key, test=test)
-        call = Call(request_id, "/m", ids.milliseconds(request_id), principal)
+        call = Call(request_id, "/m", ids.milliseconds(request_id), principal, tags=tuple(tags.items()))
         proto = registry_pb2.Deployment(model=model, version="1.0.0", model_id="mdl", org_id="org_2", version_id=model)
         signature = Signature(proto.signature)
         figures = Figures("test/records", "1.0.0")
@@ -33,7 +34,7 @@ def test_a_batch_of_records_reads_back_as_they_were(calls):
         whole.append(made.make(call, d, (("requests", 1), ("rows", cost % 7)), cost, "lse", latency, rated))
     batch = event_pb2.UsageBatch.FromString(records.batch(whole, "wrk_1"))
     assert batch.worker_id == "wrk_1"
-    assert [(r.model, r.key_id, r.cost_nanos, r.latency_us, r.test) for r in batch.records] == calls
+    assert [(r.model, r.key_id, r.cost_nanos, r.latency_us, r.test, dict(r.tags)) for r in batch.records] == calls
     for r in batch.records:
         assert r.timestamp.ToMilliseconds() == ids.milliseconds(r.request_id)
         assert r.units["requests"] == 1

@@ -680,6 +680,7 @@ class Receipt(_message.Message):
     TEST_FIELD_NUMBER: _builtins.int
     SIGNED_FIELD_NUMBER: _builtins.int
     RATING_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     key_id: _builtins.str
@@ -709,6 +710,10 @@ class Receipt(_message.Message):
     def rating(self) -> _usage_pb2.Rating:
         """What the cost depends on beside price and units; absent where on nothing."""
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageCorrection]:
+        """What was corrected since: units and cost are as first recorded."""
+
     def __init__(
         self,
         *,
@@ -726,10 +731,11 @@ class Receipt(_message.Message):
         test: _builtins.bool = ...,
         signed: _builtins.str = ...,
         rating: _usage_pb2.Rating | None = ...,
+        corrections: _abc.Iterable[_usage_pb2.UsageCorrection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "rating", b"rating", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "rating", b"rating", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "cost_nanos", b"cost_nanos", "currency", b"currency", "key_id", b"key_id", "model", b"model", "model_digest", b"model_digest", "org_id", b"org_id", "price", b"price", "rating", b"rating", "request_id", b"request_id", "signed", b"signed", "test", b"test", "timestamp", b"timestamp", "units", b"units", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

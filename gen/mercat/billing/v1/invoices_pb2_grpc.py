@@ -93,7 +93,7 @@ class InvoiceServiceServicer:
 
     def ListInvoiceLineUsage(self, request, context):
         """The calls behind a line of usage or earnings, and how much of each is this line's: all of them together are the
-        line, to the nano. A page may hold fewer than asked for before the last.
+        line, to the nano. A page may hold fewer than asked for before the last. CALLS_NOT_KEPT when their records are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class InvoiceServiceStub:
     """The same as a document for people. FAILED_PRECONDITION for a draft."""
     ListInvoiceLineUsage: _grpc.UnaryUnaryMultiCallable[_invoices_pb2.ListInvoiceLineUsageRequest, _invoices_pb2.ListInvoiceLineUsageResponse]
     """The calls behind a line of usage or earnings, and how much of each is this line's: all of them together are the
-    line, to the nano. A page may hold fewer than asked for before the last.
+    line, to the nano. A page may hold fewer than asked for before the last. CALLS_NOT_KEPT when their records are gone.
     """
     PayInvoice: _grpc.UnaryUnaryMultiCallable[_invoices_pb2.PayInvoiceRequest, _invoices_pb2.PayInvoiceResponse]
     """Tries to collect an open invoice now, such as after another card was added."""
@@ -61,7 +61,7 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     """The same as a document for people. FAILED_PRECONDITION for a draft."""
     ListInvoiceLineUsage: _aio.UnaryUnaryMultiCallable[_invoices_pb2.ListInvoiceLineUsageRequest, _invoices_pb2.ListInvoiceLineUsageResponse]  # type: ignore[assignment]
     """The calls behind a line of usage or earnings, and how much of each is this line's: all of them together are the
-    line, to the nano. A page may hold fewer than asked for before the last.
+    line, to the nano. A page may hold fewer than asked for before the last. CALLS_NOT_KEPT when their records are gone.
     """
     PayInvoice: _aio.UnaryUnaryMultiCallable[_invoices_pb2.PayInvoiceRequest, _invoices_pb2.PayInvoiceResponse]  # type: ignore[assignment]
     """Tries to collect an open invoice now, such as after another card was added."""
@@ -102,7 +102,7 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_invoices_pb2.ListInvoiceLineUsageResponse, _abc.Awaitable[_invoices_pb2.ListInvoiceLineUsageResponse]]:
         """The calls behind a line of usage or earnings, and how much of each is this line's: all of them together are the
-        line, to the nano. A page may hold fewer than asked for before the last.
+        line, to the nano. A page may hold fewer than asked for before the last. CALLS_NOT_KEPT when their records are gone.
         """
 
     @_abc_1.abstractmethod

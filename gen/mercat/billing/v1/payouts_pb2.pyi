@@ -89,7 +89,7 @@ class PayoutLine(_message.Message):
         KIND_SUBSCRIPTIONS: PayoutLine._Kind.ValueType  # 2
         """Subscriptions to the model."""
         KIND_REFUNDS: PayoutLine._Kind.ValueType  # 3
-        """Refunds of calls, and of subscriptions' unused time: 0 or less."""
+        """Refunds and corrections of calls, and refunds of subscriptions' unused time: mostly less than 0."""
         KIND_CARRIED: PayoutLine._Kind.ValueType  # 4
         """Of the payout before: parts of a cent, or all of it when it failed; less what is left to the next one."""
 
@@ -99,7 +99,7 @@ class PayoutLine(_message.Message):
     KIND_SUBSCRIPTIONS: PayoutLine.Kind.ValueType  # 2
     """Subscriptions to the model."""
     KIND_REFUNDS: PayoutLine.Kind.ValueType  # 3
-    """Refunds of calls, and of subscriptions' unused time: 0 or less."""
+    """Refunds and corrections of calls, and refunds of subscriptions' unused time: mostly less than 0."""
     KIND_CARRIED: PayoutLine.Kind.ValueType  # 4
     """Of the payout before: parts of a cent, or all of it when it failed; less what is left to the next one."""
 

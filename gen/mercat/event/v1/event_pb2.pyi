@@ -660,3 +660,40 @@ class CallRefunded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallRefunded: _TypeAlias = CallRefunded  # noqa: Y015
+
+@_typing.final
+class UsageCorrected(_message.Message):
+    """A call was corrected: usage keeps the record, and a period of it that is closed gets a credit or a debit note."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FEE_NANOS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    fee_nanos: _builtins.int
+    """The platform's part of the cost; the rest is the publisher's."""
+    @_builtins.property
+    def record(self) -> _usage_pb2.UsageRecord:
+        """Of the correction: `corrects` names the call, whose time, model and parties it has; its units and cost are the difference to
+        before, negative where credited.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        record: _usage_pb2.UsageRecord | None = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        fee_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "fee_nanos", b"fee_nanos", "reason", b"reason", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageCorrected: _TypeAlias = UsageCorrected  # noqa: Y015

@@ -37,6 +37,90 @@ USAGE_VIEW_CONSUMER: UsageView.ValueType  # 1
 USAGE_VIEW_PUBLISHER: UsageView.ValueType  # 2
 Global___UsageView: _TypeAlias = UsageView  # noqa: Y015
 
+class _UsageAggregation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageAggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageAggregation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_AGGREGATION_UNSPECIFIED: _UsageAggregation.ValueType  # 0
+    """As SUM."""
+    USAGE_AGGREGATION_SUM: _UsageAggregation.ValueType  # 1
+    USAGE_AGGREGATION_COUNT: _UsageAggregation.ValueType  # 2
+    """How many calls counted the meter."""
+    USAGE_AGGREGATION_MAX: _UsageAggregation.ValueType  # 3
+    """The most that one call counted."""
+    USAGE_AGGREGATION_UNIQUE: _UsageAggregation.ValueType  # 4
+    """How many different values there were: of `unique_of`, or of the meter itself."""
+    USAGE_AGGREGATION_LATEST: _UsageAggregation.ValueType  # 5
+    """What the newest call counted."""
+
+class UsageAggregation(_UsageAggregation, metaclass=_UsageAggregationEnumTypeWrapper):
+    """How the calls of a bucket and group make one value."""
+
+USAGE_AGGREGATION_UNSPECIFIED: UsageAggregation.ValueType  # 0
+"""As SUM."""
+USAGE_AGGREGATION_SUM: UsageAggregation.ValueType  # 1
+USAGE_AGGREGATION_COUNT: UsageAggregation.ValueType  # 2
+"""How many calls counted the meter."""
+USAGE_AGGREGATION_MAX: UsageAggregation.ValueType  # 3
+"""The most that one call counted."""
+USAGE_AGGREGATION_UNIQUE: UsageAggregation.ValueType  # 4
+"""How many different values there were: of `unique_of`, or of the meter itself."""
+USAGE_AGGREGATION_LATEST: UsageAggregation.ValueType  # 5
+"""What the newest call counted."""
+Global___UsageAggregation: _TypeAlias = UsageAggregation  # noqa: Y015
+
+class _UsageDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
+    USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 1
+    USAGE_DIMENSION_VERSION: _UsageDimension.ValueType  # 2
+    USAGE_DIMENSION_KEY: _UsageDimension.ValueType  # 3
+    USAGE_DIMENSION_MEMBER: _UsageDimension.ValueType  # 4
+    """Who of the organisation called."""
+    USAGE_DIMENSION_TAG: _UsageDimension.ValueType  # 5
+    """What was set with `mercat-tag`."""
+
+class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
+    """What calls are told apart by. Publishers ask by MODEL and VERSION alone."""
+
+USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
+USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 1
+USAGE_DIMENSION_VERSION: UsageDimension.ValueType  # 2
+USAGE_DIMENSION_KEY: UsageDimension.ValueType  # 3
+USAGE_DIMENSION_MEMBER: UsageDimension.ValueType  # 4
+"""Who of the organisation called."""
+USAGE_DIMENSION_TAG: UsageDimension.ValueType  # 5
+"""What was set with `mercat-tag`."""
+Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
+
+class _UsageBucket:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageBucketEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageBucket.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_BUCKET_UNSPECIFIED: _UsageBucket.ValueType  # 0
+    """All of the time asked for."""
+    USAGE_BUCKET_HOUR: _UsageBucket.ValueType  # 1
+    USAGE_BUCKET_DAY: _UsageBucket.ValueType  # 2
+    USAGE_BUCKET_MONTH: _UsageBucket.ValueType  # 3
+
+class UsageBucket(_UsageBucket, metaclass=_UsageBucketEnumTypeWrapper):
+    """Spans of time, UTC."""
+
+USAGE_BUCKET_UNSPECIFIED: UsageBucket.ValueType  # 0
+"""All of the time asked for."""
+USAGE_BUCKET_HOUR: UsageBucket.ValueType  # 1
+USAGE_BUCKET_DAY: UsageBucket.ValueType  # 2
+USAGE_BUCKET_MONTH: UsageBucket.ValueType  # 3
+Global___UsageBucket: _TypeAlias = UsageBucket  # noqa: Y015
+
 @_typing.final
 class UsageRecord(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -54,6 +138,26 @@ class UsageRecord(_message.Message):
             *,
             key: _builtins.str = ...,
             value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -79,6 +183,9 @@ class UsageRecord(_message.Message):
     TEST_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     RATING_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    CORRECTS_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     org_id: _builtins.str
     user_id: _builtins.str
@@ -96,6 +203,8 @@ class UsageRecord(_message.Message):
     test: _builtins.bool
     lease_id: _builtins.str
     """The wallet lease the cost was taken from; empty for a call that cost nothing."""
+    corrects: _builtins.str
+    """The call that this record corrects: its `units` and `cost_nanos` are the difference."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When the call arrived."""
@@ -107,6 +216,14 @@ class UsageRecord(_message.Message):
     @_builtins.property
     def rating(self) -> Global___Rating:
         """What the cost depends on beside price and units; absent where on nothing."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller set on the call with `mercat-tag`; only the caller sees it."""
+
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageCorrection]:
+        """What was corrected of this call since, oldest first; the rest of the record is as it was first recorded."""
 
     def __init__(
         self,
@@ -129,14 +246,73 @@ class UsageRecord(_message.Message):
         test: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
         rating: Global___Rating | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        corrects: _builtins.str = ...,
+        corrections: _abc.Iterable[Global___UsageCorrection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rating", b"rating", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "rating", b"rating", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "corrects", b"corrects", "cost_nanos", b"cost_nanos", "key_id", b"key_id", "latency_us", b"latency_us", "lease_id", b"lease_id", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "price_id", b"price_id", "publisher_org_id", b"publisher_org_id", "rating", b"rating", "region", b"region", "request_id", b"request_id", "status_code", b"status_code", "tags", b"tags", "test", b"test", "timestamp", b"timestamp", "units", b"units", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
+
+@_typing.final
+class UsageCorrection(_message.Message):
+    """What a call counts and costs in truth, as the difference to before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CORRECTION_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    correction_id: _builtins.str
+    cost_nanos: _builtins.int
+    """Negative where it was credited."""
+    reason: _builtins.str
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        correction_id: _builtins.str = ...,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        cost_nanos: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_id", b"correction_id", "cost_nanos", b"cost_nanos", "create_time", b"create_time", "reason", b"reason", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageCorrection: _TypeAlias = UsageCorrection  # noqa: Y015
 
 @_typing.final
 class Rating(_message.Message):
@@ -397,6 +573,138 @@ class SummarizeUsageResponse(_message.Message):
 Global___SummarizeUsageResponse: _TypeAlias = SummarizeUsageResponse  # noqa: Y015
 
 @_typing.final
+class QueryUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEW_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    UNIQUE_OF_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    TAG_NAME_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    view: Global___UsageView.ValueType
+    meter: _builtins.str
+    """One of the units of calls (requests, rows, input_tokens, …), or cost_nanos or latency_us."""
+    aggregation: Global___UsageAggregation.ValueType
+    unique_of: Global___UsageDimension.ValueType
+    tag_name: _builtins.str
+    """The tag whose value groups; empty: all tags of a call together."""
+    bucket: Global___UsageBucket.ValueType
+    model: _builtins.str
+    """Only calls to this `publisher/name`, of this version, by this key, by this member, with all of these tags."""
+    version: _builtins.str
+    key_id: _builtins.str
+    user_id: _builtins.str
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each as `name=value`."""
+
+    def __init__(
+        self,
+        *,
+        view: Global___UsageView.ValueType = ...,
+        meter: _builtins.str = ...,
+        aggregation: Global___UsageAggregation.ValueType = ...,
+        unique_of: Global___UsageDimension.ValueType = ...,
+        group_by: _abc.Iterable[Global___UsageDimension.ValueType] | None = ...,
+        tag_name: _builtins.str = ...,
+        bucket: Global___UsageBucket.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "bucket", b"bucket", "end_time", b"end_time", "group_by", b"group_by", "key_id", b"key_id", "meter", b"meter", "model", b"model", "start_time", b"start_time", "tag_name", b"tag_name", "tags", b"tags", "unique_of", b"unique_of", "user_id", b"user_id", "version", b"version", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryUsageRequest: _TypeAlias = QueryUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsagePoint(_message.Message):
+    """Fields of what was not grouped by are empty, as are those of calls that had none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    key_id: _builtins.str
+    user_id: _builtins.str
+    tag: _builtins.str
+    """`team=research`; of all tags together `env=prod,team=research`."""
+    value: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the bucket begins; absent without buckets."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "model", b"model", "start_time", b"start_time", "tag", b"tag", "user_id", b"user_id", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsagePoint: _TypeAlias = UsagePoint  # noqa: Y015
+
+@_typing.final
+class QueryUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsagePoint]:
+        """By time; at the same time the greatest first."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___UsagePoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryUsageResponse: _TypeAlias = QueryUsageResponse  # noqa: Y015
+
+@_typing.final
 class StreamUsageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -638,3 +946,75 @@ class ExportUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportUsageResponse: _TypeAlias = ExportUsageResponse  # noqa: Y015
+
+@_typing.final
+class SumDroppedUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumDroppedUsageRequest: _TypeAlias = SumDroppedUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageSum(_message.Message):
+    """What calls of a month have cost, with their corrections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    PUBLISHER_ORG_ID_FIELD_NUMBER: _builtins.int
+    COST_NANOS_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    publisher_org_id: _builtins.str
+    cost_nanos: _builtins.int
+    @_builtins.property
+    def month(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        month: _timestamp_pb2.Timestamp | None = ...,
+        org_id: _builtins.str = ...,
+        publisher_org_id: _builtins.str = ...,
+        cost_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["month", b"month"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nanos", b"cost_nanos", "month", b"month", "org_id", b"org_id", "publisher_org_id", b"publisher_org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSum: _TypeAlias = UsageSum  # noqa: Y015
+
+@_typing.final
+class SumDroppedUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_FROM_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kept_from(self) -> _timestamp_pb2.Timestamp:
+        """Records before this, the start of a month, are not kept."""
+
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSum]: ...
+    def __init__(
+        self,
+        *,
+        kept_from: _timestamp_pb2.Timestamp | None = ...,
+        sums: _abc.Iterable[Global___UsageSum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kept_from", b"kept_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_from", b"kept_from", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumDroppedUsageResponse: _TypeAlias = SumDroppedUsageResponse  # noqa: Y015

@@ -49,6 +49,11 @@ class UsageServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SummarizeUsageRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SummarizeUsageResponse.FromString,
                 _registered_method=True)
+        self.QueryUsage = channel.unary_unary(
+                '/mercat.usage.v1.UsageService/QueryUsage',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageResponse.FromString,
+                _registered_method=True)
         self.StreamUsage = channel.unary_stream(
                 '/mercat.usage.v1.UsageService/StreamUsage',
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.StreamUsageRequest.SerializeToString,
@@ -80,6 +85,14 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryUsage(self, request, context):
+        """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+        are more than 10,000 points.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamUsage(self, request, context):
         """The caller's own calls as they are recorded, from now on.
         """
@@ -104,6 +117,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.SummarizeUsage,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SummarizeUsageRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SummarizeUsageResponse.SerializeToString,
+            ),
+            'QueryUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryUsage,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageResponse.SerializeToString,
             ),
             'StreamUsage': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamUsage,
@@ -203,6 +221,33 @@ class UsageService:
             _registered_method=True)
 
     @staticmethod
+    def QueryUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.UsageService/QueryUsage',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StreamUsage(request,
             target,
             options=(),
@@ -255,6 +300,11 @@ class SettlementServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.FromString,
                 _registered_method=True)
+        self.SumDroppedUsage = channel.unary_unary(
+                '/mercat.usage.v1.SettlementService/SumDroppedUsage',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.FromString,
+                _registered_method=True)
         self.ExportUsage = channel.unary_stream(
                 '/mercat.usage.v1.SettlementService/ExportUsage',
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
@@ -287,6 +337,13 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumDroppedUsage(self, request, context):
+        """What calls whose records are not kept any more have cost, for the reconciler.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportUsage(self, request, context):
         """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler.
         """
@@ -311,6 +368,11 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.SumUnits,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.SerializeToString,
+            ),
+            'SumDroppedUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumDroppedUsage,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.SerializeToString,
             ),
             'ExportUsage': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportUsage,
@@ -400,6 +462,33 @@ class SettlementService:
             '/mercat.usage.v1.SettlementService/SumUnits',
             mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_usage__pb2.SumUnitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumDroppedUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/SumDroppedUsage',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumDroppedUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class UsageServiceStub:
     """NOT_FOUND unless the caller made the call or owns the model."""
     SummarizeUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SummarizeUsageRequest, _usage_pb2.SummarizeUsageResponse]
     """Totals by model over a time."""
+    QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.QueryUsageRequest, _usage_pb2.QueryUsageResponse]
+    """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+    are more than 10,000 points.
+    """
     StreamUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.StreamUsageRequest, _usage_pb2.StreamUsageResponse]
     """The caller's own calls as they are recorded, from now on."""
 
@@ -49,6 +53,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """NOT_FOUND unless the caller made the call or owns the model."""
     SummarizeUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.SummarizeUsageRequest, _usage_pb2.SummarizeUsageResponse]  # type: ignore[assignment]
     """Totals by model over a time."""
+    QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.QueryUsageRequest, _usage_pb2.QueryUsageResponse]  # type: ignore[assignment]
+    """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+    are more than 10,000 points.
+    """
     StreamUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.StreamUsageRequest, _usage_pb2.StreamUsageResponse]  # type: ignore[assignment]
     """The caller's own calls as they are recorded, from now on."""
 
@@ -78,6 +86,16 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Totals by model over a time."""
 
     @_abc_1.abstractmethod
+    def QueryUsage(
+        self,
+        request: _usage_pb2.QueryUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.QueryUsageResponse, _abc.Awaitable[_usage_pb2.QueryUsageResponse]]:
+        """What was counted of one meter over a time, as corrected: one point for each bucket and group. OUT_OF_RANGE when there
+        are more than 10,000 points.
+        """
+
+    @_abc_1.abstractmethod
     def StreamUsage(
         self,
         request: _usage_pb2.StreamUsageRequest,
@@ -100,6 +118,8 @@ class SettlementServiceStub:
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
     SumUnits: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumUnitsRequest, _usage_pb2.SumUnitsResponse]
     """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
+    SumDroppedUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumDroppedUsageRequest, _usage_pb2.SumDroppedUsageResponse]
+    """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -114,6 +134,8 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     """How many calls of an account, a key or a model are recorded of a time, for quotas."""
     SumUnits: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumUnitsRequest, _usage_pb2.SumUnitsResponse]  # type: ignore[assignment]
     """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
+    SumDroppedUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumDroppedUsageRequest, _usage_pb2.SumDroppedUsageResponse]  # type: ignore[assignment]
+    """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
 
@@ -143,6 +165,14 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.SumUnitsResponse, _abc.Awaitable[_usage_pb2.SumUnitsResponse]]:
         """The units of an organisation's calls to a model that are recorded of a time, for prices that depend on them."""
+
+    @_abc_1.abstractmethod
+    def SumDroppedUsage(
+        self,
+        request: _usage_pb2.SumDroppedUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.SumDroppedUsageResponse, _abc.Awaitable[_usage_pb2.SumDroppedUsageResponse]]:
+        """What calls whose records are not kept any more have cost, for the reconciler."""
 
     @_abc_1.abstractmethod
     def ExportUsage(

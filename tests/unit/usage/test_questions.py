@@ -1,0 +1,50 @@
+"""What may be asked of usage, and what is refused by name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from mercat.usage.v1 import usage_pb2
+
+from services.common.errors import InvalidFields
+from services.usage.questions import point_of, read
+
+START, UNTIL = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+PUBLISHER = usage_pb2.USAGE_VIEW_PUBLISHER
+UNIQUE = usage_pb2.USAGE_AGGREGATION_UNIQUE
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({"aggregation": 9}, ["aggregation"]), ({"bucket": 9}, ["bucket"]),
+        ({"group_by": [1, 9, 0]}, ["group_by[1]", "group_by[2]"]),
+        ({"unique_of": 4}, ["unique_of"]), ({"tag_name": "team"}, ["tag_name"]), ({"tags": ["team"]}, ["tags"]),
+        ({"tags": ["team=a", "team=b"]}, ["tags"]),
+        ({"view": PUBLISHER, "group_by": [1, 3, 4, 5]}, ["group_by[1]", "group_by[2]", "group_by[3]"]),
+        ({"view": PUBLISHER, "aggregation": UNIQUE, "unique_of": 4}, ["unique_of"]),
+        ({"view": PUBLISHER, "key_id": "k", "user_id": "u", "tags": ["team=a"]}, ["key_id", "user_id", "tags"]),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_asked_is_named(asked: dict[str, Any], fields: list[str]) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        read(usage_pb2.QueryUsageRequest(meter="requests", **asked), START, UNTIL)
+    assert [v.field for v in refused.value.violations] == fields
+
+
+def test_what_is_not_given_is_a_sum_of_all() -> None:
+    question = read(usage_pb2.QueryUsageRequest(meter="rows"), START, UNTIL)
+    assert (question.aggregation, question.groups, question.bucket, question.publisher) == ("sum", set(), "", False)
+    assert question.filters == {"model": "", "version": "", "key_id": "", "user_id": "", "tags": None}
+    unique = read(usage_pb2.QueryUsageRequest(meter="rows", aggregation=UNIQUE), START, UNTIL)
+    assert unique.unique_of == "value"
+    named = usage_pb2.QueryUsageRequest(meter="rows", aggregation=UNIQUE, unique_of=5, tag_name="team", tags=["a=b"])
+    question = read(named, START, UNTIL)
+    assert (question.unique_of, question.tag_name, question.filters["tags"]) == ("tag", "team", '{"a": "b"}')
+
+
+def test_a_row_is_a_point() -> None:
+    row = {"bucket": START, "model": "a/b", "version": "", "key_id": "", "user_id": "", "value": 7}
+    assert point_of(row | {"tags": '{"team": "x", "env": "y"}'}).tag == "env=y,team=x"
+    point = point_of(row | {"tags": None, "bucket": None})
+    assert (point.tag, point.value, point.HasField("start_time")) == ("", 7, False)
