@@ -149,9 +149,11 @@ class Reconciler:
     ) -> AsyncIterator[Row]:
         """Those but for the postings of calls whose records are not kept, which are added up in `moved`."""
         async for row in postings:
-            if row["cause"].startswith(_OF_CALLS) and ids.timestamp(row["cause"]) < kept_from:
+            cause = row["cause"]
+            of_call = cause.startswith(_OF_CALLS) and ids.is_id(cause[:3], cause)
+            if of_call and ids.timestamp(cause) < kept_from:
                 _check_posting(row, found)
-                add(moved, row["cause"], _entries(row))
+                add(moved, cause, _entries(row))
             else:
                 yield row
 

@@ -103,8 +103,10 @@ LOCK TABLE ONLY usage_records IN SHARE MODE;
 SELECT pg_advisory_xact_lock(hashtext('mercat-usage-rollups'));
 
 -- name: get_progress()^
--- `rolled`: every hour before it is rolled up.
-SELECT p.through, p.kept_from, least(p.through, (SELECT min(hour) FROM stale_hours)) AS rolled FROM rollup_progress p;
+-- `rolled`: every hour before it is rolled up, or has no records but what came late and is about to be added.
+SELECT p.through, p.kept_from,
+    least(p.through, (SELECT min(hour) FROM stale_hours WHERE hour >= p.kept_from)) AS rolled
+FROM rollup_progress p;
 
 -- name: first_record(after)$
 SELECT timestamp FROM usage_records WHERE request_id >= :after ORDER BY request_id LIMIT 1;

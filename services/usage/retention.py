@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+import asyncpg
+
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import Unavailable
@@ -35,7 +37,7 @@ class Retention:
             await asyncio.sleep(_EVERY)
             try:
                 await self.drop_old()
-            except Unavailable as e:
+            except (Unavailable, asyncpg.LockNotAvailableError) as e:
                 log.warning("old usage stays for now: %s", e)
             except Exception:
                 log.exception("old usage stays for now")

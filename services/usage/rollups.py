@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+import asyncpg
+
 from services.common import ids
 from services.common.db import Database
 from services.common.errors import Unavailable
@@ -38,7 +40,7 @@ class Rollups:
             try:
                 await self.catch_up(await self._settled())
                 self._most = _MOST
-            except Unavailable as e:
+            except (Unavailable, asyncpg.LockNotAvailableError) as e:
                 self._most = max(self._most // 2, 1)  # perhaps they were too much for one statement
                 log.warning("usage is not rolled up just now: %s", e)
             except Exception:  # its records answer meanwhile

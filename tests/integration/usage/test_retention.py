@@ -121,11 +121,17 @@ async def test_what_comes_late_for_a_dropped_month_counts_once(books: Books) -> 
         summary = await _summary(books, person)
         assert (summary.calls, summary.cost_nanos, summary.models[0].units["rows"]) == (2, 2000, 6)
         assert not await _check(books)
+    later = _at(books, person, publisher, OLD + timedelta(minutes=1))
+    await books.send(later)
+    await books.settled()
+    assert (await _summary(books, person)).calls in (2, 3), "until it is added, what was there is still there"
+    await rolled_up(books)
+    assert (await _summary(books, person)).cost_nanos == 3000
     # A part of an hour is answered by the hour.
     request = usage_pb2.SummarizeUsageRequest()
     request.start_time.FromDatetime(OLD + timedelta(minutes=5))
     request.end_time.FromDatetime(OLD + timedelta(minutes=10))
-    assert (await books.usage.SummarizeUsage(request, metadata=person.metadata)).calls == 1
+    assert (await books.usage.SummarizeUsage(request, metadata=person.metadata)).calls == 2
 
 
 async def test_the_books_of_a_dropped_month_are_checked_by_its_sums(books: Books) -> None:

@@ -48,3 +48,23 @@ def test_a_row_is_a_point() -> None:
     assert point_of(row | {"tags": '{"team": "x", "env": "y"}'}).tag == "env=y,team=x"
     point = point_of(row | {"tags": None, "bucket": None})
     assert (point.tag, point.value, point.HasField("start_time")) == ("", 7, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rolls_up"),
+    [
+        ({}, True), ({"group_by": [1], "model": "a/b", "aggregation": 3, "bucket": 1}, True),
+        ({"aggregation": 4}, False),
+        ({"aggregation": 5}, False), ({"group_by": [1, 2]}, False), ({"key_id": "k"}, False),
+        ({"tags": ["a=b"]}, False),
+    ],
+)  # fmt: skip
+def test_rollups_answer_what_they_know(asked: dict[str, Any], rolls_up: bool) -> None:
+    assert read(usage_pb2.QueryUsageRequest(meter="rows", **asked), START, UNTIL).rolls_up == rolls_up
+
+
+def test_parts_of_a_bucket_make_its_value() -> None:
+    values = [
+        read(usage_pb2.QueryUsageRequest(meter="rows", aggregation=n), START, UNTIL).merge(3, 5) for n in (1, 2, 3)
+    ]
+    assert values == [8, 8, 5]
