@@ -63,6 +63,8 @@ class Time:
     def now(self) -> datetime:
         return self.at
 
+    machine = now
+
     def monotonic(self) -> float:
         return self.at.timestamp()
 

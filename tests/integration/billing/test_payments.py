@@ -311,18 +311,18 @@ async def test_what_is_due_is_charged_in_whole_cents_and_all_of_it_is_in_the_wal
     async def start(amount: int, subject: str) -> str:
         async with deps.database.transaction() as connection:
             return await payments.start(
-                connection, org_id=person.org_id, amount=amount, purpose="invoice", subject=subject
+                connection, org_id=person.org_id, amount=amount, purpose="top_up", subject=subject
             )
 
-    one, two = ids.new("inv"), ids.new("inv")
+    one, two = ids.new("txn"), ids.new("txn")
     paid = await books.paid(person, await start(12_345_678_901, one))
-    assert (paid.status, paid.amount_nanos, paid.subject) == (Payment.STATUS_SUCCEEDED, 12_350_000_000, one)
+    assert (paid.status, paid.amount_nanos) == (Payment.STATUS_SUCCEEDED, 12_350_000_000)
     assert await start(12_345_678_901, one) == paid.payment_id
     least = await books.paid(person, await start(1, two))
     assert least.amount_nanos == USD // 2, "the least that is charged"
     assert (await books.wallet(person)).balance_nanos == 12_850_000_000
     (event,) = await settled(books, paid.payment_id)
-    assert (event.purpose, event.subject, event.succeeded) == ("invoice", one, True)
+    assert (event.purpose, event.subject, event.succeeded) == ("top_up", one, True)
 
 
 async def test_a_payment_of_a_transaction_that_fails_is_never_begun(books: Books) -> None:

@@ -188,9 +188,10 @@ async def test_a_call_on_a_final_invoice_is_corrected_by_the_next(months: Months
     months.advance_to(when((await months.subscription(person)).current_period_end))
     _, second = await months.until_invoices(person, 2)
     assert await months.get(person, first.invoice_id) == first
-    (line,) = second.lines
-    assert (line.amount_nanos, line.calls) == (4 * USD, 2)
-    opened = {c.record.request_id: c.amount_nanos for c in await months.opened(person, second, line)}
+    assert sorted((line.amount_nanos, line.calls) for line in second.lines) == [(-3 * USD, 1), (7 * USD, 1)]
+    opened = {
+        c.record.request_id: c.amount_nanos for line in second.lines for c in await months.opened(person, second, line)
+    }
     assert opened == {calls[0].request_id: -3 * USD, kept.request_id: 7 * USD}
     await months.check()
     months.advance_to(when((await months.subscription(publisher)).current_period_end))
