@@ -286,6 +286,7 @@ async def test_the_next_full_batch_is_with_the_engine_before_it_is_free():
     await last
 
 
+@pytest.mark.alone
 async def test_less_than_a_batch_waits_for_company_while_the_engine_runs():
     engine = OneAtATime(0.02)
     batcher = ahead(engine, max_rows=4)
