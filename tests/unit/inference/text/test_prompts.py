@@ -19,7 +19,7 @@ def prompts(template: str = TEMPLATE, **facts) -> Prompts:
         DECODER, 512, WORDS.get_vocab_size(), bos_token="<|im_start|>", eos_token="<|im_end|>",
         chat_template=template, **facts,
     )  # fmt: skip
-    return Prompts(config, WORDS, patience=0.2)
+    return Prompts(config, WORDS, patience=1.0)  # a collection of garbage alone may take 0.2 s
 
 
 def written(template: str, messages=HELLO, tools=()) -> str:
