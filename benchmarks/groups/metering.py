@@ -35,8 +35,8 @@ SELECT coalesce(sum(b.balance), 0)::bigint FROM billing.balances b JOIN billing.
 WHERE a.org_id = $1 AND a.kind = 'publisher_payable'
 """
 _LEASE = """
-INSERT INTO billing.leases (id, org_id, worker_id, granted, expires_at, created_at)
-VALUES ($1, $2, 'benchmark', $3, now() + interval '1 hour', now())
+INSERT INTO billing.leases (id, org_id, worker_id, granted, expires_at, ends_at, created_at)
+VALUES ($1, $2, 'benchmark', $3, now() + interval '1 hour', now() + interval '1 hour', now())
 """
 
 

@@ -97,19 +97,19 @@ class Leasing:
         paid = {r.request_id: r for r in records if r.cost_nanos > 0 and not r.test}
         if not paid:
             return 0, {}
-        org_ids = {r.org_id for r in paid.values()}
-        await self._store.lock_or_open_wallets(c, org_ids)
-        await self._store.lock_owners(c, sorted({r.lease_id for r in paid.values() if r.lease_id}))
+        org_ids, publishers = {r.org_id for r in paid.values()}, {r.publisher_org_id for r in paid.values()}
+        await self._store.lock_or_open_wallets(c, org_ids, list({r.lease_id for r in paid.values() if r.lease_id}))
         now = self._clock.now()
         left = await self._credit.left(c, org_ids)
         burnt = await self._burn(c, paid, left) if left else {}
-        fees = await self._subscriptions.fees_of(c, {r.publisher_org_id for r in paid.values()})
+        credit = {cause: sum(n for _, n in parts) for cause, parts in burnt.items()}
+        fees = await self._subscriptions.fees_of(c, publishers)
         postings = [
             ledger.charge(
-                r.request_id, r.org_id, r.publisher_org_id, r.cost_nanos, fees.get(r.publisher_org_id, self._fee_ppm),
-                sum(n for _, n in burnt.get(r.request_id, ())),
+                cause, r.org_id, (publisher := r.publisher_org_id), r.cost_nanos, fees.get(publisher, self._fee_ppm),
+                credit.get(cause, 0),
             )
-            for r in paid.values()
+            for cause, r in paid.items()
         ]  # fmt: skip
         accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
         known = await self._store.account_ids(c, accounts)
@@ -118,10 +118,10 @@ class Leasing:
         spent: dict[Spending, int] = {}
         for cause in new:
             r = paid[cause]
-            if r.lease_id:
-                leased[r.lease_id] = leased.get(r.lease_id, 0) + r.cost_nanos
-            counted = counts_as(r)
-            spent[counted] = spent.get(counted, 0) + r.cost_nanos
+            lease_id, cost, counted = r.lease_id, r.cost_nanos, counts_as(r)
+            if lease_id:
+                leased[lease_id] = leased.get(lease_id, 0) + cost
+            spent[counted] = spent.get(counted, 0) + cost
         if leased:
             await self._store.post_to_leases(c, leased)
         await self._credit.burn(c, [(grant, cause, n) for cause, parts in burnt.items() for grant, n in parts])

@@ -7,6 +7,7 @@ owed too, in an account beside the wallet; a wallet below zero is what the custo
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from services.common import money
@@ -34,14 +35,20 @@ class Posting:
     entries: tuple[tuple[Account, int], ...]
 
     def __post_init__(self) -> None:
-        accounts, amounts = zip(*self.entries, strict=True) if self.entries else ((), (1,))
-        if sum(amounts):
-            raise ValueError(f"the posting of {self.cause} does not sum to zero")
-        if len(set(accounts)) != len(accounts):
+        amounts: dict[Account, int] = dict(self.entries)
+        if len(amounts) != len(self.entries):
             raise ValueError(f"the posting of {self.cause} names an account twice")
+        if not amounts or sum(amounts.values()) != 0:
+            raise ValueError(f"the posting of {self.cause} does not sum to zero")
 
 
 _FEES = Account(PLATFORM, FEE)
+
+
+@lru_cache(10_000)
+def _parties(consumer: str, publisher: str) -> tuple[Account, Account]:
+    """The accounts that most calls between the two move, made once."""
+    return Account(consumer, WALLET), Account(publisher, PAYABLE)
 
 
 def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, credit: int = 0) -> Posting:
@@ -56,9 +63,8 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
     if not 0 <= credit <= cost:
         raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
-    parts: tuple[tuple[Account, int], ...] = (
-        (Account(consumer, WALLET), credit - cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee),
-    )  # fmt: skip
+    wallet, payable = _parties(consumer, publisher)
+    parts: tuple[tuple[Account, int], ...] = ((wallet, credit - cost), (payable, cost - fee), (_FEES, fee))
     if credit:
         parts = (*parts, (Account(consumer, CREDIT), -credit))
     return Posting(cause, "charge", parts if 0 < fee < cost > credit else tuple(part for part in parts if part[1]))

@@ -8,22 +8,15 @@ SELECT a.id, a.org_id, a.kind FROM accounts a
 JOIN unnest(:org_ids::text[], :kinds::text[]) AS t (o, k) ON a.org_id = t.o AND a.kind = t.k
 WHERE a.currency = :currency;
 
--- name: add_postings(ids, causes, kinds, digests, now)
--- The causes that were not posted before, and are now.
-INSERT INTO postings (id, cause, kind, digest, created_at)
-SELECT i, c, k, d, :now FROM unnest(:ids::text[], :causes::text[], :kinds::text[], :digests::bytea[]) AS t (i, c, k, d)
-ON CONFLICT (cause) DO NOTHING RETURNING cause;
-
--- name: add_entries(posting_ids, account_ids, amounts)!
-INSERT INTO entries (posting_id, account_id, amount)
-SELECT * FROM unnest(:posting_ids::text[], :account_ids::text[], :amounts::bigint[]);
-
 -- name: posted(causes)
 SELECT cause FROM postings WHERE cause = ANY(:causes::text[]);
 
--- name: lock_wallets(org_ids)
--- Every transaction that moves money takes the wallets first, in this order, so that no two wait for each other.
-SELECT org_id FROM wallets WHERE org_id = ANY(:org_ids::text[]) ORDER BY org_id FOR UPDATE;
+-- name: lock_wallets(org_ids, lease_ids)
+-- Those of organisations and of the owners of leases. Every transaction that moves money takes the wallets first, in this
+-- order, so that no two wait for each other.
+SELECT org_id FROM wallets
+WHERE org_id = ANY(:org_ids::text[]) OR org_id IN (SELECT l.org_id FROM leases l WHERE l.id = ANY(:lease_ids::text[]))
+ORDER BY org_id FOR UPDATE;
 
 -- name: move_balances(account_ids, amounts)!
 INSERT INTO balances AS b (account_id, balance)
@@ -60,14 +53,16 @@ UPDATE leases SET ends_at = :at WHERE org_id = :org_id AND NOT closed AND ends_a
 -- name: lock_leases(ids)
 SELECT id, org_id FROM leases WHERE id = ANY(:ids::text[]) ORDER BY id FOR UPDATE;
 
--- name: lease_owners(ids)
-SELECT DISTINCT org_id FROM leases WHERE id = ANY(:ids::text[]);
-
--- name: post_to_leases(ids, amounts)
--- What was posted is no longer reserved; a closed lease reserves nothing, so nothing of it is freed.
-UPDATE leases l SET posted = l.posted + t.m
-FROM unnest(:ids::text[], :amounts::bigint[]) AS t (i, m) WHERE l.id = t.i AND NOT l.closed
-RETURNING l.org_id, t.m AS amount;
+-- name: post_to_leases(ids, amounts)!
+-- What was posted is no longer reserved, and nothing is of a lease whose worker is done and of which all is posted: that
+-- is closed. A closed lease reserves nothing, so nothing of it is freed.
+WITH spent AS (
+    UPDATE leases l SET posted = l.posted + t.m, closed = coalesce(l.posted + t.m >= l.reported, false)
+    FROM unnest(:ids::text[], :amounts::bigint[]) AS t (i, m) WHERE l.id = t.i AND NOT l.closed
+    RETURNING l.org_id, t.m + CASE WHEN l.closed THEN l.granted - l.posted ELSE 0 END AS freed
+)
+UPDATE wallets w SET reserved = w.reserved - f.freed
+FROM (SELECT org_id, sum(freed)::bigint AS freed FROM spent GROUP BY org_id) f WHERE w.org_id = f.org_id;
 
 -- name: report_leases(ids, spent, worker_id)!
 UPDATE leases l SET reported = t.s FROM unnest(:ids::text[], :spent::bigint[]) AS t (i, s)

@@ -78,7 +78,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     ) -> billing_pb2.CloseLeasesResponse:
         spent = {x.lease_id: x.spent_nanos for x in request.leases}
         async with self._database.transaction() as connection:
-            await self._store.lock_owners(connection, list(spent))
+            await self._store.lock_wallets(connection, (), list(spent))
             await self._store.report_leases(connection, request.worker_id, spent)
         return billing_pb2.CloseLeasesResponse()
 
@@ -124,7 +124,7 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
         if not due:
             return
         async with self._database.transaction() as connection:
-            await self._store.lock_owners(connection, due)
+            await self._store.lock_wallets(connection, (), due)
             closed = await self._store.close_expired(connection, due, before)
         for row in closed:
             log.info("lease %s of %s came back with %d nanos", row["id"], row["worker_id"], row["rest"])

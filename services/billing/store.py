@@ -1,13 +1,14 @@
 """The books' tables. `post` is the only way anything is posted."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from services.billing import ledger
 from services.billing.ledger import CURRENCY, WALLET, Account, Posting
 from services.common import ids
-from services.common.db import Connection, load_queries
+from services.common.db import Connection, copy_new, load_queries
 
 Row = Mapping[str, Any]
 NEWEST = ("pst_" + ids.ALPHABET[-1] * 26, ids.ALPHABET[-1])  # sorts after every entry of a statement
@@ -16,6 +17,10 @@ NEWEST = ("pst_" + ids.ALPHABET[-1] * 26, ids.ALPHABET[-1])  # sorts after every
 def snapshot(connection: Connection) -> Any:
     """A transaction that reads one state of the books, whatever is posted meanwhile."""
     return connection.transaction(isolation="repeatable_read", readonly=True)
+
+
+_POSTING = ("id", "cause", "kind", "digest", "created_at")
+_ENTRY = ("posting_id", "account_id", "amount")
 
 
 class Store:
@@ -49,16 +54,23 @@ class Store:
         found = await self.account_ids(c, [account])
         await self._q.add_wallet(c, org_id=org_id, account_id=found[account])
 
-    async def lock_wallets(self, c: Connection, org_ids: Iterable[str]) -> set[str]:
-        """Takes the wallets' locks, in one order everywhere; answers those that there are."""
-        return {r["org_id"] async for r in self._q.lock_wallets(c, org_ids=sorted(set(org_ids)))}
+    async def lock_wallets(self, c: Connection, org_ids: Iterable[str], lease_ids: Collection[str] = ()) -> set[str]:
+        """Takes the locks of wallets, and of leases after those of their owners' wallets, in one order everywhere;
+        answers whose wallets there are."""
+        locked = {r["org_id"] async for r in self._q.lock_wallets(c, org_ids=sorted(set(org_ids)), lease_ids=lease_ids)}
+        if lease_ids:
+            async for _ in self._q.lock_leases(c, ids=lease_ids):
+                pass
+        return locked
 
-    async def lock_or_open_wallets(self, c: Connection, org_ids: Iterable[str]) -> None:
+    async def lock_or_open_wallets(
+        self, c: Connection, org_ids: Iterable[str], lease_ids: Collection[str] = ()
+    ) -> None:  # fmt: skip
         """Like `lock_wallets`, and opens those that there are not."""
         wanted = set(org_ids)
-        found = await self.lock_wallets(c, wanted)
-        if found != wanted:
-            for org_id in sorted(wanted - found):
+        missing = wanted - await self.lock_wallets(c, wanted, lease_ids)
+        if missing:
+            for org_id in sorted(missing):
                 await self.ensure_wallet(c, org_id)
             await self.lock_wallets(c, wanted)
 
@@ -68,25 +80,20 @@ class Store:
         Returns:
             The causes posted now.
         """
-        if not postings:
-            return set()
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
-        made = {p.cause: ids.sibling("pst", p.cause) for p in postings}
-        digests = [ledger.digest(p.cause, p.kind, [(accounts[a], m) for a, m in p.entries]) for p in postings]
-        rows = self._q.add_postings(
-            c, ids=[made[p.cause] for p in postings], causes=[p.cause for p in postings],
-            kinds=[p.kind for p in postings], digests=digests, now=now,
-        )  # fmt: skip
-        new = {r["cause"] async for r in rows}
-        fresh = [p for p in postings if p.cause in new]
-        entries = [(made[p.cause], accounts[a], m) for p in fresh for a, m in p.entries]
+        made = {p.cause: [(accounts[a], m) for a, m in p.entries] for p in postings}
+        rows = {
+            p.cause: (ids.sibling("pst", p.cause), p.cause, p.kind, ledger.digest(p.cause, p.kind, made[p.cause]), now)
+            for p in postings
+        }  # fmt: skip
+        new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
+        entries = [(rows[cause][0], a, m) for cause, parts in made.items() if cause in new for a, m in parts]
         if entries:
-            posting_ids, account_ids, amounts = zip(*entries, strict=True)
-            await self._q.add_entries(
-                c, posting_ids=list(posting_ids), account_ids=list(account_ids), amounts=list(amounts)
-            )
-            moves = sorted((accounts[a], m) for a, m in ledger.totals(fresh).items())
-            await self._q.move_balances(c, account_ids=[a for a, _ in moves], amounts=[m for _, m in moves])
+            await c.copy_records_to_table("entries", columns=_ENTRY, records=entries)
+            moves: dict[str, int] = {}
+            for _, account_id, amount in entries:
+                moves[account_id] = moves.get(account_id, 0) + amount
+            await self._q.move_balances(c, account_ids=list(moves), amounts=list(moves.values()))
         return new
 
     async def posted(self, c: Connection, causes: Sequence[str]) -> set[str]:
@@ -132,18 +139,9 @@ class Store:
         them, at the latest."""
         await self._q.end_leases(c, org_id=org_id, at=at)
 
-    async def lock_owners(self, c: Connection, lease_ids: Sequence[str]) -> None:
-        """Locks the wallets of leases, then the leases."""
-        orgs = [r["org_id"] async for r in self._q.lease_owners(c, ids=lease_ids)]
-        await self.lock_wallets(c, orgs)
-        async for _ in self._q.lock_leases(c, ids=lease_ids):
-            pass
-
     async def post_to_leases(self, c: Connection, spent: Mapping[str, int]) -> None:
         """What calls cost leaves the leases they were taken from, and no longer counts as reserved."""
-        rows = self._q.post_to_leases(c, ids=list(spent), amounts=list(spent.values()))
-        await self._free(c, [(r["org_id"], r["amount"]) async for r in rows])
-        await self.close_settled(c, list(spent))
+        await self._q.post_to_leases(c, ids=list(spent), amounts=list(spent.values()))
 
     async def report_leases(self, c: Connection, worker_id: str, spent: Mapping[str, int]) -> None:
         """Their worker spends no more from these."""

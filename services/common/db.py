@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -192,6 +192,33 @@ def _migrations(package: str, prefix: str) -> dict[str, str]:
         return {}
     files = sorted((f for f in folder.iterdir() if _MIGRATION.fullmatch(f.name)), key=lambda f: f.name)
     return {f"{prefix}/{f.name}": f.read_text() for f in files}
+
+
+async def copy_new(
+    c: Connection, table: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]],
+    stored: Callable[[list[str]], Awaitable[set[str]]],
+) -> set[str]:  # fmt: skip
+    """Writes the rows whose keys are not stored already, by COPY, which costs about half of an INSERT. Mostly all are
+    new, so `stored` is asked only when one was not.
+
+    Returns:
+        The keys of those written now.
+
+    Raises:
+        asyncpg.UniqueViolationError: rows have something else in common than their keys.
+    """
+    left = dict(rows)
+    while left:
+        try:
+            async with c.transaction():
+                await c.copy_records_to_table(table, columns=columns, records=left.values())
+            break
+        except asyncpg.UniqueViolationError:
+            known = await stored(list(left))
+            if not known & left.keys():
+                raise
+            left = {key: row for key, row in left.items() if key not in known}
+    return set(left)
 
 
 def rows_affected(status: Any) -> int:

@@ -1,16 +1,3 @@
--- name: add_records(ids, request_ids, timestamps, org_ids, user_ids, key_ids, model_ids, models, versions, publishers, tokens, units, price_ids, costs, latencies, statuses, regions, tests, lease_ids, ratings, tags)
--- The request ids that were not recorded before, and are now.
-INSERT INTO usage_records (id, request_id, timestamp, org_id, user_id, api_key_id, model_id, model, version,
-    publisher_org_id, tokens_used, units, price_id, cost, latency_us, latency_ms, status_code, region, test, lease_id,
-    rating, tags)
-SELECT i, r, t, o, u, k, mi, m, v, p, tk, un::jsonb, pr, c, l, l / 1000.0, s, rg, te, le, ra::jsonb, tg::jsonb
-FROM unnest(:ids::text[], :request_ids::text[], :timestamps::timestamptz[], :org_ids::text[], :user_ids::text[],
-    :key_ids::text[], :model_ids::text[], :models::text[], :versions::text[], :publishers::text[], :tokens::bigint[],
-    :units::text[], :price_ids::text[], :costs::bigint[], :latencies::bigint[], :statuses::integer[], :regions::text[],
-    :tests::boolean[], :lease_ids::text[], :ratings::text[], :tags::text[])
-    AS x (i, r, t, o, u, k, mi, m, v, p, tk, un, pr, c, l, s, rg, te, le, ra, tg)
-ON CONFLICT (request_id, timestamp) DO NOTHING RETURNING request_id;
-
 -- name: add_correction(id, request_id, timestamp, org_id, user_id, key_id, model_id, model, version, publisher, tokens, units, price_id, cost, region, test, rating, tags, corrects, reason, now)!
 INSERT INTO usage_records (id, request_id, timestamp, org_id, user_id, api_key_id, model_id, model, version,
     publisher_org_id, tokens_used, units, price_id, cost, latency_us, latency_ms, status_code, region, test, lease_id,

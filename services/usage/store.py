@@ -4,14 +4,14 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
-from services.common.db import Connection, load_queries
+from services.common.db import Connection, copy_new, load_queries
 from services.usage.questions import Question
 from services.usage.sources import HOUR, Source
 
@@ -30,7 +30,12 @@ class Progress(NamedTuple):
 
 def moment(request_id: str) -> datetime:
     """The time inside a request id: what `timestamp` always is. Raises ValueError for what is no id."""
-    return datetime.fromtimestamp(ids.milliseconds(request_id) / 1000, UTC)
+    return _datetime(ids.milliseconds(request_id))
+
+
+@lru_cache(10_000)
+def _datetime(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def tokens(units: Mapping[str, int]) -> int:
@@ -39,9 +44,27 @@ def tokens(units: Mapping[str, int]) -> int:
 
 
 @lru_cache(10_000)
-def _columns(units: tuple[tuple[str, int], ...]) -> tuple[str, int]:
+def _counted(units: tuple[tuple[str, int], ...]) -> tuple[str, int]:
     """`units` as JSON, and its tokens."""
     return json.dumps(dict(units)), tokens(dict(units))
+
+
+# What is written of a record, in the order of `_row`.
+_WRITTEN = (
+    "id", "request_id", "timestamp", "org_id", "user_id", "api_key_id", "model_id", "model", "version",
+    "publisher_org_id", "units", "tokens_used", "price_id", "cost", "latency_us", "latency_ms", "status_code", "region",
+    "test", "lease_id", "rating", "tags",
+)  # fmt: skip
+
+
+def _row(r: Record) -> tuple[Any, ...]:
+    request_id, latency, units = r.request_id, r.latency_us, r.units
+    counted, in_tokens = _counted(tuple((meter, units[meter]) for meter in units))
+    return (
+        ids.sibling("use", request_id), request_id, moment(request_id), r.org_id, r.user_id, r.key_id, r.model_id,
+        r.model, r.version, r.publisher_org_id, counted, in_tokens, r.price_id, r.cost_nanos, latency, latency / 1000,
+        r.status_code, r.region, r.test, r.lease_id, _rating(r), _json(r.tags),
+    )  # fmt: skip
 
 
 def _ids(start: datetime, until: datetime) -> dict[str, str]:
@@ -61,30 +84,20 @@ class Store:
         self._q = load_queries("services.usage")
 
     async def add_records(self, c: Connection, records: Sequence[Record]) -> set[str]:
-        """Stores what was not stored before; answers the request ids stored now."""
+        """Stores what was not stored before; answers the request ids stored now. Raises ValueError for one that is none."""
         # In one order everywhere: two consumers that store the same records at once then never wait for each other.
-        records = sorted(records, key=lambda r: r.request_id)
-        units = [_columns(tuple(r.units.items())) for r in records]
-        rows = self._q.add_records(
-            c, ids=[ids.sibling("use", r.request_id) for r in records], request_ids=[r.request_id for r in records],
-            timestamps=[moment(r.request_id) for r in records], org_ids=[r.org_id for r in records],
-            user_ids=[r.user_id for r in records], key_ids=[r.key_id for r in records],
-            model_ids=[r.model_id for r in records], models=[r.model for r in records],
-            versions=[r.version for r in records], publishers=[r.publisher_org_id for r in records],
-            tokens=[count for _, count in units], units=[text for text, _ in units],
-            price_ids=[r.price_id for r in records], costs=[r.cost_nanos for r in records],
-            latencies=[r.latency_us for r in records], statuses=[r.status_code for r in records],
-            regions=[r.region for r in records], tests=[r.test for r in records],
-            lease_ids=[r.lease_id for r in records], ratings=[_rating(r) for r in records],
-            tags=[_json(r.tags) for r in records],
-        )  # fmt: skip
-        return {r["request_id"] async for r in rows}
+        rows = {r.request_id: _row(r) for r in sorted(records, key=lambda r: r.request_id)}
+        return await copy_new(c, "usage_records", _WRITTEN, rows, partial(self._stored, c))
 
     async def get_records(self, c: Connection, request_ids: Sequence[str]) -> list[Record]:
         """Those of them that are stored, in the order of their ids."""
         known = [r for r in request_ids if ids.is_id("req", r) or ids.is_id("cor", r)]
         moments = [moment(r) for r in known]
         return [record_of(r) async for r in self._q.get_records(c, request_ids=known, timestamps=moments)]
+
+    async def _stored(self, c: Connection, request_ids: Sequence[str]) -> set[str]:
+        moments = [moment(r) for r in request_ids]
+        return {r["request_id"] async for r in self._q.get_records(c, request_ids=request_ids, timestamps=moments)}
 
     async def add_correction(self, c: Connection, record: Record, reason: str, now: datetime) -> None:
         """Stores the record of a correction, once."""

@@ -355,7 +355,7 @@ def machine(database: Database, loop: asyncio.AbstractEventLoop) -> type[RuleBas
         def hand_back(self, lease: Lease) -> None:
             async def work() -> None:
                 async with database.transaction() as c:
-                    await store.lock_owners(c, [lease.lease_id])
+                    await store.lock_wallets(c, (), [lease.lease_id])
                     await store.report_leases(c, "wrk", {lease.lease_id: lease.recorded})
 
             run(work())
@@ -403,7 +403,7 @@ def machine(database: Database, loop: asyncio.AbstractEventLoop) -> type[RuleBas
             async def work() -> None:
                 async with database.transaction() as c:
                     due = [x["id"] for x in await store.expired_leases(c, before) if x["org_id"] == self.org]
-                    await store.lock_owners(c, due)
+                    await store.lock_wallets(c, (), due)
                     await store.close_expired(c, due, before)
 
             run(work())
