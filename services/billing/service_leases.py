@@ -14,8 +14,9 @@ from services.billing.settings import BillingSettings
 from services.billing.store import Store
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import BudgetExceeded, InsufficientCredit, Unavailable
+from services.common.errors import BudgetExceeded, InsufficientCredit
 from services.common.events import Events
+from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context
 
@@ -102,29 +103,24 @@ class LeaseServicer(billing_pb2_grpc.LeaseServiceServicer):
     async def recover(self) -> None:
         """Takes back the leases of workers that died, for ever: once a lease has run out, and every call
         recorded before that is posted."""
-        while True:
-            await asyncio.sleep(_SWEEP)
-            try:
-                await self._recover()
-            except Unavailable as e:
-                log.warning("expired leases stay for now: %s", e)
-            except Exception:  # they are looked at again; the services beside this must go on
-                log.exception("expired leases stay for now")
+        await asyncio.sleep(_SWEEP)  # while this process was away nobody could renew
+        await repeat(self._recover, "expired leases stay for now", every=_SWEEP)
 
-    async def _recover(self) -> None:
+    async def _recover(self) -> int:
         before = self._clock.machine() - self._grace
         async with self._database.connection() as connection:
             expired = await self._store.expired_leases(connection, before)
         if not expired:
-            return
+            return 0
         answer = await self._usage.GetWatermark(usage_pb2.GetWatermarkRequest())
         settled: datetime = answer.settled_through.ToDatetime(UTC)
         # Half the grace covers records that were on their way to the stream when the lease ran out.
         due = [r["id"] for r in expired if settled > r["expires_at"] + self._grace / 2]
         if not due:
-            return
+            return 0
         async with self._database.transaction() as connection:
             await self._store.lock_wallets(connection, (), due)
             closed = await self._store.close_expired(connection, due, before)
         for row in closed:
             log.info("lease %s of %s came back with %d nanos", row["id"], row["worker_id"], row["rest"])
+        return len(closed)

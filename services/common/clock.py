@@ -40,6 +40,7 @@ class SystemClock:
 
 class _Ahead:
     nanos = memoryview(bytearray(8)).cast("q")
+    movable = False
 
 
 def time_ns() -> int:
@@ -61,7 +62,12 @@ def follow(home: Path, test_clock: bool) -> None:
         with (home / FILE).open("ab") as file:
             if not file.tell():
                 file.write(bytes(8))
-        _Ahead.nanos = _mapped(home / FILE)
+        _Ahead.nanos, _Ahead.movable = _mapped(home / FILE), True
+
+
+def is_moved() -> bool:
+    """Whether time may move ahead, or has."""
+    return _Ahead.movable or _Ahead.nanos[0] > 0
 
 
 def move(by: timedelta, home: Path | None = None) -> datetime:

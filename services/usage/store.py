@@ -84,7 +84,7 @@ class Store:
         self._q = load_queries("services.usage")
 
     async def add_records(self, c: Connection, records: Sequence[Record]) -> set[str]:
-        """Stores what was not stored before; answers the request ids stored now. Raises ValueError for one that is none."""
+        """Stores what was not stored before; answers the request ids stored now. Raises ValueError for a wrong one."""
         # In one order everywhere: two consumers that store the same records at once then never wait for each other.
         rows = {r.request_id: _row(r) for r in sorted(records, key=lambda r: r.request_id)}
         return await copy_new(c, "usage_records", _WRITTEN, rows, partial(self._stored, c))

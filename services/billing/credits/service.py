@@ -1,6 +1,5 @@
 """Credit for people: given and limited by admins, listed by who has it; and the sweep that ends what has expired."""
 
-import asyncio
 import logging
 from datetime import UTC, datetime
 
@@ -14,7 +13,8 @@ from services.billing.store import Store
 from services.common import audit, ids, pages
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import InvalidFields, Unavailable, Violation
+from services.common.errors import InvalidFields, Violation
+from services.common.repeating import repeat
 from services.common.rpc.context import Context, caller, current
 
 log = logging.getLogger(__name__)
@@ -78,24 +78,18 @@ class CreditServicer(credits_pb2_grpc.CreditServiceServicer):
 
     async def expire(self) -> None:
         """Ends what has expired, for ever."""
-        while True:
-            await asyncio.sleep(_SWEEP)
-            try:
-                await self._expire()
-            except Unavailable as e:
-                log.warning("expired credit stays for now: %s", e)
-            except Exception:  # it is looked at again; the services beside this must go on
-                log.exception("expired credit stays for now")
+        await repeat(self._expire, "expired credit stays for now", every=_SWEEP)
 
-    async def _expire(self) -> None:
+    async def _expire(self) -> int:
         async with self._database.connection() as connection:
             due = await self._credit.expired(connection, self._clock.now())
         if not due:
-            return
+            return 0
         async with self._database.transaction() as connection:
             rows = await self._grants.lapse(connection, [r["org_id"] for r in due], [r["id"] for r in due])
         for row in rows:
             log.info("credit grant %s expired with %d nanos", row["id"], row["lapsed"])
+        return len(rows)
 
 
 def _grant(row: Row, now: datetime) -> credits_pb2.CreditGrant:

@@ -2,7 +2,6 @@
 when none succeeds. The invoice is paid in the transaction in which the payment's money arrives, so that nothing else
 can spend it in between."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,12 +19,11 @@ from services.billing.subscriptions.store import ACTIVE, PAST_DUE, SubscriptionS
 from services.common import failpoints
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import MercatError
 from services.common.events import Events, consume
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 50
-_POLL = 1.0  # seconds
 
 
 class Collection:
@@ -48,15 +46,7 @@ class Collection:
 
     async def run(self) -> None:
         """Begins payments, for ever."""
-        while True:
-            try:
-                while await self.collect() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("invoices are not collected for now: %s", e)
-            except Exception:
-                log.exception("invoices are not collected for now")
-            await asyncio.sleep(_POLL)
+        await repeat(self.collect, "invoices are not collected for now", batch=_AT_ONCE)
 
     async def collect(self) -> int:
         """How many invoices were due."""

@@ -2,7 +2,6 @@
 transaction; which calls those are was settled when the draft was made, with the wallet locked: every call that was
 posted before is in the period, and none comes to it later, since postings of calls take their time with it locked."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
@@ -18,13 +17,12 @@ from services.billing.store import Store
 from services.common import failpoints, ids, money, pricing
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import MercatError
+from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
 
 log = logging.getLogger(__name__)
 _PAGE = 1000  # calls
 _AT_ONCE = 20  # drafts
-_POLL = 1.0  # seconds
 # From when on a publisher's postings of a period are all there: their transactions do not lock its wallet.
 _SETTLED = timedelta(minutes=2)
 ISSUER = "MER"
@@ -64,15 +62,7 @@ class Issuing:
 
     async def run(self) -> None:
         """Finalises drafts, for ever."""
-        while True:
-            try:
-                while await self.finalise_drafts() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("invoices wait: %s", e)
-            except Exception:
-                log.exception("invoices wait")
-            await asyncio.sleep(_POLL)
+        await repeat(self.finalise_drafts, "invoices wait", batch=_AT_ONCE)
 
     async def finalise_drafts(self) -> int:
         """How many there were."""

@@ -2,7 +2,6 @@
 
 At most one is under way for an organisation, which an index sees to; `saga` notes how each ended."""
 
-import asyncio
 import logging
 
 from services.billing.payments.saga import AUTO_TOP_UP, AlreadyUnderWay, Payments
@@ -10,7 +9,7 @@ from services.billing.payments.store import PaymentStore
 from services.common import ids
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import MercatError
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 100
@@ -30,15 +29,7 @@ class AutoTopUps:
 
     async def run(self) -> None:
         """One query every so often for all wallets, for ever; nothing on the way of a call."""
-        while True:
-            try:
-                while await self.begin() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("automatic top-ups wait: %s", e)
-            except Exception:
-                log.exception("automatic top-ups wait")
-            await asyncio.sleep(self._seconds)
+        await repeat(self.begin, "automatic top-ups wait", batch=_AT_ONCE, every=self._seconds)
 
     async def begin(self) -> int:
         """Begins a payment for each wallet below its threshold; how many there were."""

@@ -20,11 +20,12 @@ from services.common.clock import Clock
 from services.common.db import Database, added_to_outbox
 from services.common.errors import FailedPrecondition, InvalidArgument, MercatError
 from services.common.metrics import Counter
+from services.common.repeating import repeat
 from services.common.rpc.context import Context
 
 log = logging.getLogger(__name__)
 EVENTS = Counter("mercat_provider_events", "Events of the payment provider, by what became of them", ["outcome"])
-_AT_ONCE, _POLL = 50, 1.0  # seconds
+_AT_ONCE = 50
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _CLAIM = timedelta(seconds=90)
 _KEPT = timedelta(days=30)  # by Stripe
@@ -83,22 +84,7 @@ class Inbox:
 
     async def run(self) -> None:
         """Handles every event once, for ever; one that cannot be is tried again, and holds up no other."""
-        wake = asyncio.Event()
-        self._database.relays.append(wake)
-        while True:
-            try:
-                while await self.handle_some() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("Stripe's events wait: %s", e)
-            except Exception:
-                log.exception("Stripe's events wait")
-                await asyncio.sleep(1)
-            try:
-                await asyncio.wait_for(wake.wait(), _POLL)
-            except TimeoutError:
-                pass
-            wake.clear()
+        await repeat(self.handle_some, "Stripe's events wait", batch=_AT_ONCE, wakes=self._database)
 
     async def handle_some(self) -> int:
         now = self._clock.now()

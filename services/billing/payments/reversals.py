@@ -3,7 +3,6 @@
 It is withheld from the wallet when it begins, so that it cannot be spent meanwhile, and is paid or returned at its end.
 What the wallet is short of is the platform's loss."""
 
-import asyncio
 import logging
 from datetime import datetime, timedelta
 
@@ -18,13 +17,14 @@ from services.common import failpoints, outbox
 from services.common.clock import Clock
 from services.common.db import Connection, Database, added_to_outbox
 from services.common.errors import FailedPrecondition, MercatError
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 REFUND, DISPUTE = "refund", "dispute"
 PENDING, PAID, RETURNED = "pending", "paid", "returned"
 _RANKS = {PENDING: 0, PAID: 1, RETURNED: 2}  # a refund that was paid may still come back; nothing goes the other way
 _TYPES = {REFUND: billing_pb2.Transaction.TYPE_REFUND, DISPUTE: billing_pb2.Transaction.TYPE_DISPUTE}
-_AT_ONCE, _POLL = 20, 1.0  # seconds
+_AT_ONCE = 20
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _ASK_AGAIN = timedelta(minutes=10)
 
@@ -97,22 +97,7 @@ class Reversals:
 
     async def run(self) -> None:
         """Takes every refund its next step when that is due, for ever."""
-        wake = asyncio.Event()
-        self._database.relays.append(wake)
-        while True:
-            try:
-                while await self.advance() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("refunds wait: %s", e)
-            except Exception:
-                log.exception("refunds wait")
-                await asyncio.sleep(1)
-            try:
-                await asyncio.wait_for(wake.wait(), _POLL)
-            except TimeoutError:
-                pass
-            wake.clear()
+        await repeat(self.advance, "refunds wait", batch=_AT_ONCE, wakes=self._database)
 
     async def advance(self) -> int:
         """Takes the refunds that are due a step; how many there were."""

@@ -29,13 +29,13 @@ from services.common.clock import Clock
 from services.common.db import Connection, Database, added_to_outbox
 from services.common.errors import MercatError
 from services.common.metrics import Counter
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 ENDED = Counter("mercat_payments", "Payments that have ended", ["purpose", "status"])
 REPEATED = Counter("mercat_payments_repeated", "Steps of payments that the provider did not answer", ["provider"])
 TOP_UP, INVOICE, AUTO_TOP_UP = "top_up", "invoice", "auto_top_up"
 _AT_ONCE = 20
-_POLL = 1.0  # seconds; another process may have begun it, and a clock may have been waited for
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _ASK_AGAIN = timedelta(minutes=1)  # for payments that end elsewhere: the provider also tells by itself
 _REFUSALS, _AFTER_REFUSAL = 3, timedelta(hours=1)  # of automatic top-ups: how many in a row, and the pause after each
@@ -102,22 +102,7 @@ class Payments:
 
     async def run(self) -> None:
         """Takes every payment its next step when that is due, for ever."""
-        wake = asyncio.Event()
-        self._database.relays.append(wake)
-        while True:
-            try:
-                while await self.advance() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("payments wait: %s", e)
-            except Exception:
-                log.exception("payments wait")
-                await asyncio.sleep(1)
-            try:
-                await asyncio.wait_for(wake.wait(), _POLL)
-            except TimeoutError:
-                pass
-            wake.clear()
+        await repeat(self.advance, "payments wait", batch=_AT_ONCE, wakes=self._database)
 
     async def advance(self) -> int:
         """Takes the payments that are due a step; how many there were."""

@@ -4,7 +4,6 @@ The steps of a row: begun, with its posting, when its account is due → its cal
 transferred by the provider, once for its id → recorded with its posting and its event. A death between any two leaves a
 row that is due again."""
 
-import asyncio
 import logging
 from datetime import datetime, timedelta
 
@@ -35,10 +34,11 @@ from services.common import failpoints, ids, money
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import MercatError
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 WEEKLY, MONTHLY = "weekly", "monthly"
-_AT_ONCE, _POLL = 20, 1.0  # seconds
+_AT_ONCE = 20
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 BEGINNING = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
@@ -73,16 +73,11 @@ class Payouts:
 
     async def run(self) -> None:
         """Takes everything that is due its next step, for ever."""
-        while True:
-            try:
-                await self.begin_due()
-                while await self.advance() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("payouts wait: %s", e)
-            except Exception:
-                log.exception("payouts wait")
-            await asyncio.sleep(_POLL)
+        await repeat(self._work, "payouts wait", batch=_AT_ONCE)
+
+    async def _work(self) -> int:
+        await self.begin_due()
+        return await self.advance()
 
     # Beginning
 

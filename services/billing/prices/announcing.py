@@ -1,7 +1,6 @@
 """Tells the other services when a price that was set ahead takes effect. Workers know the moment by themselves; the
 marketplace shows what is in effect."""
 
-import asyncio
 import logging
 
 from mercat.event.v1 import event_pb2
@@ -10,10 +9,9 @@ from services.billing.prices.store import PriceStore
 from services.common import outbox
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import Unavailable
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
-_LOOK = 1.0  # seconds
 
 
 class Announcer:
@@ -26,17 +24,12 @@ class Announcer:
 
     async def repeat(self) -> None:
         """Looks again and again, for ever."""
-        while True:
-            await asyncio.sleep(_LOOK)
-            try:
-                await self._announce()
-            except Unavailable as e:
-                log.warning("prices that took effect are announced later: %s", e)
-            except Exception:  # they stay due; the services beside this must go on
-                log.exception("prices that took effect are announced later")
+        await repeat(self._announce, "prices that took effect are announced later")
 
-    async def _announce(self) -> None:
+    async def _announce(self) -> int:
         async with self._database.transaction() as connection:
-            for row in await self._prices.take_due(connection, self._clock.now()):
+            due = await self._prices.take_due(connection, self._clock.now())
+            for row in due:
                 event = event_pb2.PriceChanged(model_id=row["model_id"], model=row["model"], price_id=row["price_id"])
                 await outbox.add(connection, event)
+        return len(due)

@@ -1,6 +1,5 @@
 """Time passes: trials and periods end when they are due."""
 
-import asyncio
 import logging
 
 from services.billing.subscriptions.changes import Changes
@@ -9,10 +8,10 @@ from services.common import failpoints
 from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import MercatError
+from services.common.repeating import repeat
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 50  # organisations
-_POLL = 1.0  # seconds
 
 
 class Periods:
@@ -26,15 +25,7 @@ class Periods:
 
     async def run(self) -> None:
         """For ever."""
-        while True:
-            try:
-                while await self.advance() == _AT_ONCE:
-                    pass
-            except MercatError as e:
-                log.warning("periods wait: %s", e)
-            except Exception:
-                log.exception("periods wait")
-            await asyncio.sleep(_POLL)
+        await repeat(self.advance, "periods wait", batch=_AT_ONCE)
 
     async def advance(self) -> int:
         """How many organisations were due. One that cannot be advanced does not hold up the others."""
