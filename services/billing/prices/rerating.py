@@ -1,5 +1,7 @@
 """Rates recorded calls again: price, units and rating of a record must make its cost, however old it is."""
 
+from collections.abc import Iterable
+
 from mercat.usage.v1 import usage_pb2
 
 from services.billing.prices.store import PriceStore
@@ -35,6 +37,15 @@ class Rerating:
         if expected == call.cost_nanos:
             return ""
         return f"its price makes {expected} nanos of it, not {call.cost_nanos}"
+
+    async def meters(self, price_ids: Iterable[str]) -> dict[str, str]:
+        """Of each price that there is: what `mistake` needs of units, its meters with spaces between them."""
+        found: dict[str, str] = {}
+        for price_id in price_ids:
+            price = await self._price(price_id) if price_id else None
+            if price is not None:
+                found[price_id] = " ".join((*(c.meter for c in price.components), "cache_hits"))
+        return found
 
     async def _price(self, price_id: str) -> pricing.Price | None:
         known = self._known.get(price_id)

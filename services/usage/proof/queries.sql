@@ -1,0 +1,61 @@
+-- name: next_bound(after, until, rows)$
+-- The id that is so many calls further on; nothing when there are fewer.
+SELECT request_id FROM usage_records WHERE request_id >= 'req_' || :after AND request_id < 'req_' || :until
+ORDER BY request_id OFFSET :rows LIMIT 1;
+
+-- name: first_id(after, until)$
+-- Of the calls and corrections from one moment to another, the first one's, without its prefix.
+SELECT least(
+    (SELECT substr(request_id, 5) FROM usage_records
+        WHERE request_id >= 'req_' || :after AND request_id < 'req_' || :until ORDER BY request_id LIMIT 1),
+    (SELECT substr(request_id, 5) FROM usage_records
+        WHERE request_id >= 'cor_' || :after AND request_id < 'cor_' || :until ORDER BY request_id LIMIT 1)
+);
+
+-- name: sum_calls(start, until, after, before, seed)
+-- By the first seven digits of ids, which are 2^15 milliseconds.
+SELECT substr(request_id, 5, 7) AS digits, count(*) AS records,
+    count(*) FILTER (WHERE cost <> 0 AND NOT test) AS calls,
+    coalesce(sum(cost) FILTER (WHERE NOT test), 0)::bigint AS cost,
+    coalesce(bit_xor(hashtextextended(
+        request_id || ' ' || org_id || ' ' || publisher_org_id || ' ' || cost, :seed::bigint
+    )) FILTER (WHERE cost <> 0 AND NOT test), 0) AS checksum
+FROM usage_records
+WHERE timestamp >= :start AND timestamp < :until
+    AND ((request_id >= 'req_' || :after::text AND request_id < 'req_' || :before::text)
+        OR (request_id >= 'cor_' || :after AND request_id < 'cor_' || :before))
+GROUP BY 1;
+
+-- name: price_ids(start, until, after, before)
+SELECT DISTINCT price_id FROM usage_records
+WHERE timestamp >= :start AND timestamp < :until AND request_id >= 'req_' || :after::text
+    AND request_id < 'req_' || :before::text;
+
+-- name: group_calls(start, until, after, before, price_ids, meters)
+-- A cost depends on the price's own meters alone; whether an answer came from the cache is told by cache_hits.
+SELECT min(request_id) AS request_id, price_id, units, rating, cost, count(*) AS calls FROM (
+    SELECT r.request_id, r.price_id, r.rating, r.cost, CASE WHEN p.id IS NULL THEN '{}' ELSE r.units - ARRAY(
+        SELECT k FROM jsonb_object_keys(r.units) AS k WHERE k <> ALL (p.meters)
+    ) END AS units
+    FROM usage_records r LEFT JOIN (
+        SELECT i AS id, string_to_array(m, ' ') AS meters FROM unnest(:price_ids::text[], :meters::text[]) AS t (i, m)
+    ) p ON p.id = r.price_id
+    WHERE r.timestamp >= :start AND r.timestamp < :until AND r.request_id >= 'req_' || :after::text
+        AND r.request_id < 'req_' || :before::text AND NOT r.test
+) r GROUP BY price_id, units, rating, cost;
+
+-- name: records_between(start, until, first, last, most)
+SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id >= :first AND request_id < :last
+ORDER BY request_id LIMIT :most;
+
+-- name: sum_spending(start, leases, days, org_ids)
+-- `leases`: before the first ids of leases of each day. A call without a lease counts on the day of its arrival.
+SELECT org_id, day, api_key_id AS key_id, model_id, sum(cost)::bigint AS cost FROM (
+    SELECT org_id, api_key_id, model_id, cost, CASE WHEN starts_with(lease_id, 'lse_') AND length(lease_id) = 30
+        THEN (:days::date[])[nullif(width_bucket(lease_id COLLATE "C", :leases::text[] COLLATE "C"), 0)]
+        ELSE (timestamp AT TIME ZONE 'UTC')::date END AS day
+    FROM usage_records
+    WHERE timestamp >= :start AND cost <> 0 AND NOT test AND corrects IS NULL
+        AND (cardinality(:org_ids::text[]) = 0 OR org_id = ANY(:org_ids))
+) s
+WHERE day >= (:days)[1] GROUP BY org_id, day, api_key_id, model_id;
