@@ -274,7 +274,7 @@ class StripeProvider:
                 case Kind.TRANSFER:
                     return _transfer_moved(await _answer(self._stripe.transfers.retrieve_async(ref)))
         except ProviderRefused as e:
-            if e.code in ("resource_missing", "invalid_request"):
+            if e.code == "resource_missing":
                 return None
             raise
 
@@ -347,7 +347,8 @@ def _errors() -> Iterator[None]:
         code = getattr(e.error, "decline_code", None) or e.code or "card_declined"
         raise ProviderRefused(code, e.user_message or "the card was refused") from e
     except stripe.InvalidRequestError as e:
-        raise ProviderRefused(e.code or "invalid_request", e.user_message or "Stripe refuses this request") from e
+        code = e.code or ("resource_missing" if e.http_status == 404 else "invalid_request")
+        raise ProviderRefused(code, e.user_message or "Stripe refuses this request") from e
     except stripe.StripeError as e:  # connection, rate, their server, our key: it may have happened
         raise ProviderUnavailable(f"{type(e).__name__}: {e.user_message or e}") from e
 
