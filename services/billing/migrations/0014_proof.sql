@@ -11,3 +11,6 @@ UNION ALL
 SELECT 'transfer', id, split_part(id, '_', 2) COLLATE "C", provider, provider_ref, amount,
     CASE status WHEN 'paid' THEN 'succeeded' WHEN 'failed' THEN 'failed' ELSE 'pending' END
 FROM payouts;
+
+-- Entries of a time: they come in about the order of their postings' ids.
+CREATE INDEX entries_times ON entries USING brin (posting_id) WITH (pages_per_range = 32, autosummarize = on);

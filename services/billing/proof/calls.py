@@ -63,6 +63,9 @@ class Calls:
         _set(request, span)
         async for page in self._usage.GroupCalls(request):
             for group in page.groups:
+                if group.call.status_code and group.call.cost_nanos:
+                    text = f"a call that failed with {group.call.status_code} cost {group.call.cost_nanos} nanos"
+                    found.add(USAGE, "FAILED_CALL_CHARGED", group.call.request_id, text, group.calls)
                 if mistake := await self._rerating.mistake(group.call):
                     more = f", and so of {group.calls - 1} more calls" if group.calls > 1 else ""
                     found.add(USAGE, "RATING_DIFFERS", group.call.request_id, mistake + more, group.calls)

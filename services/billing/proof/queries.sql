@@ -9,39 +9,38 @@ SELECT substr(id, 5) FROM postings WHERE id >= 'pst_' || :after AND id < 'pst_' 
 -- name: prove_postings(after, until, seed)
 -- Postings of calls that are what was posted and sum to zero, together by the first digits of their causes; every other
 -- posting by itself, with its entries. A call's payer and payee are hashed only where its entries are those of a call, so
--- that others make a difference.
-WITH moved AS (
+-- that others make a difference. What is computed of a posting is computed once.
+WITH account AS MATERIALIZED (
+    SELECT id, org_id, CASE WHEN kind = 'customer_wallet' THEN 1 WHEN kind = 'promotional_credit' THEN 2
+        WHEN kind = 'publisher_payable' THEN 3 WHEN kind = 'platform_fee' AND org_id = '' THEN 4 ELSE 5 END AS role
+    FROM accounts
+), moved AS (
     SELECT e.posting_id, sum(e.amount) AS total,
         string_agg(e.account_id || ' ' || e.amount, E'\n' ORDER BY e.account_id COLLATE "C") AS lines,
-        -sum(e.amount) FILTER (WHERE a.kind IN ('customer_wallet', 'promotional_credit')) AS paid,
-        min(a.org_id) FILTER (WHERE a.kind IN ('customer_wallet', 'promotional_credit')) AS payer,
-        max(a.org_id) FILTER (WHERE a.kind IN ('customer_wallet', 'promotional_credit')) AS last_payer,
-        min(a.org_id) FILTER (WHERE a.kind = 'publisher_payable') AS payee,
-        max(a.org_id) FILTER (WHERE a.kind = 'publisher_payable') AS last_payee,
-        bool_and(CASE a.kind WHEN 'customer_wallet' THEN true WHEN 'promotional_credit' THEN e.amount < 0
-            WHEN 'publisher_payable' THEN true WHEN 'platform_fee' THEN a.org_id = '' ELSE false END) AS usual,
-        bool_and((e.amount < 0) = (a.kind IN ('customer_wallet', 'promotional_credit'))) AS charge
-    FROM entries e LEFT JOIN accounts a ON a.id = e.account_id
+        -sum(e.amount) FILTER (WHERE a.role <= 2) AS paid,
+        min(a.org_id) FILTER (WHERE a.role <= 2) AS payer, max(a.org_id) FILTER (WHERE a.role <= 2) AS last_payer,
+        min(a.org_id) FILTER (WHERE a.role = 3) AS payee, max(a.org_id) FILTER (WHERE a.role = 3) AS last_payee,
+        bool_and(a.role < 5) AND bool_and(a.id IS NOT NULL) AS usual,
+        bool_and((e.amount < 0) = (a.role <= 2)) AS charge
+    FROM entries e LEFT JOIN account a ON a.id = e.account_id
     WHERE e.posting_id >= :after AND e.posting_id < :until GROUP BY e.posting_id
-), checked AS (
+), joined AS MATERIALIZED (
     SELECT coalesce(p.id, m.posting_id) AS id, p.cause, p.kind, m.lines, coalesce(m.total, 0) AS total, m.paid,
-        p.digest = sha256(convert_to(concat_ws(E'\n', p.cause, p.kind, m.lines), 'UTF8')) AS kept,
+        p.digest = sha256(convert_to(p.cause || E'\n' || p.kind || coalesce(E'\n' || m.lines, ''), 'UTF8')) AS kept,
         m.lines IS NOT NULL AND m.total = 0 AS balanced,
-        coalesce(starts_with(p.cause, 'req_') OR starts_with(p.cause, 'cor_'), false) AS of_call,
+        starts_with(p.cause, 'req_') OR starts_with(p.cause, 'cor_') AS of_call,
         CASE WHEN m.usual AND m.payer = m.last_payer AND m.payee = m.last_payee AND (m.charge OR starts_with(p.cause, 'cor_'))
             THEN hashtextextended(p.cause || ' ' || m.payer || ' ' || m.payee || ' ' || m.paid, :seed::bigint) ELSE 0 END
             AS checksum
     FROM (SELECT * FROM postings WHERE id >= :after AND id < :until) p FULL JOIN moved m ON m.posting_id = p.id
 )
-SELECT digits, id, count(*) AS postings, coalesce(sum(paid), 0)::bigint AS paid, bit_xor(checksum) AS checksum,
-    bool_and(kept) AS kept, bool_and(balanced) AS balanced, min(total)::bigint AS total, min(cause) AS cause,
-    min(kind) AS kind, CASE WHEN id IS NOT NULL THEN min(lines) END AS lines
-FROM (
-    SELECT CASE WHEN of_call AND kept AND balanced THEN substr(cause, 5, 7) END AS digits,
-        CASE WHEN of_call AND kept AND balanced THEN NULL ELSE id END AS id, paid, checksum, kept, balanced, total, cause,
-        kind, lines
-    FROM checked
-) c GROUP BY digits, id;
+SELECT substr(cause, 5, 7) AS digits, NULL AS id, count(*) AS postings, coalesce(sum(paid), 0)::bigint AS paid,
+    bit_xor(checksum) AS checksum, true AS kept, true AS balanced, 0::bigint AS total, NULL AS cause, NULL AS kind,
+    NULL AS lines
+FROM joined WHERE of_call AND kept AND balanced GROUP BY 1
+UNION ALL
+SELECT NULL, id, 1, coalesce(paid, 0)::bigint, 0, kept, balanced, total::bigint, cause, kind, lines
+FROM joined WHERE (of_call AND kept AND balanced) IS NOT TRUE;
 
 -- name: accounts_of(ids)
 SELECT id, org_id, kind FROM accounts WHERE id = ANY(:ids::text[]);

@@ -32,17 +32,18 @@ WHERE timestamp >= :start AND timestamp < :until AND request_id >= 'req_' || :af
     AND request_id < 'req_' || :before::text;
 
 -- name: group_calls(start, until, after, before, price_ids, meters)
--- A cost depends on the price's own meters alone; whether an answer came from the cache is told by cache_hits.
-SELECT min(request_id) AS request_id, price_id, units, rating, cost, count(*) AS calls FROM (
-    SELECT r.request_id, r.price_id, r.rating, r.cost, CASE WHEN p.id IS NULL THEN '{}' ELSE r.units - ARRAY(
-        SELECT k FROM jsonb_object_keys(r.units) AS k WHERE k <> ALL (p.meters)
-    ) END AS units
+-- A cost depends on the price's own meters, so that calls alike in those are alike whatever else was counted.
+SELECT min(request_id) AS request_id, price_id, units, rating, cost, status_code, count(*) AS calls FROM (
+    SELECT r.request_id, r.price_id, r.rating, r.cost, r.status_code, coalesce(r.units - p.others, '{}') AS units
     FROM usage_records r LEFT JOIN (
-        SELECT i AS id, string_to_array(m, ' ') AS meters FROM unnest(:price_ids::text[], :meters::text[]) AS t (i, m)
+        SELECT t.i AS id, ARRAY(SELECT unnest(ARRAY[
+            'requests', 'rows', 'input_bytes', 'input_tokens', 'cached_input_tokens', 'output_tokens'
+        ]) EXCEPT SELECT unnest(string_to_array(t.m, ' '))) AS others
+        FROM unnest(:price_ids::text[], :meters::text[]) AS t (i, m)
     ) p ON p.id = r.price_id
     WHERE r.timestamp >= :start AND r.timestamp < :until AND r.request_id >= 'req_' || :after::text
         AND r.request_id < 'req_' || :before::text AND NOT r.test
-) r GROUP BY price_id, units, rating, cost;
+) r GROUP BY price_id, units, rating, cost, status_code;
 
 -- name: records_between(start, until, first, last, most)
 SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id >= :first AND request_id < :last

@@ -107,8 +107,9 @@ class ProofStore:
 
 def _group(row: Row) -> usage_pb2.CallGroup:
     call = Record(
-        request_id=row["request_id"], price_id=row["price_id"], units=json.loads(row["units"]), cost_nanos=row["cost"]
-    )
+        request_id=row["request_id"], price_id=row["price_id"], units=json.loads(row["units"]), cost_nanos=row["cost"],
+        status_code=row["status_code"],
+    )  # fmt: skip
     if row["rating"] is not None:
         json_format.Parse(row["rating"], call.rating)
     return usage_pb2.CallGroup(call=call, calls=row["calls"])

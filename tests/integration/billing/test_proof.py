@@ -70,6 +70,10 @@ async def test_it_says_within_a_second_what_it_does(books: Books) -> None:
 @pytest.mark.parametrize(
     ("schema", "change", "undo", "codes"),
     [
+        (
+            "usage", "UPDATE usage_records SET status_code = 13 WHERE request_id = $1",
+            "UPDATE usage_records SET status_code = 0 WHERE request_id = $1", {"FAILED_CALL_CHARGED"},
+        ),
         ("usage", "UPDATE usage_records SET cost = cost + 1 WHERE request_id = $1",
          "UPDATE usage_records SET cost = cost - 1 WHERE request_id = $1", {"COST_DIFFERS", "RATING_DIFFERS"}),
         ("billing", "UPDATE postings SET kind = 'gift' WHERE cause = $1",
