@@ -50,7 +50,8 @@ CREATE TEMP TABLE calls AS
 SELECT n, ms, h.digits || l.digits || left(md5(n::text), 16) AS key, p.*, i, o, i * 500 + o * 2000 AS cost,
     (i * 500 + o * 2000) / 5 AS kept
 FROM (
-    SELECT n, $1 + n * $2 / $3 AS ms, n % $6 AS who, 1 + n * 7919 % 2000 AS i, 5 + n * 104729 % 500 / 5 * 5 AS o
+    SELECT n, $1 + n * $2 / $3 AS ms, n % $6 AS who, 1 + (hashint8(n)::bigint & 2047) AS i,
+        1 + (hashint8(n)::bigint >> 12 & 511) AS o
     FROM generate_series($4::bigint, $5::bigint) n
 ) t JOIN high h ON h.b = t.ms >> 15 JOIN low l ON l.b = t.ms & 32767 JOIN parties p ON p.number = t.who ORDER BY n
 """
@@ -87,8 +88,9 @@ ON CONFLICT (org_id, day, key_id, model_id) DO UPDATE SET spent = s.spent + excl
 """
 
 
-async def fill(mercat: Mercat, records: int, tell: Callable[[str], None]) -> None:
-    """Calls of this month, as many each moment. Triggers stay out, so that nothing is rolled up beside the proof."""
+async def fill(mercat: Mercat, records: int, tell: Callable[[str], None]) -> int:
+    """Calls of this month, as many each moment; answers the size of the database, bytes. Triggers stay out, so that
+    nothing is rolled up beside the proof."""
     publisher, people = mercat.publisher, [mercat.platform.sign_up(credit=_CREDIT) for _ in range(PEOPLE)]
     price = {"input_tokens": _INPUT * 1_000_000, "output_tokens": _OUTPUT * 1_000_000}
     name = mercat.platform.publish(publisher, graphs.tiny(), batch=64, price=price)
@@ -125,9 +127,9 @@ async def fill(mercat: Mercat, records: int, tell: Callable[[str], None]) -> Non
         tell(f"{upto:,} of {records:,} calls written")
     for table in ("usage.usage_records", "billing.postings", "billing.entries"):
         await c.execute(f"VACUUM ANALYZE {table}")
-    size = await c.fetchval("SELECT pg_database_size(current_database())")
-    tell(f"the database has {size / 1e9:.1f} GB")
+    size: int = await c.fetchval("SELECT pg_database_size(current_database())")
     await c.close()
+    return size
 
 
 def prove(mercat: Mercat) -> proof_pb2.Proof:
@@ -144,8 +146,8 @@ def main() -> None:
     records = parser.parse_args().records
     with tempfile.TemporaryDirectory(prefix="mercat-month-") as folder, Mercat(Path(folder) / "h", threads=1) as mercat:
         began = time.perf_counter()
-        asyncio.run(fill(mercat, records, print))
-        print(f"filled in {time.perf_counter() - began:.0f} s")
+        size = asyncio.run(fill(mercat, records, print))
+        print(f"filled in {time.perf_counter() - began:.0f} s, {size / 1e9:.1f} GB")
         for _ in range(2):
             proof = prove(mercat)
             print(f"proven in {proof.took_ms / 1000:.1f} s: {'clean' if proof.clean else proof.discrepancies[:5]}")

@@ -128,8 +128,8 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
         start, until = span(request, self._clock.now() + timedelta(days=1))
         async with self._database.apart() as connection:
             for part in await self._proof.parts(connection, start, until):
-                async for groups in self._proof.group_calls(connection, part, request.meters):
-                    yield usage_pb2.GroupCallsResponse(groups=groups)
+                async for page in self._proof.group_calls(connection, part, request):
+                    yield page
 
     async def SumSpending(
         self, request: usage_pb2.SumSpendingRequest, context: Context

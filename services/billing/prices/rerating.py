@@ -38,14 +38,16 @@ class Rerating:
             return ""
         return f"its price makes {expected} nanos of it, not {call.cost_nanos}"
 
-    async def meters(self, price_ids: Iterable[str]) -> dict[str, str]:
-        """Of each price that there is: what `mistake` needs of units, its meters with spaces between them."""
-        found: dict[str, str] = {}
+    async def asked_of(self, price_ids: Iterable[str]) -> usage_pb2.GroupCallsRequest:
+        """What calls are grouped by, to be rated again: of each price that there is what `mistake` needs of units."""
+        request = usage_pb2.GroupCallsRequest()
         for price_id in price_ids:
             price = await self._price(price_id) if price_id else None
             if price is not None:
-                found[price_id] = " ".join((*(c.meter for c in price.components), "cache_hits"))
-        return found
+                request.meters[price_id] = " ".join((*(c.meter for c in price.components), "cache_hits"))
+                if price.flat is not None:
+                    request.flat[price_id].nanos_per_million.update(price.flat)
+        return request
 
     async def _price(self, price_id: str) -> pricing.Price | None:
         known = self._known.get(price_id)

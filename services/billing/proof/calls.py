@@ -59,7 +59,7 @@ class Calls:
 
     async def rate(self, span: Range, price_ids: Iterable[str], found: Found, tell: Tell) -> None:
         """Rates the calls of a time again; those that must cost the same, together."""
-        request = usage_pb2.GroupCallsRequest(meters=await self._rerating.meters(price_ids))
+        request = await self._rerating.asked_of(price_ids)
         _set(request, span)
         async for page in self._usage.GroupCalls(request):
             for group in page.groups:
@@ -69,8 +69,9 @@ class Calls:
                 if mistake := await self._rerating.mistake(group.call):
                     more = f", and so of {group.calls - 1} more calls" if group.calls > 1 else ""
                     found.add(USAGE, "RATING_DIFFERS", group.call.request_id, mistake + more, group.calls)
-            found.count(USAGE, "rated", sum(g.calls for g in page.groups))
-            tell("rating calls again", len(page.groups))
+            rated = page.exact + sum(g.calls for g in page.groups)
+            found.count(USAGE, "rated", rated)
+            tell("rating calls again", rated)
 
     async def walk(self, digits: Iterable[str], span: Range, found: Found, tell: Tell) -> set[str]:
         """Compares the calls whose ids begin with some digits; answers those that only one of usage and ledger has:

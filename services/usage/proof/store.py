@@ -15,6 +15,7 @@ from services.usage.store import Record, record_of
 Row = Mapping[str, Any]
 _PART = 250_000  # calls that are read at a time
 _PAGE = 1_000
+_METERS = {"requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens"}
 _LONGEST_JOB = timedelta(days=8)  # from the arrival of a call of a job to its lease, and more
 
 
@@ -64,19 +65,26 @@ class ProofStore:
         return [r["price_id"] async for r in self._q.price_ids(c, **part._asdict())]
 
     async def group_calls(
-        self, c: Connection, part: Part, meters: Mapping[str, str]
-    ) -> AsyncIterator[list[usage_pb2.CallGroup]]:
+        self, c: Connection, part: Part, request: usage_pb2.GroupCallsRequest
+    ) -> AsyncIterator[usage_pb2.GroupCallsResponse]:
         """Calls that must cost the same, in pages."""
-        asked = {"price_ids": list(meters), "meters": list(meters.values())}
-        async with self._q.group_calls_cursor(c, **part._asdict(), **asked) as cursor:
-            page: list[usage_pb2.CallGroup] = []
+        flat = {i: p.nanos_per_million for i, p in request.flat.items() if p.nanos_per_million.keys() <= _METERS}
+        asked = {
+            "start": part.start, "until": part.until, "first": f"req_{part.after}", "last": f"req_{part.before}",
+            "price_ids": list(request.meters), "meters": list(request.meters.values()), "flat_ids": list(flat),
+            **{meter: [price.get(meter, 0) for price in flat.values()] for meter in _METERS},
+        }  # fmt: skip
+        async with self._q.group_calls_cursor(c, **asked) as cursor:
+            page = usage_pb2.GroupCallsResponse()
             async for row in cursor:
-                page.append(_group(row))
-                if len(page) == _PAGE:
+                if row["request_id"] is None:
+                    page.exact = row["calls"]
+                else:
+                    page.groups.append(_group(row))
+                if len(page.groups) == _PAGE:
                     yield page
-                    page = []
-            if page:
-                yield page
+                    page = usage_pb2.GroupCallsResponse()
+            yield page
 
     async def records(self, c: Connection, start: datetime, until: datetime) -> AsyncIterator[list[Record]]:
         """Pages of the records of a time: corrections, then calls, each in the order of their ids."""

@@ -374,8 +374,8 @@ class SettlementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GroupCalls(self, request, context):
-        """The recorded calls of a time, those together that have the same price, units of its meters, rating and cost: one of
-        each, and how many there are, to be rated again.
+        """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+        rating and cost: one of each, and how many there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -125,8 +125,8 @@ class SettlementServiceStub:
     SumCalls: _grpc.UnaryStreamMultiCallable[_usage_pb2.SumCallsRequest, _usage_pb2.SumCallsResponse]
     """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books."""
     GroupCalls: _grpc.UnaryStreamMultiCallable[_usage_pb2.GroupCallsRequest, _usage_pb2.GroupCallsResponse]
-    """The recorded calls of a time, those together that have the same price, units of its meters, rating and cost: one of
-    each, and how many there are, to be rated again.
+    """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+    rating and cost: one of each, and how many there are.
     """
     SumSpending: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumSpendingRequest, _usage_pb2.SumSpendingResponse]
     """What calls cost by organisation, day, key and model. The day is that of their lease."""
@@ -149,8 +149,8 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     SumCalls: _aio.UnaryStreamMultiCallable[_usage_pb2.SumCallsRequest, _usage_pb2.SumCallsResponse]  # type: ignore[assignment]
     """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books."""
     GroupCalls: _aio.UnaryStreamMultiCallable[_usage_pb2.GroupCallsRequest, _usage_pb2.GroupCallsResponse]  # type: ignore[assignment]
-    """The recorded calls of a time, those together that have the same price, units of its meters, rating and cost: one of
-    each, and how many there are, to be rated again.
+    """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+    rating and cost: one of each, and how many there are.
     """
     SumSpending: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumSpendingRequest, _usage_pb2.SumSpendingResponse]  # type: ignore[assignment]
     """What calls cost by organisation, day, key and model. The day is that of their lease."""
@@ -212,8 +212,8 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.GroupCallsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_pb2.GroupCallsResponse], _abc.AsyncIterator[_usage_pb2.GroupCallsResponse]]:
-        """The recorded calls of a time, those together that have the same price, units of its meters, rating and cost: one of
-        each, and how many there are, to be rated again.
+        """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+        rating and cost: one of each, and how many there are.
         """
 
     @_abc_1.abstractmethod
