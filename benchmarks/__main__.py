@@ -43,14 +43,17 @@ def parse(args: Sequence[str] | None = None) -> tuple[list[str], Options]:
     parser.add_argument("--rounds", type=int, default=default.rounds, help="of each side [%(default)s]")
     parser.add_argument("--in-flight", type=int, default=default.in_flight, help="calls at a time [%(default)s]")
     parser.add_argument("--calls", type=int, default=default.calls, help="of the group memory [%(default)s]")
+    parser.add_argument("--month", type=int, default=default.month, help="calls of the month proven [%(default)s]")
     parser.add_argument("--no-peers", action="store_true", help="only Mercat and the floors")
     given = parser.parse_args(args)
     if unknown := [name for name in given.groups if name not in GROUPS]:
         parser.error(f"there is no group {unknown[0]}; there are {', '.join(GROUPS)}")
-    if given.rounds < 1 or given.seconds <= 0 or given.in_flight < 1 or given.calls < 20_000:
-        parser.error("--rounds, --seconds and --in-flight must be more than nothing, --calls at least 20000")
+    if given.rounds < 1 or given.seconds <= 0 or given.in_flight < 1 or given.calls < 20_000 or given.month < 1:
+        parser.error("--rounds, --seconds, --in-flight and --month must be more than nothing, --calls at least 20000")
     threads = max(1, (os.cpu_count() or 2) // 2)
-    options = Options(given.seconds, given.rounds, given.in_flight, given.calls, threads, not given.no_peers)
+    options = Options(
+        given.seconds, given.rounds, given.in_flight, given.calls, threads, not given.no_peers, given.month
+    )
     return given.groups or list(GROUPS), options
 
 

@@ -24,6 +24,7 @@ class Options:
         rounds: of each side, after a short one to warm up.
         in_flight: calls under way at a time, where a figure does not say otherwise.
         calls: of the group `memory`.
+        month: calls of the month that is proven in the group `metering`.
         threads: inside one engine run, for Mercat, the peers and the floor alike.
         peers: other servers run beside Mercat and the floors.
     """
@@ -34,6 +35,7 @@ class Options:
     calls: int = 1_000_000
     threads: int = 1
     peers: bool = True
+    month: int = 10_000_000
 
     def turns(self, sides: int) -> float:
         """About how long so many sides take, seconds: their rounds, a second to warm up, and one around each."""

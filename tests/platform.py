@@ -29,6 +29,7 @@ from mercat.billing.v1 import (
     payouts_pb2_grpc,
     plans_pb2_grpc,
     prices_pb2_grpc,
+    proof_pb2_grpc,
 )
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
@@ -81,6 +82,7 @@ class Account:
             "prices": prices_pb2_grpc.PriceServiceStub,
             "budgets": budgets_pb2_grpc.BudgetServiceStub,
             "credits": credits_pb2_grpc.CreditServiceStub,
+            "proof": proof_pb2_grpc.ProofServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -1,7 +1,7 @@
 """A Stripe for tests: localstripe, which is stateful, in a process of its own on a free port.
 
 What localstripe lacks and Mercat asks of Stripe is added here: `off_session` of a confirmation, the refusal to refund
-more than was paid, disputes, events of refunds and disputes, and Connect's accounts and transfers.
+more than was paid, disputes, events of refunds and disputes, lists of a time, and Connect's accounts and transfers.
 `python -m tests.stripe_server PORT` serves it."""
 
 import random
@@ -168,6 +168,23 @@ def _main(port: int) -> None:
             self.amount, self.currency, self.transfer_group = int(amount), currency, transfer_group
             self.destination = Account._api_retrieve(destination).id
 
+    def made_within(one: Any, created: dict[str, str] | None) -> bool:
+        asked = created or {}
+        return int(asked.get("gte", 0)) <= one.created < int(asked.get("lt", 1 << 40))
+
+    def list_by_time(cls: Any) -> None:
+        everything = cls._api_list_all
+
+        def list_some(url: str, created: dict[str, str] | None = None, **others: Any) -> Any:
+            found = everything(url, **others)
+            found._list = [one for one in found._list if made_within(one, created)]
+            return found
+
+        cls._api_list_all = list_some
+
+    for cls in (resources.PaymentIntent, resources.Refund, Dispute):
+        list_by_time(cls)
+
     transfers: list[Any] = []
 
     async def add_account(request: web.Request) -> web.Response:
@@ -192,9 +209,11 @@ def _main(port: int) -> None:
         return server.json_response(transfers[-1]._export())
 
     async def list_transfers(request: web.Request) -> web.Response:
+        asked = server.unflatten_data(request.query)
         wanted = [
             t._export() for t in transfers
-            if all(getattr(t, key) == request.query.get(key) for key in ("destination", "transfer_group"))
+            if all(getattr(t, key) == asked.get(key, getattr(t, key)) for key in ("destination", "transfer_group"))
+            and made_within(t, asked.get("created"))
         ]  # fmt: skip
         return web.json_response({"object": "list", "url": "/v1/transfers", "has_more": False, "data": wanted})
 
@@ -239,6 +258,8 @@ def _main(port: int) -> None:
     server.app.router.add_post("/v1/account_links", link_account)
     server.app.router.add_post("/v1/transfers", add_transfer)
     server.app.router.add_get("/v1/transfers", list_transfers)
+    server.app.router.add_get("/v1/transfers/{id}", server.api_retrieve(Transfer, ""))
+    server.app.router.add_get("/v1/disputes", server.api_list_all(Dispute, "/v1/disputes"))
     server.app.router.add_get("/v1/disputes/{id}", server.api_retrieve(Dispute, ""))
     web.run_app(server.app, host="127.0.0.1", port=port, print=None)
 

@@ -3,6 +3,7 @@ ledger until the last publisher is credited; beside a plain COPY of the same row
 
 import asyncio
 import itertools
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
 
-from benchmarks import processes
-from benchmarks.load import Load
+from benchmarks import month, processes
+from benchmarks.load import Load, LoadError
 from benchmarks.measure import Figure, Result, Round, Side, alternate, ratios, summarise
 from benchmarks.mercat import Mercat
 from benchmarks.stage import Options, Stage
@@ -41,7 +42,7 @@ VALUES ($1, $2, 'benchmark', $3, now() + interval '1 hour', now() + interval '1 
 
 
 def seconds(options: Options) -> float:
-    return 40 + options.rounds * 12
+    return 70 + options.rounds * 12 + options.month / 15_000
 
 
 def run(stage: Stage) -> Result:
@@ -60,7 +61,24 @@ def run(stage: Stage) -> Result:
         f"{_RECORDS:,} records of {_PEOPLE} people a round, {_TOGETHER} in a message, until the publisher has the last "
         f"of the money: {share:.2f} of what COPY writes of the same rows, without index, ledger or stream"
     )
+    result.figures.append(_month(stage, result))
     return result
+
+
+def _month(stage: Stage, result: Result) -> Figure:
+    """How long the proof of a month takes that has so many calls."""
+    calls, home = stage.options.month, stage.folder / "month"
+    stage.tell(f"writing a month of {calls:,} calls ...")
+    with Mercat(home, threads=1) as mercat:
+        size = asyncio.run(month.fill(mercat, calls, stage.tell))
+        proof = month.prove(mercat)
+    shutil.rmtree(home)
+    counted = {f"{s.name} {c.name}": c.rows for s in proof.sections for c in s.counts}
+    if not proof.clean or counted["usage calls"] != calls or counted["ledger calls"] != calls:
+        raise LoadError(f"the proof of {calls:,} calls is not what was written: {counted}, {proof.discrepancies[:3]}")
+    result.notes.append(f"the month: {calls:,} calls of {month.PEOPLE} people, {size / 1e9:.1f} GB with indexes")
+    reach = 120 * max(calls / 10_000_000, 0.1)
+    return Figure("proof of a month", [proof.took_ms / 1000], reach, "s", at_most=True)
 
 
 class _Sides:

@@ -22,10 +22,9 @@ from services.billing.leasing import Leasing
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
 from services.billing.prices.announcing import Announcer
-from services.billing.prices.rerating import Rerating
 from services.billing.prices.service import PriceServicer
 from services.billing.prices.store import PriceStore
-from services.billing.reconciler import Reconciler
+from services.billing.proof.parts import ProofParts
 from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
@@ -41,11 +40,11 @@ async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
     store, price_store, credit, budgets = Store(), PriceStore(), CreditStore(), BudgetStore()
-    rerating = Rerating(deps.database, price_store)
-    reconciler = Reconciler(deps.database, store, rerating, credit, budgets, deps.control, deps.clock)
+    payments = PaymentParts(deps, store, settings)
+    proof = ProofParts(deps, store, price_store, payments.provider, settings.reconcile_seconds)
     prices = PriceServicer(deps.database, store, price_store, deps.control, deps.clock)
     billing = BillingServicer(
-        deps.database, store, credit, prices, deps.clock, reconciler, settings.fee_ppm,
+        deps.database, store, credit, prices, deps.clock, proof.prover, settings.fee_ppm,
         hold_of(settings.payout_hold_days), sandbox=not settings.live,
     )  # fmt: skip
     lifetime = timedelta(seconds=settings.lease_seconds)
@@ -57,14 +56,10 @@ async def build(deps: Deps) -> Service:
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
     announcer = Announcer(deps.database, price_store, deps.clock)
-    payments = PaymentParts(deps, store, settings)
     recurring = RecurringParts(deps, store, settings, payments)
 
     async def signed_up() -> None:
         await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
-
-    async def reconcile() -> None:
-        await reconciler.repeat(settings.reconcile_seconds)
 
     return Service(
         "billing",
@@ -77,10 +72,12 @@ async def build(deps: Deps) -> Service:
             (budgets_pb2_grpc.add_BudgetServiceServicer_to_server, limits),
             *payments.registrations,
             *recurring.registrations,
+            *proof.registrations,
             (corrections_pb2_grpc.add_CorrectionServiceServicer_to_server, corrections),
         ],
         tasks=[
-            signed_up, leases.recover, grants.expire, reconcile, announcer.repeat, *payments.tasks, *recurring.tasks
+            signed_up, leases.recover, grants.expire, announcer.repeat, *payments.tasks, *recurring.tasks,
+            *proof.tasks,
         ],
         close=payments.close,
     )  # fmt: skip

@@ -12,7 +12,8 @@ from services.billing.ledger import CURRENCY, PAYABLE, Account
 from services.billing.payouts.store import PayoutStore
 from services.billing.payouts.sums import SETTLED
 from services.billing.prices.service import PriceServicer
-from services.billing.reconciler import Reconciler
+from services.billing.proof.found import LEDGER, USAGE
+from services.billing.proof.prover import Prover
 from services.billing.rows import entry_of, transaction_of, wallet_of
 from services.billing.store import NEWEST, Store, snapshot
 from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStore, starting
@@ -29,14 +30,14 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, credit: CreditStore, prices: PriceServicer, clock: Clock,
-        reconciler: Reconciler, fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
+        prover: Prover, fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._credit = credit
         self._prices = prices
         self._clock = clock
-        self._reconciler = reconciler
+        self._prover = prover
         self._subscriptions = SubscriptionStore()
         self._payouts = PayoutStore()
         self._hold = hold
@@ -137,4 +138,10 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def CheckLedger(
         self, request: billing_pb2.CheckLedgerRequest, context: Context
     ) -> billing_pb2.CheckLedgerResponse:
-        return await self._reconciler.check()
+        proof = await self._prover.prove_all(lambda doing, rows: None)
+        found = proof.found
+        return billing_pb2.CheckLedgerResponse(
+            clean=found.clean, postings_checked=found.counted(LEDGER, "calls") + found.counted(LEDGER, "others"),
+            usage_checked=found.counted(USAGE, "records"), discrepancies=found.discrepancies,
+            settled_through=proof.settled, balances_nanos=proof.balances,
+        )  # fmt: skip

@@ -1,6 +1,6 @@
 """The books' tables. `post` is the only way anything is posted."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -190,31 +190,6 @@ class Store:
     async def held_at(self, c: Connection, org_id: str, at: datetime) -> int:
         return int(await self._q.held_at(c, org_id=org_id, at=at))
 
-    # The reconciler
-
-    async def findings(self, c: Connection) -> Mapping[str, list[Row]]:
-        """Rows that disagree with the rest of the books, by query."""
-        names = (
-            "unbalanced_postings", "orphan_entries", "unexplained_postings", "wrong_balances", "wrong_reservations",
-            "negative_wallets", "wrong_transactions", "wrong_wallets", "wrong_corrections",
-        )  # fmt: skip
-        return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
-
-    async def trial_balance(self, c: Connection) -> dict[str, int]:
-        """What all accounts of a kind hold together, nanos."""
-        return {r["kind"]: r["balance"] async for r in self._q.trial_balance(c)}
-
     async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:
         """The postings of these causes, with their entries."""
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
-
-    async def postings(self, c: Connection, page: int = 1000) -> AsyncIterator[Row]:
-        """Every posting with its entries, in the order of causes."""
-        cause = ""
-        while True:
-            rows = [r async for r in self._q.postings_after(c, cause=cause, most=page)]
-            for row in rows:
-                yield row
-            if len(rows) < page:
-                return
-            cause = rows[-1]["cause"]

@@ -23,6 +23,7 @@ from mercat.billing.v1 import (
     payouts_pb2_grpc,
     plans_pb2_grpc,
     prices_pb2_grpc,
+    proof_pb2_grpc,
 )
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
@@ -193,6 +194,10 @@ class Client:
     @cached_property
     def prices(self) -> prices_pb2_grpc.PriceServiceStub:
         return prices_pb2_grpc.PriceServiceStub(self.channel)
+
+    @cached_property
+    def proof(self) -> proof_pb2_grpc.ProofServiceStub:
+        return proof_pb2_grpc.ProofServiceStub(self.channel)
 
     @cached_property
     def registry(self) -> registry_pb2_grpc.RegistryServiceStub:

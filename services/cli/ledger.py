@@ -7,6 +7,7 @@ from mercat.billing.v1 import billing_pb2, corrections_pb2
 
 from services.cli import output
 from services.cli.command import Session, command
+from services.cli.proving import prove
 from services.cli.usage import counted, show_change, show_units
 from services.common import money
 
@@ -14,16 +15,18 @@ from services.common import money
 def register(app: typer.Typer) -> None:
     ledger = typer.Typer(help="The books.", no_args_is_help=True, rich_markup_mode="rich", callback=lambda: None)
     ledger.command("check")(command(check))
+    ledger.command("prove")(command(prove))
     ledger.command("correct")(command(correct))
     app.add_typer(ledger, name="ledger")
 
 
 def check(session: Session) -> int:
-    """Recomputes the books from their entries and from the recorded calls. Exit status 1 when anything disagrees.
+    """Recomputes all of the books from their entries and the recorded calls; `prove` asks the payment provider, too,
+    and is about a month. Exit status 1 when anything disagrees.
 
     Example: mercat ledger check --profile admin
     """
-    answer = session.client.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=300)
+    answer = session.client.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=3600)
     if session.json:
         output.say_json(answer)
         return 0 if answer.clean else 1

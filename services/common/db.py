@@ -51,8 +51,9 @@ def load_queries(package: str) -> Any:
 class Database:
     """A service's schema. Every statement runs with `search_path` set to it."""
 
-    def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, schema: str, url: str) -> None:
         self._pool = pool
+        self._url = url
         self.schema = schema
         self.relays: list[asyncio.Event] = []  # set when a transaction that added to the outbox has committed
         self._gone_since: float | None = None
@@ -68,7 +69,7 @@ class Database:
             )  # fmt: skip
         except _GONE as e:
             raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {e}") from e
-        return cls(pool, schema)
+        return cls(pool, schema, url)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -89,6 +90,27 @@ class Database:
         except asyncpg.InsufficientResourcesError as e:  # disk, memory or connections; what was under way is undone
             log.error("PostgreSQL: %s", e)
             raise DatabaseUnavailable("the database has no room just now", retry_after=5) from e
+
+    @asynccontextmanager
+    async def apart(self, snapshot: str = "") -> AsyncIterator[Connection]:
+        """A connection beside the pool for questions that may take minutes: it reads one state of the schema, that of
+        another connection whose exported `snapshot` is given, and has memory to sort in. Raises DatabaseUnavailable."""
+        try:
+            connection = await asyncpg.connect(
+                self._url, server_settings={
+                    "search_path": f"{self.schema},public", "application_name": f"mercat-{self.schema}-apart",
+                    "work_mem": "256MB", "max_parallel_workers_per_gather": "0", "statement_timeout": "0",
+                },
+            )  # fmt: skip
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    if snapshot:
+                        await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+                    yield connection
+            finally:
+                await connection.close(timeout=5)
+        except _GONE as e:
+            raise DatabaseUnavailable("the database is not available", retry_after=1) from e
 
     async def _acquire(self) -> Connection:
         loop = asyncio.get_running_loop()

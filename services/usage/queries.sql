@@ -41,10 +41,6 @@ WHERE r.org_id = :org_id AND r.model_id = :model_id AND r.timestamp >= :start AN
     AND r.rating ->> 'share_ppm' IS DISTINCT FROM '0'
 GROUP BY u.key;
 
--- name: export_records(start, until, after, most)
-SELECT * FROM usage_records WHERE timestamp >= :start AND timestamp < :until AND request_id > :after
-ORDER BY request_id LIMIT :most;
-
 -- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_id, tags, most)
 -- `latest` is the value beside the greatest request id; ordered aggregates would sort all rows for every question.
 SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,

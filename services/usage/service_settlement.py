@@ -1,7 +1,7 @@
 """What billing and the workers ask of the metering pipeline."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import nats
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -13,6 +13,7 @@ from services.common.errors import Unavailable
 from services.common.events import USAGE_STREAM, Events
 from services.common.rpc.context import Context
 from services.common.spans import BEGINNING, span
+from services.usage.proof.store import ProofStore
 from services.usage.store import Store
 from services.usage.totals import Totals
 
@@ -42,6 +43,7 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
         self._database = database
         self._store = store
         self._totals = Totals(store)
+        self._proof = ProofStore()
         self._events = events
         self._clock = clock
 
@@ -84,6 +86,9 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
                     org_id=row["org_id"], publisher_org_id=row["publisher_org_id"], cost_nanos=row["cost"]
                 )
                 sums.month.FromDatetime(row["month"])
+            end = self._clock.now() + timedelta(days=1)
+            if (first := await self._proof.first_moment(connection, BEGINNING, end)) is not None:
+                response.first_time.FromDatetime(first)
         return response
 
     async def ExportUsage(
@@ -96,5 +101,47 @@ class SettlementServicer(usage_pb2_grpc.SettlementServiceServicer):
                 await self._store.add_corrections(connection, records)
                 yield usage_pb2.ExportUsageResponse(records=records)
                 return
-            async for page in self._store.export(connection, start, until):
+            async for page in self._proof.records(connection, start, until):
                 yield usage_pb2.ExportUsageResponse(records=page)
+
+    async def SumCalls(
+        self, request: usage_pb2.SumCallsRequest, context: Context
+    ) -> AsyncIterator[usage_pb2.SumCallsResponse]:
+        start, until = span(request, self._clock.now() + timedelta(days=1))
+        async with self._database.apart() as connection:
+            for part in await self._proof.parts(connection, start, until):
+                rows = await self._proof.sum_calls(connection, part, request.seed)
+                sums = [
+                    usage_pb2.CallSum(
+                        digits=r["digits"], calls=r["calls"], cost_nanos=r["cost"], checksum=r["checksum"]
+                    )
+                    for r in rows if r["calls"]
+                ]  # fmt: skip
+                yield usage_pb2.SumCallsResponse(
+                    sums=sums, records=sum(r["records"] for r in rows),
+                    price_ids=await self._proof.price_ids(connection, part),
+                )  # fmt: skip
+
+    async def GroupCalls(
+        self, request: usage_pb2.GroupCallsRequest, context: Context
+    ) -> AsyncIterator[usage_pb2.GroupCallsResponse]:
+        start, until = span(request, self._clock.now() + timedelta(days=1))
+        async with self._database.apart() as connection:
+            for part in await self._proof.parts(connection, start, until):
+                async for page in self._proof.group_calls(connection, part, request):
+                    yield page
+
+    async def SumSpending(
+        self, request: usage_pb2.SumSpendingRequest, context: Context
+    ) -> usage_pb2.SumSpendingResponse:
+        first = max(request.start_time.ToDatetime(UTC), BEGINNING).date()
+        days = [first + timedelta(days=n) for n in range((self._clock.now().date() - first).days + 2)]
+        async with self._database.apart() as connection:
+            rows = await self._proof.sum_spending(connection, days, request.org_ids)
+        response = usage_pb2.SumSpendingResponse()
+        for row in rows:
+            one = response.spending.add(
+                org_id=row["org_id"], key_id=row["key_id"], model_id=row["model_id"], cost_nanos=row["cost"]
+            )
+            one.day.FromDatetime(datetime(row["day"].year, row["day"].month, row["day"].day, tzinfo=UTC))
+        return response

@@ -1,7 +1,7 @@
 """The table of usage, one typed method per named query."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -243,19 +243,6 @@ class Store:
         """Of the calls that count for the prices of a model, by meter."""
         rows = self._q.sum_units(c, org_id=org_id, model_id=model_id, start=start, until=until)
         return {r["meter"]: r["total"] async for r in rows}
-
-    async def export(
-        self, c: Connection, start: datetime, until: datetime, page: int = 1000
-    ) -> AsyncIterator[list[Record]]:
-        """Pages of records in the order of their request ids."""
-        after = ""
-        while True:
-            rows = [r async for r in self._q.export_records(c, start=start, until=until, after=after, most=page)]
-            if rows:
-                yield [record_of(r) for r in rows]
-                after = rows[-1]["request_id"]
-            if len(rows) < page:
-                return
 
 
 def _rating(record: Record) -> str | None:

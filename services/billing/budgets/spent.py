@@ -1,8 +1,8 @@
-"""What was spent by key, model and day, told again from the calls themselves: for the reconciler."""
+"""What was spent by key, model and day, told again from the calls themselves: for the proof of the books."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from mercat.usage.v1 import usage_pb2
 
@@ -22,32 +22,38 @@ def since(now: datetime) -> date:
 
 @dataclass
 class Spent:
-    """What the table says, nanos, from a day on."""
+    """What the table says, nanos, from a day on; and what the calls cost that were recorded before it was read and had
+    been posted. None: nobody knows which had been."""
 
-    known_since: date = date.max
-    table: Mapping[Spending, int] = field(default_factory=dict)
-    _calls: dict[Spending, int] = field(default_factory=dict)
-    _expected: set[str] = field(default_factory=set)
+    known_since: date
+    table: Mapping[Spending, int]
+    before: usage_pb2.SumSpendingResponse | None
+    _least: dict[Spending, int] = field(init=False)
 
-    def add(self, call: usage_pb2.UsageRecord) -> None:
-        """A call whose posting the table knows."""
-        counted = counts_as(call)
-        if counted.day >= self.known_since:
-            self._calls[counted] = self._calls.get(counted, 0) + call.cost_nanos
+    def __post_init__(self) -> None:
+        self._least = _sums(self.before) if self.before is not None else {}
 
-    def expect(self, cause: str) -> None:
-        """The table knows a posting whose call is yet to be found."""
-        self._expected.add(cause)
+    def unlike(self) -> set[str]:
+        """The organisations of which the table may not be what their calls cost: more was posted meanwhile, or it is
+        wrong."""
+        names = self.table.keys() | self._least.keys()
+        return {s.org_id for s in names if s.day >= self.known_since and self._of(s) != self.table.get(s, 0)}
 
-    def add_expected(self, call: usage_pb2.UsageRecord) -> None:
-        """A call that was found, by itself."""
-        if call.request_id in self._expected:
-            self.add(call)
-
-    def differences(self) -> Iterator[tuple[str, str]]:
-        """The organisation, and a sentence for people."""
-        for one in sorted(self.table.keys() | self._calls.keys()):
-            table, calls = self.table.get(one, 0), self._calls.get(one, 0)
-            if table != calls:
+    def differences(self, after: usage_pb2.SumSpendingResponse) -> Iterator[tuple[str, str]]:
+        """The organisation, and a sentence for people. `after`: what the calls of such organisations cost that were
+        recorded when the table had been read; the table lies between both."""
+        most = _sums(after)
+        for one in sorted(self.table.keys() | self._least.keys()):
+            table, calls = self.table.get(one, 0), most.get(one, 0)
+            if one.day >= self.known_since and table != self._of(one) and not self._of(one) <= table <= calls:
                 who = f"by {one.key_id or 'sessions'} on {one.model_id} on {one.day}"
                 yield one.org_id, f"{table} nanos are counted as spent {who}, the posted calls cost {calls}"
+
+    def _of(self, one: Spending) -> int:
+        return self._least.get(one, 0)
+
+
+def _sums(response: usage_pb2.SumSpendingResponse) -> dict[Spending, int]:
+    return {
+        Spending(s.org_id, s.day.ToDatetime(UTC).date(), s.key_id, s.model_id): s.cost_nanos for s in response.spending
+    }

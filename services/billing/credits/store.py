@@ -82,6 +82,8 @@ class CreditStore:
     async def set_limit(self, c: Connection, org_id: str, credit_limit: int) -> None:
         await self._q.set_limit(c, org_id=org_id, credit_limit=credit_limit)
 
-    async def findings(self, c: Connection) -> dict[str, list[Row]]:
-        """Rows that disagree with the rest of the books, by query."""
-        return {name: [r async for r in getattr(self._q, name)(c)] for name in ("wrong_grants", "wrong_credit")}
+    async def wrong_grants(self, c: Connection) -> list[Row]:
+        return [r async for r in self._q.wrong_grants(c)]
+
+    async def wrong_credit(self, c: Connection) -> list[Row]:
+        return [r async for r in self._q.wrong_credit(c)]

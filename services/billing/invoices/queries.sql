@@ -78,35 +78,30 @@ SELECT l.model, l.model_id, l.fee_ppm, l.amount FROM invoice_lines l JOIN invoic
 WHERE l.publisher_org_id = :org_id AND i.status = 'paid' AND i.paid_at >= :start AND i.paid_at < :end_
 ORDER BY l.model, l.id;
 
--- name: wrong_invoices()
--- Final invoices whose totals are not those of their lines, or whose calls are not what calls took from wallet and credit
--- or brought the publisher.
-SELECT i.id, i.number, i.due, i.prepaid, l.due AS due_lines, l.prepaid AS prepaid_lines, u.moved
-FROM invoices i
-CROSS JOIN LATERAL (
+-- name: invoices_between(after, until)
+-- With what their lines say.
+SELECT i.id, i.org_id, i.kind, i.status, i.number, i.due, i.prepaid, i.period_start, i.period_end, l.due AS due_lines,
+    l.prepaid AS prepaid_lines
+FROM invoices i CROSS JOIN LATERAL (
     SELECT coalesce(sum(amount) FILTER (WHERE kind IN ('subscription', 'proration')), 0)::bigint AS due,
         coalesce(sum(amount) FILTER (WHERE kind IN ('usage', 'earnings', 'platform_fee')), 0)::bigint AS prepaid
     FROM invoice_lines WHERE invoice_id = i.id
 ) l
-CROSS JOIN LATERAL (
-    SELECT coalesce(sum(CASE i.kind WHEN 'invoice' THEN -e.amount ELSE e.amount END), 0)::bigint AS moved
-    FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
-    WHERE a.org_id = i.org_id AND p.created_at >= i.period_start AND p.created_at < i.period_end AND (
+WHERE i.id >= :after AND i.id < :until;
+
+-- name: calls_of_invoices(after, until, first, last)
+-- What calls of the periods of invoices took from wallet and credit, or brought the publisher. `first` and `last` bound
+-- the ids of their postings.
+SELECT i.id, sum(CASE i.kind WHEN 'invoice' THEN -e.amount ELSE e.amount END)::bigint AS moved
+FROM invoices i JOIN accounts a ON a.org_id = i.org_id JOIN entries e ON e.account_id = a.id
+JOIN postings p ON p.id = e.posting_id
+WHERE i.id >= :after AND i.id < :until AND i.number IS NOT NULL AND e.posting_id > :first AND e.posting_id < :last
+    AND p.created_at >= i.period_start AND p.created_at < i.period_end AND (
         i.kind = 'invoice' AND a.kind IN ('customer_wallet', 'promotional_credit')
             AND p.kind IN ('charge', 'call_refund')
         OR i.kind = 'self_billing' AND a.kind = 'publisher_payable' AND p.kind IN ('charge', 'call_refund', 'invoice')
     )
-) u
-WHERE i.number IS NOT NULL AND (i.due, i.prepaid, i.prepaid) IS DISTINCT FROM (l.due, l.prepaid, u.moved) LIMIT 100;
-
--- name: unpaid_postings()
--- Invoices that are paid without their posting, or have it without being paid.
-SELECT i.id, i.status, i.due, coalesce(m.moved, 0)::bigint AS moved FROM invoices i LEFT JOIN LATERAL (
-    SELECT -sum(e.amount) AS moved FROM postings p JOIN entries e ON e.posting_id = p.id
-    JOIN accounts a ON a.id = e.account_id
-    WHERE p.cause = i.id AND a.org_id = i.org_id AND a.kind = 'customer_wallet'
-) m ON true
-WHERE i.kind = 'invoice' AND coalesce(m.moved, 0) <> CASE i.status WHEN 'paid' THEN i.due ELSE 0 END LIMIT 100;
+GROUP BY i.id;
 
 -- name: number_gaps()
 -- Issuers and years of which numbers are missing or too many.

@@ -134,10 +134,22 @@ class InvoiceStore:
     async def model_fees(self, c: Connection, org_id: str, start: datetime, end: datetime) -> Sequence[Row]:
         return [r async for r in self._q.model_fees(c, org_id=org_id, start=start, end_=end)]
 
-    async def findings(self, c: Connection) -> Mapping[str, Sequence[Row]]:
-        """Rows that disagree with the books or with each other, by query."""
-        names = ("wrong_invoices", "unpaid_postings", "number_gaps")
-        return {name: [r async for r in getattr(self._q, name)(c)] for name in names}
+    # The proof of the books
+
+    async def between(self, c: Connection, after: str, until: str) -> Sequence[Row]:
+        """Those of ids from one on until just before another, with what their lines say."""
+        return [r async for r in self._q.invoices_between(c, after=after, until=until)]
+
+    async def calls_between(
+        self, c: Connection, after: str, until: str, start: datetime, end: datetime
+    ) -> dict[str, int]:
+        """By invoice of such ids: what calls of its period moved, nanos. All periods lie between two instants."""
+        first, last = walk(start, end)
+        rows = self._q.calls_of_invoices(c, after=after, until=until, first=first, last=last)
+        return {r["id"]: r["moved"] async for r in rows}
+
+    async def number_gaps(self, c: Connection) -> Sequence[Row]:
+        return [r async for r in self._q.number_gaps(c)]
 
 
 def walk(start: datetime, end: datetime) -> tuple[str, str]:

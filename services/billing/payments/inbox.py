@@ -29,7 +29,7 @@ _AT_ONCE = 50
 _LONGEST_WAIT = 3600  # seconds between attempts, at most
 _CLAIM = timedelta(seconds=90)
 _KEPT = timedelta(days=30)  # by Stripe
-_OVERLAP = timedelta(minutes=10)  # events are not listed in the moment they happen
+OVERLAP = timedelta(minutes=10)  # events are not listed in the moment they happen
 _LARGEST = 1024 * 1024  # bytes
 _DISPUTES = {"needs_response": PENDING, "under_review": PENDING, "won": RETURNED, "lost": PAID, "prevented": RETURNED}
 
@@ -175,7 +175,7 @@ class Inbox:
         now = self._clock.now()
         async with self._database.connection() as connection:
             through = await self._store.get_cursor(connection, self._provider.name)
-        since = max(through - _OVERLAP, now - _KEPT) if through is not None else now - _KEPT
+        since = max(through - OVERLAP, now - _KEPT) if through is not None else now - _KEPT
         events: list[Event] = [event async for event in self._provider.events(since)]
         new = 0
         async with self._database.transaction() as connection:

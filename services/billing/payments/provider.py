@@ -4,6 +4,7 @@ Every call may be repeated under its key, at any time: the provider forgets keys
 that moves money rests on them alone. A payment is opened, its name stored, and only then confirmed; what was opened
 twice is confirmed once."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -56,6 +57,30 @@ class Event(NamedTuple):
     type: str
     object_ref: str
     created_at: datetime
+
+
+class Kind(StrEnum):
+    """What moves money at a provider."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+    DISPUTE = "dispute"
+    TRANSFER = "transfer"
+
+
+class Movement(NamedTuple):
+    """What the provider keeps of money that moved, or may. A dispute that is PENDING has taken its money already."""
+
+    kind: Kind
+    ref: str
+    cents: int
+    status: Status
+    created_at: datetime
+    mark: str = ""  # the id that it has here, where the provider was told
+
+    @property
+    def moved(self) -> bool:
+        return self.status == Status.SUCCEEDED or (self.kind == Kind.DISPUTE and self.status == Status.PENDING)
 
 
 class ProviderUnavailable(Exception):
@@ -124,4 +149,14 @@ class Provider(Protocol):
 
     async def transfer(self, account: str, cents: int, key: str) -> Outcome:
         """Moves money of the platform to a publisher's account, once for a key, for ever."""
+        ...
+
+    # For the proof of the books
+
+    def movements(self, start: datetime, until: datetime) -> AsyncIterator[Movement]:
+        """Everything of every kind that was made at the provider within a time; nothing is changed by asking."""
+        ...
+
+    async def get_movement(self, kind: Kind, ref: str) -> Movement | None:
+        """As it stands now; None: there is none of this name."""
         ...

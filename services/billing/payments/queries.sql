@@ -91,20 +91,10 @@ UPDATE reversals SET status = :status, provider_ref = coalesce(provider_ref, :pr
     failure_code = :failure_code, next_attempt_at = NULL, settled_at = :now
 WHERE id = :id;
 
--- name: wrong_reversals()
--- What a reversal did to the books is what its state says: withheld, paid or returned.
-SELECT r.id, r.status, r.amount, r.taken, m.wallet, m.held, m.paid FROM reversals r CROSS JOIN LATERAL (
-    SELECT coalesce(sum(e.amount) FILTER (WHERE a.org_id = r.org_id), 0)::bigint AS wallet,
-        coalesce(sum(e.amount) FILTER (WHERE a.kind IN ('refunds', 'disputes')), 0)::bigint AS held,
-        coalesce(sum(e.amount) FILTER (WHERE a.kind LIKE '%\_clearing'), 0)::bigint AS paid
-    FROM postings p JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
-    WHERE p.cause IN (r.id, r.id || ':paid', r.id || ':returned')
-) m
-WHERE (m.wallet, m.held, m.paid) IS DISTINCT FROM CASE r.status
-    WHEN 'pending' THEN (-r.taken, r.amount, 0::bigint)
-    WHEN 'paid' THEN (-r.taken, 0::bigint, r.amount)
-    ELSE (0::bigint, 0::bigint, 0::bigint) END
-LIMIT 100;
+-- name: reversals_between(after, until)
+-- Begun in a time, by the digits of their ids.
+SELECT id, kind, org_id, status, amount, taken FROM reversals
+WHERE split_part(id, '_', 2) COLLATE "C" >= :after AND split_part(id, '_', 2) COLLATE "C" < :until;
 
 -- name: add_event(id, type, object_ref, created_at, now)$
 -- True when it is new.
@@ -220,13 +210,8 @@ ORDER BY detached_at LIMIT :most;
 -- name: forget_method(id, now)!
 UPDATE payment_methods SET forgotten_at = :now WHERE id = :id;
 
--- name: wrong_payments()
--- Payments whose posting is missing or of another amount, and postings of payments that did not succeed.
-SELECT p.id, p.status, p.amount, coalesce(m.moved, 0)::bigint AS moved FROM payments p LEFT JOIN LATERAL (
-    SELECT sum(e.amount) AS moved FROM postings x JOIN entries e ON e.posting_id = x.id
-    JOIN accounts a ON a.id = e.account_id WHERE x.cause = p.id AND a.org_id = p.org_id
-) m ON true
-WHERE coalesce(m.moved, 0) <> CASE p.status WHEN 'succeeded' THEN p.amount ELSE 0 END LIMIT 100;
+-- name: payments_between(after, until)
+SELECT id, org_id, status, amount FROM payments WHERE id >= :after AND id < :until;
 
 -- name: add_sandbox_object(id, key, kind, parent, status, cents, code, method)^
 -- What was made under this key, now or before.
@@ -242,3 +227,23 @@ UPDATE sandbox_objects SET status = :status, code = :code WHERE id = :id RETURNI
 
 -- name: list_sandbox_objects(parent, kind)
 SELECT * FROM sandbox_objects WHERE parent = :parent AND kind = :kind ORDER BY id;
+
+-- name: sandbox_objects_between(kind, after, until)
+SELECT * FROM sandbox_objects WHERE kind = :kind AND id >= :after AND id < :until ORDER BY id;
+
+-- name: owned_between(provider, after, until)
+-- Everything of the books that the provider has its own name for, begun in a time by the digits of its id.
+SELECT * FROM owned WHERE provider = :provider AND digits >= :after AND digits < :until;
+
+-- name: owned_of(provider, refs, ids)
+-- By the provider's names, or by their own while what the provider said is not written down.
+SELECT * FROM owned WHERE provider = :provider AND ref = ANY(:refs::text[])
+UNION ALL SELECT * FROM owned WHERE provider = :provider AND id = ANY(:ids::text[]) AND status = 'pending';
+
+-- name: owned_by_id(id)
+SELECT * FROM owned WHERE id = :id;
+
+-- name: untold(refs)
+-- Of names that the books do not know, those that they are about to hear of: what the provider tells is stored, and not
+-- handled yet.
+SELECT object_ref FROM provider_events WHERE object_ref = ANY(:refs::text[]) AND next_attempt_at IS NOT NULL;

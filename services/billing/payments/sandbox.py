@@ -1,9 +1,11 @@
 """The provider that needs no account: it behaves as Stripe does for Stripe's own test cards, and remembers in
 PostgreSQL. Cards: https://docs.stripe.com/testing#cards"""
 
+from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
-from services.billing.payments.provider import Card, Outcome, ProviderRefused, Setup, Status
+from services.billing.payments.provider import Card, Kind, Movement, Outcome, ProviderRefused, Setup, Status
 from services.common import ids
 from services.common.db import Connection, Database, load_queries
 
@@ -24,6 +26,10 @@ _CARDS = {  # by Stripe's name: brand, last four digits, and why a charge fails
 }
 TEST_CARDS = tuple(_CARDS)
 _OPEN = "requires_confirmation"
+_ENDED = (Status.SUCCEEDED, Status.FAILED)
+_KEPT = {  # what moves money: how its ids begin, and the kind of its rows; there are no disputes
+    Kind.PAYMENT: ("pi", "payment_intent"), Kind.REFUND: ("re", "refund"), Kind.TRANSFER: ("tr", "transfer"),
+}  # fmt: skip
 _MONTH, _YEAR = 12, 2099
 
 
@@ -116,6 +122,22 @@ class SandboxProvider:
             raise ProviderRefused("resource_missing", f"there is no account {account}")
         return _moved(await self._make("tr", "transfer", account, key, status=Status.SUCCEEDED, cents=cents))
 
+    async def movements(self, start: datetime, until: datetime) -> AsyncIterator[Movement]:
+        first, last = (int(moment.timestamp() * 1000) for moment in (start, until))
+        for kind, (prefix, name) in _KEPT.items():
+            bounds = {"after": ids.first(prefix, first), "until": ids.first(prefix, last)}
+            async with self._database.connection() as connection:
+                rows = [r async for r in self._q.sandbox_objects_between(connection, kind=name, **bounds)]
+            for row in rows:
+                yield _movement(kind, row)
+
+    async def get_movement(self, kind: Kind, ref: str) -> Movement | None:
+        if kind not in _KEPT:
+            return None
+        async with self._database.transaction() as connection:
+            row = await self._q.lock_sandbox_object(connection, id=ref)
+        return _movement(kind, row) if row is not None and row["kind"] == _KEPT[kind][1] else None
+
     async def _make(
         self, prefix: str, kind: str, parent: str, key: str, *, status: str = "", cents: int = 0, code: str = "",
         method: str = "",
@@ -131,6 +153,11 @@ class SandboxProvider:
         if payment is None or payment["kind"] != "payment_intent":
             raise ProviderRefused("resource_missing", f"there is no payment {ref}")
         return payment
+
+
+def _movement(kind: Kind, row: Any) -> Movement:
+    status = Status(row["status"]) if row["status"] in _ENDED else Status.PENDING
+    return Movement(kind, row["id"], row["cents"], status, ids.timestamp(row["id"]), row["key"].rpartition("/")[2])
 
 
 def _secret(ref: str) -> str:

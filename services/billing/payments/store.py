@@ -1,6 +1,6 @@
 """The tables of payments, cards and automatic top-ups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -235,10 +235,27 @@ class PaymentStore:
     async def forget_method(self, c: Connection, method_id: str, now: datetime) -> None:
         await self._q.forget_method(c, id=method_id, now=now)
 
-    # The reconciler
+    # The proof of the books
 
-    async def wrong_payments(self, c: Connection) -> list[Row]:
-        return [r async for r in self._q.wrong_payments(c)]
+    async def payments_between(self, c: Connection, after: str, until: str) -> list[Row]:
+        """Those of ids from one on until just before another."""
+        return [r async for r in self._q.payments_between(c, after=after, until=until)]
 
-    async def wrong_reversals(self, c: Connection) -> list[Row]:
-        return [r async for r in self._q.wrong_reversals(c)]
+    async def reversals_between(self, c: Connection, after: str, until: str) -> list[Row]:
+        """Those with such digits in their ids."""
+        return [r async for r in self._q.reversals_between(c, after=after, until=until)]
+
+    async def owned_between(self, c: Connection, provider: str, after: str, until: str) -> list[Row]:
+        """kind, id, ref, amount and status of what the provider moves, with such digits in their ids."""
+        return [r async for r in self._q.owned_between(c, provider=provider, after=after, until=until)]
+
+    async def owned_of(self, c: Connection, provider: str, refs: Sequence[str], own_ids: Sequence[str]) -> list[Row]:
+        """Those of the provider's names, and those under way of ids."""
+        return [r async for r in self._q.owned_of(c, provider=provider, refs=refs, ids=own_ids)]
+
+    async def owned_by_id(self, c: Connection, own_id: str) -> list[Row]:
+        return [r async for r in self._q.owned_by_id(c, id=own_id)]
+
+    async def untold(self, c: Connection, refs: Sequence[str]) -> set[str]:
+        """The provider's names of which it has told something that is not handled yet."""
+        return {r["object_ref"] async for r in self._q.untold(c, refs=refs)}

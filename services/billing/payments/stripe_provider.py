@@ -16,6 +16,8 @@ from stripe.params import AccountLinkCreateParams, EventListParams, RefundListPa
 from services.billing.payments.provider import (
     Card,
     Event,
+    Kind,
+    Movement,
     Outcome,
     ProviderRefused,
     ProviderUnavailable,
@@ -29,6 +31,11 @@ log = logging.getLogger(__name__)
 _TIMEOUT = 20.0  # seconds for an answer
 _CURRENCY = "usd"
 _TEST_CARD = "pm_card_"  # such a name makes a card of its own each time
+# What the money of a dispute does: an inquiry (warning_…) takes none.
+_DISPUTES = {
+    "lost": Status.SUCCEEDED, "won": Status.FAILED, "prevented": Status.FAILED, "warning_needs_response": Status.FAILED,
+    "warning_under_review": Status.FAILED, "warning_closed": Status.FAILED,
+}  # fmt: skip
 _REFUNDS = {
     "succeeded": Status.SUCCEEDED, "pending": Status.PENDING, "requires_action": Status.PENDING,
     "failed": Status.FAILED, "canceled": Status.FAILED,
@@ -240,6 +247,37 @@ class StripeProvider:
         )
         return Outcome(Status.SUCCEEDED, made.id)
 
+    # For the proof of the books
+
+    async def movements(self, start: datetime, until: datetime) -> AsyncIterator[Movement]:
+        # A created time is in whole seconds.
+        made = {"gte": int(start.timestamp()), "lt": -int(-until.timestamp() // 1)}
+        asked: Any = {"created": made, "limit": 100}
+        async for intent in _all(self._stripe.payment_intents.list_async(asked)):
+            yield _intent_moved(intent)
+        async for refund in _all(self._stripe.refunds.list_async(asked)):
+            yield _refund_moved(refund)
+        async for dispute in _all(self._stripe.disputes.list_async(asked)):
+            yield _dispute_moved(dispute)
+        async for transfer in _all(self._stripe.transfers.list_async(asked)):
+            yield _transfer_moved(transfer)
+
+    async def get_movement(self, kind: Kind, ref: str) -> Movement | None:
+        try:
+            match kind:
+                case Kind.PAYMENT:
+                    return _intent_moved(await _answer(self._stripe.payment_intents.retrieve_async(ref)))
+                case Kind.REFUND:
+                    return _refund_moved(await _answer(self._stripe.refunds.retrieve_async(ref)))
+                case Kind.DISPUTE:
+                    return _dispute_moved(await _answer(self._stripe.disputes.retrieve_async(ref)))
+                case Kind.TRANSFER:
+                    return _transfer_moved(await _answer(self._stripe.transfers.retrieve_async(ref)))
+        except ProviderRefused as e:
+            if e.code == "resource_missing":
+                return None
+            raise
+
     # What Stripe tells
 
     async def events(self, since: datetime) -> AsyncIterator[Event]:
@@ -256,6 +294,33 @@ def event_of(event: Any) -> Event:
     if not all(isinstance(text, str) for text in found[:3]):
         raise TypeError("not an event")
     return found
+
+
+def _made(one: Any) -> datetime:
+    return datetime.fromtimestamp(int(one.created), UTC)
+
+
+def _intent_moved(intent: stripe.PaymentIntent) -> Movement:
+    status = {"succeeded": Status.SUCCEEDED, "canceled": Status.FAILED}.get(intent.status, Status.PENDING)
+    return Movement(Kind.PAYMENT, intent.id, intent.amount, status, _made(intent), _mark(intent, "payment_id"))
+
+
+def _refund_moved(refund: stripe.Refund) -> Movement:
+    return Movement(
+        Kind.REFUND, refund.id, refund.amount, _refund(refund).outcome.status, _made(refund), _mark(refund, "refund_id")
+    )
+
+
+def _dispute_moved(dispute: stripe.Dispute) -> Movement:
+    status = _DISPUTES.get(dispute.status, Status.PENDING)
+    return Movement(Kind.DISPUTE, dispute.id, dispute.amount, status, _made(dispute))
+
+
+def _transfer_moved(transfer: stripe.Transfer) -> Movement:
+    left = transfer.amount - (getattr(transfer, "amount_reversed", 0) or 0)
+    return Movement(
+        Kind.TRANSFER, transfer.id, left, Status.SUCCEEDED, _made(transfer), transfer.transfer_group or ""
+    )  # fmt: skip
 
 
 def _once(key: str) -> stripe.RequestOptions:
@@ -282,7 +347,8 @@ def _errors() -> Iterator[None]:
         code = getattr(e.error, "decline_code", None) or e.code or "card_declined"
         raise ProviderRefused(code, e.user_message or "the card was refused") from e
     except stripe.InvalidRequestError as e:
-        raise ProviderRefused(e.code or "invalid_request", e.user_message or "Stripe refuses this request") from e
+        code = e.code or ("resource_missing" if e.http_status == 404 else "invalid_request")
+        raise ProviderRefused(code, e.user_message or "Stripe refuses this request") from e
     except stripe.StripeError as e:  # connection, rate, their server, our key: it may have happened
         raise ProviderUnavailable(f"{type(e).__name__}: {e.user_message or e}") from e
 
@@ -310,5 +376,8 @@ def _refund(refund: stripe.Refund) -> Refund:
     status = _REFUNDS.get(refund.status or "", Status.PENDING)
     code = (getattr(refund, "failure_reason", None) or str(refund.status)) if status == Status.FAILED else ""
     payment = _ref(refund.payment_intent) if refund.payment_intent is not None else ""
-    marked = refund.metadata["refund_id"] if refund.metadata and "refund_id" in refund.metadata else ""
-    return Refund(Outcome(status, refund.id, code), payment, refund.amount, marked)
+    return Refund(Outcome(status, refund.id, code), payment, refund.amount, _mark(refund, "refund_id"))
+
+
+def _mark(one: Any, name: str) -> str:
+    return str(one.metadata[name]) if one.metadata and name in one.metadata else ""

@@ -155,6 +155,11 @@ class PayoutStore:
     async def corrected(self, c: Connection, request_id: str) -> bool:
         return bool(await self._q.is_corrected(c, request_id=request_id))
 
-    async def findings(self, c: Connection) -> Mapping[str, list[Row]]:
-        """Rows that disagree with the books, by query."""
-        return {name: [r async for r in getattr(self._q, name)(c)] for name in ("wrong_payouts", "wrong_refunds")}
+    # The proof of the books
+
+    async def payouts_between(self, c: Connection, after: str, until: str) -> list[Row]:
+        """Those of ids from one on until just before another, with what their lines say."""
+        return [r async for r in self._q.payouts_between(c, after=after, until=until)]
+
+    async def call_refunds_between(self, c: Connection, after: str, until: str) -> list[Row]:
+        return [r async for r in self._q.call_refunds_between(c, after=after, until=until)]

@@ -1,5 +1,7 @@
 """Rates recorded calls again: price, units and rating of a record must make its cost, however old it is."""
 
+from collections.abc import Iterable
+
 from mercat.usage.v1 import usage_pb2
 
 from services.billing.prices.store import PriceStore
@@ -35,6 +37,17 @@ class Rerating:
         if expected == call.cost_nanos:
             return ""
         return f"its price makes {expected} nanos of it, not {call.cost_nanos}"
+
+    async def asked_of(self, price_ids: Iterable[str]) -> usage_pb2.GroupCallsRequest:
+        """What calls are grouped by, to be rated again: of each price that there is what `mistake` needs of units."""
+        request = usage_pb2.GroupCallsRequest()
+        for price_id in price_ids:
+            price = await self._price(price_id) if price_id else None
+            if price is not None:
+                request.meters[price_id] = " ".join((*(c.meter for c in price.components), "cache_hits"))
+                if price.flat is not None:
+                    request.flat[price_id].nanos_per_million.update(price.flat)
+        return request
 
     async def _price(self, price_id: str) -> pricing.Price | None:
         known = self._known.get(price_id)

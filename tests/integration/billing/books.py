@@ -27,6 +27,8 @@ from mercat.billing.v1 import (
     payouts_pb2_grpc,
     plans_pb2_grpc,
     prices_pb2_grpc,
+    proof_pb2,
+    proof_pb2_grpc,
 )
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2_grpc
@@ -103,6 +105,7 @@ class Books:
         self.invoices = invoices_pb2_grpc.InvoiceServiceStub(self.channel)
         self.credits = credits_pb2_grpc.CreditServiceStub(self.channel)
         self.budgets = budgets_pb2_grpc.BudgetServiceStub(self.channel)
+        self.proof = proof_pb2_grpc.ProofServiceStub(self.channel)
         self.corrections = corrections_pb2_grpc.CorrectionServiceStub(self.channel)
         self.usage = usage_pb2_grpc.UsageServiceStub(self.channel)
         self.leases = billing_pb2_grpc.LeaseServiceStub(self.internal)
@@ -171,6 +174,15 @@ class Books:
     async def check(self) -> billing_pb2.CheckLedgerResponse:
         request = billing_pb2.CheckLedgerRequest()
         return await self.billing.CheckLedger(request, metadata=await self.admin(), timeout=60)
+
+    async def prove(self, period: str = "", **times: datetime) -> proof_pb2.Proof:
+        """Of a month, or of times `start_time` and `end_time`; the last message's."""
+        request = proof_pb2.ProveLedgerRequest(period=period)
+        for name, moment in times.items():
+            getattr(request, name).FromDatetime(moment)
+        stream = self.proof.ProveLedger(request, metadata=await self.admin(), timeout=120)
+        messages = [message async for message in stream]
+        return messages[-1].proof
 
     async def correct(self, request_id: str, **asked: Any) -> corrections_pb2.CorrectUsageResponse:
         request = corrections_pb2.CorrectUsageRequest(request_id=request_id, **{"reason": "a test", **asked})

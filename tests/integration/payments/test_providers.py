@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.billing.payments.provider import Provider, ProviderRefused, ProviderUnavailable, Status
+from services.billing.payments.provider import Kind, Provider, ProviderRefused, ProviderUnavailable, Status
 from services.billing.payments.sandbox import SandboxProvider
 from services.billing.payments.stripe_provider import StripeProvider
 from services.common import ids
@@ -93,6 +93,27 @@ async def test_a_refund_happens_once_for_its_id_and_never_past_the_payment(provi
     with pytest.raises(ProviderRefused):
         await provider.refund(ref, 700, ids.new("rfd"))
     assert (await provider.refund(ref, 300, ids.new("rfd"))).ref != first.ref
+
+
+async def test_what_moved_is_listed_by_time_and_by_name(provider: Provider) -> None:
+    start = datetime.now(UTC) - timedelta(seconds=2)
+    _, ref = await opened(provider, 1250)
+    _, unconfirmed = await opened(provider, 700)
+    await provider.confirm_payment(ref, off_session=True)
+    refund_id = ids.new("rfd")
+    refund = await provider.refund(ref, 300, refund_id)
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    listed = {m.ref: m async for m in provider.movements(start, end)}
+    assert [listed[r][:4] for r in (ref, unconfirmed, refund.ref)] == [
+        (Kind.PAYMENT, ref, 1250, Status.SUCCEEDED), (Kind.PAYMENT, unconfirmed, 700, Status.PENDING),
+        (Kind.REFUND, refund.ref, 300, Status.SUCCEEDED),
+    ]  # fmt: skip
+    assert listed[refund.ref].mark == refund_id
+    assert [listed[r].moved for r in (ref, unconfirmed)] == [True, False]
+    for kind, name in ((Kind.PAYMENT, ref), (Kind.REFUND, refund.ref)):
+        assert await provider.get_movement(kind, name) == listed[name]
+    assert await provider.get_movement(Kind.PAYMENT, "pi_unknown") is None
+    assert {ref, refund.ref} & {m.ref async for m in provider.movements(end, end + timedelta(days=1))} == set()
 
 
 async def test_nobody_can_prove_who_they_are_while_nobody_is_there(database: Database, stripe: Stripe) -> None:
@@ -195,6 +216,8 @@ async def test_requests_are_of_the_shape_that_stripe_publishes(contract: str, st
     await provider.cancel_payment((await opened(provider, 1000))[1])
     async for _ in provider.events(datetime.now(UTC) - timedelta(hours=1)):
         break
+    async for _ in provider.movements(datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC)):
+        pass
     await provider.close()
     seen = set()
     async with httpx.AsyncClient(base_url=contract, headers={"authorization": f"Bearer {KEY}"}) as http:
@@ -217,4 +240,10 @@ async def test_requests_are_of_the_shape_that_stripe_publishes(contract: str, st
     assert dispute.cents > 0
     await published.get_refund("re_1")
     await published.get_setup("seti_1")
+    listed = {m.kind async for m in published.movements(datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC))}
+    assert listed == set(Kind)
+    for kind, ref in zip(Kind, ("pi_1", "re_1", "dp_1", "tr_1"), strict=True):
+        one = await published.get_movement(kind, ref)
+        assert one is not None
+        assert one.cents > 0
     await published.close()

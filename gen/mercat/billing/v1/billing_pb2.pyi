@@ -839,21 +839,25 @@ class Discrepancy(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SECTION_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Stable, such as POSTING_UNBALANCED or BALANCE_DIFFERS."""
     subject: _builtins.str
     """The posting, account, lease or request it is about."""
     message: _builtins.str
+    section: _builtins.str
+    """Of a proof: usage, ledger, invoices, payments or payouts."""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         subject: _builtins.str = ...,
         message: _builtins.str = ...,
+        section: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "section", b"section", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -310,6 +310,21 @@ class SettlementServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageResponse.FromString,
                 _registered_method=True)
+        self.SumCalls = channel.unary_stream(
+                '/mercat.usage.v1.SettlementService/SumCalls',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsResponse.FromString,
+                _registered_method=True)
+        self.GroupCalls = channel.unary_stream(
+                '/mercat.usage.v1.SettlementService/GroupCalls',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsResponse.FromString,
+                _registered_method=True)
+        self.SumSpending = channel.unary_unary(
+                '/mercat.usage.v1.SettlementService/SumSpending',
+                request_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingResponse.FromString,
+                _registered_method=True)
 
 
 class SettlementServiceServicer:
@@ -351,6 +366,28 @@ class SettlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumCalls(self, request, context):
+        """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GroupCalls(self, request, context):
+        """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+        rating and cost: one of each, and how many there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SumSpending(self, request, context):
+        """What calls cost by organisation, day, key and model. The day is that of their lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SettlementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -378,6 +415,21 @@ def add_SettlementServiceServicer_to_server(servicer, server):
                     servicer.ExportUsage,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageResponse.SerializeToString,
+            ),
+            'SumCalls': grpc.unary_stream_rpc_method_handler(
+                    servicer.SumCalls,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsResponse.SerializeToString,
+            ),
+            'GroupCalls': grpc.unary_stream_rpc_method_handler(
+                    servicer.GroupCalls,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsResponse.SerializeToString,
+            ),
+            'SumSpending': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumSpending,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -516,6 +568,87 @@ class SettlementService:
             '/mercat.usage.v1.SettlementService/ExportUsage',
             mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_usage__pb2.ExportUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/SumCalls',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GroupCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/GroupCalls',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.GroupCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumSpending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.usage.v1.SettlementService/SumSpending',
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_usage__pb2.SumSpendingResponse.FromString,
             options,
             channel_credentials,
             insecure,

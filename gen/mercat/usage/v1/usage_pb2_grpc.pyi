@@ -122,6 +122,14 @@ class SettlementServiceStub:
     """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
+    SumCalls: _grpc.UnaryStreamMultiCallable[_usage_pb2.SumCallsRequest, _usage_pb2.SumCallsResponse]
+    """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books."""
+    GroupCalls: _grpc.UnaryStreamMultiCallable[_usage_pb2.GroupCallsRequest, _usage_pb2.GroupCallsResponse]
+    """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+    rating and cost: one of each, and how many there are.
+    """
+    SumSpending: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SumSpendingRequest, _usage_pb2.SumSpendingResponse]
+    """What calls cost by organisation, day, key and model. The day is that of their lease."""
 
 @_typing.type_check_only
 class SettlementServiceAsyncStub(SettlementServiceStub):
@@ -138,6 +146,14 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     """What calls whose records are not kept any more have cost, for the reconciler."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _usage_pb2.ExportUsageResponse]  # type: ignore[assignment]
     """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
+    SumCalls: _aio.UnaryStreamMultiCallable[_usage_pb2.SumCallsRequest, _usage_pb2.SumCallsResponse]  # type: ignore[assignment]
+    """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books."""
+    GroupCalls: _aio.UnaryStreamMultiCallable[_usage_pb2.GroupCallsRequest, _usage_pb2.GroupCallsResponse]  # type: ignore[assignment]
+    """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+    rating and cost: one of each, and how many there are.
+    """
+    SumSpending: _aio.UnaryUnaryMultiCallable[_usage_pb2.SumSpendingRequest, _usage_pb2.SumSpendingResponse]  # type: ignore[assignment]
+    """What calls cost by organisation, day, key and model. The day is that of their lease."""
 
 class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
     """What billing asks of the metering pipeline."""
@@ -181,5 +197,31 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_pb2.ExportUsageResponse], _abc.AsyncIterator[_usage_pb2.ExportUsageResponse]]:
         """The recorded calls of a time, in the order of their request ids (byte by byte), for the reconciler."""
+
+    @_abc_1.abstractmethod
+    def SumCalls(
+        self,
+        request: _usage_pb2.SumCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_usage_pb2.SumCallsResponse], _abc.AsyncIterator[_usage_pb2.SumCallsResponse]]:
+        """What the recorded calls of a time come to, in parts of half a minute, for the proof of the books."""
+
+    @_abc_1.abstractmethod
+    def GroupCalls(
+        self,
+        request: _usage_pb2.GroupCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_usage_pb2.GroupCallsResponse], _abc.AsyncIterator[_usage_pb2.GroupCallsResponse]]:
+        """The recorded calls of a time that are to be rated again, those together that have the same price, units of its meters,
+        rating and cost: one of each, and how many there are.
+        """
+
+    @_abc_1.abstractmethod
+    def SumSpending(
+        self,
+        request: _usage_pb2.SumSpendingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.SumSpendingResponse, _abc.Awaitable[_usage_pb2.SumSpendingResponse]]:
+        """What calls cost by organisation, day, key and model. The day is that of their lease."""
 
 def add_SettlementServiceServicer_to_server(servicer: SettlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
