@@ -61,7 +61,7 @@ async def test_a_period_with_nothing_on_it_has_no_invoice(months: Months) -> Non
 async def test_every_line_opens_into_its_calls_to_the_nano(months: Months, page: int) -> None:
     person, publisher = await months.person(USD), await months.person()
     costs = await texts(months, person, publisher, 60, seed=page)
-    await end_period(months, person)
+    await end_period(months, publisher)  # who came a little later
     after = await months.call(person, publisher, 111)
     (invoice,) = await months.until_invoices(person, 1)
     assert (invoice.prepaid_nanos, invoice.total_nanos, invoice.due_nanos) == (sum(costs), sum(costs), 0)
