@@ -305,7 +305,12 @@ class Wallets:
             organization.accounts = used
 
     async def close(self) -> None:
-        """Gives everything back; for a worker that stops."""
+        """Gives everything back; for a worker that stops. What is being leased ahead is waited for, or it would come
+        back only when it expires."""
+        accounts = [x for organization in self._organizations.values() for x in organization.accounts.values()]
+        ahead = [account.ahead for account in accounts if account.ahead is not None]
+        if ahead:
+            await asyncio.wait(ahead, timeout=5)
         self._retire(list(self._leases()))
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=5)
