@@ -34,10 +34,10 @@ class Posting:
     entries: tuple[tuple[Account, int], ...]
 
     def __post_init__(self) -> None:
-        accounts, amounts = zip(*self.entries, strict=True) if self.entries else ((), (1,))
-        if sum(amounts):
+        amounts = [amount for _, amount in self.entries]
+        if not amounts or sum(amounts) != 0:
             raise ValueError(f"the posting of {self.cause} does not sum to zero")
-        if len(set(accounts)) != len(accounts):
+        if len({account for account, _ in self.entries}) != len(amounts):
             raise ValueError(f"the posting of {self.cause} names an account twice")
 
 
@@ -61,7 +61,7 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
     )  # fmt: skip
     if credit:
         parts = (*parts, (Account(consumer, CREDIT), -credit))
-    return Posting(cause, "charge", parts if 0 < fee < cost > credit else tuple(part for part in parts if part[1]))
+    return Posting(cause, "charge", parts if fee and fee < cost > credit else tuple(part for part in parts if part[1]))
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:

@@ -48,8 +48,12 @@ def test_what_the_record_does_not_explain_keeps_its_share() -> None:
     price = Price((Component("rows", 1_000_000),))
     assert cost_of(price, PLAIN, {"rows": 100}, 10, {"rows": 50}) == 5
     assert cost_of(price, PLAIN, {"rows": 100}, 10, {"rows": 55}) == 6  # half to even
-    with pytest.raises(TooDear):
-        cost_of(price, PLAIN, {"rows": 1}, 2**62, {"rows": 10})
+    assert cost_of(price, PLAIN, {"rows": 1}, 3, {"rows": 5}) == 15
+    assert cost_of(price, PLAIN, {"rows": 0}, 7, {"rows": 5}) == 7, "nothing of the price explains it"
+    seventh = (2**63 - 1) // 7
+    assert cost_of(price, PLAIN, {"rows": 1}, seventh, {"rows": 7}) == 2**63 - 1
+    with pytest.raises(TooDear, match=r"^a cost past int64 nanos$"):
+        cost_of(price, PLAIN, {"rows": 1}, seventh + 1, {"rows": 7})
     with pytest.raises(TooDear):
         cost_of(Price((Component("rows", 10**15),)), PLAIN, {"rows": 0}, 0, {"rows": 10**15})
 
@@ -95,3 +99,9 @@ def test_differences_add_up(before: dict[str, int], after: dict[str, int]) -> No
     assert {m: before.get(m, 0) + change.get(m, 0) for m in {*before, *after}} == {
         m: after.get(m, 0) for m in {*before, *after}
     }
+
+
+def test_what_is_the_same_is_no_difference() -> None:
+    assert difference({"rows": 5, "requests": 1, "a": 2}, {"rows": 3, "requests": 1, "b": 4}) == {
+        "a": -2, "b": 4, "rows": -2,
+    }  # fmt: skip
