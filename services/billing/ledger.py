@@ -56,12 +56,11 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
     if not 0 <= credit <= cost:
         raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
-    parts: tuple[tuple[Account, int], ...] = (
+    parts = (
         (Account(consumer, WALLET), credit - cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee),
+        (Account(consumer, CREDIT), -credit),
     )  # fmt: skip
-    if credit:
-        parts = (*parts, (Account(consumer, CREDIT), -credit))
-    return Posting(cause, "charge", parts if fee and fee < cost > credit else tuple(part for part in parts if part[1]))
+    return Posting(cause, "charge", tuple(part for part in parts if part[1]))
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:

@@ -178,8 +178,8 @@ def test_lines_of_earnings_are_exact() -> None:
 def test_a_part_of_every_meter_that_costs_and_of_no_other() -> None:
     price = Price((Component("requests", 5), Component("rows", 0), Component("input_tokens", 1, free_units=9)), 7)
     assert lines.parts(call(7, -7, requests=1, rows=3, input_tokens=2), price) == [Part("requests", 1, 7)]
-    assert lines.parts(call(7, -7, requests=1, rows=3, input_tokens=11), price) == [
-        Part("requests", 1, 5), Part("input_tokens", 11, 2),
+    assert lines.parts(call(700, -700, requests=1, rows=3, input_tokens=11), price) == [
+        Part("requests", 1, 500), Part("input_tokens", 11, 200),
     ]  # fmt: skip
     tiers = Price((Component("rows", tiers=(Tier(1, 1), Tier(0, 3))), Component("requests", 1)))
     assert lines.parts(call(5, -5, requests=1, rows=2), tiers) == [Part("rows", 2, 4), Part("requests", 1, 1)]

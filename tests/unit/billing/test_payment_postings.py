@@ -58,6 +58,10 @@ def test_impossible_amounts_are_refused(amount: int, taken: int) -> None:
 
 
 def test_the_platforms_accounts_are_its_own() -> None:
+    assert (clearing("stripe"), clearing("sandbox")) == (
+        Account("", "stripe_clearing"),
+        Account("", "sandbox_clearing"),
+    )
     assert {a.org_id for a in (LOSS, clearing("stripe"), clearing("sandbox"), *HELD.values())} == {PLATFORM}
 
 

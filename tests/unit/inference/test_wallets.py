@@ -50,10 +50,11 @@ def timeless(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
 
 
 class Billing:
-    """The leases of an organisation. A channel to itself, over which every call takes a millisecond."""
+    """The leases of an organisation. A channel to itself, over which a call takes `takes` seconds."""
 
     def __init__(self, balance: int) -> None:
         self.balance = balance
+        self.takes = 0.001
         self.reserved_elsewhere = 0
         self.open: dict[str, int] = {}
         self.closed: list[dict[str, int]] = []  # what was spent of leases, by call
@@ -74,7 +75,7 @@ class Billing:
 
         async def call(request: Any, timeout: float) -> Any:
             self.asked.append((request, timeout))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(self.takes)
             if self.refusal is not None:
                 raise self.refusal
             assert method is not None
@@ -184,6 +185,7 @@ async def test_credit_for_ten_calls_is_enough_for_ten_of_two_hundred() -> None:
 @timeless
 async def test_a_refusal_stands_for_a_moment_for_calls_as_dear() -> None:
     billing = Billing(100)
+    billing.takes = 0
     wallets = Wallets(billing, "wrk")
     with pytest.raises(InsufficientCredit):
         await wallets.acquire(PAYER, 101)
@@ -215,6 +217,18 @@ async def test_what_other_workers_hold_is_waited_for() -> None:
     billing.reserved_elsewhere = 0
     assert (await waiting).granted == 50
     assert now() - began == pytest.approx(0.03 + 0.06 + 0.003)
+
+
+@timeless
+async def test_a_call_that_waits_takes_what_another_one_leaves() -> None:
+    billing = Billing(100)
+    wallets = Wallets(billing, "wrk")
+    lease = await wallets.acquire(PAYER, 100)
+    waiting = asyncio.create_task(wallets.acquire(PAYER, 60))
+    await asyncio.sleep(0.01)
+    wallets.settle(lease, 100, 40)
+    assert await waiting is lease
+    assert (lease.held, lease.spent) == (60, 40)
 
 
 @timeless
@@ -272,6 +286,51 @@ async def test_the_next_lease_is_taken_while_there_is_room_in_this_one() -> None
 
 
 @timeless
+async def test_the_next_lease_is_taken_when_half_of_the_newest_is_left_of_all() -> None:
+    for held, asked in ((567, 2), (568, 3)):
+        billing = Billing(10**6)
+        wallets = Wallets(billing, "wrk")
+        lease = await wallets.acquire(PAYER, 10)
+        await asyncio.sleep(1)
+        assert wallets.hold(PAYER, 71) is lease
+        await asyncio.sleep(0.01)
+        assert billing.open == {"lse_1": 160, "lse_2": 1136}
+        following = wallets.hold(PAYER, held)
+        assert following is not None
+        assert wallets.hold(PAYER, 79) is lease
+        assert (lease.room, following.room) == (0, 1136 - held)
+        await asyncio.sleep(0.01)
+        assert len(billing.asked) == asked
+
+
+@timeless
+async def test_nothing_is_held_of_a_lease_at_its_end() -> None:
+    wallets = Wallets(Billing(10_000), "wrk")
+    lease = await wallets.acquire(PAYER, 10)
+    for valid, ends, holds in ((4.0, 1.0, True), (3.0, 1.0, False), (4.0, 0.0, False)):
+        lease.valid_until, lease.ends = now() + valid, now() + ends
+        assert (wallets.hold(PAYER, 1) is lease) == holds
+    lease.valid_until = now() + 0.001
+    wallets.check(lease)
+    lease.valid_until = now()
+    with pytest.raises(Unavailable):
+        wallets.check(lease)
+
+
+@timeless
+async def test_stopping_takes_no_longer_than_five_seconds_each_for_what_is_under_way() -> None:
+    billing = Billing(10_000)
+    wallets = Wallets(billing, "wrk")
+    lease = await wallets.acquire(PAYER, 10)
+    billing.takes = 100.0
+    assert wallets.hold(PAYER, 80) is lease
+    wallets.settle(lease, 90, 0)
+    began = now()
+    await wallets.close()
+    assert now() - began == 10.0
+
+
+@timeless
 async def test_a_lease_is_for_eight_seconds_at_the_rate_of_the_one_before() -> None:
     for cost, wanted in ((1, 100_000), (10**6, 12_800 * 10**6), (10**9, 16 * 10**9)):
         billing = Billing(10**12)
@@ -290,13 +349,14 @@ async def test_a_lease_is_for_eight_seconds_at_the_rate_of_the_one_before() -> N
 @timeless
 async def test_billing_that_is_away_is_asked_again_a_second_later() -> None:
     billing = Billing(10**6)
+    billing.takes = 0
     wallets = Wallets(billing, "wrk")
     lease = await wallets.acquire(PAYER, 10)
     billing.refusal = Unavailable("away")
-    for seconds, asked in ((0, 2), (0.5, 2), (0.6, 3)):
-        await asyncio.sleep(seconds)
-        assert wallets.hold(PAYER, 80 if not seconds else 1) is lease
-        await asyncio.sleep(0.01)
+    for at, asked in ((0, 2), (0.5, 2), (1.0, 2), (1.1, 3)):
+        await asyncio.sleep(1000.0 + at - now())
+        assert wallets.hold(PAYER, 1 if at else 80) is lease
+        await asyncio.sleep(0.001)
         assert len(billing.asked) == asked
     with pytest.raises(Unavailable, match="away"):
         await wallets.acquire(PAYER, 1000)
@@ -322,6 +382,39 @@ async def test_leases_are_renewed_and_idle_ones_given_back() -> None:
     await asyncio.sleep(6)
     assert (billing.open, billing.closed) == ({}, [{"lse_1": 5}])
     assert not wallets._organizations["org"].accounts, "nobody calls from them"
+    keeping.cancel()
+
+
+@timeless
+async def test_a_lease_is_idle_after_ten_seconds_and_ends_on_time() -> None:
+    billing = Billing(10_000)
+    billing.takes = 0  # so that leases are looked at every five seconds to the bit
+    wallets = Wallets(billing, "wrk")
+    keeping = asyncio.create_task(wallets.keep())
+    idle = await wallets.acquire(PAYER, 10)
+    wallets.settle(idle, 10, 0)
+    await asyncio.sleep(12)
+    assert (idle.used, idle.retired) == (1000.0, False), "when it was looked at, that was ten seconds before"
+    await asyncio.sleep(4)
+    assert not billing.open
+    ending = await wallets.acquire(PAYER, 10)
+    ending.ends = 1020.0
+    await asyncio.sleep(5)
+    assert ending.retired
+    keeping.cancel()
+
+
+@timeless
+async def test_who_waits_for_a_first_lease_is_not_forgotten() -> None:
+    billing = Billing(10_000)
+    wallets = Wallets(billing, "wrk")
+    keeping = asyncio.create_task(wallets.keep())
+    await asyncio.sleep(4)
+    billing.takes = 3.0
+    first = asyncio.create_task(wallets.acquire(PAYER, 10))
+    await asyncio.sleep(2)
+    assert await wallets.acquire(PAYER, 10) is await first
+    assert len(billing.acquired) == 1
     keeping.cancel()
 
 
@@ -371,6 +464,9 @@ async def test_a_lost_lease_is_nobodys() -> None:
             wallets.check(lease)
         assert (refused.value.reason, refused.value.retry_after) == ("LEASE_LOST", 1)
     assert wallets.hold(PAYER, 1) is None
+    billing.asked.clear()
+    await asyncio.sleep(5)
+    assert [request.lease_ids for request, _ in billing.asked] == [[busy.lease_id]], "a call holds money of it"
     wallets.settle(busy, 10, 10)
     keeping.cancel()
 
@@ -414,6 +510,17 @@ async def test_leases_are_apart_where_budgets_are() -> None:
     own = await wallets.acquire(PAYER, 10)
     assert wallets.hold(Payer("org", "key", "mdl_2"), 10) is own
     assert wallets.hold(OTHER, 10) is None
+
+
+@timeless
+async def test_calls_that_wait_for_one_lease_have_their_own_where_budgets_are() -> None:
+    billing = Billing(10**6)
+    billing.by_key = True
+    wallets = Wallets(billing, "wrk")
+    mine, others = await asyncio.gather(wallets.acquire(PAYER, 10), wallets.acquire(OTHER, 10))
+    assert (mine.held, others.held) == (10, 10)
+    assert wallets.hold(PAYER, 1) is mine
+    assert wallets.hold(OTHER, 1) is others
 
 
 @timeless
