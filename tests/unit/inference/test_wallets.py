@@ -29,7 +29,9 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._at = 1000.0
+        self.errors: list[dict[str, Any]] = []  # of callbacks, which nobody waits for
         super().__init__()
+        self.set_exception_handler(lambda _, context: self.errors.append(context))
 
     def time(self) -> float:
         return self._at
@@ -45,6 +47,9 @@ def timeless(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
     def run(*args: object, **kwargs: object) -> None:
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(test(*args, **kwargs))
+            loop = runner.get_loop()
+            assert isinstance(loop, Loop)
+            assert loop.errors == []
 
     return run
 
@@ -401,6 +406,22 @@ async def test_a_lease_is_idle_after_ten_seconds_and_ends_on_time() -> None:
     ending.ends = 1020.0
     await asyncio.sleep(5)
     assert ending.retired
+    keeping.cancel()
+
+
+@timeless
+async def test_a_lease_that_was_taken_ahead_for_nothing_is_given_back() -> None:
+    billing = Billing(10_000)
+    wallets = Wallets(billing, "wrk")
+    keeping = asyncio.create_task(wallets.keep())
+    lease = await wallets.acquire(PAYER, 10)
+    assert wallets.hold(PAYER, 75) is lease
+    await asyncio.sleep(1)
+    assert len(billing.open) == 2
+    assert wallets.hold(PAYER, 75) is lease, "what is left of it is enough for a call more"
+    wallets.settle(lease, 160, 1)
+    await asyncio.sleep(16)
+    assert (billing.open, billing.balance) == ({}, 9999)
     keeping.cancel()
 
 
