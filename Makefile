@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
 
-.PHONY: help install up test check format gen bench tools lock clean $(CHECKS)
+.PHONY: help install up test mutate check format gen bench tools lock clean $(CHECKS)
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERC
 
 test: $(STAMP) ## Run the tests two files at a time, or those below T=path one by one (ARGS go to pytest)
 	@$(BIN)/pytest $(if $(T),,--numprocesses=2 --dist=loadfile) $(ARGS) $(T)
+
+mutate: $(STAMP) ## Change the pure money modules in each small way, and see tests fail: minutes (M=path: one module)
+	@$(BIN)/python -m tests.mutation $(M)
 
 check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
 	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)
@@ -138,5 +141,5 @@ lock: ## Resolve pyproject.toml into the lock files again
 		--output-file requirements-converters.lock
 
 clean: ## Remove the environment, the tools and all caches (never a .mercat home)
-	rm -rf .venv .tools benchmarks/.envs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools benchmarks/.envs mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

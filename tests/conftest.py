@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.platform import Platform
 
@@ -19,6 +20,12 @@ _LOCKS = [
     for name in ("next", "running")
 ]
 _SAID = ("seed ", "oracle L: ")  # what a run must say although its tests passed
+
+# `--hypothesis-profile=fixed`: the same few examples in every run, for tests that are run very often and counted.
+settings.register_profile(
+    "fixed", derandomize=True, max_examples=20, database=None, deadline=None, phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

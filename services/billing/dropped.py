@@ -26,12 +26,10 @@ def differences(
     publishers earned at most what calls to them cost, the platform the rest."""
     paid: dict[tuple[datetime, str], int] = {}
     sold: dict[tuple[datetime, str], int] = {}
-    months: dict[datetime, int] = {}
     for s in sums:
         month = s.month.ToDatetime(UTC)
         for of, org_id in ((paid, s.org_id), (sold, s.publisher_org_id)):
             of[month, org_id] = of.get((month, org_id), 0) + s.cost_nanos
-        months[month] = months.get(month, 0) + s.cost_nanos
     found: list[tuple[str, str]] = []
     for month, org_id in sorted({*paid, *((m, a.org_id) for m, a in moved if a.kind in _PAYS)}):
         cost = paid.get((month, org_id), 0)

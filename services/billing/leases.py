@@ -16,4 +16,4 @@ def grant(free: int, minimum: int, wanted: int) -> int:
     """Nanos of a new lease, of `free` that nobody holds; 0 when the minimum is not to be had."""
     if free < minimum:
         return 0
-    return min(free, max(minimum, min(wanted, free // SLICES)))
+    return max(minimum, min(wanted, free // SLICES))

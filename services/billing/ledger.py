@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from services.common import money
 
@@ -17,6 +17,8 @@ WALLET, PAYABLE, FEE, CLEARING = "customer_wallet", "publisher_payable", "platfo
 CREDIT = "promotional_credit"  # given by the platform: its expense; what expires of it is breakage
 EXPENSE, BREAKAGE = "promotion_expense", "breakage"
 PLATFORM = ""  # the organisation of the platform's own accounts
+
+Key = TypeVar("Key")
 
 
 class Account(NamedTuple):
@@ -46,9 +48,9 @@ _FEES = Account(PLATFORM, FEE)
 
 
 @lru_cache(10_000)
-def _parties(consumer: str, publisher: str) -> tuple[Account, Account]:
-    """The accounts that most calls between the two move, made once."""
-    return Account(consumer, WALLET), Account(publisher, PAYABLE)
+def _parties(consumer: str, publisher: str) -> tuple[Account, Account, Account]:
+    """The accounts of calls between the two, made once."""
+    return Account(consumer, WALLET), Account(consumer, CREDIT), Account(publisher, PAYABLE)
 
 
 def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, credit: int = 0) -> Posting:
@@ -63,11 +65,9 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
     if not 0 <= credit <= cost:
         raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
-    wallet, payable = _parties(consumer, publisher)
-    parts: tuple[tuple[Account, int], ...] = ((wallet, credit - cost), (payable, cost - fee), (_FEES, fee))
-    if credit:
-        parts = (*parts, (Account(consumer, CREDIT), -credit))
-    return Posting(cause, "charge", parts if 0 < fee < cost > credit else tuple(part for part in parts if part[1]))
+    wallet, own_credit, payable = _parties(consumer, publisher)
+    parts = ((wallet, credit - cost), (payable, cost - fee), (_FEES, fee), (own_credit, -credit))
+    return Posting(cause, "charge", tuple(part for part in parts if part[1]))
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
@@ -123,10 +123,9 @@ def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
     return hashlib.sha256("\n".join(lines).encode()).digest()
 
 
-def totals(postings: Iterable[Posting]) -> dict[Account, int]:
-    """What the postings together do to each account."""
-    sums: dict[Account, int] = {}
-    for posting in postings:
-        for account, amount in posting.entries:
-            sums[account] = sums.get(account, 0) + amount
+def totals(entries: Iterable[tuple[Key, int]]) -> dict[Key, int]:
+    """What entries together do to each account, whatever it is named by."""
+    sums: dict[Key, int] = {}
+    for account, amount in entries:
+        sums[account] = sums.get(account, 0) + amount
     return sums

@@ -87,12 +87,11 @@ class Store:
             for p in postings
         }  # fmt: skip
         new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
-        entries = [(rows[cause][0], a, m) for cause, parts in made.items() if cause in new for a, m in parts]
-        if entries:
+        fresh = [(rows[cause][0], parts) for cause, parts in made.items() if cause in new]
+        if fresh:
+            entries = [(posting_id, *part) for posting_id, parts in fresh for part in parts]
             await c.copy_records_to_table("entries", columns=_ENTRY, records=entries)
-            moves: dict[str, int] = {}
-            for _, account_id, amount in entries:
-                moves[account_id] = moves.get(account_id, 0) + amount
+            moves = ledger.totals(part for _, parts in fresh for part in parts)
             await self._q.move_balances(c, account_ids=list(moves), amounts=list(moves.values()))
         return new
 

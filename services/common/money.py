@@ -1,10 +1,12 @@
 """Money: int64 nano-units of a currency (1 USD = 1,000,000,000) and the one rounding rule."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 NANOS = 1_000_000_000
 PER_UNITS = 1_000_000
 INT64_MAX = 2**63 - 1
+_AMOUNT = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]{0,9}))?")
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -38,18 +40,20 @@ def show(nanos: int, currency: str = "USD") -> str:
     """For people: `0.0025 USD`, at least two decimals and no more than there are."""
     sign = "-" if nanos < 0 else ""
     whole, part = divmod(abs(nanos), NANOS)
-    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole:,}.{decimals} {currency}"
+    decimals = f"{part:09d}".rstrip("0")  # pragma: no mutate: more characters to strip would strip no more
+    return f"{sign}{whole:,}.{decimals.ljust(2, '0')} {currency}"
 
 
 def parse(text: str) -> int:
-    """Nanos of an amount such as `12.50`.
+    """Nanos of an amount such as `12.50` or `1,234.5`: a comma is between groups of three digits only, since others
+    write decimals behind it.
 
     Raises:
         ValueError: not a decimal number, or finer than a nano.
     """
-    sign = -1 if text.startswith("-") else 1
-    whole, _, part = text.lstrip("+-").replace(",", "").partition(".")
-    if not (whole or part) or not (whole + part).isdigit() or len(part) > 9:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
         raise ValueError(f"not an amount: {text!r}; write it like 12.50")
-    return sign * (int(whole or 0) * NANOS + int(part.ljust(9, "0")))
+    sign, whole, part = match.groups("")
+    nanos = int(whole.replace(",", "") + part.ljust(9, "0"))
+    return -nanos if sign == "-" else nanos

@@ -109,7 +109,7 @@ def bill(price: Price, units: Mapping[str, int], rated: Rated = PLAIN) -> tuple[
     lines = [
         line
         for c in price.components
-        if (count := units.get(c.meter, 0))
+        if (count := units.get(c.meter))
         for line in _lines(c, count, rated.positions.get(c.meter, 0))
     ]
     total = sum(line.millionths for line in lines)

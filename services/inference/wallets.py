@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -86,14 +85,14 @@ class _Account:
 
 @dataclass(eq=False, slots=True)
 class _Organization:
-    """Its accounts by key and model; both are empty where it has no budgets by them, as billing said last."""
+    """Its accounts by key and model; both are None where it has no budgets by them, as billing said last."""
 
     by_key: bool = False
     by_model: bool = False
-    accounts: dict[tuple[str, str], _Account] = field(default_factory=dict)
+    accounts: dict[tuple[str | None, str | None], _Account] = field(default_factory=dict)
 
     def account(self, payer: Payer) -> _Account:
-        name = (payer.key_id if self.by_key else "", payer.model_id if self.by_model else "")
+        name = (payer.key_id if self.by_key else None, payer.model_id if self.by_model else None)
         account = self.accounts.get(name)
         if account is None:
             account = self.accounts[name] = _Account()
@@ -132,14 +131,14 @@ class Wallets:
                 if lease.room >= cost and now < lease.valid_until - _MARGIN and now < lease.ends:
                     lease.held += cost
                     lease.used = now
-                    if lease.room < lease.granted // 2 and account.ahead is None and now > account.ahead_after:
+                    if 2 * lease.room < lease.granted and account.ahead is None and now > account.ahead_after:
                         self._look_ahead(account, payer, cost)
                     return lease
         return None
 
     def _look_ahead(self, account: _Account, payer: Payer, cost: int) -> None:
         """Takes the next lease beside the calls: billing may be away for some seconds and nobody notices."""
-        if sum(lease.room for lease in account.leases) > account.leases[-1].granted // 2:
+        if 2 * sum(lease.room for lease in account.leases) > account.leases[-1].granted:
             return
 
         async def take() -> None:
@@ -174,14 +173,16 @@ class Wallets:
             return lease
         if account.refusal and loop.time() < account.refused_until and cost >= account.refused_cost:
             raise account.refusal
-        for tried in count():
+        tried = 0
+        while True:
+            tried += 1
             try:
                 await self._lease(account, payer, cost)
             except (InsufficientCredit, BudgetExceeded) as e:
                 waits = _BUDGET_WAITS if isinstance(e, BudgetExceeded) else _WAITS
-                if tried < len(waits) and int(e.metadata.get("reserved_nanos", "0")) > 0:
+                if tried <= len(waits) and int(e.metadata.get("reserved_nanos", "0")) > 0:
                     self._retire([lease for lease in organization.leases() if not lease.held])
-                    await asyncio.sleep(waits[tried])
+                    await asyncio.sleep(waits[tried - 1])
                     if lease := self.hold(payer, cost):
                         return lease
                     continue
@@ -190,9 +191,8 @@ class Wallets:
                 raise
             if lease := self.hold(payer, cost):
                 return lease
-            if tried >= _MOST_TRIES:
-                break
-        raise Unavailable("the wallet lease was recalled at once", reason="LEASE_LOST", retry_after=0.2)
+            if tried > _MOST_TRIES:
+                raise Unavailable("the wallet lease was recalled at once", reason="LEASE_LOST", retry_after=0.2)
 
     async def _lease(self, account: _Account, payer: Payer, cost: int) -> None:
         loop = asyncio.get_running_loop()
@@ -305,7 +305,12 @@ class Wallets:
             organization.accounts = used
 
     async def close(self) -> None:
-        """Gives everything back; for a worker that stops."""
+        """Gives everything back; for a worker that stops. What is being leased ahead is waited for, or it would come
+        back only when it expires."""
+        accounts = [x for organization in self._organizations.values() for x in organization.accounts.values()]
+        ahead = [account.ahead for account in accounts if account.ahead is not None]
+        if ahead:
+            await asyncio.wait(ahead, timeout=5)
         self._retire(list(self._leases()))
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=5)

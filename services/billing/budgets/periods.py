@@ -1,5 +1,6 @@
 """Days and months of UTC, pure: what a call counts into, and when that ends."""
 
+import calendar
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
@@ -19,7 +20,7 @@ def start(period: int, day: date) -> date:
 def end(period: int, day: date) -> date:
     """The first day of the next one."""
     if period == budgets_pb2.BUDGET_PERIOD_MONTHLY:
-        return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
+        day = day.replace(day=calendar.monthrange(day.year, day.month)[1])
     return day + timedelta(days=1)
 
 

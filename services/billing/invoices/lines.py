@@ -86,7 +86,7 @@ def parts(call: Call, price: Price) -> list[Part]:
     if not weights:
         return [Part("requests", call.units.get("requests", 1), call.cost)]
     shares = split(call.cost, list(weights.values()))
-    return [Part(meter, call.units[meter], share) for meter, share in zip(weights, shares, strict=True)]
+    return [Part(meter, call.units[meter], shares[n]) for n, meter in enumerate(weights)]
 
 
 @dataclass(slots=True)

@@ -44,3 +44,16 @@ def test_the_order_is_priority_expiry_age(some: list[Grant]) -> None:
     never = T0 + timedelta(days=1)
     keys = [(g.priority, g.expires_at or never, g.created_at) for g in in_order(some)]
     assert keys == sorted(keys)
+
+
+def test_a_grant_is_spent_until_the_moment_it_expires() -> None:
+    def grant(name: str, remaining: int, expires: int | None) -> Grant:
+        return Grant(name, remaining, 0, None if expires is None else T0 + timedelta(seconds=expires), T0)
+
+    expired, spent, ends, endless = grant("a", 5, 10), grant("b", 0, 20), grant("c", 5, 11), grant("d", 5, None)
+    order = in_order([endless, ends, spent, expired])
+    assert [g.grant_id for g in order] == ["a", "c", "b", "d"]
+    assert burn(order, 7, T0 + timedelta(seconds=10)) == [("c", 5), ("d", 2)]
+    assert [g.remaining for g in order] == [5, 0, 0, 3]
+    assert burn(order, 3, T0 + timedelta(seconds=10)) == [("d", 3)]
+    assert burn(order, 0, T0) == []

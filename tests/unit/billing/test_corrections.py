@@ -48,8 +48,12 @@ def test_what_the_record_does_not_explain_keeps_its_share() -> None:
     price = Price((Component("rows", 1_000_000),))
     assert cost_of(price, PLAIN, {"rows": 100}, 10, {"rows": 50}) == 5
     assert cost_of(price, PLAIN, {"rows": 100}, 10, {"rows": 55}) == 6  # half to even
-    with pytest.raises(TooDear):
-        cost_of(price, PLAIN, {"rows": 1}, 2**62, {"rows": 10})
+    assert cost_of(price, PLAIN, {"rows": 1}, 3, {"rows": 5}) == 15
+    assert cost_of(price, PLAIN, {"rows": 0}, 7, {"rows": 5}) == 7, "nothing of the price explains it"
+    seventh = (2**63 - 1) // 7
+    assert cost_of(price, PLAIN, {"rows": 1}, seventh, {"rows": 7}) == 2**63 - 1
+    with pytest.raises(TooDear, match=r"^a cost past int64 nanos$"):
+        cost_of(price, PLAIN, {"rows": 1}, seventh + 1, {"rows": 7})
     with pytest.raises(TooDear):
         cost_of(Price((Component("rows", 10**15),)), PLAIN, {"rows": 0}, 0, {"rows": 10**15})
 
@@ -74,12 +78,12 @@ def test_corrections_and_their_undoing_leave_nothing(cost: int, fee_ppm: int, la
                 [*posting.entries, (Account("org_c", PAYABLE), 1)], "org_a", "org_b", after - before
             )
             postings.append(posting)
-        held = ledger.totals(postings)
+        held = ledger.totals(e for p in postings for e in p.entries)
         assert held[Account("org_a", WALLET)] == -after
         assert held.get(Account("org_b", PAYABLE), 0) + held.get(Account(PLATFORM, FEE), 0) == after
         assert 0 <= held.get(Account(PLATFORM, FEE), 0) <= after
         before, fee = after, changed
-    assert not any(ledger.totals(postings).values())
+    assert not any(ledger.totals(e for p in postings for e in p.entries).values())
 
 
 def test_the_fee_of_what_never_cost_anything_is_todays() -> None:
@@ -95,3 +99,9 @@ def test_differences_add_up(before: dict[str, int], after: dict[str, int]) -> No
     assert {m: before.get(m, 0) + change.get(m, 0) for m in {*before, *after}} == {
         m: after.get(m, 0) for m in {*before, *after}
     }
+
+
+def test_what_is_the_same_is_no_difference() -> None:
+    assert difference({"rows": 5, "requests": 1, "a": 2}, {"rows": 3, "requests": 1, "b": 4}) == {
+        "a": -2, "b": 4, "rows": -2,
+    }  # fmt: skip

@@ -17,7 +17,7 @@ from services.billing.invoices.lines import (
     Part,
     UsageLines,
 )
-from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account
+from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account, Posting
 from services.common.pricing import Component, Price, Rated, Tier, cost
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
@@ -121,3 +121,81 @@ def test_a_models_fee_goes_to_its_publisher_but_for_the_platforms_share() -> Non
         Account("org_c", WALLET): -1000, Account("org_p", PAYABLE): 800, Account(PLATFORM, REVENUE): 200,
     }  # fmt: skip
     assert lines.posting("inv_1", "org_c", [Line(USAGE, "", 5, START, END)]) is None
+
+
+def test_an_amount_is_split_to_the_nano() -> None:
+    assert lines.split(10, [1, 1, 1]) == [3, 4, 3]
+    assert lines.split(7, [0, 3, 0, 1]) == [0, 5, 0, 2]
+    assert lines.split(-7, [3, 1]) == [-5, -2]
+
+
+def call(
+    cost: int, moved: int, *, model: str = "a/b", price: str = "prc", refund: bool = False, **counted: int
+) -> Call:
+    return Call("req", f"mdl_{model}" if model else "", model, price, cost, moved, counted, refund)
+
+
+def test_lines_of_usage_are_exact() -> None:
+    price = Price((Component("input_tokens", 1_000_000), Component("rows", 3_000_000)))
+    folded = UsageLines({"prc": price})
+    for one in (
+        call(10, -10, input_tokens=4, rows=2), call(5, -5, input_tokens=5),
+        call(10, 10, refund=True, input_tokens=4, rows=2), call(7, -7, requests=2), call(6, -6),
+        call(9, -9, price="gone", rows=1), call(8, -8, model="", price="prc"),
+    ):  # fmt: skip
+        folded.add(one)
+    a, none = {"model": "a/b", "model_id": "mdl_a/b"}, {"model": "", "model_id": ""}
+    assert folded.lines(START, END) == [
+        Line(
+            USAGE, f"{lines.OUTLIVED}: requests", 8, START, END, meter="requests", price_id="prc", quantity=1, calls=1,
+            **none,
+        ),
+        Line(
+            USAGE, "a/b: input tokens", 5, START, END, meter="input_tokens", price_id="prc", quantity=5, calls=3, **a
+        ),
+        Line(USAGE, "a/b: requests", 9, START, END, meter="requests", price_id="gone", quantity=1, calls=1, **a),
+        Line(USAGE, "a/b: requests", 13, START, END, meter="requests", price_id="prc", quantity=3, calls=2, **a),
+        Line(USAGE, "a/b: rows", 0, START, END, meter="rows", price_id="prc", quantity=0, calls=2, **a),
+    ]  # fmt: skip
+
+
+def test_lines_of_earnings_are_exact() -> None:
+    folded = EarningLines()
+    for one in (
+        call(10, 8), call(5, 4), call(5, -4, refund=True), call(7, 7, model="c/d"), call(9, 8, model=""),
+    ):  # fmt: skip
+        folded.add(one)
+    a, c, none = ({"model": m, "model_id": f"mdl_{m}" if m else ""} for m in ("a/b", "c/d", ""))
+    assert folded.lines(START, END) == [
+        Line(lines.EARNINGS, f"Calls to {lines.OUTLIVED}", 9, START, END, quantity=1, calls=1, **none),
+        Line(lines.PLATFORM_FEE, f"Platform fee, {lines.OUTLIVED}", -1, START, END, **none),
+        Line(lines.EARNINGS, "Calls to a/b", 10, START, END, quantity=3, calls=3, **a),
+        Line(lines.PLATFORM_FEE, "Platform fee, a/b", -2, START, END, **a),
+        Line(lines.EARNINGS, "Calls to c/d", 7, START, END, quantity=1, calls=1, **c),
+    ]
+
+
+def test_a_part_of_every_meter_that_costs_and_of_no_other() -> None:
+    price = Price((Component("requests", 5), Component("rows", 0), Component("input_tokens", 1, free_units=9)), 7)
+    assert lines.parts(call(7, -7, requests=1, rows=3, input_tokens=2), price) == [Part("requests", 1, 7)]
+    assert lines.parts(call(700, -700, requests=1, rows=3, input_tokens=11), price) == [
+        Part("requests", 1, 500), Part("input_tokens", 11, 200),
+    ]  # fmt: skip
+    tiers = Price((Component("rows", tiers=(Tier(1, 1), Tier(0, 3))), Component("requests", 1)))
+    assert lines.parts(call(5, -5, requests=1, rows=2), tiers) == [Part("rows", 2, 4), Part("requests", 1, 1)]
+
+
+def test_what_is_due_and_what_was_paid() -> None:
+    some = [
+        Line(kind, "", amount, START, END)
+        for kind, amount in ((SUBSCRIPTION, 1), (PRORATION, -20), (USAGE, 300), (lines.EARNINGS, 4000))
+    ]
+    assert (lines.due(some), lines.prepaid(some)) == (-19, 300)
+    wallet, revenue = Account("org_c", WALLET), Account(PLATFORM, REVENUE)
+    assert lines.posting("inv_1", "org_c", some) == Posting("inv_1", "invoice", ((revenue, -19), (wallet, 19)))
+    theirs = Line(PRORATION, "", -10, START, END, publisher_org_id="org_p", fee_ppm=300_000)
+    assert lines.posting("inv_1", "org_c", [*some, theirs]) == Posting(
+        "inv_1", "invoice", ((revenue, -22), (wallet, 29), (Account("org_p", PAYABLE), -7))
+    )
+    back = Line(PRORATION, "", -1, START, END)
+    assert lines.posting("inv_1", "org_c", [some[0], back]) is None

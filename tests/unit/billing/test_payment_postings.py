@@ -18,7 +18,7 @@ wallet = Account(ORG, WALLET)
 def held(*made: Posting) -> dict[Account, int]:
     """What the postings did together, without what they left at zero."""
     assert all(sum(m for _, m in p.entries) == 0 for p in made)
-    return {a: m for a, m in totals(made).items() if m}
+    return {a: m for a, m in totals(e for p in made for e in p.entries).items() if m}
 
 
 @given(amount=nanos, provider=providers)
@@ -45,18 +45,23 @@ def test_a_reversal_ends_paid_or_as_if_it_had_never_been(amount: int, share: flo
 
 @pytest.mark.parametrize(("amount", "taken"), [(0, 0), (-1, 0), (5, 6), (5, -1)])
 def test_impossible_amounts_are_refused(amount: int, taken: int) -> None:
-    with pytest.raises(ValueError, match="positive"):
+    refusal = r"^money that goes back is positive, and no more of it comes from the wallet$"
+    with pytest.raises(ValueError, match=refusal):
         postings.withheld("rfd_1", "refund", ORG, amount, taken)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match=refusal):
         postings.returned("rfd_1", "refund", ORG, amount, taken, "stripe", was_paid=True)
     if amount <= 0:
-        with pytest.raises(ValueError, match="positive"):
+        with pytest.raises(ValueError, match=r"^a payment is positive$"):
             postings.paid_in("pay_1", ORG, amount, "stripe")
-        with pytest.raises(ValueError, match="positive"):
+        with pytest.raises(ValueError, match=refusal):
             postings.paid_back("rfd_1", "refund", amount, "stripe")
 
 
 def test_the_platforms_accounts_are_its_own() -> None:
+    assert (clearing("stripe"), clearing("sandbox")) == (
+        Account("", "stripe_clearing"),
+        Account("", "sandbox_clearing"),
+    )
     assert {a.org_id for a in (LOSS, clearing("stripe"), clearing("sandbox"), *HELD.values())} == {PLATFORM}
 
 
@@ -71,10 +76,41 @@ def test_what_is_charged_brings_in_the_amount_and_less_than_a_cent_more(amount: 
 
 @pytest.mark.parametrize("amount", [0, -1, amounts.MOST + 1])
 def test_what_no_card_can_be_charged_is_refused(amount: int) -> None:
-    with pytest.raises(ValueError, match="no card"):
+    with pytest.raises(ValueError, match=f"^no card is charged {amount} nanos$"):
         amounts.chargeable(amount)
 
 
 def test_parts_of_a_cent_are_never_dropped() -> None:
-    with pytest.raises(ValueError, match="no whole cents"):
+    with pytest.raises(ValueError, match=r"^10000001 nanos are no whole cents$"):
         amounts.to_cents(amounts.CENT + 1)
+
+
+def test_each_posting_is_exact() -> None:
+    held_back, sandbox = HELD["refund"], clearing("sandbox")
+    assert postings.paid_in("pay_1", ORG, 1, "sandbox") == Posting("pay_1", "payment", ((wallet, 1), (sandbox, -1)))
+    for taken, begun, back in (
+        (0, ((LOSS, -5), (held_back, 5)), ((LOSS, 5), (held_back, -5))),
+        (2, ((wallet, -2), (LOSS, -3), (held_back, 5)), ((wallet, 2), (LOSS, 3), (held_back, -5))),
+        (5, ((wallet, -5), (held_back, 5)), ((wallet, 5), (held_back, -5))),
+    ):
+        assert postings.withheld("rfd_1", "refund", ORG, 5, taken) == Posting("rfd_1", "refund", begun)
+        assert postings.returned("rfd_1", "refund", ORG, 5, taken, "sandbox", was_paid=False) == Posting(
+            "rfd_1:returned", "refund_returned", back
+        )
+    assert postings.returned("rfd_1", "refund", ORG, 1, 1, "sandbox", was_paid=True) == Posting(
+        "rfd_1:returned", "refund_returned", ((wallet, 1), (sandbox, -1))
+    )
+    assert postings.paid_back("rfd_1", "refund", 1, "sandbox") == Posting(
+        "rfd_1:paid", "refund_paid", ((held_back, -1), (sandbox, 1))
+    )
+
+
+def test_cards_are_charged_whole_cents() -> None:
+    cent = amounts.CENT
+    assert [amounts.chargeable(n) for n in (1, amounts.LEAST, amounts.LEAST + 1, amounts.MOST)] == [
+        amounts.LEAST, amounts.LEAST, amounts.LEAST + cent, amounts.MOST,
+    ]  # fmt: skip
+    assert (amounts.LEAST, amounts.MOST) == (500_000_000, 999_999_990_000_000)  # 0.50 and 999,999.99 USD
+    cents = amounts.to_cents(7 * cent)
+    assert (cents, type(cents)) == (7, int)
+    assert amounts.from_cents(7) == 70_000_000

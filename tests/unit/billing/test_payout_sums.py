@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.ledger import PAYABLE, PLATFORM, Account
+from services.billing.ledger import PAYABLE, PLATFORM, Account, Posting
 from services.billing.payments.amounts import CENT
+from services.billing.payments.postings import clearing
 from services.billing.payouts import sums
 from services.billing.payouts.saga import MONTHLY, WEEKLY, following
 from services.billing.payouts.sums import PAYING, Sum
@@ -34,8 +35,6 @@ def test_a_payout_that_is_paid_or_returned_leaves_nothing_on_its_way(amount: int
     for end in (sums.paid("po_1", amount, "sandbox"), sums.returned("po_1", "org_p", amount)):
         assert begun[PAYING] + dict(end.entries)[PAYING] == 0
     assert begun[Account("org_p", PAYABLE)] == -amount
-    with pytest.raises(ValueError, match="positive"):
-        sums.begun("po_1", "org_p", 0)
 
 
 def test_a_refund_is_the_charge_the_other_way() -> None:
@@ -60,3 +59,25 @@ def test_paydays_follow_each_other(anchor: int, later: int) -> None:
 def test_a_hold_is_as_long_as_postings_may_take() -> None:
     assert sums.hold_of(7) == timedelta(days=7)
     assert sums.hold_of(0) == sums.SETTLED
+
+
+def test_a_sum_is_what_was_earned_less_what_was_given_back_and_what_is_carried() -> None:
+    one = Sum(1005 * CENT + 7, -3 * CENT, 1)
+    assert (one.total, one.amount, one.left) == (1002 * CENT + 8, 1002 * CENT, 8)
+    owed = Sum(CENT, -3 * CENT, 5)
+    assert (owed.total, owed.amount, owed.left) == (-2 * CENT + 5, 0, -2 * CENT + 5)
+
+
+def test_each_posting_is_exact() -> None:
+    payable, sandbox = Account("org_p", PAYABLE), clearing("sandbox")
+    assert sums.begun("po_1", "org_p", 1) == Posting("po_1", "payout", ((payable, -1), (PAYING, 1)))
+    assert sums.paid("po_1", 5, "sandbox") == Posting("po_1:paid", "payout_paid", ((PAYING, -5), (sandbox, 5)))
+    assert sums.returned("po_1", "org_p", 5) == Posting(
+        "po_1:returned", "payout_returned", ((PAYING, -5), (payable, 5))
+    )
+    assert sums.call_refund("rfd_1", {payable: 5, PAYING: -5}) == Posting(
+        "rfd_1", "call_refund", ((payable, -5), (PAYING, 5))
+    )
+    for amount in (0, -1):
+        with pytest.raises(ValueError, match=r"^a payout is positive$"):
+            sums.begun("po_1", "org_p", amount)

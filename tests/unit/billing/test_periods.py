@@ -28,6 +28,20 @@ def test_a_day_lies_in_one_period_and_the_next_begins_where_it_ends(day: date, p
         assert (first.day, after.day) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("period", "day", "first", "after"),
+    [
+        (DAILY, date(2026, 1, 31), date(2026, 1, 31), date(2026, 2, 1)),
+        (MONTHLY, date(2026, 1, 31), date(2026, 1, 1), date(2026, 2, 1)),
+        (MONTHLY, date(2028, 2, 1), date(2028, 2, 1), date(2028, 3, 1)),
+        (MONTHLY, date(2026, 12, 15), date(2026, 12, 1), date(2027, 1, 1)),
+    ],
+)
+def test_periods_are_days_and_months(period: int, day: date, first: date, after: date) -> None:
+    assert (periods.start(period, day), periods.end(period, day)) == (first, after)
+    assert periods.midnight(day) == datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def record(lease_id: str = "", arrived: datetime = T0, cost: int = 5) -> usage_pb2.UsageRecord:
     made = usage_pb2.UsageRecord(
         request_id=ids.new("req"), org_id="org_a", key_id="key_a", model_id="mdl_a", lease_id=lease_id, cost_nanos=cost
@@ -43,6 +57,8 @@ def test_a_call_counts_into_the_day_of_its_lease(made: datetime) -> None:
         assert counts_as(record(lease_id, arrived)) == Spending("org_a", made.date(), "key_a", "mdl_a")
     for nothing in ("", "lse_x"):
         assert counts_as(record(nothing, made)).day == made.date()
+        assert periods.set_aside(record(nothing, made)) == (made, made.date())
+    assert periods.set_aside(record(lease_id)) == (made, made.date())
 
 
 def test_what_the_table_and_the_calls_say_is_compared() -> None:

@@ -65,7 +65,7 @@ def test_half_a_period_is_half_its_price() -> None:
 
 
 def test_a_period_without_a_second_is_none() -> None:
-    with pytest.raises(ValueError, match="ends after"):
+    with pytest.raises(ValueError, match=r"^a period ends after it starts$"):
         Period(JANUARY.start, JANUARY.start + timedelta(microseconds=999_999))
 
 
@@ -81,3 +81,32 @@ def test_months_follow_each_other_without_a_gap(anchor: datetime, number: int) -
     start = after(anchor, number)
     assert next_end(anchor, start) == after(anchor, number + 1)
     assert timedelta(days=27) < after(anchor, number + 1) - start < timedelta(days=32)
+
+
+def test_a_period_counts_whole_seconds_from_its_start_to_its_end() -> None:
+    second, part = timedelta(seconds=1), timedelta(microseconds=999_999)
+    one = Period(JANUARY.start + part, JANUARY.start + second + part)
+    assert (one.start, one.end, one.seconds) == (JANUARY.start, JANUARY.start + second, 1)
+    ten = Period(JANUARY.start, JANUARY.start + 10 * second)
+    for at, gone in (
+        (-5 * second, 0),
+        (timedelta(0), 0),
+        (part, 0),
+        (second, 1),
+        (9 * second + part, 9),
+        (11 * second, 10),
+    ):
+        assert ten.gone(ten.start + at) == gone
+        assert used(1000, ten, ten.start + at) == gone * 100
+        assert unused(1000, ten, ten.start + at) == 1000 - gone * 100
+
+
+def test_a_month_that_began_between_two_anchors_ends_at_the_next() -> None:
+    anchor = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+    for start, end in (
+        (datetime(2026, 2, 10, tzinfo=UTC), datetime(2026, 2, 28, 9, 30, tzinfo=UTC)),
+        (datetime(2026, 2, 28, 9, 30, tzinfo=UTC), datetime(2026, 3, 31, 9, 30, tzinfo=UTC)),
+        (datetime(2027, 2, 28, 10, tzinfo=UTC), datetime(2027, 3, 31, 9, 30, tzinfo=UTC)),
+        (datetime(2028, 2, 1, tzinfo=UTC), datetime(2028, 2, 29, 9, 30, tzinfo=UTC)),
+    ):
+        assert next_end(anchor, start) == end

@@ -189,10 +189,119 @@ def component_of(*ends: int, mode: int = billing_pb2.TIER_MODE_GRADUATED, **fiel
         ([component_of(0, 0)], ["components[0].tiers[0].up_to"]),
         ([component_of(10, 10, 0)], ["components[0].tiers[1].up_to"]),
         ([component_of(10, 5, 7)], ["components[0].tiers[1].up_to", "components[0].tiers[2].up_to"]),
+        ([component_of(5, 7, 10)], ["components[0].tiers[2].up_to"]),
     ],
 )
 def test_what_is_wrong_is_named(components: list[billing_pb2.PriceComponent], fields: list[str]) -> None:
     assert [field for field, _ in pricing.mistakes(components)] == fields
+
+
+def test_what_is_wrong_is_said() -> None:
+    only_one = "give nanos_per_million, tiers or a package, only one of them"
+    for component, mistake in (
+        (component_of(mode=0, nanos_per_million=1, package_units=1), ("components[1]", only_one)),
+        (component_of(0, nanos_per_million=1), ("components[1]", only_one)),
+        (component_of(0, package_units=1), ("components[1]", only_one)),
+        (component_of(mode=0, package_nanos=1), ("components[1].package_units", "is required with package_nanos")),
+        (
+            component_of(0, mode=0),
+            (
+                "components[1].tier_mode",
+                "is required with tiers: TIER_MODE_GRADUATED or TIER_MODE_VOLUME",
+            ),
+        ),
+        (component_of(), ("components[1].tiers", "is required with tier_mode")),
+        (component_of(1, 9), ("components[1].tiers[1].up_to", "must be 0: the last tier has no end")),
+        (component_of(1), ("components[1].tiers[0].up_to", "must be 0: the last tier has no end")),
+        (component_of(0, 0), ("components[1].tiers[0].up_to", "is required: only the last tier has no end")),
+        (component_of(8, 8, 0), ("components[1].tiers[1].up_to", "must be more than the 8 of the tier before")),
+    ):
+        other = billing_pb2.PriceComponent(meter="requests", nanos_per_million=1)
+        assert pricing.mistakes([other, component]) == [mistake]
+    twice = [component_of(0), component_of(0), component_of(0)]
+    assert pricing.mistakes(twice) == [("components", "each meter at most once")] * 2
+
+
+def lines_of(price: Price, units: dict[str, int], rated: Rated = pricing.PLAIN) -> list[tuple[int, str, int, int, int]]:
+    return [tuple(line) for line in pricing.bill(price, units, rated)[1]]
+
+
+def test_each_kind_of_line_is_exact() -> None:
+    flat = Component("rows", 3, free_units=2)
+    assert lines_of(Price((flat,)), {"rows": 5}) == [(pricing.FREE, "rows", 0, 2, 0), (pricing.UNITS, "rows", 0, 3, 9)]
+    assert lines_of(Price((flat,)), {"rows": 5}, Rated({"rows": 2})) == [(pricing.UNITS, "rows", 0, 5, 15)]
+    assert lines_of(Price((flat,)), {"rows": 2}) == [(pricing.FREE, "rows", 0, 2, 0)]
+    assert lines_of(Price((flat,)), {"rows": 1}) == [(pricing.FREE, "rows", 0, 1, 0)]
+    assert lines_of(Price((flat,)), {"rows": 2}, Rated({"rows": 1})) == [
+        (pricing.FREE, "rows", 0, 1, 0), (pricing.UNITS, "rows", 0, 1, 3),
+    ]  # fmt: skip
+    assert lines_of(Price((flat,)), {"rows": 0}) == lines_of(Price((flat,)), {"requests": 1}) == []
+    package = Component("rows", package_units=10, package_nanos=7)
+    assert lines_of(Price((package,)), {"rows": 11}) == [(pricing.PACKAGE, "rows", 0, 2, 14 * MILLION)]
+    assert lines_of(Price((package,)), {"rows": 2}, Rated({"rows": 8})) == [(pricing.PACKAGE, "rows", 0, 0, 0)]
+    volume = Component("rows", tiers=(Tier(10, 4), Tier(0, 3, 1)), volume=True)
+    assert lines_of(Price((volume,)), {"rows": 10}) == [(pricing.TIER, "rows", 1, 10, 40)]
+    assert lines_of(Price((volume,)), {"rows": 1}, Rated({"rows": 10})) == [
+        (pricing.TIER, "rows", 2, 1, 33 + MILLION - 40)
+    ]
+    two = Price((flat, Component("requests", 4)))
+    assert lines_of(two, {"requests": 1, "rows": 3}) == [
+        (pricing.FREE, "rows", 0, 2, 0), (pricing.UNITS, "rows", 0, 1, 3), (pricing.UNITS, "requests", 0, 1, 4),
+    ]  # fmt: skip
+
+
+def test_a_tier_costs_its_flat_amount_with_its_first_unit() -> None:
+    graduated = Component("rows", tiers=(Tier(10, 4, 1), Tier(20, 3, 2), Tier(0, 2)))
+    first, second = (pricing.TIER_FLAT, "rows", 1, 1, MILLION), (pricing.TIER_FLAT, "rows", 2, 1, 2 * MILLION)
+    for position, units, made in (
+        (0, 1, [(pricing.TIER, "rows", 1, 1, 4), first]),
+        (1, 9, [(pricing.TIER, "rows", 1, 9, 36)]),
+        (9, 2, [(pricing.TIER, "rows", 1, 1, 4), (pricing.TIER, "rows", 2, 1, 3), second]),
+        (10, 1, [(pricing.TIER, "rows", 2, 1, 3), second]),
+        (19, 2, [(pricing.TIER, "rows", 2, 1, 3), (pricing.TIER, "rows", 3, 1, 2)]),
+        (20, 5, [(pricing.TIER, "rows", 3, 5, 10)]),
+    ):
+        assert lines_of(Price((graduated,)), {"rows": units}, Rated({"rows": position})) == made
+
+
+def test_minimum_and_discount_are_lines() -> None:
+    rate = 5 * MILLION
+    price = Price((Component("rows", rate),), minimum=20)
+    units, off = (pricing.UNITS, "rows", 0, 2, 2 * rate), Rated(discount_ppm=100_000)
+    assert lines_of(price, {"rows": 2}) == [units, (pricing.MINIMUM, "", 0, 0, 10 * MILLION)]
+    assert lines_of(price, {"rows": 2}, off)[1:] == [
+        (pricing.MINIMUM, "", 0, 0, 10 * MILLION), (pricing.DISCOUNT, "", 0, 0, -2 * MILLION),
+    ]  # fmt: skip
+    assert [line[0] for line in lines_of(price, {"rows": 4})] == [pricing.UNITS], "just the minimum"
+    free = Price((Component("rows", rate, free_units=9),), minimum=20)
+    assert lines_of(free, {"rows": 4}, off) == [(pricing.FREE, "rows", 0, 4, 0)], "nothing to take off"
+    [line, _] = pricing.bill(price, {"rows": 2})[1]
+    assert (line.nanos, line._replace(millionths=1_500_000).nanos, line._replace(millionths=-500_000).nanos) == (
+        10, 2, 0,
+    )  # fmt: skip
+
+
+def test_the_dearest_cost_is_the_greatest_int64() -> None:
+    dearest = Price((Component("rows", MILLION),))
+    assert pricing.cost(dearest, {"rows": money.INT64_MAX}) == money.INT64_MAX
+    with pytest.raises(pricing.TooDear, match=r"^a cost past int64 nanos$"):
+        pricing.cost(dearest, {"rows": money.INT64_MAX + 1})
+
+
+def test_prices_are_compared_where_they_begin_to_cost() -> None:
+    assert pricing.at_first(Price((Component("rows", 7), Component("requests", 5)))) == 12
+    assert pricing.at_first(Price((Component("rows", tiers=(Tier(10, 4, 1), Tier(0, 3))),))) == 4
+    assert pricing.at_first(Price((Component("rows", package_units=3, package_nanos=10),))) == 3_333_334
+    assert pricing.at_first(Price((Component("rows", 2**62), Component("requests", 2**62)))) == money.INT64_MAX
+
+
+def test_what_counts_the_month() -> None:
+    assert not Component("rows", 5).counted
+    for c in (Component("r", 5, free_units=1), Component("r", package_units=1), Component("r", tiers=(Tier(0, 1),))):
+        assert c.counted
+        assert Price((c, Component("rows", 5))).counted == ("r",)
+        assert Price((c,)).flat is None
+    assert Price((Component("rows", 5),), minimum=1).flat is None
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=5))

@@ -59,3 +59,42 @@ def test_a_long_time_is_days() -> None:
         ("record", timedelta(minutes=30)), ("hour", 22 * HOUR), ("day", 4 * DAY), ("hour", HOUR),
         ("record", timedelta(minutes=90)),
     ]  # fmt: skip
+
+
+def test_hours_and_days_begin_on_their_first_microsecond() -> None:
+    least = timedelta(microseconds=1)
+    for span in (HOUR, DAY):
+        for moment, start, after in (
+            (BASE, BASE, BASE), (BASE + least, BASE, BASE + span), (BASE + span - least, BASE, BASE + span),
+        ):  # fmt: skip
+            assert (floor(moment, span), ceiling(moment, span)) == (start, after)
+
+
+def parts(start: timedelta, until: timedelta, rolled: timedelta, kept: timedelta | None = None, **how: bool) -> list:
+    kept_from = LONG_AGO if kept is None else BASE + kept
+    found = sources(BASE + start, BASE + until, rolled=BASE + rolled, kept_from=kept_from, **how)
+    return [(s.span, s.start - BASE, s.until - BASE) for s in found]
+
+
+def test_each_time_has_as_few_parts_as_there_can_be() -> None:
+    half, none, long = HOUR / 2, timedelta(0), 9 * DAY
+    assert parts(half, 3 * half, long) == [("record", half, 3 * half)], "no whole hour"
+    assert parts(half, half, long) == parts(HOUR, half, long) == parts(HOUR, HOUR, long) == []
+    assert parts(none, HOUR, long) == [("hour", none, HOUR)]
+    assert parts(none, HOUR, none) == [("record", none, HOUR)]
+    assert parts(none, 3 * HOUR, HOUR) == [("hour", none, HOUR), ("record", HOUR, 3 * HOUR)]
+    assert parts(22 * HOUR, 26 * HOUR, long) == [("hour", 22 * HOUR, 26 * HOUR)], "over midnight, and no whole day"
+    assert parts(none, DAY, long) == [("day", none, DAY)]
+    assert parts(none, DAY, long, days=False) == [("hour", none, DAY)]
+    assert parts(none, 3 * DAY, DAY) == [("day", none, DAY), ("record", DAY, 3 * DAY)]
+
+
+def test_a_part_of_an_hour_without_records_is_the_whole_hour() -> None:
+    half, none, kept = HOUR / 2, timedelta(0), DAY + HOUR / 2
+    assert parts(half, 3 * half, 9 * DAY, DAY) == [("hour", none, 2 * HOUR)]
+    assert parts(half, 2 * DAY, 9 * DAY, DAY) == [("day", none, 2 * DAY)]
+    # Of the moment from which on they are kept there are records.
+    assert parts(kept, 2 * DAY, 9 * DAY, kept) == [
+        ("record", kept, DAY + HOUR), ("hour", DAY + HOUR, 2 * DAY),
+    ]  # fmt: skip
+    assert parts(none, kept, 9 * DAY, kept) == [("day", none, DAY), ("record", DAY, kept)]
