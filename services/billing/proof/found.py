@@ -70,7 +70,8 @@ def months(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]
 
 @dataclass
 class Found:
-    """What was counted, by section and name, and what disagrees."""
+    """What was counted, by section and name, and what disagrees: rows by section in `differences`, and the first of them
+    in `discrepancies`."""
 
     discrepancies: list[Discrepancy] = field(default_factory=list)
     differences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0))
