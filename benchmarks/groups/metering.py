@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 import nats
+from mercat.billing.v1 import billing_pb2
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
@@ -84,10 +85,13 @@ def _month(stage: Stage, result: Result) -> Figure:
 class _Sides:
     def __init__(self, stage: Stage, mercat: Mercat) -> None:
         self._stage, self._mercat = stage, mercat
-        model = mercat.publish(graphs.tiny(), batch=64)
+        price = {"requests": _COST * 1_000_000}
+        model = mercat.platform.publish(mercat.publisher, graphs.tiny(), batch=64, price=price)
         self._people = mercat.consumers(_PEOPLE)
         asked = registry_pb2.GetModelRequest(model=model)
         self._model = mercat.publisher.registry.GetModel(asked).model
+        priced = billing_pb2.GetModelPriceRequest(model=model)
+        self._price = mercat.publisher.billing.GetModelPrice(priced).price.price_id
         self._owner = mercat.publisher.profile.org_id
         self._leases: dict[str, str] = {}
         asyncio.run(self._lease())
@@ -162,7 +166,7 @@ class _Sides:
         record = usage_pb2.UsageRecord(
             request_id=ids.new("req"), org_id=org, user_id=person.profile.user_id, key_id="key_benchmark",
             model_id=self._model.model_id, model=self._model.model, version="1.0.0", publisher_org_id=self._owner,
-            units={"requests": 1, "rows": 1}, cost_nanos=_COST, latency_us=1_500, region="local",
+            units={"requests": 1, "rows": 1}, price_id=self._price, cost_nanos=_COST, latency_us=1_500, region="local",
             lease_id=self._leases[org],
         )  # fmt: skip
         record.timestamp.FromMilliseconds(ids.milliseconds(record.request_id))

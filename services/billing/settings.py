@@ -12,7 +12,9 @@ class BillingSettings(Settings):
     lease_seconds: float = option(20.0, "how long a wallet lease lives without renewal", unit="seconds", ge=5)
     lease_grace_seconds: float = option(10.0, "how long after that it comes back", unit="seconds", ge=1)
     receipt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs receipts; empty: the home's")
-    reconcile_seconds: float = option(3600.0, "how often the books are checked", unit="seconds", ge=10)
+    reconcile_seconds: float = option(
+        3600.0, "how often the books of this month and the last one are proven", unit="seconds", ge=10
+    )
     payout_hold_days: int = option(7, "how long earnings are held before they are paid out", unit="days", ge=0, le=90)
     payout_minimum: str = option(
         "10", "the least that is paid out", unit="US dollars", pattern=r"^\d{1,6}(\.\d{1,2})?$"

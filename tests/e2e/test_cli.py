@@ -151,6 +151,12 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
     edited = consumer.run("receipts", "verify", str(receipt), "--keys", str(keys), **offline)
     assert (edited.returncode, "Not genuine: it was changed after it was signed" in edited.stdout) == (1, True)
     assert admin.json("ledger", "check")["clean"] is True
+    proof = admin.json("ledger", "prove", "--from", "1h")
+    counted = {(s["name"], c["name"]): c["rows"] for s in proof["sections"] for c in s["counts"]}
+    assert proof["clean"] is True
+    assert counted["usage", "calls"] == counted["ledger", "calls"] != "0"
+    assert "The books agree" in admin("ledger", "prove")
+    assert "period" in admin.refused("ledger", "prove", "--period", "2026-13")
 
 
 def test_files_in_and_out(person: Callable[..., Person], admin: Person, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 PostgreSQL. Cards: https://docs.stripe.com/testing#cards"""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.billing.payments.provider import Card, Kind, Movement, Outcome, ProviderRefused, Setup, Status
@@ -26,6 +26,7 @@ _CARDS = {  # by Stripe's name: brand, last four digits, and why a charge fails
 }
 TEST_CARDS = tuple(_CARDS)
 _OPEN = "requires_confirmation"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENDED = (Status.SUCCEEDED, Status.FAILED)
 _KEPT = {  # what moves money: how its ids begin, and the kind of its rows; there are no disputes
     Kind.PAYMENT: ("pi", "payment_intent"), Kind.REFUND: ("re", "refund"), Kind.TRANSFER: ("tr", "transfer"),
@@ -123,7 +124,7 @@ class SandboxProvider:
         return _moved(await self._make("tr", "transfer", account, key, status=Status.SUCCEEDED, cents=cents))
 
     async def movements(self, start: datetime, until: datetime) -> AsyncIterator[Movement]:
-        first, last = (int(moment.timestamp() * 1000) for moment in (start, until))
+        first, last = ((moment - _EPOCH) // timedelta(milliseconds=1) for moment in (start, until))
         for kind, (prefix, name) in _KEPT.items():
             bounds = {"after": ids.first(prefix, first), "until": ids.first(prefix, last)}
             async with self._database.connection() as connection:

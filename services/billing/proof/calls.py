@@ -22,6 +22,7 @@ UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its rec
 ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _LOOKED_UP = 10_000  # calls asked for at a time
+_ENOUGH = 100_000  # calls without a counterpart that are looked at again
 
 Record = usage_pb2.UsageRecord
 Tell = Callable[[str, int], None]  # what is being done, and how many rows that read
@@ -79,6 +80,9 @@ class Calls:
         unmatched: set[str] = set()
         for one in digits:
             if found.full:
+                break
+            if len(unmatched) > _ENOUGH:
+                found.unproven.append(f"calls whose ids begin with {one} or later: too many before have no counterpart")
                 break
             async with self._database.connection() as connection:
                 postings = await self._store.postings_of_calls(connection, one)

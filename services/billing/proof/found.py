@@ -13,6 +13,7 @@ from services.common import ids
 USAGE, LEDGER, INVOICES, PAYMENTS, PAYOUTS = SECTIONS = ("usage", "ledger", "invoices", "payments", "payouts")
 MOST = 100  # discrepancies named
 OF_CALLS = ("req_", "cor_")  # causes that usage has a record of
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = "~"  # sorts after every digit
 
 Discrepancy = billing_pb2.Discrepancy
@@ -36,7 +37,7 @@ class Range(NamedTuple):
 
 def digits(moment: datetime) -> str:
     """Those of ids that are made at an instant, to the millisecond, or later."""
-    return ids.first("", int(moment.timestamp() * 1000))[1:]
+    return ids.first("", (moment - _EPOCH) // timedelta(milliseconds=1))[1:]
 
 
 def within(start: datetime, end: datetime, *, whole: bool = False) -> Range:
@@ -70,7 +71,7 @@ def months(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]
 
 @dataclass
 class Found:
-    """What was counted, by section and name, and what disagrees."""
+    """What was counted, by section and name, and what disagrees: how many rows by section, and the first of them."""
 
     discrepancies: list[Discrepancy] = field(default_factory=list)
     differences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0))

@@ -178,9 +178,12 @@ class Prover:
             await work(c)
             return
         snapshot = await c.fetchval("SELECT pg_export_snapshot()")
-        async with asyncio.TaskGroup() as both:
-            both.create_task(work(c))
-            both.create_task(beside(snapshot))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(work(c))
+                both.create_task(beside(snapshot))
+        except ExceptionGroup as e:
+            raise e.exceptions[0] from None
 
     async def _dropped(
         self, c: Connection, span: Range, dropped: usage_pb2.SumDroppedUsageResponse, found: Found

@@ -15,6 +15,7 @@ from services.usage.store import Record, record_of
 Row = Mapping[str, Any]
 _PART = 250_000  # calls that are read at a time
 _PAGE = 1_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _METERS = {"requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens"}
 _LONGEST_JOB = timedelta(days=8)  # from the arrival of a call of a job to its lease, and more
 
@@ -30,7 +31,7 @@ class Part(NamedTuple):
 
 def digits(moment: datetime) -> str:
     """Those of ids that are made at an instant, to the millisecond, or later."""
-    return ids.first("", int(moment.timestamp() * 1000))[1:]
+    return ids.first("", (moment - _EPOCH) // timedelta(milliseconds=1))[1:]
 
 
 class ProofStore:
@@ -106,7 +107,7 @@ class ProofStore:
     async def sum_spending(self, c: Connection, days: Sequence[date], org_ids: Sequence[str]) -> list[Row]:
         """org_id, day, key_id, model_id, cost: of days that follow each other."""
         starts = [datetime(d.year, d.month, d.day, tzinfo=UTC) for d in days]
-        leases = [ids.first("lse", int(start.timestamp() * 1000)) for start in starts]
+        leases = [f"lse_{digits(start)}" for start in starts]
         rows = self._q.sum_spending(
             c, start=starts[0] - _LONGEST_JOB, leases=leases, days=list(days), org_ids=list(org_ids)
         )

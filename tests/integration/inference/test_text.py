@@ -9,7 +9,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from mercat.billing.v1 import billing_pb2
+from mercat.billing.v1 import billing_pb2, proof_pb2
 from mercat.inference.v1 import inference_pb2, text_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2
@@ -233,6 +233,25 @@ def test_a_deadline_cuts_the_stream_and_says_what_it_cost(platform: Platform, pu
     cost = int(dict(caught.value.trailing_metadata())["mercat-cost-nanos"])
     assert cost == recorded(caller, dict(caught.value.trailing_metadata())["mercat-request-id"]).cost_nanos > 0
     settled(caller, first + cost)
+
+
+def test_the_proof_has_streams_with_what_was_delivered_and_no_failed_call(
+    platform: Platform, publisher: Account, model: str
+) -> None:
+    long = platform.publish(publisher, tiny_gguf(4, context=8192), price={"output_tokens": 1_000_000_000})
+    caller, asked = platform.sign_up(credit=10 * USD), proof_pb2.ProveLedgerRequest()
+    asked.start_time.GetCurrentTime()
+    whole = list(caller.text.Chat(ask(model)))[-1].usage.cost_nanos
+    assert refused(caller.text.Chat(ask(model, temperature=9))).reason == "INVALID_FIELDS"
+    call = caller.text.Chat(ask(long, max_tokens=2000, logit_bias={0: -100, 2: -100}))
+    some = next(iter(call))
+    call.cancel()
+    cut = recorded(caller, some.request_id).cost_nanos
+    settled(caller, whole + cut)
+    *_, last = platform.admin().proof.ProveLedger(asked, timeout=120)
+    assert last.proof.clean, last.proof
+    got = {f"{s.name} {c.name}": (c.rows, c.nanos) for s in last.proof.sections for c in s.counts}
+    assert got["usage calls"] == got["ledger calls"] == (2, whole + cut)
 
 
 def test_counting_is_free(platform: Platform, model: str, consumer: Account) -> None:

@@ -116,7 +116,7 @@ class ProofSection(_message.Message):
     name: _builtins.str
     """usage, ledger, invoices, payments or payouts."""
     differences: _builtins.int
-    """Rows that disagree, also those that are not named."""
+    """Rows that disagree, also those that are not named. Once 100 are, no more are looked for among the calls."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProofCount]: ...
     def __init__(
