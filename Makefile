@@ -23,10 +23,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
 
-.PHONY: help install up test check format gen bench tools lock clean $(CHECKS)
+.PHONY: help install up test robustness check format gen bench tools lock clean $(CHECKS)
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv from the lock files (only when they changed)
 
@@ -46,6 +46,9 @@ up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERC
 
 test: $(STAMP) ## Run the tests two files at a time, or those below T=path one by one (ARGS go to pytest)
 	@$(BIN)/pytest $(if $(T),,--numprocesses=2 --dist=loadfile) $(ARGS) $(T)
+
+robustness: $(STAMP) ## Run the cases of what Mercat must survive, 20,000 calls each (ARGS="--minutes 22": the long run as well)
+	@$(BIN)/pytest -m case --calls 20000 $(ARGS) $(T)
 
 check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
 	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)
