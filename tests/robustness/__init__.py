@@ -1,8 +1,8 @@
 """What the platform must survive: `oracle` judges, `traffic` calls, the tests break things meanwhile.
 
-Of each case `make test` runs a small part. `make robustness` runs the tests marked `case` with 20,000 calls each, and all that
-is done to them (`--calls 20000`); `--minutes 22` makes the long run so long. A random test prints its seed, and
-`--seed` replays it. Which test decides which case:
+Of each case `make test` runs a small part. `make robustness` runs the tests marked `case` with 20,000 calls each and
+everything that is done to them (`--calls 20000`); `--minutes 22` makes the long run so long. A random test prints its
+seed, and `--seed` replays it. Which test decides which case:
 
 1, 2. usage consumer killed over and over, and both at each step: test_money
 3, 4. PostgreSQL and NATS killed: test_servers, where the long run kills whatever there is

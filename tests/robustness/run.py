@@ -90,6 +90,17 @@ class Run:
             assert not self._going.done()
             await asyncio.sleep(0.05)
 
+    async def more(self, seconds: float) -> None:
+        """As many callers beside the others for a while, since those may all be waiting."""
+        until = time.monotonic() + seconds
+
+        async def one_after_another() -> None:
+            while time.monotonic() < until:
+                await self.caller.call()
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(one_after_another() for _ in range(8)))
+
     async def rest(self) -> None:
         """Ends the calls, and the payments when the one under way has ended."""
         self.caller.stop()

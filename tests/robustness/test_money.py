@@ -111,17 +111,17 @@ async def test_a_paused_consumer_posts_once(
     pair: Platform, model: str, start: Start, size: Size, seed: random.Random
 ) -> None:
     """Case 7: the consumer sleeps past its ack wait and wakes up again."""
-    pauses = size.of(5, 1)
+    pauses, calls = size.of(5, 1), max(size.calls, 3_000)  # fewer would be too few a second
     run = start(pair, model)
     for n in range(1, pauses + 1):
-        await run.until(size.calls * n // (2 * pauses))
+        await run.until(calls * (2 * n - 1) // (2 * pauses))
         pid = pair.pids()["control"]
         os.kill(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(ACK_WAIT + seed.uniform(0.5, 3))
         finally:
             os.kill(pid, signal.SIGCONT)
-        await run.until(size.calls * (pauses + n) // (2 * pauses))
+        await run.until(calls * n // pauses)
     await asyncio.to_thread(pair.until_ready, "control")
     await run.judged()
 
