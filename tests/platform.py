@@ -108,7 +108,7 @@ class Account:
 
     def check_ledger(self) -> billing_pb2.CheckLedgerResponse:
         """What the reconciler finds; for an admin."""
-        return self.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=60)  # type: ignore[no-any-return]
+        return self.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=300)  # type: ignore[no-any-return]
 
     def top_up(self, nanos: int) -> None:
         self.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))
@@ -290,9 +290,9 @@ class Platform:
         return pid
 
     def until_ready(self, part: str, died: int = 0) -> None:
-        """Returns when the supervisor has a part back, as another process than the one that died. Fails after a
-        minute."""
-        deadline = time.monotonic() + 60
+        """Returns when the supervisor has a part back, as another process than the one that died. Fails after
+        two minutes."""
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.states().get(part) == "ready" and self.pids().get(part) not in (None, died):
                 return

@@ -66,6 +66,11 @@ def drained(platform: Platform, *, within: float = RESOLVED_IN) -> float:
     return time.monotonic() - started
 
 
+def valid(seen: Seen) -> None:
+    """Refuses a run with too few calls a second."""
+    assert seen.per_second >= MINIMUM_RATE, f"only {seen.per_second:.0f} calls/s: the run proves nothing"
+
+
 def taken(platform: Platform) -> int:
     """What the sandbox took by its own records, by card or for nothing; nanos."""
     return int(
@@ -85,7 +90,7 @@ def judge(
 
     `credit` is what the consumer had at first and `price` what a call costs, nanos. Records may wait for `backlog`
     seconds; `settle` is called when none does. `rate`: whether there were so many calls that those a second mean
-    something."""
+    something; else the caller sees to it."""
     seconds = drained(platform, within=backlog)
     settle()
     deadline = time.monotonic() + RESOLVED_IN
@@ -115,5 +120,5 @@ def judge(
     assert checked.clean, checked.discrepancies
     assert taken(platform) == -checked.balances_nanos["sandbox_clearing"]
     if rate:
-        assert seen.per_second >= MINIMUM_RATE, f"only {seen.per_second:.0f} calls/s: the run proves nothing"
+        valid(seen)
     return verdict

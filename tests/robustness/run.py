@@ -18,6 +18,7 @@ from tests.robustness.traffic import Caller, Seen
 
 PRICE = 1_000_000  # nanos a call
 CREDIT = 1000 * USD
+PACE = 250  # calls a second at most: some of the machine is for what was killed to come back
 _FOR_GOOD = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED)
 
 
@@ -78,7 +79,9 @@ class Run:
         self._consumer = platform.sign_up(credit=CREDIT)
         self._payer = Payer(platform) if pays else None
         self.caller = Caller(platform.grpc, self._consumer.api_key, model)
-        self._going = asyncio.create_task(self.caller.many(10**9, in_flight=in_flight, seconds=3600, keyed=keyed))
+        self._going = asyncio.create_task(
+            self.caller.many(10**9, in_flight=in_flight, seconds=3600, keyed=keyed, pace=PACE)
+        )
 
     @property
     def seen(self) -> Seen:

@@ -19,9 +19,9 @@ from services.common.errors import from_rpc_error
 from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events
 from tests.metrics import total
 from tests.platform import USD, Account, Platform
-from tests.robustness.oracle import drained, judge
+from tests.robustness.oracle import drained, judge, valid
 from tests.robustness.run import CREDIT, PRICE, Start, kill, priced
-from tests.robustness.traffic import Caller
+from tests.robustness.traffic import Caller, Seen
 from tests.sizes import Size
 
 pytestmark = pytest.mark.case
@@ -38,7 +38,7 @@ def model(pair: Platform) -> str:
 
 async def test_credit_for_ten_calls_and_two_hundred_at_once(pair: Platform, model: str, size: Size) -> None:
     """Case 9, over two workers: exactly ten succeed and the balance is never negative."""
-    credit = 10 * PRICE
+    credit, all_of_them = 10 * PRICE, Seen()
     for _ in range(size.of(100, 3)):
         consumer = pair.sign_up(credit=credit)
         caller = Caller(pair.grpc, consumer.api_key, model)
@@ -51,7 +51,10 @@ async def test_credit_for_ten_calls_and_two_hundred_at_once(pair: Platform, mode
         assert ended.count("RESOURCE_EXHAUSTED") == 190
         assert lowest >= 0
         await caller.channel.close()
-        await asyncio.to_thread(judge, pair, consumer, caller.seen, credit=credit, price=PRICE)
+        await asyncio.to_thread(judge, pair, consumer, caller.seen, credit=credit, price=PRICE, rate=False)
+        all_of_them.calls += caller.seen.calls
+        all_of_them.seconds += caller.seen.seconds
+    valid(all_of_them)
 
 
 async def test_usage_consumer_killed_over_and_over(

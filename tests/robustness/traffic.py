@@ -98,16 +98,26 @@ class Caller:
                 return ended
             await asyncio.sleep(0.1)
 
-    async def many(self, count: int, *, in_flight: int = 32, seconds: float = 120, keyed: bool = False) -> Seen:
+    async def many(
+        self, count: int, *, in_flight: int = 32, seconds: float = 120, keyed: bool = False, pace: float = 0.0
+    ) -> Seen:
         """Calls, so many at a time, until `count` more of them are answered OK, the time is over, or `stop`. `keyed`:
-        each under an idempotency key, until it is answered."""
+        each under an idempotency key, until it is answered. `pace`: so many begin in a second at most."""
         left = count
-        started = time.monotonic()
+        started = next_one = time.monotonic()
+
+        async def turn() -> None:
+            nonlocal next_one
+            now = time.monotonic()
+            next_one = max(now, next_one + 1 / pace)
+            await asyncio.sleep(next_one - now)
 
         async def one_after_another() -> None:
             nonlocal left
             while left > 0 and time.monotonic() < started + seconds and not self._stopped:
                 left -= 1
+                if pace:
+                    await turn()
                 if await (self.once() if keyed else self.call()) != "OK":
                     left += 1
                     await asyncio.sleep(0.05)  # as a client that backs off a little
