@@ -18,7 +18,7 @@ from tests.robustness.traffic import Caller, Seen
 
 PRICE = 1_000_000  # nanos a call
 CREDIT = 1000 * USD
-PACE = 250  # calls a second at most: some of the machine is for what was killed to come back
+PACE = 250  # calls a second at most, so that what was killed has some of the machine to come back
 _FOR_GOOD = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED)
 
 
@@ -73,14 +73,21 @@ class Run:
     """Calls of a new consumer, and with `pays` payments of another one, from now until `judged`."""
 
     def __init__(
-        self, platform: Platform, model: str, *, in_flight: int = 8, keyed: bool = False, pays: bool = False
+        self,
+        platform: Platform,
+        model: str,
+        *,
+        in_flight: int = 8,
+        keyed: bool = False,
+        pays: bool = False,
+        pace: float = 0.0,
     ) -> None:
         self._platform = platform
         self._consumer = platform.sign_up(credit=CREDIT)
         self._payer = Payer(platform) if pays else None
         self.caller = Caller(platform.grpc, self._consumer.api_key, model)
         self._going = asyncio.create_task(
-            self.caller.many(10**9, in_flight=in_flight, seconds=3600, keyed=keyed, pace=PACE)
+            self.caller.many(10**9, in_flight=in_flight, seconds=3600, keyed=keyed, pace=pace)
         )
 
     @property

@@ -20,7 +20,7 @@ from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events
 from tests.metrics import total
 from tests.platform import USD, Account, Platform
 from tests.robustness.oracle import drained, judge, valid
-from tests.robustness.run import CREDIT, PRICE, Start, kill, priced
+from tests.robustness.run import CREDIT, PACE, PRICE, Start, kill, priced
 from tests.robustness.traffic import Caller, Seen
 from tests.sizes import Size
 
@@ -62,7 +62,7 @@ async def test_usage_consumer_killed_over_and_over(
 ) -> None:
     """Case 1: SIGKILL of the process that stores and posts usage, while calls go on."""
     kills = size.of(50, 4)
-    run = start(pair, model, pays=True)
+    run = start(pair, model, in_flight=16, pays=True, pace=PACE)
     for _ in range(kills):
         await asyncio.sleep(seed.uniform(0.2, 1.2))
         await kill(pair, "control")

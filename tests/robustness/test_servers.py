@@ -14,7 +14,7 @@ import pytest
 from services.embedded.postgres import bin_folder
 from tests import amcheck
 from tests.platform import Platform
-from tests.robustness.run import Start, kill, priced
+from tests.robustness.run import PACE, Start, kill, priced
 from tests.sizes import Size
 
 pytestmark = pytest.mark.case
@@ -34,7 +34,7 @@ async def test_postgres_killed_over_and_over(
 ) -> None:
     """Case 3: killed in mid-transaction. Afterwards every page has its checksum and every row is in its indexes."""
     platform = own_platform(workers=1, env={"MERCAT_PAYMENT_CLAIM_SECONDS": "3"})
-    run = start(platform, priced(platform), pays=True)
+    run = start(platform, priced(platform), in_flight=16, pays=True, pace=PACE)
     kills = size.of(20, 4)
     for _ in range(kills):
         await asyncio.sleep(seed.uniform(0.3, 1.5))
@@ -97,7 +97,7 @@ async def test_whatever_is_killed(
     """Any part, once in about a thousand calls and while others are away; with `--minutes` until there were two hundred
     kills and as many thousand calls, or then."""
     minutes = float(request.config.getoption("--minutes")) or SHORT
-    run, kills, until = start(pair, model, in_flight=16, pays=True), 0, time.monotonic() + 60 * minutes
+    run, kills, until = start(pair, model, in_flight=16, pays=True, pace=PACE), 0, time.monotonic() + 60 * minutes
     due, died = CALLS_A_KILL * seed.random(), dict.fromkeys(EVERYTHING, 0)
     while time.monotonic() < until and run.seen.calls < KILLS * CALLS_A_KILL:
         if run.seen.calls >= due:
