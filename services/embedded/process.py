@@ -135,6 +135,11 @@ class Child:
         if self.pid is not None and self.state == State.READY:
             os.kill(self.pid, number)
 
+    def end(self) -> None:
+        """SIGKILL, and no other process in its place."""
+        self.supervised = False
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL, as a crash would be."""
         if self.pid is not None:
@@ -149,11 +154,10 @@ class Child:
         self.on_change(self)
 
     async def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        while self._watch is not None and not self._watch.done():
+            self._watch.cancel()  # again where it is lost: `wait_for` of Python 3.11 does so when it ends just then
+            await asyncio.wait([self._watch], timeout=0.1)
+        self._watch = None
 
     async def _spawn(self, spec: Spec) -> None:
         self._answers_since = None
@@ -187,6 +191,8 @@ class Child:
         pause = 0.0
         while True:
             status = await self._exited_or_stuck()
+            if not self.supervised:
+                return
             served = time.monotonic() - self._answers_since if self._answers_since else 0.0
             pause = pause_before_restart(pause, served, self.spec.restart_pause)
             await self._end(self._process, signal.SIGKILL, 0)  # what it leaves behind in its session

@@ -1,6 +1,7 @@
 """Calls and payments that go on while a test breaks things."""
 
 import asyncio
+import math
 import secrets
 import threading
 import time
@@ -33,7 +34,7 @@ class Payer:
     def __init__(self, platform: Platform) -> None:
         self._person = platform.sign_up()
         attach(self._person)
-        self._stopping = threading.Event()
+        self._stopping, self._until = threading.Event(), math.inf
         self._thread = ThreadPoolExecutor(1)
         self._made = self._thread.submit(self._pay)
 
@@ -45,17 +46,19 @@ class Payer:
 
     def _once(self) -> str:
         """One payment, asked for under one key until somebody answers; its id."""
-        key, until = (("idempotency-key", secrets.token_hex(8)),), time.monotonic() + RESOLVED_IN
+        key = (("idempotency-key", secrets.token_hex(8)),)
         while True:
             try:
                 request = payments_pb2.CreatePaymentRequest(amount_nanos=USD)
                 return str(self._person.payments.CreatePayment(request, metadata=key, timeout=10).payment.payment_id)
             except grpc.RpcError as e:
-                if e.code() in _FOR_GOOD or time.monotonic() > until:
+                if e.code() in _FOR_GOOD or time.monotonic() > self._until:
                     raise
                 time.sleep(0.2)
 
     def stop(self) -> None:
+        """Begins no more payments; the last one may take a minute."""
+        self._until = time.monotonic() + RESOLVED_IN
         self._stopping.set()
 
     def settled(self) -> int:

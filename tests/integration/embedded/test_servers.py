@@ -213,6 +213,24 @@ async def test_one_that_is_started_again_and_never_answers_is_ended_and_started_
     await child.stop()
 
 
+async def test_a_stop_that_comes_just_when_a_probe_ends_is_heard(tmp_path: Path) -> None:
+    """While it is being started again; `wait_for` of Python 3.11 then loses the cancellation."""
+    stopping: list[asyncio.Task[None]] = []
+
+    async def ready() -> bool:
+        if child.restarts and not stopping:
+            stopping.append(asyncio.create_task(child.stop()))
+        return not child.restarts
+
+    child = Child(Spec("brief", ["/bin/sh", "-c", "sleep 60"], tmp_path / "log", ready), supervised=True)
+    await child.start()
+    child.kill()
+    await _until(lambda: bool(stopping))
+    stopped, _ = await asyncio.wait(stopping, timeout=15)
+    assert stopped
+    assert child.state == State.STOPPED
+
+
 async def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """A supervisor that is killed takes its processes with it."""
     script = tmp_path / "parent.py"
