@@ -31,10 +31,20 @@ def pay(person: Account, nanos: int) -> payments_pb2.Payment:
     return settled(person, made.payment_id)
 
 
+def every(stripe: Stripe, path: str) -> list[Any]:
+    """All pages of a list."""
+    found: list[Any] = []
+    while True:
+        page = stripe.get(path, limit=100, **({"starting_after": found[-1]["id"]} if found else {}))
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+
+
 def intent_of(stripe: Stripe, payment: payments_pb2.Payment) -> Any:
     """The only one of this payment."""
     (found,) = [
-        pi for pi in stripe.get("/v1/payment_intents", limit=100)["data"]
+        pi for pi in every(stripe, "/v1/payment_intents")
         if pi["metadata"].get("payment_id") == payment.payment_id
     ]  # fmt: skip
     return found
@@ -155,7 +165,7 @@ def test_refunds_go_back_to_the_card_until_nothing_is_left(shop: Shop) -> None:
 
 
 def events_about(stripe: Stripe, ref: str) -> list[Any]:
-    return [e for e in stripe.get("/v1/events", limit=100)["data"] if e["data"]["object"]["id"] == ref]
+    return [e for e in every(stripe, "/v1/events") if e["data"]["object"]["id"] == ref]
 
 
 def signed(event: Any, *, at: float | None = None, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:
