@@ -67,6 +67,7 @@ async def test_usage_consumer_killed_over_and_over(
         await asyncio.sleep(seed.uniform(0.2, 1.2))
         await kill(pair, "control")
     await run.until(size.calls)
+    assert not run.seen.hintless
     verdict = await run.judged(backlog=30)
     print(f"oracle L: {kills} kills in {run.seen.seconds:.0f} s")
     assert verdict.ok >= size.calls
