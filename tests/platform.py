@@ -1,5 +1,6 @@
 """A running Mercat for tests and benchmarks: `mercat up` in a home and on a port of its own, and people who use it."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -10,12 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import grpc
+import nats
 import psutil
 from google.api import httpbody_pb2
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
@@ -38,9 +42,12 @@ from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
+from services.common.events import USAGE_STREAM
+
 PASSWORD = "correct horse battery staple"
 USD = 1_000_000_000  # nanos
 ADMIN_EMAIL = "admin@mercat.localhost"
+T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -54,6 +61,12 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 second.bind(("127.0.0.1", port + 443))
                 return port
+
+
+def _apart(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What a coroutine answers; the caller may be in an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(ask())).result()
 
 
 @dataclass
@@ -97,7 +110,7 @@ class Account:
 
     def check_ledger(self) -> billing_pb2.CheckLedgerResponse:
         """What the reconciler finds; for an admin."""
-        return self.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=60)  # type: ignore[no-any-return]
+        return self.billing.CheckLedger(billing_pb2.CheckLedgerRequest(), timeout=300)  # type: ignore[no-any-return]
 
     def top_up(self, nanos: int) -> None:
         self.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=nanos))
@@ -226,9 +239,37 @@ class Platform:
         state = json.loads((self.home / "run" / "state.json").read_text())
         return {part["name"]: part["state"] for part in state["parts"]}
 
+    def postgres_url(self) -> str:
+        """The database's address with all rights in it, as this platform's own processes were told."""
+        return psutil.Process(self.pids()["control"]).environ()["MERCAT_POSTGRES_URL"]
+
     def nats_url(self) -> str:
         """The broker's address, as this platform's own processes were told."""
         return psutil.Process(self.pids()["control"]).environ()["MERCAT_NATS_URL"]
+
+    def backlog(self) -> int:
+        """Messages of usage that are not yet stored and posted."""
+
+        async def ask() -> int:
+            client = await nats.connect(self.nats_url())
+            try:
+                return int((await client.jetstream().stream_info(USAGE_STREAM)).state.messages)
+            finally:
+                await client.close()
+
+        return _apart(ask)
+
+    def value(self, query: str) -> Any:
+        """What the database answers, with all rights in it."""
+
+        async def ask() -> Any:
+            connection = await asyncpg.connect(self.postgres_url())
+            try:
+                return await connection.fetchval(query)
+            finally:
+                await connection.close()
+
+        return _apart(ask)
 
     def redis_url(self) -> str:
         """Redis' address, as this platform's own processes were told."""
@@ -251,9 +292,9 @@ class Platform:
         return pid
 
     def until_ready(self, part: str, died: int = 0) -> None:
-        """Returns when the supervisor has a part back, as another process than the one that died. Fails after a
-        minute."""
-        deadline = time.monotonic() + 60
+        """Returns when the supervisor has a part back, as another process than the one that died. Fails after
+        two minutes."""
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.states().get(part) == "ready" and self.pids().get(part) not in (None, died):
                 return

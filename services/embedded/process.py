@@ -1,5 +1,5 @@
-"""One child process: started in a session of its own, its output in a file, probed until ready, restarted with
-growing pauses when it dies, and ended by signal."""
+"""One child process: started in a session of its own, its output in a file, probed until ready, restarted when it dies,
+with growing pauses while that does not help, and ended by signal."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,6 @@ from typing import BinaryIO
 from services.embedded.errors import ChildFailed
 
 BACKOFF_FIRST = 0.2  # seconds
-STABLE_AFTER = 30.0  # seconds a process must have lived for the next pause to be the first one again
 LOOK = 3.0  # seconds from one look at whether a process is stuck to the next
 LOG_LIMIT = 32 * 1024 * 1024  # bytes; a longer log is set aside once when its process is started
 _SPAWN = str(Path(__file__).with_name("spawn.py"))
@@ -75,6 +74,7 @@ class Child:
     _process: asyncio.subprocess.Process | None = None
     _watch: asyncio.Task[None] | None = None
     _spawned: float = field(default=0.0)
+    _answers_since: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -106,7 +106,7 @@ class Child:
     async def replace(self, successor: Spec) -> None:
         """Starts another process beside this one, and ends this one when that answers. ChildFailed when it does not:
         then this one goes on."""
-        before, since = self._process, self._spawned
+        before, since = self._process, (self._spawned, self._answers_since)
         await self._stop_watching()
         try:
             await self._spawn(successor)
@@ -114,7 +114,7 @@ class Child:
                 await self._until_ready(successor)
             except BaseException:
                 await self._end(self._process, signal.SIGKILL, 0)
-                self._process, self._spawned = before, since
+                self._process, (self._spawned, self._answers_since) = before, since
                 raise
             self.generation += 1
             self._turn(State.READY, "took over")
@@ -135,6 +135,11 @@ class Child:
         if self.pid is not None and self.state == State.READY:
             os.kill(self.pid, number)
 
+    def end(self) -> None:
+        """SIGKILL, and no other process in its place."""
+        self.supervised = False
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL, as a crash would be."""
         if self.pid is not None:
@@ -149,13 +154,13 @@ class Child:
         self.on_change(self)
 
     async def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        while self._watch is not None and not self._watch.done():
+            self._watch.cancel()  # again where it is lost: `wait_for` of Python 3.11 does so when it ends just then
+            await asyncio.wait([self._watch], timeout=0.1)
+        self._watch = None
 
     async def _spawn(self, spec: Spec) -> None:
+        self._answers_since = None
         self._process = await _launch(
             spec.argv, log=spec.log, env=spec.env, cwd=spec.cwd, user=spec.user, death_signal=spec.stop_signal
         )
@@ -169,7 +174,8 @@ class Child:
                 raise ChildFailed(f"{spec.name} ended while starting ({describe_exit(status)}){self._last_words()}")
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 if await asyncio.wait_for(spec.ready(), 5):
-                    self.ready_seconds = time.monotonic() - self._spawned
+                    self._answers_since = time.monotonic()
+                    self.ready_seconds = self._answers_since - self._spawned
                     return
             if time.monotonic() - self._spawned > spec.start_timeout:
                 raise ChildFailed(f"{spec.name} was not ready after {spec.start_timeout:.0f} s{self._last_words()}")
@@ -182,21 +188,23 @@ class Child:
         return f"; its log {self.spec.log} ends:{said}" if lines else f"; its log is {self.spec.log}."
 
     async def _repair(self) -> None:
-        pause = BACKOFF_FIRST
+        pause = 0.0
         while True:
             status = await self._exited_or_stuck()
-            if time.monotonic() - self._spawned > STABLE_AFTER:
-                pause = BACKOFF_FIRST
+            if not self.supervised:
+                return
+            served = time.monotonic() - self._answers_since if self._answers_since else 0.0
+            pause = pause_before_restart(pause, served, self.spec.restart_pause)
             await self._end(self._process, signal.SIGKILL, 0)  # what it leaves behind in its session
             self.restarts += 1
             self.generation = 0
             self._turn(State.RESTARTING, f"{describe_exit(status)}; again in {pause:.1f} s")
             await asyncio.sleep(pause)
-            pause = min(pause * 2, self.spec.restart_pause)
             try:
                 await self._spawn(self.spec)
                 await self._until_ready(self.spec)
             except (ChildFailed, OSError):
+                await self._end(self._process, signal.SIGKILL, 0)  # one that runs and never answers
                 continue
             self._turn(State.READY, f"restarted after {describe_exit(status)}")
 
@@ -222,6 +230,14 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def pause_before_restart(before: float, served: float, longest: float) -> float:
+    """Seconds until a process that died is started again. It answered for `served` seconds (0: it never did) after the
+    last such pause, `before` (0: there was none). Only where starting it does not help do the pauses grow."""
+    if served > before:
+        return BACKOFF_FIRST
+    return min(max(2 * before, BACKOFF_FIRST), longest)
 
 
 async def run(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, user: User | None = None) -> int:

@@ -113,7 +113,7 @@ class Supervisor:
     def kill(self) -> None:
         """SIGKILL for all at once, when somebody cannot wait."""
         for child in self._all():
-            child.kill()
+            child.end()
 
     async def _run(self, stop: asyncio.Event) -> None:
         before = status.Status.read(self.home.state)

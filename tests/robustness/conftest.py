@@ -1,30 +1,31 @@
-"""What the availability cases share: a platform that they may hurt, and seeds."""
+"""What the cases share: a platform that they may hurt, and calls meanwhile."""
 
-import os
-import random
-import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from tests.platform import Platform
+from tests.robustness.run import Run, Start
 
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform of two workers. A test that stops something leaves it as it was."""
-    with Platform(tmp_path_factory.mktemp("pair") / "home", workers=2) as running:
+    home = tmp_path_factory.mktemp("pair") / "home"
+    with Platform(home, workers=2, env={"MERCAT_PAYMENT_CLAIM_SECONDS": "3"}) as running:
         yield running
 
 
 @pytest.fixture
-def seed_number() -> int:
-    """Of what is random in a test; printed, and taken from MERCAT_TEST_SEED."""
-    number = int(os.environ.get("MERCAT_TEST_SEED") or secrets.randbelow(2**32))
-    print(f"\nseed {number}; MERCAT_TEST_SEED={number} replays it")
-    return number
+async def start() -> AsyncIterator[Start]:
+    """Starts a `Run`, which ends with the test whatever comes."""
+    runs: list[Run] = []
 
+    def make(*args: Any, **options: Any) -> Run:
+        runs.append(Run(*args, **options))
+        return runs[-1]
 
-@pytest.fixture
-def seed(seed_number: int) -> random.Random:
-    return random.Random(seed_number)
+    yield make
+    for run in runs:
+        await run.stop()

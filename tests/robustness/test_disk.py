@@ -12,15 +12,15 @@ import grpc
 import pytest
 
 from services.common.errors import from_rpc_error
-from tests import graphs
 from tests.platform import USD, Account, Platform
 from tests.robustness.oracle import judge
+from tests.robustness.run import CREDIT, PRICE, priced
 from tests.robustness.traffic import Caller
+from tests.sizes import Size
 
-PRICE = 1_000_000  # nanos a call
-CREDIT = 1000 * USD
+pytestmark = pytest.mark.case
+
 SIZE = 600  # MiB
-FULL = 10.0  # seconds
 BACK_WITHIN = 30.0  # seconds until calls are answered again
 
 
@@ -63,17 +63,18 @@ def top_ups(person: Account, seconds: float) -> list[str]:
     return ended
 
 
-async def test_the_disk_is_full(disk: Path) -> None:
-    with Platform(disk / "home", workers=1, env={"MERCAT_RESTART_PAUSE": "1"}) as platform:
-        model = platform.publish(platform.publisher(), graphs.tiny(), batch=64, price={"requests": PRICE * 1_000_000})
+async def test_the_disk_is_full(disk: Path, size: Size) -> None:
+    full = size.of(60, 8)  # seconds
+    with Platform(disk / "home", workers=1) as platform:
+        model = priced(platform)
         consumer, saver = platform.sign_up(credit=CREDIT), platform.sign_up()
         caller = Caller(platform.grpc, consumer.api_key, model)
-        await caller.many(500, in_flight=8)
+        await caller.many(size.calls // 2, in_flight=8)
         ballast = fill(disk)
-        going = asyncio.create_task(caller.many(10**9, in_flight=8, seconds=FULL))
-        saved = await asyncio.to_thread(top_ups, saver, FULL)
+        going = asyncio.create_task(caller.many(10**9, in_flight=8, seconds=full))
+        saved = await asyncio.to_thread(top_ups, saver, full)
         await going
-        print(f"\nwhile the disk was full: calls {dict(caller.seen.errors)}, top-ups {sorted(set(saved))}")
+        print(f"\noracle L: while the disk was full: calls {dict(caller.seen.errors)}, top-ups {sorted(set(saved))}")
         assert {name.partition(" ")[0] for name in caller.seen.errors} <= {"UNAVAILABLE"}
         assert not caller.seen.hintless
         assert {name.partition(" ")[0] for name in saved} <= {"OK", "UNAVAILABLE"}
@@ -81,8 +82,11 @@ async def test_the_disk_is_full(disk: Path) -> None:
         began = time.monotonic()
         while await caller.call() != "OK" and time.monotonic() < began + BACK_WITHIN:
             await asyncio.sleep(0.2)
-        print(f"calls are answered {time.monotonic() - began:.1f} s after there was room again")
-        await caller.many(300, in_flight=8, seconds=20)
+        back = time.monotonic() - began
+        print(f"oracle L: calls are answered {back:.1f} s after there was room again")
+        assert back < BACK_WITHIN
+        await caller.many(size.calls - len(caller.seen.ok), in_flight=8)
         await caller.channel.close()
-        await asyncio.to_thread(judge, platform, consumer, caller.seen, credit=CREDIT, price=PRICE, rate=False)
+        verdict = await asyncio.to_thread(judge, platform, consumer, caller.seen, credit=CREDIT, price=PRICE)
+        assert verdict.ok >= size.calls
         assert saver.balance() == saved.count("OK") * USD

@@ -1,41 +1,36 @@
 """Case 12: somebody with all rights in the database edits the books; the next reconciliation names the row."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import random
+from collections.abc import AsyncIterator
 
 import asyncpg
-import psutil
 import pytest
 
-from tests import graphs
-from tests.platform import USD, Account, Platform
+from tests.platform import Account, Platform
 from tests.robustness.oracle import judge
+from tests.robustness.run import CREDIT, PRICE, priced
 from tests.robustness.traffic import Caller
+from tests.sizes import Size
 
-PRICE = 2_000_000  # nanos a call
-
-
-@pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with Platform(tmp_path_factory.mktemp("books") / "home") as running:
-        yield running
+pytestmark = pytest.mark.case
 
 
 @pytest.fixture
-async def superuser(books: Platform) -> AsyncIterator[asyncpg.Connection]:
-    url = psutil.Process(books.pids()["control"]).environ()["MERCAT_POSTGRES_URL"]
-    connection = await asyncpg.connect(url, server_settings={"search_path": "billing,usage"})
+async def superuser(pair: Platform) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(pair.postgres_url(), server_settings={"search_path": "billing,usage"})
     yield connection
     await connection.close()
 
 
 @pytest.fixture(scope="module")
-async def consumer(books: Platform) -> Account:
-    """Somebody with ten calls behind them, and clean books."""
-    model = books.publish(books.publisher(), graphs.tiny(), batch=64, price={"requests": PRICE * 1_000_000})
-    consumer = books.sign_up(credit=USD)
-    caller = Caller(books.grpc, consumer.api_key, model)
-    await caller.many(10, in_flight=2)
-    judge(books, consumer, caller.seen, credit=USD, price=PRICE, rate=False)
+async def consumer(pair: Platform, size: Size) -> Account:
+    """Somebody with many calls behind them, and clean books."""
+    consumer = pair.sign_up(credit=CREDIT)
+    caller = Caller(pair.grpc, consumer.api_key, priced(pair))
+    await caller.many(size.calls)
+    await caller.channel.close()
+    await asyncio.to_thread(judge, pair, consumer, caller.seen, credit=CREDIT, price=PRICE)
     return consumer
 
 
@@ -61,13 +56,13 @@ EDITS = {
 
 @pytest.mark.parametrize("what", EDITS)
 async def test_an_edit_past_the_triggers_is_named(
-    books: Platform, superuser: asyncpg.Connection, consumer: Account, what: str
+    pair: Platform, superuser: asyncpg.Connection, consumer: Account, what: str, seed: random.Random
 ) -> None:
-    posting = await superuser.fetchrow("SELECT * FROM postings WHERE kind = 'charge' ORDER BY id LIMIT 1")
+    posting = seed.choice(await superuser.fetch("SELECT * FROM postings WHERE kind = 'charge' ORDER BY id"))
     entries = await superuser.fetch("SELECT * FROM entries WHERE posting_id = $1", posting["id"])
     try:
         await edit(superuser, EDITS[what], posting["id"])
-        found = books.admin().check_ledger()
+        found = pair.admin().check_ledger()
         assert not found.clean
         named = {d.subject for d in found.discrepancies}
         assert named & {posting["id"], posting["cause"]}, found.discrepancies
@@ -76,18 +71,18 @@ async def test_an_edit_past_the_triggers_is_named(
         await edit(superuser, "DELETE FROM entries WHERE posting_id = $1", posting["id"])
         for e in entries:
             await edit(superuser, "INSERT INTO entries VALUES ($1, $2, $3)", *e.values())
-    assert books.admin().check_ledger().clean
+    assert pair.admin().check_ledger().clean
 
 
 async def test_a_balance_that_was_helped_is_named(
-    books: Platform, superuser: asyncpg.Connection, consumer: Account
+    pair: Platform, superuser: asyncpg.Connection, consumer: Account
 ) -> None:
     where = "WHERE account_id = (SELECT account_id FROM wallets WHERE org_id = $1)"
     await superuser.execute(f"UPDATE balances SET balance = balance + 1000000 {where}", consumer.profile.org_id)
-    found = books.admin().check_ledger()
+    found = pair.admin().check_ledger()
     assert "BALANCE_DIFFERS" in {d.code for d in found.discrepancies}
     await superuser.execute(f"UPDATE balances SET balance = balance - 1000000 {where}", consumer.profile.org_id)
-    assert books.admin().check_ledger().clean
+    assert pair.admin().check_ledger().clean
 
 
 async def edit(connection: asyncpg.Connection, statement: str, *arguments: object) -> None:

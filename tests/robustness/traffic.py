@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,27 +26,25 @@ _IN_DOUBT = {
 class Seen:
     """What the callers saw."""
 
+    calls: int = 0  # those that ended
     ok: set[str] = field(default_factory=set)
     errors: Counter[str] = field(default_factory=Counter)
     unknown: int = 0
     refused: set[str] = field(default_factory=set)  # request ids of calls that were answered with an error
     seconds: float = 0.0
     costs: Counter[int] = field(default_factory=Counter)
-    twice: list[str] = field(default_factory=list)  # OK request ids that came with two different calls
+    keyed: dict[str, str] = field(default_factory=dict)  # request ids of calls that ended OK, by idempotency key
+    twice: list[str] = field(default_factory=list)  # OK request ids of two different calls, or of one key two of them
     hintless: Counter[str] = field(default_factory=Counter)  # UNAVAILABLE without a hint when to try again, by reason
-
-    @property
-    def calls(self) -> int:
-        return len(self.ok) + sum(self.errors.values()) + self.unknown
 
     @property
     def per_second(self) -> float:
         return self.calls / self.seconds if self.seconds else 0.0
 
 
-def tiny_request(model: str) -> Any:
+def tiny_request(model: str, fill: int = 0) -> Any:
     """One row for `graphs.tiny`."""
-    request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[bytes(16)])
+    request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[bytes([fill]) * 16])
     request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
     return request
 
@@ -53,11 +52,11 @@ def tiny_request(model: str) -> Any:
 class Caller:
     """Calls one model with one key through one address."""
 
-    def __init__(self, target: str, api_key: str, model: str) -> None:
+    def __init__(self, target: str, api_key: str, model: str, *, fill: int = 0) -> None:
         self.channel = grpc.aio.insecure_channel(target, options=[("grpc.enable_retries", 0)])
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),)
-        self._request = tiny_request(model)
+        self._request = tiny_request(model, fill)
         self.seen = Seen()
         self._stopped = False
 
@@ -69,6 +68,7 @@ class Caller:
         try:
             await call
         except grpc.aio.AioRpcError as e:
+            seen.calls += 1
             trailers = dict(e.trailing_metadata() or ())
             request_id = trailers.get("mercat-request-id")
             if request_id is None or e.code() in _IN_DOUBT:
@@ -80,39 +80,58 @@ class Caller:
             if e.code() is grpc.StatusCode.UNAVAILABLE and not error.retry_after:
                 seen.hintless[error.reason] += 1
             return e.code().name
+        seen.calls += 1
         trailers = dict(await call.trailing_metadata())
         request_id = str(trailers["mercat-request-id"])
-        if request_id in seen.ok and not key:
+        if request_id != seen.keyed.setdefault(key, request_id) if key else request_id in seen.ok:
             seen.twice.append(request_id)
         seen.ok.add(request_id)
         seen.costs[int(str(trailers["mercat-cost-nanos"]))] += 1
         return "OK"
 
-    async def once(self, *, patience: float = 60) -> str:
+    async def once(self, key: str = "", *, patience: float = 60) -> str:
         """One call under an idempotency key, repeated until it is answered OK or for good."""
-        key, until = secrets.token_hex(12), time.monotonic() + patience
+        key, until = key or secrets.token_hex(12), time.monotonic() + patience
         while True:
             ended = await self.call(key=key, timeout=10)
             if ended not in ("UNKNOWN", "UNAVAILABLE", "ABORTED") or time.monotonic() > until:
                 return ended
             await asyncio.sleep(0.1)
 
-    async def many(self, count: int, *, in_flight: int = 32, seconds: float = 120) -> Seen:
-        """Calls, so many at a time, until `count` more of them are answered OK, the time is over, or `stop`."""
+    async def many(
+        self, count: int, *, in_flight: int = 32, seconds: float = 120, keyed: bool = False, pace: float = 0.0
+    ) -> Seen:
+        """Calls, so many at a time, until `count` more of them are answered OK, the time is over, or `stop`. `keyed`:
+        each under an idempotency key, until it is answered. `pace`: so many begin in a second at most."""
         left = count
-        started = time.monotonic()
+        started = next_one = time.monotonic()
+
+        async def turn() -> None:
+            nonlocal next_one
+            now = time.monotonic()
+            next_one = max(now, next_one + 1 / pace)
+            await asyncio.sleep(next_one - now)
 
         async def one_after_another() -> None:
             nonlocal left
             while left > 0 and time.monotonic() < started + seconds and not self._stopped:
                 left -= 1
-                if await self.call() != "OK":
+                if pace:
+                    await turn()
+                if await (self.once() if keyed else self.call()) != "OK":
                     left += 1
                     await asyncio.sleep(0.05)  # as a client that backs off a little
 
         await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
         self.seen.seconds += time.monotonic() - started
         return self.seen
+
+    async def at_once(self, calls: Iterable[Awaitable[str]]) -> list[str]:
+        """How some of the calls above end, all made at once."""
+        started = time.monotonic()
+        ended = await asyncio.gather(*calls)
+        self.seen.seconds += time.monotonic() - started
+        return ended
 
     def stop(self) -> None:
         """Ends `many` when the calls under way have ended."""

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from services.common.errors import from_rpc_error
+from services.common.errors import MercatError, Unavailable, from_rpc_error
 from services.common.rpc.context import maybe_current
 
 OPTIONS: list[tuple[str, int]] = [
@@ -20,6 +20,14 @@ OPTIONS: list[tuple[str, int]] = [
 ]
 TOKEN_KEY = "mercat-internal-token"  # noqa: S105 - a header's name
 DEFAULT_TIMEOUT = 15.0  # seconds, for an internal call that is given none
+
+
+def _rebuilt(error: grpc.RpcError) -> MercatError:
+    """The error that was raised over there; where nobody is, one that says when to try again."""
+    rebuilt = from_rpc_error(error)
+    if isinstance(rebuilt, Unavailable) and rebuilt.reason == grpc.StatusCode.UNAVAILABLE.name:
+        return Unavailable(rebuilt.message, reason="UPSTREAM_UNAVAILABLE", retry_after=1)
+    return rebuilt
 
 
 class InternalChannel(aio.Channel):
@@ -64,7 +72,7 @@ class InternalChannel(aio.Channel):
             try:
                 return await method(request, timeout=timeout, metadata=self._metadata())
             except grpc.RpcError as e:
-                raise from_rpc_error(e) from None
+                raise _rebuilt(e) from None
 
         return call
 
@@ -76,7 +84,7 @@ class InternalChannel(aio.Channel):
                 async for message in method(request, timeout=timeout, metadata=self._metadata()):
                     yield message
             except grpc.RpcError as e:
-                raise from_rpc_error(e) from None
+                raise _rebuilt(e) from None
 
         return call
 
@@ -87,7 +95,7 @@ class InternalChannel(aio.Channel):
             try:
                 return await method(requests, timeout=timeout, metadata=self._metadata())
             except grpc.RpcError as e:
-                raise from_rpc_error(e) from None
+                raise _rebuilt(e) from None
 
         return call
 

@@ -169,6 +169,68 @@ async def test_a_process_that_does_not_listen_is_killed_with_all_it_started(tmp_
     await _until(lambda: not _runs(outer) and not _runs(inner))
 
 
+async def test_what_served_is_back_at_once_and_what_does_not_start_waits(tmp_path: Path) -> None:
+    """However often it is killed; the pauses grow only while starting it does not help."""
+    ready_file, broken = tmp_path / "ready", tmp_path / "broken"
+
+    async def ready() -> bool:
+        return ready_file.exists()
+
+    script = f"test ! -e {broken} || exit 3; touch {ready_file}; sleep 60"
+    said: list[str] = []
+    child = Child(Spec("fragile", ["/bin/sh", "-c", script], tmp_path / "log", ready), supervised=True)
+    child.on_change = lambda changed: said.append(f"{changed.state}: {changed.detail}")
+    await child.start()
+    for killed in range(1, 6):
+        await asyncio.sleep(0.3)
+        ready_file.unlink()
+        child.kill()
+        await _until(lambda n=killed: child.restarts == n and child.state == State.READY)
+    assert {line for line in said if "again" in line} == {"restarting: killed by SIGKILL; again in 0.2 s"}
+    await asyncio.sleep(0.3)
+    said.clear()
+    broken.touch()
+    ready_file.unlink()
+    child.kill()
+    await _until(lambda: child.restarts == 8)
+    assert [line.rpartition(" in ")[2] for line in said if "again" in line] == ["0.2 s", "0.4 s", "0.8 s"]
+    await child.stop()
+
+
+async def test_one_that_is_started_again_and_never_answers_is_ended_and_started_again(tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready"
+
+    async def ready() -> bool:
+        return ready_file.exists()
+
+    script = f"test -e {tmp_path}/second && touch {ready_file}; test -e {tmp_path}/first && touch {tmp_path}/second; "
+    script += f"test -e {tmp_path}/first || touch {tmp_path}/first {ready_file}; sleep 60"
+    child = Child(Spec("mute", ["/bin/sh", "-c", script], tmp_path / "log", ready, start_timeout=1.5), supervised=True)
+    await child.start()
+    ready_file.unlink()
+    child.kill()
+    await _until(lambda: child.restarts == 2 and child.state == State.READY)
+    await child.stop()
+
+
+async def test_a_stop_that_comes_just_when_a_probe_ends_is_heard(tmp_path: Path) -> None:
+    """While it is being started again; `wait_for` of Python 3.11 then loses the cancellation."""
+    stopping: list[asyncio.Task[None]] = []
+
+    async def ready() -> bool:
+        if child.restarts and not stopping:
+            stopping.append(asyncio.create_task(child.stop()))
+        return not child.restarts
+
+    child = Child(Spec("brief", ["/bin/sh", "-c", "sleep 60"], tmp_path / "log", ready), supervised=True)
+    await child.start()
+    child.kill()
+    await _until(lambda: bool(stopping))
+    stopped, _ = await asyncio.wait(stopping, timeout=15)
+    assert stopped
+    assert child.state == State.STOPPED
+
+
 async def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """A supervisor that is killed takes its processes with it."""
     script = tmp_path / "parent.py"

@@ -157,6 +157,29 @@ async def test_calls_under_way_are_finished(tmp_path: Path) -> None:
         assert (await call).status_code == 200
 
 
+async def test_who_cannot_wait_ends_everything_at_once(tmp_path: Path) -> None:
+    """The second Ctrl-C, while a call is waited for."""
+    supervisor = Supervisor(settings(tmp_path / "home", tls=False), own_processes=peers)
+    url = f"http://127.0.0.1:{supervisor.settings.port}"
+    stop = asyncio.Event()
+    life = asyncio.create_task(supervisor.run(stop))
+    while supervisor.status.phase != status.READY:
+        assert not life.done(), life.exception()
+        await asyncio.sleep(0.02)
+    async with httpx.AsyncClient() as client:
+        predict = client.post(f"{url}/v1/models/a/b:predict", json={"inputs": []}, headers={"test-sleep": "30"})
+        call = asyncio.create_task(predict)
+        await asyncio.sleep(0.5)
+        stop.set()
+        await asyncio.sleep(0.5)
+        supervisor.kill()
+        async with asyncio.timeout(15):
+            await life
+        await asyncio.gather(call, return_exceptions=True)
+    assert {part.restarts for part in supervisor.status.parts} == {0}
+    assert not _of(tmp_path)
+
+
 async def test_a_part_that_cannot_start_stops_the_rest(tmp_path: Path) -> None:
     def broken(settings: UpSettings, home: Home, urls: Urls, addresses: Addresses) -> dict[str, Spec]:
         specs = peers(settings, home, urls, addresses)

@@ -20,6 +20,7 @@ from services.common.errors import from_rpc_error
 from tests.integration.payments.cards import attach, settled
 from tests.integration.payments.conftest import Shop, settings
 from tests.platform import USD, Account, Platform
+from tests.sizes import Size
 from tests.stripe_server import SECRET, Stripe, serving
 
 Payment, Refund = payments_pb2.Payment, payments_pb2.Refund
@@ -30,10 +31,20 @@ def pay(person: Account, nanos: int) -> payments_pb2.Payment:
     return settled(person, made.payment_id)
 
 
+def every(stripe: Stripe, path: str) -> list[Any]:
+    """All pages of a list."""
+    found: list[Any] = []
+    while True:
+        page = stripe.get(path, limit=100, **({"starting_after": found[-1]["id"]} if found else {}))
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+
+
 def intent_of(stripe: Stripe, payment: payments_pb2.Payment) -> Any:
     """The only one of this payment."""
     (found,) = [
-        pi for pi in stripe.get("/v1/payment_intents", limit=100)["data"]
+        pi for pi in every(stripe, "/v1/payment_intents")
         if pi["metadata"].get("payment_id") == payment.payment_id
     ]  # fmt: skip
     return found
@@ -154,7 +165,7 @@ def test_refunds_go_back_to_the_card_until_nothing_is_left(shop: Shop) -> None:
 
 
 def events_about(stripe: Stripe, ref: str) -> list[Any]:
-    return [e for e in stripe.get("/v1/events", limit=100)["data"] if e["data"]["object"]["id"] == ref]
+    return [e for e in every(stripe, "/v1/events") if e["data"]["object"]["id"] == ref]
 
 
 def signed(event: Any, *, at: float | None = None, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:
@@ -164,31 +175,42 @@ def signed(event: Any, *, at: float | None = None, secret: str = SECRET) -> tupl
     return body, {"content-type": "application/json; charset=utf-8", "stripe-signature": f"t={moment},v1={mac}"}
 
 
-def test_events_a_hundred_times_in_any_order_have_one_effect(shop: Shop) -> None:
+@pytest.mark.case
+def test_events_a_hundred_times_in_any_order_have_one_effect(shop: Shop, size: Size, seed: random.Random) -> None:
+    """Case 11: and those beside them that are forged or too old have none."""
     person = shop.platform.sign_up()
     attach(person)
-    paid = pay(person, 20 * USD)
-    intent = intent_of(shop.stripe, paid)["id"]
-    won, lost = shop.stripe.dispute(intent, 800), shop.stripe.dispute(intent, 500)
-    shop.stripe.close_dispute(won, "won")
-    shop.stripe.close_dispute(lost, "lost")
-    events = [e for ref in (won, lost, intent) for e in events_about(shop.stripe, ref)]
-    assert len(events) == 5
-    deliveries = events * 100
-    random.Random(7).shuffle(deliveries)
+    payments, events = [], []
+    for _ in range(max(1, size.calls // 500)):
+        payments.append(paid := pay(person, 20 * USD))
+        intent = intent_of(shop.stripe, paid)["id"]
+        won, lost = shop.stripe.dispute(intent, 800), shop.stripe.dispute(intent, 500)
+        shop.stripe.close_dispute(won, "won")
+        shop.stripe.close_dispute(lost, "lost")
+        events += [e for ref in (won, lost, intent) for e in events_about(shop.stripe, ref)]
+    assert len(events) == 5 * len(payments)
+    deliveries = [(event, SECRET, 0.0, 200) for event in events * 100]
+    for event in seed.choices(events, k=len(deliveries) // 10):
+        about = event["data"]["object"]
+        false = {**event, "id": f"evt_{token_hex(8)}", "data": {"object": {**about, "id": f"{about['id']}x"}}}
+        deliveries += [(false, "whsec_other", 0.0, 400), (false, SECRET, 301.0, 400)]
+    seed.shuffle(deliveries)
     url = f"{shop.platform.rest}/v1/stripe/webhooks"
     with httpx.Client(timeout=30) as http, ThreadPoolExecutor(16) as pool:
 
-        def deliver(event: Any) -> int:
-            body, headers = signed(event)
-            return http.post(url, content=body, headers=headers).status_code
+        def deliver(event: Any, secret: str, age: float, status: int) -> bool:
+            body, headers = signed(event, at=time.time() - age, secret=secret)
+            return http.post(url, content=body, headers=headers).status_code == status
 
-        assert set(pool.map(deliver, deliveries)) == {200}
-    eventually(lambda: person.balance() == 15 * USD)
+        assert all(list(pool.map(lambda d: deliver(*d), deliveries)))
+    print(f"\noracle L: {len(deliveries)} events of {len(payments)} payments")
+    left = 15 * USD * len(payments)
+    eventually(lambda: person.balance() == left)
     time.sleep(2)
-    assert person.balance() == 15 * USD
-    got = person.payments.GetPayment(payments_pb2.GetPaymentRequest(payment_id=paid.payment_id)).payment
-    assert got.reversed_nanos == 5 * USD
+    assert person.balance() == left
+    for paid in payments:
+        got = person.payments.GetPayment(payments_pb2.GetPaymentRequest(payment_id=paid.payment_id)).payment
+        assert got.reversed_nanos == 5 * USD
     checked = shop.platform.admin().check_ledger()
     assert checked.clean, checked.discrepancies
 
@@ -212,6 +234,7 @@ def refused(platform: Platform, body: bytes, headers: dict[str, str]) -> str:
     return str(answer.json()["error"]["details"][0]["reason"])
 
 
+@pytest.mark.case
 def test_forged_and_old_events_are_refused(shop: Shop, platform: Platform) -> None:
     event = {"id": "evt_forged", "type": "refund.created", "created": 1, "data": {"object": {"id": "re_1"}}}
     body, headers = signed(event)
@@ -233,17 +256,15 @@ def test_events_come_without_envoy_too(shop: Shop) -> None:
 
 
 def test_whatever_stripe_answers_nobody_is_charged_or_refunded_twice(
-    tmp_path: Path, own_platform: Callable[..., Platform]
+    tmp_path: Path, own_platform: Callable[..., Platform], seed_number: int
 ) -> None:
     """Requests that fail before or after their effect, and a control process that is killed meanwhile."""
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
     with serving(tmp_path) as stripe:
         platform = own_platform(env=settings(stripe) | {"MERCAT_PAYMENT_CLAIM_SECONDS": "3"})
         person, admin = platform.sign_up(), platform.admin()
         good = attach(person)
         bad = attach(person, "pm_card_chargeCustomerFail")
-        stripe.faulty(0.2, seed)
+        stripe.faulty(0.2, seed_number)
         made = []
         for n in range(12):
             request = payments_pb2.CreatePaymentRequest(
