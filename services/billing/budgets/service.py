@@ -68,9 +68,9 @@ class BudgetServicer(budgets_pb2_grpc.BudgetServiceServicer):
 
     async def _check_key(self, key_id: str) -> None:
         try:
-            await self._auth.GetPrincipal(auth_pb2.GetPrincipalRequest(user_id=caller().user_id, key_id=key_id))
+            await self._auth.GetPrincipal(auth_pb2.GetPrincipalRequest(org_id=caller().org_id, key_id=key_id))
         except Unauthenticated:
-            raise NotFound(f"you have no key {key_id}", reason="API_KEY_NOT_FOUND") from None
+            raise NotFound(f"the organisation has no key {key_id}", reason="API_KEY_NOT_FOUND") from None
 
     async def _model_id(self, model: str) -> str:
         owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=model))

@@ -182,6 +182,8 @@ class Pipeline:
                 call, metadata = await self.admit(context)
                 validate(request)
                 assert request is not None
+                if call.audited:
+                    call.request = request
                 key = metadata.get("idempotency-key")
                 if key is not None and self.policy.mutates and self.guard.idempotency is not None:
                     reply = await self._once(call, str(key), request, context, handler, reply_type)
@@ -214,6 +216,7 @@ class Pipeline:
                 if loop.time() > until or (self.policy.mutates and call.wrote):
                     raise
             del call.trailers[trailers:]
+            call.audited = self.policy.audited  # its record was rolled back too
             await asyncio.sleep(0.05)
 
     async def _once(
@@ -225,7 +228,8 @@ class Pipeline:
         assert keys is not None
         loop = asyncio.get_running_loop()
         seconds = LONGEST if call.deadline is None else min(LONGEST, max(call.deadline - loop.time(), 0.0))
-        scope = f"{call.principal.org_id or call.address}"
+        # Two members of an organisation must not get each other's answers, which may hold secrets.
+        scope = f"{call.principal.org_id}/{call.principal.user_id}" if call.authenticated else call.address
         # Deterministic bytes: two serialisations of equal messages hash alike.
         body = request.SerializeToString(deterministic=True)
         claim = await keys.claim(scope, key, self.method, body, call.request_id)
