@@ -95,7 +95,8 @@ def by_rest(platform: Platform, binding: Binding, request: Message, credential: 
         content, headers["content-type"] = b"{}", "application/octet-stream"
         fields.pop(binding.body, None)
     elif binding.body:
-        content, headers["content-type"] = json.dumps(fields).encode(), "application/json"
+        streamed = [fields] if binding.method.client_streaming else fields
+        content, headers["content-type"] = json.dumps(streamed).encode(), "application/json"
     if binding.body != "*":
         query = {k: v for k, v in fields.items() if not isinstance(v, dict) and k != binding.body}
     answer = httpx.request(
@@ -236,7 +237,8 @@ FILLED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "x"}], "prompt": "x", "monthly_nanos": USD,
     "digest": "sha256:" + "cd" * 32,
     "PredictRequest.inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [[1, 2, 3, 4]]}],
-    "EmbedRequest.inputs": ["x"], "components": [{"meter": "requests", "nanos_per_million": 1000}],
+    "EmbedRequest.inputs": ["x"], "QuoteRequest.units": {"requests": 1},
+    "components": [{"meter": "requests", "nanos_per_million": 1000}],
 }  # fmt: skip
 
 
@@ -340,7 +342,7 @@ def _request(method: MethodDescriptor, field: FieldDescriptor, name: str, strang
     given: dict[str, Any] = {field.name: name}
     for other in method.input_type.fields:
         rule = other.GetOptions().Extensions[rule_pb2.rule]
-        if other.name not in given and (rule.required or other.name in ("components", "prompt", "filename")):
+        if other.name not in given and (rule.required or other.name in ("components", "prompt", "filename", "units")):
             if other.name == "model":
                 given["model"] = f"{stranger.profile.organisation}/own"
             elif (value := _of(method, other, FILLED)) is not None:

@@ -6,7 +6,7 @@ import asyncpg
 from mercat.auth.v1 import auth_pb2, organisation_pb2, organisation_pb2_grpc
 from mercat.event.v1 import event_pb2
 
-from services.auth.organisations.roles import check_within, scopes_of
+from services.auth.organisations.roles import check_within, is_person, scopes_of
 from services.auth.organisations.standing import forget, member_within, role_within, shared, still_owned
 from services.auth.organisations.store import OrganisationStore
 from services.auth.scopes import ADMIN, BY_MEMBER_ROLE, OWNER
@@ -67,11 +67,12 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
     ) -> organisation_pb2.ListOrganisationsResponse:
         principal = caller()
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
-        only = principal.org_id if principal.key_id else ""
+        only, after = principal.org_id if principal.key_id else "", str(key[0]) if key else ""
         async with self._database.connection() as connection:
-            rows = await self._store.list_organisations(
-                connection, principal.user_id, only, str(key[0]) if key else "", most + 1
-            )
+            if is_person(principal.user_id):
+                rows = await self._store.list_organisations(connection, principal.user_id, only, after, most + 1)
+            else:
+                rows = [await self._store.get_organisation(connection, principal.org_id, principal.user_id)]
         token = pages.encode([rows[most - 1]["handle"]]) if len(rows) > most else ""
         found = [organisation_of(r, principal) for r in rows[:most]]
         return organisation_pb2.ListOrganisationsResponse(organisations=found, next_page_token=token)

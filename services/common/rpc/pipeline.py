@@ -259,11 +259,14 @@ class Pipeline:
         async def call_it(request: Message, context: Context) -> AsyncIterator[Message]:
             call: Call | None = None
             try:
-                call, _ = await self.admit(context)
+                call, metadata = await self.admit(context)
+                credential = credential_of(metadata)
                 validate(request)
                 # A caller who leaves ends the handler now, not when somebody collects it.
                 async with aclosing(handler(request, context)) as messages:
                     async for message in messages:
+                        if credential:
+                            await self._admit_still(call, credential)
                         yield message
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
@@ -314,13 +317,19 @@ class Pipeline:
     async def _still_admitted(
         self, requests: AsyncIterator[Message | None], call: Call, credential: str
     ) -> AsyncIterator[Message | None]:
-        principals = self.guard.principals
         async for request in requests:
             if credential:
-                known = principals.cached(credential)
-                call.principal = known if known is not None else await principals.resolve(credential)
-                self._authorise(call)
+                await self._admit_still(call, credential)
             yield request
+
+    async def _admit_still(self, call: Call, credential: str) -> None:
+        """A stream outlives its credential. Raises MercatError when it does not open this method any more."""
+        known = self.guard.principals.cached(credential)
+        if known is call.principal:
+            return
+        call.principal = known if known is not None else await self.guard.principals.resolve(credential)
+        if self.policy.access == policy_pb2.ACCESS_ACCOUNT:
+            self._authorise(call)
 
 
 async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:

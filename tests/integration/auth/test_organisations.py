@@ -217,6 +217,26 @@ def test_who_is_removed_is_out_everywhere_within_seconds_and_for_good(
     assert refused(lambda: key.auth.GetProfile(ME))
 
 
+def test_a_stream_ends_with_the_membership(platform: Platform, owner: Account, member: Account) -> None:
+    """What the organisation calls after that, who was removed does not hear."""
+    heard: list[Any] = []
+    stream = member.usage.StreamUsage(usage_pb2.StreamUsageRequest(), timeout=60)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(lambda: [heard.append(m) for m in stream])  # type: ignore[func-returns-value]
+        model = platform.publish(owner, graphs.tiny())
+        x = inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], raw=bytes(16))
+        request = inference_pb2.PredictRequest(model=model, inputs=[x])
+        owner.inference.Predict(request)
+        until(lambda: len(heard) == 1)
+        owner.organisations.RemoveMember(pb.RemoveMemberRequest(user_id=member.profile.user_id))
+        until(lambda: refused(lambda: member.auth.GetProfile(ME)))
+        owner.inference.Predict(request)
+        with pytest.raises(grpc.RpcError) as caught:
+            ended.result(20)
+    assert from_rpc_error(caught.value).reason == "CREDENTIAL_INVALID"
+    assert len(heard) == 1
+
+
 def test_an_organisation_keeps_an_owner(platform: Platform, owner: Account) -> None:
     leave = pb.LeaveOrganisationRequest()
     own = owner.profile.user_id
@@ -325,6 +345,9 @@ def test_a_service_account_calls_in_its_own_name(platform: Platform, owner: Acco
     assert (profile.user_id, profile.org_id) == (account.service_account_id, owner.profile.org_id)
     assert "account:write" not in key.api_key.scopes
     assert "billing:read" not in key.api_key.scopes
+    assert [o.org_id for o in program.organisations.ListOrganisations(pb.ListOrganisationsRequest()).organisations] == [
+        owner.profile.org_id
+    ]
     wider = pb.CreateOrganisationKeyRequest(
         name="k", service_account_id=account.service_account_id, scopes=["billing:read"]
     )
