@@ -210,7 +210,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
                 created_by=principal.user_id, key_hash=keys.digest(secret), prefix=keys.prefix(secret),
                 name=request.name, scopes=scopes, test=request.test, expires_at=expires, now=now,
             )  # fmt: skip
-        return auth_pb2.CreateApiKeyResponse(api_key=keys.message_of(row), secret=secret)
+            key = keys.message_of(row)
+            audit.changed(after=key)
+        return auth_pb2.CreateApiKeyResponse(api_key=key, secret=secret)
 
     async def ListApiKeys(self, request: auth_pb2.ListApiKeysRequest, context: Context) -> auth_pb2.ListApiKeysResponse:
         principal = caller()
@@ -230,12 +232,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         audit.about("api_key", request.key_id)
         async with self._database.transaction() as connection:
             row = await self._store.revoke_api_key(connection, request.key_id, principal.user_id, principal.org_id)
-        if row is None:
-            raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
+            if row is None:
+                raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
+            key = keys.message_of(row)
+            audit.changed(after=key)
         # Quicker than the few seconds that others trust what they know of the key; those hold without any event.
         changed = event_pb2.PrincipalChanged(org_id=row["org_id"], key_id=row["id"])
         await broadcast(self._events, FORGET_SUBJECT, changed.SerializeToString())
-        return auth_pb2.RevokeApiKeyResponse(api_key=keys.message_of(row))
+        return auth_pb2.RevokeApiKeyResponse(api_key=key)
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
         return auth_pb2.GetJwksResponse(keys=[self._signer.key.public_jwk()])

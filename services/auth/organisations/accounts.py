@@ -103,7 +103,9 @@ class ServiceAccountServicer(organisation_pb2_grpc.ServiceAccountServiceServicer
                 prefix=keys.prefix(secret), name=request.name, scopes=scopes, test=request.test, expires_at=expires,
                 now=now,
             )  # fmt: skip
-        return organisation_pb2.CreateOrganisationKeyResponse(api_key=keys.message_of(row), secret=secret)
+            key = keys.message_of(row)
+            audit.changed(after=key)
+        return organisation_pb2.CreateOrganisationKeyResponse(api_key=key, secret=secret)
 
     async def ListOrganisationKeys(
         self, request: organisation_pb2.ListOrganisationKeysRequest, context: Context
@@ -128,8 +130,10 @@ class ServiceAccountServicer(organisation_pb2_grpc.ServiceAccountServiceServicer
                 raise NotFound(
                     "the organisation has no such key; see `mercat org keys list`", reason="API_KEY_NOT_FOUND"
                 )
+            key = keys.message_of(row)
+            audit.changed(after=key)
         await forget(self._events, org_id=org_id, key_id=request.key_id)
-        return organisation_pb2.RevokeOrganisationKeyResponse(api_key=keys.message_of(row))
+        return organisation_pb2.RevokeOrganisationKeyResponse(api_key=key)
 
 
 def _account(row: Row) -> organisation_pb2.ServiceAccount:
