@@ -40,9 +40,7 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
         audit.about("api_key", request.key_id)
         limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
-            row = await self._store.set_key_limit(
-                connection, request.key_id, caller().user_id, caller().org_id, limit
-            )  # fmt: skip
+            row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, caller().org_id, limit)
         if row is None:
             raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
         await self._forget(event_pb2.PrincipalChanged(org_id=row["org_id"], key_id=row["id"]))

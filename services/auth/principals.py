@@ -54,9 +54,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             principal = await self._of_member(request.user_id, request.org_id)
             return auth_pb2.GetPrincipalResponse(principal=principal)
         async with self._database.connection() as connection:
-            row = await self._store.get_key_principal(
-                connection, request.key_id, request.user_id, request.org_id
-            )  # fmt: skip
+            row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
 
     def _of_key(self, secret: str, row: Row | None) -> auth_pb2.Principal:

@@ -219,9 +219,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
         before = str(key[0]) if key else None
         async with self._database.connection() as connection:
-            rows = await self._store.list_api_keys(
-                connection, principal.user_id, principal.org_id, before, most + 1
-            )  # fmt: skip
+            rows = await self._store.list_api_keys(connection, principal.user_id, principal.org_id, before, most + 1)
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         return auth_pb2.ListApiKeysResponse(api_keys=[keys.message_of(r) for r in rows[:most]], next_page_token=token)
 

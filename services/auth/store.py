@@ -95,7 +95,7 @@ class Store:
 
     async def list_api_keys(
         self, c: Connection, owner_id: str, org_id: str, before: str | None, most: int
-    ) -> list[Row]:  # fmt: skip
+    ) -> list[Row]:
         rows = self._q.list_api_keys(c, owner_id=owner_id, org_id=org_id, before=before, most=most)
         return [r async for r in rows]
 

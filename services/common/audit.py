@@ -44,8 +44,9 @@ async def record(connection: Connection) -> None:
         return
     call.audited = False
     user_id, org_id = call.actor or (call.principal.user_id, call.principal.org_id)
+    key_id = call.principal.key_id if user_id == call.principal.user_id else ""
     event = event_pb2.AuditRecorded(
-        audit_id=ids.new("aud"), user_id=user_id, org_id=org_id, key_id=call.principal.key_id, action=call.method,
+        audit_id=ids.new("aud"), user_id=user_id, org_id=org_id, key_id=key_id, action=call.method,
         resource_type=call.resource[0], resource_id=call.resource[1], ip_address=call.address,
         user_agent=call.user_agent, request_id=call.request_id,
     )  # fmt: skip

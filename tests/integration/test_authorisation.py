@@ -162,9 +162,7 @@ def lacking(platform: Platform, admin: Account) -> Callable[[str], str]:
 
 
 @named([m for m in GUARDED if contracts.policy(m).scopes])
-def test_every_scope_is_needed(
-    platform: Platform, lacking: Callable[[str], str], method: MethodDescriptor
-) -> None:  # fmt: skip
+def test_every_scope_is_needed(platform: Platform, lacking: Callable[[str], str], method: MethodDescriptor) -> None:
     for scope in contracts.policy(method).scopes:
         for outcome in everywhere(platform, method, empty(method), lacking(scope)):
             assert outcome.code in (grpc.StatusCode.PERMISSION_DENIED, 403)

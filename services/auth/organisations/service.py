@@ -92,9 +92,7 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
         audit.about("organisation", principal.org_id)
         async with self._database.transaction() as connection:
             before = organisation_of(await self._store.lock_organisation(connection, principal.org_id))
-            if not await self._store.update_organisation(
-                connection, principal.org_id, request.display_name, revision
-            ):  # fmt: skip
+            if not await self._store.update_organisation(connection, principal.org_id, request.display_name, revision):
                 raise EtagMismatch("the organisation was changed meanwhile; read it again")
             row = await self._store.get_organisation(connection, principal.org_id, principal.user_id)
             audit.changed(before, organisation_of(row))

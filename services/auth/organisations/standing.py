@@ -26,9 +26,7 @@ async def shared(store: OrganisationStore, c: Connection, org_id: str) -> Row:
     return row
 
 
-async def member_within(
-    store: OrganisationStore, c: Connection, caller: auth_pb2.Principal, user_id: str
-) -> Row:  # fmt: skip
+async def member_within(store: OrganisationStore, c: Connection, caller: auth_pb2.Principal, user_id: str) -> Row:
     """A member of the caller's organisation with no scope that the caller does not hold. Raises NotFound, or
     PermissionDenied."""
     member = await store.get_member(c, caller.org_id, user_id)

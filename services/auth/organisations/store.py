@@ -127,9 +127,7 @@ class OrganisationStore:
         return [r async for r in self._q.list_service_accounts(c, org_id=org_id, before=before, most=most)]
 
     async def get_service_account(self, c: Connection, service_account_id: str, org_id: str) -> Row | None:
-        row: Row | None = await self._q.get_service_account(
-            c, service_account_id=service_account_id, org_id=org_id
-        )  # fmt: skip
+        row: Row | None = await self._q.get_service_account(c, service_account_id=service_account_id, org_id=org_id)
         return row
 
     async def delete_service_account(self, c: Connection, service_account_id: str, now: datetime) -> None:
