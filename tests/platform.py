@@ -22,7 +22,7 @@ import grpc
 import nats
 import psutil
 from google.api import httpbody_pb2
-from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2, auth_pb2_grpc, organisation_pb2, organisation_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2,
     billing_pb2_grpc,
@@ -94,8 +94,12 @@ class Account:
             "invoices": invoices_pb2_grpc.InvoiceServiceStub, "payments": payments_pb2_grpc.PaymentServiceStub,
             "prices": prices_pb2_grpc.PriceServiceStub,
             "budgets": budgets_pb2_grpc.BudgetServiceStub,
-            "credits": credits_pb2_grpc.CreditServiceStub,
+
             "proof": proof_pb2_grpc.ProofServiceStub,
+            "credits": credits_pb2_grpc.CreditServiceStub, "audit": audit_pb2_grpc.AuditServiceStub,
+            "organisations": organisation_pb2_grpc.OrganisationServiceStub,
+            "invitations": organisation_pb2_grpc.InvitationServiceStub,
+            "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)
@@ -325,6 +329,30 @@ class Platform:
             person.top_up(credit)
         return person
 
+    def session(self, person: Account, organisation: str = "") -> Account:
+        """The person signed in, for an organisation; else for their own."""
+        session = self.anonymous.auth.SignIn(auth_pb2.SignInRequest(email=person.email, password=PASSWORD)).session
+        request = auth_pb2.RefreshSessionRequest(refresh_token=session.refresh_token, organisation=organisation)
+        session = self.anonymous.auth.RefreshSession(request).session
+        signed = Account(self, session.access_token, email=person.email)
+        signed.profile = signed.auth.GetProfile(auth_pb2.GetProfileRequest()).profile
+        return signed
+
+    def organisation(self, owner: Account, handle: str = "") -> Account:
+        """A new organisation: its owner's session for it."""
+        handle = handle or f"o{secrets.token_hex(6)}"
+        session = self.session(owner)
+        session.organisations.CreateOrganisation(organisation_pb2.CreateOrganisationRequest(handle=handle))
+        return self.session(owner, handle)
+
+    def join(self, admin: Account, person: Account, role: str) -> Account:
+        """Makes a person a member of the organisation that `admin` is signed in for: their session for it."""
+        request = organisation_pb2.CreateInvitationRequest(email=person.email, role=role)
+        code = admin.invitations.CreateInvitation(request).code
+        accept = organisation_pb2.AcceptInvitationRequest(code=code)
+        self.session(person).invitations.AcceptInvitation(accept)
+        return self.session(person, admin.profile.organisation)
+
     def publisher(self) -> Account:
         return self.sign_up(auth_pb2.ROLE_PUBLISHER)
 
@@ -370,7 +398,7 @@ class Platform:
         """Publishes a graph through every step; answers `publisher/name`. `price`: nanos per million, by meter.
         `settings`: more InferenceSettings."""
         name = name or f"m{secrets.token_hex(4)}"
-        model = f"{person.profile.username}/{name}"
+        model = f"{person.profile.organisation}/{name}"
         if version == "1.0.0":
             person.registry.CreateModel(
                 registry_pb2.CreateModelRequest(

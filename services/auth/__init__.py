@@ -1,29 +1,43 @@
-"""Who people and programs are: users and their personal organisations, sessions, API keys, and the audit log.
+"""Who people and programs are: users and organisations, sessions, API keys, and the audit log.
 What somebody may do with what they are is decided by the contract's policies, not here."""
 
-from mercat.auth.v1 import auth_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, organisation_pb2_grpc
 from mercat.event.v1 import event_pb2
 
-from services.auth.audit import write
+from services.auth.audit.heads import Heads
+from services.auth.audit.service import AuditServicer
+from services.auth.audit.store import AuditStore
+from services.auth.audit.writer import Writer
 from services.auth.keys import LastUsed
 from services.auth.limits import LimitServicer
+from services.auth.organisations.accounts import ServiceAccountServicer
+from services.auth.organisations.invitations import InvitationServicer
+from services.auth.organisations.service import OrganisationServicer
+from services.auth.organisations.store import OrganisationStore
 from services.auth.principals import PrincipalServicer
 from services.auth.service import AuthServicer
+from services.auth.settings import AuthSettings
 from services.auth.store import Store
 from services.auth.tokens import Signer
 from services.common.events import consume
 from services.common.service import Deps, Service
+from services.common.signing import SigningKey
 
 
 async def build(deps: Deps) -> Service:
-    store = Store()
-    signer = Signer.load(deps.settings.jwt_key_file or deps.settings.home / "secrets" / "jwt.pem", deps.clock)
+    settings = deps.settings
+    assert isinstance(settings, AuthSettings)
+    store, organisations, audit_store = Store(), OrganisationStore(), AuditStore()
+    signer = Signer.load(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock)
     last_used = LastUsed(deps.database, store)
     servicer = AuthServicer(deps, store, signer)
-    await servicer.ensure_admin(deps.settings.admin_email, deps.settings.admin_password)
+    await servicer.ensure_admin(settings.admin_email, settings.admin_password)
+    writer = Writer(audit_store)
+    key = SigningKey.load(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
+    heads = Heads(deps.database, audit_store, writer, key, deps.control, deps.clock, settings)
 
     async def audit() -> None:
-        await consume(deps.events, deps.database, "audit", [event_pb2.AuditRecorded], write)
+        await consume(deps.events, deps.database, "audit", [event_pb2.AuditRecorded], writer.write)
 
     return Service(
         "auth",
@@ -34,7 +48,17 @@ async def build(deps: Deps) -> Service:
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
                 PrincipalServicer(deps.database, store, signer, last_used, deps.clock),
             ),
+            (
+                organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
+                OrganisationServicer(deps, organisations),
+            ),
+            (organisation_pb2_grpc.add_InvitationServiceServicer_to_server, InvitationServicer(deps, organisations)),
+            (
+                organisation_pb2_grpc.add_ServiceAccountServiceServicer_to_server,
+                ServiceAccountServicer(deps, organisations, store),
+            ),
+            (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
         ],
-        tasks=[audit, last_used.keep],
+        tasks=[audit, heads.repeat, last_used.keep],
         close=last_used.flush,
     )

@@ -7,14 +7,17 @@ import json
 import logging
 import secrets
 import zlib
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.auth.v1 import auth_pb2
 
+from services.auth.scopes import BY_ROLE
 from services.auth.store import Row, Store
 from services.common import call_limits
 from services.common.db import Database
-from services.common.errors import MercatError
+from services.common.errors import InvalidFields, MercatError, PermissionDenied, Violation
 
 log = logging.getLogger(__name__)
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -55,11 +58,39 @@ def _checksum(body: str) -> str:
     return digits
 
 
+def choose(asked: Iterable[str], held: frozenset[str]) -> list[str]:
+    """The scopes of a new key: those asked for, or all that may be given.
+
+    Raises:
+        InvalidFields: there is no such scope.
+        PermissionDenied: one is asked for that may not be given.
+    """
+    scopes = frozenset(asked) or held
+    if unknown := scopes - BY_ROLE[auth_pb2.ROLE_ADMIN]:
+        raise InvalidFields(violations=[Violation("scopes", f"there is no scope {min(unknown)}")])
+    if missing := scopes - held:
+        raise PermissionDenied(f"you do not hold the scope {min(missing)} yourself", reason="SCOPE_MISSING")
+    return sorted(scopes)
+
+
+def future(timestamp: Timestamp, now: datetime) -> datetime:
+    """When a new key ends. Raises InvalidFields."""
+    try:
+        at = timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):  # a year that no calendar here has
+        at = now
+    if at <= now:
+        raise InvalidFields(violations=[Violation("expires_at", "must be in the future, and before the year 10000")])
+    return at
+
+
 def message_of(row: Row) -> auth_pb2.ApiKey:
     """A key as its owner sees it."""
     key = auth_pb2.ApiKey(
         key_id=row["id"], name=row["name"], prefix=row["prefix"], scopes=json.loads(row["scopes"]),
         is_active=row["is_active"], limit=call_limits.read(row["call_limit"]),
+        owner_id=row["user_id"] or row["service_account_id"] or row["org_id"],
+        created_by=row["created_by"] or row["user_id"],
     )  # fmt: skip
     times: dict[str, datetime | None] = {n: row[n] for n in ("created_at", "expires_at", "last_used_at")}
     for name, at in times.items():

@@ -30,22 +30,20 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
     async def GetLimits(self, request: auth_pb2.GetLimitsRequest, context: Context) -> auth_pb2.GetLimitsResponse:
         principal = caller()
         async with self._database.connection() as connection:
-            user = await self._store.get_user(connection, principal.user_id)
-            rows = await self._store.list_limited_keys(connection, principal.user_id)
-        if user is None:
-            raise NotFound("this account is closed", reason="ACCOUNT_NOT_FOUND")
+            row = await self._store.get_account(connection, principal.org_id)
+            rows = await self._store.list_limited_keys(connection, principal.user_id, principal.org_id)
         return auth_pb2.GetLimitsResponse(
-            account=_account(principal.handle, user), api_keys=[keys.message_of(row) for row in rows]
+            account=_account(principal.handle, row), api_keys=[keys.message_of(row) for row in rows]
         )
 
     async def SetKeyLimit(self, request: auth_pb2.SetKeyLimitRequest, context: Context) -> auth_pb2.SetKeyLimitResponse:
         audit.about("api_key", request.key_id)
         limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
-            row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, limit)
+            row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, caller().org_id, limit)
         if row is None:
             raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
-        await self._forget(event_pb2.PrincipalChanged(user_id=row["user_id"], org_id=row["org_id"], key_id=row["id"]))
+        await self._forget(event_pb2.PrincipalChanged(org_id=row["org_id"], key_id=row["id"]))
         return auth_pb2.SetKeyLimitResponse(api_key=keys.message_of(row))
 
     async def SetAccountLimit(
@@ -57,7 +55,7 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
             if row is None:
                 raise NotFound(f"there is no account {request.handle}", reason="ACCOUNT_NOT_FOUND")
             audit.about("organisation", row["id"])
-        await self._forget(event_pb2.PrincipalChanged(user_id=row["personal_of"], org_id=row["id"]))
+        await self._forget(event_pb2.PrincipalChanged(org_id=row["id"]))
         return auth_pb2.SetAccountLimitResponse(account=_account(request.handle, row))
 
     async def _forget(self, changed: event_pb2.PrincipalChanged) -> None:

@@ -6,7 +6,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 
 from services.auth import keys, tiers
 from services.auth.keys import LastUsed
-from services.auth.scopes import BY_ROLE
+from services.auth.organisations.roles import standing
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import call_limits
@@ -51,9 +51,10 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         self, request: auth_pb2.GetPrincipalRequest, context: Context
     ) -> auth_pb2.GetPrincipalResponse:
         if not request.key_id:
-            return auth_pb2.GetPrincipalResponse(principal=await self._of_user(request.user_id))
+            principal = await self._of_member(request.user_id, request.org_id)
+            return auth_pb2.GetPrincipalResponse(principal=principal)
         async with self._database.connection() as connection:
-            row = await self._store.get_key_principal(connection, request.key_id, request.user_id)
+            row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
 
     def _of_key(self, secret: str, row: Row | None) -> auth_pb2.Principal:
@@ -67,9 +68,10 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         now = self._clock.now()
         if row is None or not row["is_active"] or (row["expires_at"] is not None and row["expires_at"] <= now):
             raise CredentialInvalid("this API key is unknown, revoked or expired; make one with `mercat keys create`")
+        role, scopes = standing(row)
         principal = auth_pb2.Principal(
-            user_id=row["user_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=row["role"],
-            scopes=BY_ROLE[row["role"]].intersection(json.loads(row["scopes"])), test=row["test"],
+            user_id=row["principal_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=role,
+            scopes=sorted(scopes.intersection(json.loads(row["scopes"]))), test=row["test"],
             account_limit=tiers.of_account(row), key_limit=call_limits.read(row["key_call_limit"]),
         )  # fmt: skip
         if row["expires_at"] is not None:
@@ -77,17 +79,22 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         return principal
 
     async def _of_token(self, token: str) -> auth_pb2.Principal:
-        user_id, expires = self._signer.check(token)
-        principal = await self._of_user(user_id)
+        user_id, org_id, expires = self._signer.check(token)
+        principal = await self._of_member(user_id, org_id)
         principal.expires_at.FromDatetime(expires)
         return principal
 
-    async def _of_user(self, user_id: str) -> auth_pb2.Principal:
+    async def _of_member(self, user_id: str, org_id: str) -> auth_pb2.Principal:
         async with self._database.connection() as connection:
-            user = await self._store.get_user(connection, user_id)
-        if user is None:
-            raise CredentialInvalid("this account is closed")
+            row = await self._store.get_member_principal(connection, user_id, org_id)
+        if row is None:
+            raise CredentialInvalid("this account is closed, or not in this organisation any more")
+        role, scopes = standing(row)
         return auth_pb2.Principal(
-            user_id=user_id, org_id=user["org_id"], handle=user["username"], role=user["role"],
-            scopes=BY_ROLE[user["role"]], account_limit=tiers.of_account(user),
-        )  # fmt: skip
+            user_id=user_id,
+            org_id=row["org_id"],
+            handle=row["handle"],
+            role=role,
+            scopes=sorted(scopes),
+            account_limit=tiers.of_account(row),
+        )

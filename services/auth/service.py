@@ -2,15 +2,15 @@
 
 import hashlib
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
-from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.auth import keys, passwords
-from services.auth.scopes import BY_ROLE
+from services.auth.organisations.roles import is_person
+from services.auth.organisations.service import RESERVED
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import audit, etags, ids, outbox, pages
@@ -32,7 +32,6 @@ from services.common.rpc.principals import FORGET_SUBJECT
 from services.common.service import Deps
 
 REFRESH_LIFETIME = timedelta(days=30)
-RESERVED = frozenset({"admin", "api", "v1", "openai", "console", "docs"})
 _FREE_FAILURES = 5  # wrong passwords before an account is locked, for twice as long each time, at most an hour
 _WRONG = "the email or the password is wrong"
 
@@ -67,6 +66,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def _add_user(self, email: str, username: str, password: str, role: int, display_name: str) -> str:
         user_id, org_id = ids.new("usr"), ids.new("org")
+        audit.about("user", user_id)
+        audit.by(user_id, org_id)
         password_hash = await passwords.hash_password(password)
         try:
             async with self._database.transaction() as connection:
@@ -91,7 +92,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         user_id = await self._add_user(request.email, request.username, request.password, role, request.display_name)
         async with self._database.transaction() as connection:
             user = await self._store.get_user(connection, user_id)
-            session = await self._new_session(connection, user_id, ids.new("ses"))
+            session = await self._new_session(connection, user_id, "", ids.new("ses"))
         assert user is not None
         return auth_pb2.SignUpResponse(profile=_profile(user), session=session)
 
@@ -112,16 +113,17 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             _unlocked(locked, now)
             raise SignInFailed(_WRONG)
         audit.about("user", user["id"])
+        audit.by(user["id"], user["org_id"])
         async with self._database.transaction() as connection:
             _unlocked(await self._store.pass_sign_in(connection, user["id"], now), now)
             await self._store.forget_refresh_tokens(connection, now)
-            session = await self._new_session(connection, user["id"], ids.new("ses"))
+            session = await self._new_session(connection, user["id"], "", ids.new("ses"))
         return auth_pb2.SignInResponse(profile=_profile(user), session=session)
 
-    async def _new_session(self, connection: Connection, user_id: str, family: str) -> auth_pb2.Session:
+    async def _new_session(self, connection: Connection, user_id: str, org_id: str, family: str) -> auth_pb2.Session:
         refresh, refresh_expires = "mr_" + secrets.token_urlsafe(32), self._clock.now() + REFRESH_LIFETIME
-        await self._store.add_refresh_token(connection, _hash(refresh), family, user_id, refresh_expires)
-        access, access_expires = self._signer.sign(user_id)
+        await self._store.add_refresh_token(connection, _hash(refresh), family, user_id, org_id, refresh_expires)
+        access, access_expires = self._signer.sign(user_id, org_id)
         session = auth_pb2.Session(access_token=access, refresh_token=refresh)
         session.access_expires_at.FromDatetime(access_expires)
         session.refresh_expires_at.FromDatetime(refresh_expires)
@@ -134,12 +136,26 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         async with self._database.transaction() as connection:
             used = await self._store.use_refresh_token(connection, token_hash, self._clock.now())
             if used is not None:
-                family, user_id = used
-                return auth_pb2.RefreshSessionResponse(session=await self._new_session(connection, user_id, family))
+                family, user_id, org_id = used
+                org_id = await self._organisation(connection, user_id, org_id, request.organisation)
+                session = await self._new_session(connection, user_id, org_id, family)
+                return auth_pb2.RefreshSessionResponse(session=session)
         # Used before, perhaps by a thief: nobody keeps a session of this family.
         async with self._database.transaction() as connection:
             await self._store.end_family_of(connection, token_hash)
         raise CredentialInvalid("this refresh token is unknown, used or expired; sign in again")
+
+    async def _organisation(self, connection: Connection, user_id: str, org_id: str, handle: str) -> str:
+        """The organisation of a renewed session: the one asked for, else the one of before; empty is the personal one.
+        Raises NotFound or PermissionDenied, and nothing has happened, when the user is not in it."""
+        if handle:
+            found = await self._store.find_membership(connection, user_id, handle)
+            if found is None:
+                raise NotFound(f"you are in no organisation {handle}", reason="ORGANISATION_NOT_FOUND")
+            return found
+        if org_id and await self._store.get_member_principal(connection, user_id, org_id) is None:
+            raise PermissionDenied("you are not in this session's organisation any more", reason="NOT_A_MEMBER")
+        return org_id
 
     async def SignOut(self, request: auth_pb2.SignOutRequest, context: Context) -> auth_pb2.SignOutResponse:
         async with self._database.transaction() as connection:
@@ -150,11 +166,18 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.GetProfileResponse(profile=await self._own_profile())
 
     async def _own_profile(self) -> auth_pb2.Profile:
+        principal = caller()
+        if not is_person(principal.user_id):
+            return auth_pb2.Profile(
+                user_id=principal.user_id, role=principal.role, org_id=principal.org_id, organisation=principal.handle
+            )
         async with self._database.connection() as connection:
-            user = await self._store.get_user(connection, caller().user_id)
+            user = await self._store.get_user(connection, principal.user_id)
         if user is None:
             raise CredentialInvalid("this account is closed")
-        return _profile(user)
+        profile = _profile(user)
+        profile.org_id, profile.organisation = principal.org_id, principal.handle
+        return profile
 
     async def UpdateProfile(
         self, request: auth_pb2.UpdateProfileRequest, context: Context
@@ -162,41 +185,41 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         revision = etags.revision(request.etag, "profile")
         user_id = caller().user_id
         audit.about("user", user_id)
+        before = await self._own_profile()
         async with self._database.transaction() as connection:
             changed = await self._store.update_profile(
                 connection, user_id, request.display_name, revision, self._clock.now()
             )
             if not changed:
                 raise EtagMismatch("the profile was changed meanwhile; read it again")
+            audit.changed(auth_pb2.Profile(display_name=before.display_name))
         return auth_pb2.UpdateProfileResponse(profile=await self._own_profile())
 
     async def CreateApiKey(
         self, request: auth_pb2.CreateApiKeyRequest, context: Context
     ) -> auth_pb2.CreateApiKeyResponse:
         principal, now = caller(), self._clock.now()
-        own = frozenset(principal.scopes)
-        scopes = frozenset(request.scopes) or own
-        if unknown := scopes - BY_ROLE[auth_pb2.ROLE_ADMIN]:
-            raise InvalidFields(violations=[Violation("scopes", f"there is no scope {min(unknown)}")])
-        if missing := scopes - own:
-            raise PermissionDenied(f"you do not hold the scope {min(missing)} yourself", reason="SCOPE_MISSING")
-        expires = _future(request.expires_at, now) if request.HasField("expires_at") else None
+        scopes = keys.choose(request.scopes, frozenset(principal.scopes))
+        expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else None
         secret = keys.generate(test=request.test)
         key_id = ids.new("key")
         audit.about("api_key", key_id)
         async with self._database.transaction() as connection:
             row = await self._store.add_api_key(
-                connection, key_id=key_id, user_id=principal.user_id, org_id=principal.org_id,
-                key_hash=keys.digest(secret), prefix=keys.prefix(secret), name=request.name, scopes=list(scopes),
-                test=request.test, expires_at=expires, now=now,
+                connection, key_id=key_id, owner_id=principal.user_id, org_id=principal.org_id,
+                created_by=principal.user_id, key_hash=keys.digest(secret), prefix=keys.prefix(secret),
+                name=request.name, scopes=scopes, test=request.test, expires_at=expires, now=now,
             )  # fmt: skip
-        return auth_pb2.CreateApiKeyResponse(api_key=keys.message_of(row), secret=secret)
+            key = keys.message_of(row)
+            audit.changed(after=key)
+        return auth_pb2.CreateApiKeyResponse(api_key=key, secret=secret)
 
     async def ListApiKeys(self, request: auth_pb2.ListApiKeysRequest, context: Context) -> auth_pb2.ListApiKeysResponse:
+        principal = caller()
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
         before = str(key[0]) if key else None
         async with self._database.connection() as connection:
-            rows = await self._store.list_api_keys(connection, caller().user_id, before, most + 1)
+            rows = await self._store.list_api_keys(connection, principal.user_id, principal.org_id, before, most + 1)
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         return auth_pb2.ListApiKeysResponse(api_keys=[keys.message_of(r) for r in rows[:most]], next_page_token=token)
 
@@ -206,13 +229,15 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         principal = caller()
         audit.about("api_key", request.key_id)
         async with self._database.transaction() as connection:
-            row = await self._store.revoke_api_key(connection, request.key_id, principal.user_id)
-        if row is None:
-            raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
+            row = await self._store.revoke_api_key(connection, request.key_id, principal.user_id, principal.org_id)
+            if row is None:
+                raise NotFound("you have no such key; see `mercat keys list`", reason="API_KEY_NOT_FOUND")
+            key = keys.message_of(row)
+            audit.changed(after=key)
         # Quicker than the few seconds that others trust what they know of the key; those hold without any event.
-        changed = event_pb2.PrincipalChanged(user_id=row["user_id"], org_id=row["org_id"], key_id=row["id"])
+        changed = event_pb2.PrincipalChanged(org_id=row["org_id"], key_id=row["id"])
         await broadcast(self._events, FORGET_SUBJECT, changed.SerializeToString())
-        return auth_pb2.RevokeApiKeyResponse(api_key=keys.message_of(row))
+        return auth_pb2.RevokeApiKeyResponse(api_key=key)
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
         return auth_pb2.GetJwksResponse(keys=[self._signer.key.public_jwk()])
@@ -227,16 +252,6 @@ def _unlocked(locked_until: datetime | None, now: datetime) -> None:
         )  # fmt: skip
 
 
-def _future(timestamp: Timestamp, now: datetime) -> datetime:
-    try:
-        at = timestamp.ToDatetime(UTC)
-    except (ValueError, OverflowError):  # a year that no calendar here has
-        at = now
-    if at <= now:
-        raise InvalidFields(violations=[Violation("expires_at", "must be in the future, and before the year 10000")])
-    return at
-
-
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
@@ -244,8 +259,8 @@ def _hash(token: str) -> bytes:
 def _profile(user: Row) -> auth_pb2.Profile:
     profile = auth_pb2.Profile(
         user_id=user["id"], email=user["email"], username=user["username"], role=user["role"],
-        is_verified=user["is_verified"], org_id=user["org_id"], display_name=user["display_name"],
-        etag=str(user["revision"]),
+        is_verified=user["is_verified"], org_id=user["org_id"], organisation=user["username"],
+        display_name=user["display_name"], etag=str(user["revision"]),
     )  # fmt: skip
     profile.created_at.FromDatetime(user["created_at"])
     profile.updated_at.FromDatetime(user["updated_at"])

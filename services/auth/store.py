@@ -26,7 +26,7 @@ class Store:
             display_name=display_name, now=now,
         )  # fmt: skip
         await self._q.add_organisation(c, id=org_id, handle=username, personal_of=user_id, now=now)
-        await self._q.add_member(c, org_id=org_id, user_id=user_id, role="owner")
+        await self._q.add_member(c, org_id=org_id, user_id=user_id, role="owner", now=now)
 
     async def find_user(self, c: Connection, email: str) -> Row | None:
         row: Row | None = await self._q.find_user(c, email=email)
@@ -55,14 +55,23 @@ class Store:
         return row is not None
 
     async def add_refresh_token(
-        self, c: Connection, token_hash: bytes, family: str, user_id: str, expires_at: datetime
+        self, c: Connection, token_hash: bytes, family: str, user_id: str, org_id: str, expires_at: datetime
     ) -> None:
-        await self._q.add_refresh_token(c, token_hash=token_hash, family=family, user_id=user_id, expires_at=expires_at)
+        """For an organisation; empty: the personal one."""
+        await self._q.add_refresh_token(
+            c, token_hash=token_hash, family=family, user_id=user_id, org_id=org_id or None, expires_at=expires_at
+        )
 
-    async def use_refresh_token(self, c: Connection, token_hash: bytes, now: datetime) -> tuple[str, str] | None:
-        """(family, user id) of a token that is good now and is used up by this."""
+    async def use_refresh_token(self, c: Connection, token_hash: bytes, now: datetime) -> tuple[str, str, str] | None:
+        """(family, user id, organisation) of a token that is good now and is used up by this; the organisation is empty
+        for the personal one."""
         row = await self._q.use_refresh_token(c, token_hash=token_hash, now=now)
-        return (row["family"], row["user_id"]) if row else None
+        return (row["family"], row["user_id"], row["org_id"] or "") if row else None
+
+    async def find_membership(self, c: Connection, user_id: str, handle: str) -> str | None:
+        """The organisation of this handle that a user is in; empty for their personal one."""
+        org_id: str | None = await self._q.find_membership(c, user_id=user_id, handle=handle)
+        return org_id
 
     async def end_family_of(self, c: Connection, token_hash: bytes) -> None:
         """Ends every session that descends from the token's sign-in; nothing for an unknown token."""
@@ -72,36 +81,56 @@ class Store:
         await self._q.forget_refresh_tokens(c, now=now)
 
     async def add_api_key(
-        self, c: Connection, *, key_id: str, user_id: str, org_id: str, key_hash: bytes, prefix: str, name: str,
-        scopes: Sequence[str], test: bool, expires_at: datetime | None, now: datetime,
+        self, c: Connection, *, key_id: str, owner_id: str, org_id: str, created_by: str, key_hash: bytes, prefix: str,
+        name: str, scopes: Sequence[str], test: bool, expires_at: datetime | None, now: datetime,
     ) -> Row:  # fmt: skip
+        """A key of a user, a service account, or the organisation."""
         row: Row = await self._q.add_api_key(
-            c, id=key_id, user_id=user_id, org_id=org_id, key_hash=key_hash, prefix=prefix, name=name,
+            c, id=key_id, user_id=owner_id if owner_id.startswith("usr_") else None,
+            service_account_id=owner_id if owner_id.startswith("sva_") else None, org_id=org_id, created_by=created_by,
+            key_hash=key_hash, prefix=prefix, name=name,
             scopes=json.dumps(sorted(scopes)), test=test, expires_at=expires_at, now=now,
         )  # fmt: skip
         return row
 
-    async def list_api_keys(self, c: Connection, user_id: str, before: str | None, most: int) -> list[Row]:
-        return [r async for r in self._q.list_api_keys(c, user_id=user_id, before=before, most=most)]
+    async def list_api_keys(
+        self, c: Connection, owner_id: str, org_id: str, before: str | None, most: int
+    ) -> list[Row]:
+        rows = self._q.list_api_keys(c, owner_id=owner_id, org_id=org_id, before=before, most=most)
+        return [r async for r in rows]
 
-    async def revoke_api_key(self, c: Connection, key_id: str, user_id: str) -> Row | None:
-        row: Row | None = await self._q.revoke_api_key(c, key_id=key_id, user_id=user_id)
+    async def revoke_api_key(self, c: Connection, key_id: str, owner_id: str, org_id: str) -> Row | None:
+        row: Row | None = await self._q.revoke_api_key(c, key_id=key_id, owner_id=owner_id, org_id=org_id)
         return row
 
     async def resolve_api_keys(self, c: Connection, key_hashes: Sequence[bytes]) -> dict[bytes, Row]:
         """Those that there are, by their hash."""
         return {r["key_hash"]: r async for r in self._q.resolve_api_keys(c, key_hashes=key_hashes)}
 
-    async def get_key_principal(self, c: Connection, key_id: str, user_id: str) -> Row | None:
-        row: Row | None = await self._q.get_key_principal(c, key_id=key_id, user_id=user_id)
+    async def get_key_principal(self, c: Connection, key_id: str, owner_id: str, org_id: str) -> Row | None:
+        """Of a key of the owner and the organisation, where they are given."""
+        row: Row | None = await self._q.get_key_principal(c, key_id=key_id, owner_id=owner_id, org_id=org_id)
         return row
 
-    async def set_key_limit(self, c: Connection, key_id: str, user_id: str, call_limit: str | None) -> Row | None:
-        row: Row | None = await self._q.set_key_limit(c, key_id=key_id, user_id=user_id, call_limit=call_limit)
+    async def get_member_principal(self, c: Connection, user_id: str, org_id: str) -> Row | None:
+        """Of a member; without an organisation in their personal one."""
+        row: Row | None = await self._q.get_member_principal(c, user_id=user_id, org_id=org_id)
         return row
 
-    async def list_limited_keys(self, c: Connection, user_id: str) -> list[Row]:
-        return [r async for r in self._q.list_limited_keys(c, user_id=user_id)]
+    async def set_key_limit(
+        self, c: Connection, key_id: str, owner_id: str, org_id: str, call_limit: str | None
+    ) -> Row | None:
+        row: Row | None = await self._q.set_key_limit(
+            c, key_id=key_id, owner_id=owner_id, org_id=org_id, call_limit=call_limit
+        )
+        return row
+
+    async def list_limited_keys(self, c: Connection, owner_id: str, org_id: str) -> list[Row]:
+        return [r async for r in self._q.list_limited_keys(c, owner_id=owner_id, org_id=org_id)]
+
+    async def get_account(self, c: Connection, org_id: str) -> Row:
+        row: Row = await self._q.get_account(c, org_id=org_id)
+        return row
 
     async def set_account_limit(self, c: Connection, handle: str, tier: int, call_limit: str | None) -> Row | None:
         row: Row | None = await self._q.set_account_limit(c, handle=handle, tier=tier, call_limit=call_limit)
@@ -109,6 +138,3 @@ class Store:
 
     async def touch_api_keys(self, c: Connection, used: Mapping[str, datetime]) -> None:
         await self._q.touch_api_keys(c, key_ids=list(used), used=list(used.values()))
-
-    async def add_audit_log(self, c: Connection, **columns: Any) -> None:
-        await self._q.add_audit_log(c, **columns)

@@ -27,15 +27,18 @@ class Signer:
         """As SigningKey.load."""
         return cls(SigningKey.load(path), clock)
 
-    def sign(self, user_id: str) -> tuple[str, datetime]:
-        """A token for a user, and when it ends."""
+    def sign(self, user_id: str, org_id: str = "") -> tuple[str, datetime]:
+        """A token for a user in an organisation, the personal one when it is empty; and when it ends."""
         now = self.clock.now()
         expires = now + LIFETIME
-        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": expires}
+        claims: dict[str, object] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": expires}
+        if org_id:
+            claims["org"] = org_id
         return self.key.sign(claims, TYPE), expires
 
-    def check(self, token: str) -> tuple[str, datetime]:
-        """The user a token was signed for, and when it ends. Raises CredentialInvalid for every other token."""
+    def check(self, token: str) -> tuple[str, str, datetime]:
+        """The user and the organisation a token was signed for, and when it ends. Raises CredentialInvalid for every
+        other token."""
         try:
             header = jwt.get_unverified_header(token)
             if header.get("typ") != TYPE or header.get("kid") != self.key.kid:
@@ -49,4 +52,4 @@ class Signer:
         expires = datetime.fromtimestamp(int(claims["exp"]), self.clock.now().tzinfo)
         if expires <= self.clock.now():  # by the injected clock, not the library's
             raise CredentialInvalid("the access token has expired; sign in or refresh the session")
-        return str(claims["sub"]), expires
+        return str(claims["sub"]), str(claims.get("org", "")), expires

@@ -3,6 +3,7 @@ How much was used is usage's; what a call costs is told by the price that was in
 
 from datetime import timedelta
 
+from google.protobuf.message import Message
 from mercat.billing.v1 import (
     billing_pb2_grpc,
     budgets_pb2_grpc,
@@ -59,7 +60,8 @@ async def build(deps: Deps) -> Service:
     recurring = RecurringParts(deps, store, settings, payments)
 
     async def signed_up() -> None:
-        await consume(deps.events, deps.database, "wallets", [event_pb2.UserSignedUp], billing.open_account)
+        kinds: list[type[Message]] = [event_pb2.UserSignedUp, event_pb2.OrganisationCreated]
+        await consume(deps.events, deps.database, "wallets", kinds, billing.open_account)
 
     return Service(
         "billing",

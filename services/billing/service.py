@@ -45,8 +45,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self._sandbox = sandbox
 
     async def open_account(self, connection: Connection, event: Message) -> None:
-        """A wallet and a pay-as-you-go subscription for who signed up."""
-        assert isinstance(event, event_pb2.UserSignedUp)
+        """A wallet and a pay-as-you-go subscription for who signed up, or an organisation that somebody made."""
+        assert isinstance(event, event_pb2.UserSignedUp | event_pb2.OrganisationCreated)
         await self._store.ensure_wallet(connection, event.org_id)
         new = starting(event.org_id, event.user_id, PAY_AS_YOU_GO, self._clock.now())
         await self._subscriptions.add(connection, new)

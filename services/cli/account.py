@@ -116,6 +116,7 @@ def whoami(session: Session) -> None:
     output.facts([
         ("username", profile.username), ("name", profile.display_name), ("email", profile.email),
         ("role", auth_pb2.Role.Name(profile.role).removeprefix("ROLE_").lower()),
-        ("organisation", profile.org_id), ("user", profile.user_id), ("since", output.when(profile.created_at)),
+        ("organisation", profile.organisation), ("its id", profile.org_id), ("user", profile.user_id),
+        ("since", output.when(profile.created_at)),
         ("server", session.target.address), ("credential", "API key" if session.api_key else "login"),
     ])  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2, auth_pb2_grpc, organisation_pb2_grpc
 from mercat.billing.v1 import (
     billing_pb2_grpc,
     budgets_pb2_grpc,
@@ -62,7 +62,7 @@ class Credentials:
         self._logins = logins
         self._server = name_of(target)
         self._now = now
-        self.refresh: Callable[[str], auth_pb2.Session] | None = None
+        self.refresh: Callable[..., auth_pb2.Session] | None = None
 
     def current(self) -> str:
         """The credential to send; empty when there is none. Raises MercatError when renewing fails for another reason
@@ -91,26 +91,38 @@ class Credentials:
             except Unauthenticated:
                 self._logins.put(self._profile, self._server, None)
                 return ""
-            self._logins.put(self._profile, self._server, kept(login.email, login.username, session))
+            fresh = kept(login.email, login.username, session, login.organisation)
+            self._logins.put(self._profile, self._server, fresh)
             return session.access_token
 
     def login(self) -> Login | None:
         return self._logins.get(self._profile, self._server)
 
-    def keep(self, profile: auth_pb2.Profile, session: auth_pb2.Session) -> None:
+    def switch(self, organisation: str) -> None:
+        """Renews the login for another organisation. Raises MercatError, or Refusal when there is no login."""
         with self._logins.locked():
-            self._logins.put(self._profile, self._server, kept(profile.email, profile.username, session))
+            login = self._logins.get(self._profile, self._server)
+            if login is None or self.refresh is None:
+                raise Refusal("You are not logged in.", "log in with `mercat login`; a key is for one organisation")
+            session = self.refresh(login.refresh_token, organisation)
+            fresh = kept(login.email, login.username, session, organisation)
+            self._logins.put(self._profile, self._server, fresh)
+
+    def keep(self, profile: auth_pb2.Profile, session: auth_pb2.Session) -> None:
+        fresh = kept(profile.email, profile.username, session, profile.organisation)
+        with self._logins.locked():
+            self._logins.put(self._profile, self._server, fresh)
 
     def forget(self) -> None:
         with self._logins.locked():
             self._logins.put(self._profile, self._server, None)
 
 
-def kept(email: str, username: str, session: auth_pb2.Session) -> Login:
+def kept(email: str, username: str, session: auth_pb2.Session, organisation: str) -> Login:
     """A session as it is kept."""
     return Login(
         email, username, session.access_token, float(session.access_expires_at.ToMilliseconds()) / 1e3,
-        session.refresh_token, float(session.refresh_expires_at.ToMilliseconds()) / 1e3,
+        session.refresh_token, float(session.refresh_expires_at.ToMilliseconds()) / 1e3, organisation,
     )  # fmt: skip
 
 
@@ -124,8 +136,8 @@ class Client:
         self.channel = grpc.intercept_channel(self._channel, _Around(target, credentials))
         credentials.refresh = self._refresh
 
-    def _refresh(self, token: str) -> auth_pb2.Session:
-        request = auth_pb2.RefreshSessionRequest(refresh_token=token)
+    def _refresh(self, token: str, organisation: str = "") -> auth_pb2.Session:
+        request = auth_pb2.RefreshSessionRequest(refresh_token=token, organisation=organisation)
         stub = auth_pb2_grpc.AuthServiceStub(self._channel)
         try:
             return stub.RefreshSession(request, timeout=TIMEOUT).session
@@ -138,6 +150,22 @@ class Client:
     @cached_property
     def auth(self) -> auth_pb2_grpc.AuthServiceStub:
         return auth_pb2_grpc.AuthServiceStub(self.channel)
+
+    @cached_property
+    def organisations(self) -> organisation_pb2_grpc.OrganisationServiceStub:
+        return organisation_pb2_grpc.OrganisationServiceStub(self.channel)
+
+    @cached_property
+    def invitations(self) -> organisation_pb2_grpc.InvitationServiceStub:
+        return organisation_pb2_grpc.InvitationServiceStub(self.channel)
+
+    @cached_property
+    def service_accounts(self) -> organisation_pb2_grpc.ServiceAccountServiceStub:
+        return organisation_pb2_grpc.ServiceAccountServiceStub(self.channel)
+
+    @cached_property
+    def audit(self) -> audit_pb2_grpc.AuditServiceStub:
+        return audit_pb2_grpc.AuditServiceStub(self.channel)
 
     @cached_property
     def billing(self) -> billing_pb2_grpc.BillingServiceStub:

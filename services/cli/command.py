@@ -58,13 +58,13 @@ class Session:
         return Client(self.target, self.credentials)
 
     def own_name(self) -> str:
-        """The username behind the credential: the first half of its models' names."""
+        """The handle of the organisation behind the credential: the first half of its models' names."""
         login = None if self.api_key else self.credentials.login()
         if login is not None:
-            return login.username
+            return login.organisation or login.username
         from mercat.auth.v1 import auth_pb2
 
-        return self.client.auth.GetProfile(auth_pb2.GetProfileRequest()).profile.username
+        return self.client.auth.GetProfile(auth_pb2.GetProfileRequest()).profile.organisation
 
     def full_name(self, model: str) -> str:
         """`publisher/name` of what was typed; without a publisher the caller's own."""

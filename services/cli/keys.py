@@ -1,5 +1,6 @@
 """`mercat keys`: API keys for programs."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -41,34 +42,42 @@ def create(
     answer = session.client.auth.CreateApiKey(request)
     if session.json:
         output.say_json(answer)
-        return
+    else:
+        show_new_key(answer.api_key, answer.secret)
+
+
+def show_new_key(key: auth_pb2.ApiKey, secret: str) -> None:
     output.facts([
-        ("key", answer.api_key.key_id), ("scopes", ", ".join(answer.api_key.scopes)),
-        ("ends", output.when(answer.api_key.expires_at)), ("secret", answer.secret),
+        ("key", key.key_id), ("scopes", ", ".join(key.scopes)), ("ends", output.when(key.expires_at)),
+        ("secret", secret),
     ])  # fmt: skip
     output.say("Keep the secret now: it is not shown again.")
 
 
 def list_keys(session: Session, limit: Limit = 50) -> None:
-    """Lists your keys, newest first.
+    """Lists your keys of the current organisation, newest first.
 
     Example: mercat keys list
     """
     answer = gather(session.client.auth.ListApiKeys, auth_pb2.ListApiKeysRequest(), "api_keys", limit)
     if session.json:
         output.say_json(answer)
-        return
+    else:
+        show_keys(answer.api_keys)
+
+
+def show_keys(keys: Iterable[auth_pb2.ApiKey], *, owners: bool = False) -> None:
     output.table(
-        ["key", "name", "starts with", "scopes", "made", "last used", "ends", "active"],
+        ["key", "name", "starts with", *(["of"] if owners else []), "scopes", "made", "last used", "ends", "active"],
         [
             (
-                key.key_id, key.name, key.prefix, ", ".join(key.scopes), output.when(key.created_at),
-                output.when(key.last_used_at) or "never", output.when(key.expires_at) or "never",
-                "yes" if key.is_active else "no",
+                key.key_id, key.name, key.prefix, *([key.owner_id] if owners else []), ", ".join(key.scopes),
+                output.when(key.created_at), output.when(key.last_used_at) or "never",
+                output.when(key.expires_at) or "never", "yes" if key.is_active else "no",
             )
-            for key in answer.api_keys
+            for key in keys
         ],
-        empty="You have no keys; make one with `mercat keys create NAME`.",
+        empty="There are no keys; make one with `mercat keys create NAME`.",
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "whoami": ("account", "Shows who the commands run as."),
         "keys": ("keys", "API keys for programs."),
         "limits": ("limits", "How much accounts, keys and models may be called."),
+        "org": ("organisations", "Organisations, and who may do what in them."),
+        "audit": ("audit", "Sensitive acts: who did what, from where."),
     },
     "Models": {
         "search": ("search", "Finds published models."),

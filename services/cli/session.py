@@ -53,6 +53,7 @@ class Login:
     access_expires_at: float
     refresh_token: str
     refresh_expires_at: float
+    organisation: str = ""  # the handle of the one it is for
 
 
 def parse_server(text: str, ca: str = "") -> Target:

@@ -88,6 +88,7 @@ class JobRun:
     def __init__(self, tools: Tools, job: Row) -> None:
         self._tools = tools
         self._job = job
+        self._who = (job["user_id"], job["key_id"], job["org_id"])
         self._principal = auth_pb2.Principal()
         self._halt: asyncio.Future[Halt] = asyncio.get_running_loop().create_future()
         self._nudged = asyncio.Event()
@@ -131,7 +132,7 @@ class JobRun:
 
     async def _run_entries(self) -> None:
         try:
-            self._principal = await self._tools.owners.get(self._job["user_id"], self._job["key_id"])
+            self._principal = await self._tools.owners.get(*self._who)
             requests = (await self._tools.objects.request(self._job["body"])).requests
         except (Unauthenticated, PermissionDenied) as e:
             self.halt(Halt("failed", e))
@@ -236,7 +237,7 @@ class JobRun:
                 if loop.time() - held > HELD.total_seconds() - _BEAT:
                     self.halt(LOST)
             try:
-                self._principal = await tools.owners.get(self._job["user_id"], self._job["key_id"])
+                self._principal = await tools.owners.get(*self._who)
                 known = loop.time()
             except (Unauthenticated, PermissionDenied) as e:
                 self.halt(Halt("failed", e))

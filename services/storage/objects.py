@@ -48,6 +48,15 @@ class Objects:
         except OSError as e:
             raise _away() from e
 
+    async def names(self, folder: str, most: int) -> list[str]:
+        """What is in a folder, by name; of more than `most` the last ones, and all for 0. Raises Unavailable."""
+        try:
+            pages = [page async for page in obstore.list(self._store, f"{_FOLDER}/{folder}", chunk_size=1000)]
+        except OSError as e:
+            raise _away() from e
+        found = sorted(str(o["path"]).removeprefix(f"{_FOLDER}/") for page in pages for o in page)
+        return found[-most:]
+
     async def delete(self, folder: str) -> None:
         """Removes what is in a folder. Raises Unavailable."""
         try:
@@ -90,6 +99,11 @@ class ObjectServicer(storage_pb2_grpc.ObjectServiceServicer):
     ) -> AsyncIterator[storage_pb2.GetObjectResponse]:
         async for piece in self._objects.get(request.name):
             yield storage_pb2.GetObjectResponse(data=piece)
+
+    async def ListObjects(
+        self, request: storage_pb2.ListObjectsRequest, context: Context
+    ) -> storage_pb2.ListObjectsResponse:
+        return storage_pb2.ListObjectsResponse(names=await self._objects.names(request.folder, request.most))
 
     async def DeleteObjects(
         self, request: storage_pb2.DeleteObjectsRequest, context: Context

@@ -121,3 +121,16 @@ def test_services_and_methods_worth_a_word_have_one() -> None:
         for service in file.services_by_name.values():
             commented = [method for method in service.methods if method.full_name in texts]
             assert len(commented) >= len(service.methods) / 2, service.full_name
+
+
+def test_what_is_kept_of_audited_requests_holds_no_secret() -> None:
+    named = re.compile(r"(^|_)(password|secret|token|code|otp|credential)$")
+    for method in METHODS:
+        if contracts.policy(method).audited:
+            for field in method.input_type.fields:
+                if (
+                    field.type == FieldDescriptor.TYPE_STRING
+                    and named.search(field.name)
+                    and field.name != "page_token"
+                ):
+                    assert rule(field).secret, f"{field.full_name} needs `secret: true`"

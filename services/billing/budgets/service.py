@@ -4,10 +4,10 @@ from datetime import UTC, date
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.billing.v1 import budgets_pb2, budgets_pb2_grpc
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing.budgets.store import Budget, BudgetStore
 from services.billing.ledger import CURRENCY
+from services.billing.models import Models
 from services.billing.recalls import ALL, recall
 from services.billing.store import Store
 from services.common import audit, ids, pages
@@ -35,7 +35,7 @@ class BudgetServicer(budgets_pb2_grpc.BudgetServiceServicer):
         self._store = store
         self._budgets = budgets
         self._auth = auth_pb2_grpc.PrincipalServiceStub(control)
-        self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
+        self._models = Models(control)
         self._events = events
         self._clock = clock
 
@@ -45,7 +45,7 @@ class BudgetServicer(budgets_pb2_grpc.BudgetServiceServicer):
         org_id = caller().org_id
         if request.key_id:
             await self._check_key(request.key_id)
-        model_id = await self._model_id(request.model) if request.model else ""
+        model_id = (await self._models.known(request.model)).model_id if request.model else ""
         async with self._database.transaction() as connection:
             await self._store.lock_or_open_wallets(connection, [org_id])
             now = self._clock.now()
@@ -68,15 +68,9 @@ class BudgetServicer(budgets_pb2_grpc.BudgetServiceServicer):
 
     async def _check_key(self, key_id: str) -> None:
         try:
-            await self._auth.GetPrincipal(auth_pb2.GetPrincipalRequest(user_id=caller().user_id, key_id=key_id))
+            await self._auth.GetPrincipal(auth_pb2.GetPrincipalRequest(org_id=caller().org_id, key_id=key_id))
         except Unauthenticated:
-            raise NotFound(f"you have no key {key_id}", reason="API_KEY_NOT_FOUND") from None
-
-    async def _model_id(self, model: str) -> str:
-        owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=model))
-        if not owner.published and owner.org_id != caller().org_id:
-            raise NotFound(f"there is no model {model}", reason="MODEL_NOT_FOUND")
-        return str(owner.model_id)
+            raise NotFound(f"the organisation has no key {key_id}", reason="API_KEY_NOT_FOUND") from None
 
     async def ListBudgets(
         self, request: budgets_pb2.ListBudgetsRequest, context: Context

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 from mercat.billing.v1 import billing_pb2, prices_pb2, prices_pb2_grpc
 from mercat.event.v1 import event_pb2
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing.ledger import CURRENCY
+from services.billing.models import Models
 from services.billing.prices.store import PriceStore, discount_of, price_of
 from services.billing.store import Store
 from services.common import audit, ids, outbox, pages, pricing
@@ -16,12 +16,11 @@ from services.common.errors import (
     FailedPrecondition,
     InvalidArgument,
     InvalidFields,
-    ModelNotFound,
     NotFound,
     Violation,
 )
 from services.common.rpc.channels import InternalChannel
-from services.common.rpc.context import Context, caller, current
+from services.common.rpc.context import Context, caller
 
 _MOST_DISCOUNTS = 1000  # of a publisher: every worker that runs one of its models knows them all
 
@@ -46,7 +45,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         self._database = database
         self._store = store
         self._prices = prices
-        self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
+        self._models = Models(control)
         self._clock = clock
 
     async def set_model_price(self, request: billing_pb2.SetModelPriceRequest) -> billing_pb2.SetModelPriceResponse:
@@ -57,7 +56,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
             text = f"prices are in {CURRENCY}, not in {request.currency}"
             raise CurrencyUnsupported(text, violations=[Violation("currency", f"must be {CURRENCY}")])
         asked = _asked(request, self._clock.now())
-        owner = await self._own(request.model)
+        owner = await self._models.own(request.model)
         price = billing_pb2.Price(
             price_id=ids.new("prc"), model_id=owner.model_id, model=request.model, currency=CURRENCY,
             components=request.components, minimum_nanos=request.minimum_nanos,
@@ -74,7 +73,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
 
     async def get_model_price(self, request: billing_pb2.GetModelPriceRequest) -> billing_pb2.GetModelPriceResponse:
         """Raises ModelNotFound."""
-        owner = await self._known(request.model)
+        owner = await self._models.known(request.model)
         async with self._database.connection() as connection:
             price = await self._prices.get_price(connection, owner.model_id, self._clock.now())
         free = billing_pb2.Price(model_id=owner.model_id, model=request.model, currency=CURRENCY)
@@ -83,7 +82,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
     async def ListModelPrices(
         self, request: prices_pb2.ListModelPricesRequest, context: Context
     ) -> prices_pb2.ListModelPricesResponse:
-        owner = await self._known(request.model)
+        owner = await self._models.known(request.model)
         key, most = pages.decode(request.page_token, int, str), pages.size(request.page_size)
         before = (datetime.fromtimestamp(int(key[0]) / 1e6, UTC), str(key[1])) if key else None
         async with self._database.connection() as connection:
@@ -102,7 +101,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         self, request: prices_pb2.SetDiscountRequest, context: Context
     ) -> prices_pb2.SetDiscountResponse:
         publisher = caller().org_id
-        model = ((await self._own(request.model)).model_id, request.model) if request.model else ("", "")
+        model = ((await self._models.own(request.model)).model_id, request.model) if request.model else ("", "")
         audit.about("discount", request.org_id)
         async with self._database.transaction() as connection:
             if await self._store.get_wallet(connection, request.org_id) is None:  # everybody who signed up has one
@@ -137,22 +136,6 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
                 raise DiscountNotFound(f"you give {request.org_id} no discount {of}")
             await outbox.add(connection, _changed(publisher, request.org_id))
         return prices_pb2.DeleteDiscountResponse()
-
-    async def _own(self, model: str) -> registry_pb2.ResolveOwnerResponse:
-        owner: registry_pb2.ResolveOwnerResponse = await self._registry.ResolveOwner(
-            registry_pb2.ResolveOwnerRequest(model=model)
-        )
-        if owner.org_id != caller().org_id:
-            raise ModelNotFound(f"you have no model {model}")
-        return owner
-
-    async def _known(self, model: str) -> registry_pb2.ResolveOwnerResponse:
-        owner: registry_pb2.ResolveOwnerResponse = await self._registry.ResolveOwner(
-            registry_pb2.ResolveOwnerRequest(model=model)
-        )
-        if not owner.published and current().principal.org_id != owner.org_id:
-            raise ModelNotFound(f"there is no model {model}")
-        return owner
 
 
 def _changed(publisher: str, org_id: str) -> event_pb2.DiscountChanged:

@@ -1,9 +1,9 @@
 """Plans and subscriptions, for people."""
 
 from mercat.billing.v1 import plans_pb2, plans_pb2_grpc
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from services.billing.ledger import CURRENCY
+from services.billing.models import Models
 from services.billing.subscriptions.changes import Changed, Changes
 from services.billing.subscriptions.store import (
     ENTERPRISE,
@@ -16,7 +16,7 @@ from services.billing.subscriptions.store import (
 from services.common import audit, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import InvalidFields, ModelNotFound, NotFound, Violation
+from services.common.errors import InvalidFields, NotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 
@@ -44,7 +44,7 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
         self._database = database
         self._store = store
         self._changes = changes
-        self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
+        self._models = Models(control)
         self._clock = clock
         self._fee_ppm = fee_ppm
 
@@ -127,9 +127,7 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
     async def SetModelOffer(
         self, request: plans_pb2.SetModelOfferRequest, context: Context
     ) -> plans_pb2.SetModelOfferResponse:
-        owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=request.model))
-        if owner.org_id != caller().org_id:
-            raise ModelNotFound(f"you have no model {request.model}")
+        owner = await self._models.own(request.model)
         audit.about("model", owner.model_id)
         offer = plans_pb2.ModelOffer(model=request.model, monthly_nanos=request.monthly_nanos, currency=CURRENCY)
         async with self._database.transaction() as connection:
@@ -167,7 +165,7 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
         )
 
     async def _offer(self, connection: Connection, model: str) -> Row:
-        owner = await self._registry.ResolveOwner(registry_pb2.ResolveOwnerRequest(model=model))
+        owner = await self._models.known(model)
         row = await self._store.get_offer(connection, owner.model_id) if owner.published else None
         if row is None:
             raise OfferNotFound(f"{model} is not offered by the month")

@@ -4,6 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.message import Message
 from grpc import aio
 from mercat.auth.v1 import auth_pb2
 from opentelemetry.trace import Span
@@ -20,7 +21,9 @@ class Call:
     """One call. `arrived_ms` is the time inside its id, milliseconds since 1970. `deadline` is on the event loop's
     clock, seconds; None when the caller set none. `fresh`: with `cache-control: no-cache`, the answer must be a new
     one. `wrote`: something of it may be stored already. `repeatable`: for how many seconds it may be made again under
-    the same id. `tags`: what its caller set, in the order of their names."""
+    the same id. `tags`: what its caller set, in the order of their names. For the audit log:
+    `resource`, what it is about, `request`, what it asks, `change`, what was before and after, and `actor`, the user
+    and the organisation where they are not the caller."""
 
     request_id: str
     method: str
@@ -36,6 +39,9 @@ class Call:
     repeatable: int = 0
     tags: tuple[tuple[str, str], ...] = ()
     resource: tuple[str, str] = ("", "")
+    request: Message | None = None
+    change: tuple[Message | None, Message | None] = (None, None)
+    actor: tuple[str, str] | None = None
     span: Span | None = None
     trailers: list[tuple[str, str | bytes]] = field(default_factory=list)
 

@@ -182,6 +182,8 @@ class Pipeline:
                 call, metadata = await self.admit(context)
                 validate(request)
                 assert request is not None
+                if call.audited:
+                    call.request = request
                 key = metadata.get("idempotency-key")
                 if key is not None and self.policy.mutates and self.guard.idempotency is not None:
                     reply = await self._once(call, str(key), request, context, handler, reply_type)
@@ -214,6 +216,7 @@ class Pipeline:
                 if loop.time() > until or (self.policy.mutates and call.wrote):
                     raise
             del call.trailers[trailers:]
+            call.audited = self.policy.audited  # its record was rolled back too
             await asyncio.sleep(0.05)
 
     async def _once(
@@ -225,7 +228,8 @@ class Pipeline:
         assert keys is not None
         loop = asyncio.get_running_loop()
         seconds = LONGEST if call.deadline is None else min(LONGEST, max(call.deadline - loop.time(), 0.0))
-        scope = f"{call.principal.org_id or call.address}"
+        # Two members of an organisation must not get each other's answers, which may hold secrets.
+        scope = f"{call.principal.org_id}/{call.principal.user_id}" if call.authenticated else call.address
         # Deterministic bytes: two serialisations of equal messages hash alike.
         body = request.SerializeToString(deterministic=True)
         claim = await keys.claim(scope, key, self.method, body, call.request_id)
@@ -255,11 +259,14 @@ class Pipeline:
         async def call_it(request: Message, context: Context) -> AsyncIterator[Message]:
             call: Call | None = None
             try:
-                call, _ = await self.admit(context)
+                call, metadata = await self.admit(context)
+                credential = credential_of(metadata)
                 validate(request)
                 # A caller who leaves ends the handler now, not when somebody collects it.
                 async with aclosing(handler(request, context)) as messages:
                     async for message in messages:
+                        if credential:
+                            await self._admit_still(call, credential)
                         yield message
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:
@@ -310,13 +317,19 @@ class Pipeline:
     async def _still_admitted(
         self, requests: AsyncIterator[Message | None], call: Call, credential: str
     ) -> AsyncIterator[Message | None]:
-        principals = self.guard.principals
         async for request in requests:
             if credential:
-                known = principals.cached(credential)
-                call.principal = known if known is not None else await principals.resolve(credential)
-                self._authorise(call)
+                await self._admit_still(call, credential)
             yield request
+
+    async def _admit_still(self, call: Call, credential: str) -> None:
+        """A stream outlives its credential. Raises MercatError when it does not open this method any more."""
+        known = self.guard.principals.cached(credential)
+        if known is call.principal:
+            return
+        call.principal = known if known is not None else await self.guard.principals.resolve(credential)
+        if self.policy.access == policy_pb2.ACCESS_ACCOUNT:
+            self._authorise(call)
 
 
 async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:

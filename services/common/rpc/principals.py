@@ -44,9 +44,9 @@ class Principals:
         async def forget(message: Msg) -> None:
             changed = event_pb2.PrincipalChanged.FromString(message.data)
             for credential, (_, p) in list(self._entries.items()):
-                if (changed.key_id and p.key_id == changed.key_id) or (
-                    not changed.key_id and p.user_id == changed.user_id
-                ):
+                if all(theirs in ("", own) for theirs, own in (
+                    (changed.key_id, p.key_id), (changed.user_id, p.user_id), (changed.org_id, p.org_id)
+                )):  # fmt: skip
                     del self._entries[credential]
 
         await listen(events, FORGET_SUBJECT, forget)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -216,10 +217,16 @@ async def test_sensitive_acts_are_in_the_audit_log(
             break
         await asyncio.sleep(0.1)
     by_action = {r["action"].rpartition("/")[2]: r for r in found}
-    assert {"CreateApiKey", "UpdateProfile"} <= by_action.keys()
+    assert {"SignUp", "CreateApiKey", "UpdateProfile"} <= by_action.keys()
     made = by_action["CreateApiKey"]
     assert made["resource_type"] == "api_key"
     assert made["resource_id"].startswith("key_")
     assert made["ip_address"] is not None
     assert "grpc" in made["user_agent"]
-    assert "request_id" in made["metadata"]
+    assert made["request_id"].startswith("req_")
+    assert {r["chain"] for r in found} == {person.profile.org_id}
+    assert sorted(r["sequence"] for r in found) == [1, 2, 3]
+    asked = json.loads(by_action["SignUp"]["metadata"])["request"]
+    assert (asked["email"], asked["password"]) == (person.email, "[secret]")
+    renamed = json.loads(by_action["UpdateProfile"]["metadata"])
+    assert (renamed["request"]["display_name"], renamed["before"]) == ("Audited", {})

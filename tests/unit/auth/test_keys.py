@@ -55,7 +55,7 @@ def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
     clock = Clock()
     signer = Signer.load(tmp_path / "secrets" / "jwt.pem", clock)  # type: ignore[arg-type]
     token, expires = signer.sign("usr_1")
-    assert signer.check(token) == ("usr_1", expires)
+    assert signer.check(token) == ("usr_1", "", expires)
     clock.at += LIFETIME - timedelta(seconds=1)
     assert signer.check(token)[0] == "usr_1"
     clock.at += timedelta(seconds=1)

@@ -61,9 +61,10 @@ def test_commands_that_are_named_exist_and_take_their_options(page: Path, comman
         words = line.split()
         command = commands.get(words[0])
         assert command is not None, line
-        if getattr(command, "commands", None) and len(words) > 1 and words[1].isalpha():
-            assert words[1] in command.commands, line
-            command = command.commands[words[1]]
+        rest = words[1:]
+        while getattr(command, "commands", None) and rest and rest[0].isalpha():
+            assert rest[0] in command.commands, line
+            command = command.commands[rest.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         used = set(re.findall(r"(?<= )--?[a-z][a-z-]*", re.sub(r"'[^']*'|\"[^\"]*\"", "", f" {line}")))
         assert used <= options, line

@@ -76,16 +76,19 @@ class Profile(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     email: _builtins.str
     username: _builtins.str
-    """Also the handle of the personal organisation: models are addressed `username/model`."""
+    """Also the handle of the personal organisation. Empty for who is no person: a service account, or a shared key."""
     role: Global___Role.ValueType
     is_verified: _builtins.bool
     org_id: _builtins.str
-    """The organisation that pays, owns models and earns."""
+    """The current organisation: it pays, owns models and earns."""
     display_name: _builtins.str
     etag: _builtins.str
+    organisation: _builtins.str
+    """The handle of the current organisation: models are addressed `organisation/model`."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -103,10 +106,11 @@ class Profile(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        organisation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "is_verified", b"is_verified", "org_id", b"org_id", "role", b"role", "updated_at", b"updated_at", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "is_verified", b"is_verified", "org_id", b"org_id", "organisation", b"organisation", "role", b"role", "updated_at", b"updated_at", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,11 +160,16 @@ class ApiKey(_message.Message):
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     name: _builtins.str
     prefix: _builtins.str
     """The first characters of the secret, to recognise it by."""
     is_active: _builtins.bool
+    owner_id: _builtins.str
+    """Whose it is: a user, a service account, or the organisation."""
+    created_by: _builtins.str
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -185,10 +194,12 @@ class ApiKey(_message.Message):
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         is_active: _builtins.bool = ...,
         limit: _limits_pb2.CallLimit | None = ...,
+        owner_id: _builtins.str = ...,
+        created_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "limit", b"limit", "name", b"name", "prefix", b"prefix", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "limit", b"limit", "name", b"name", "owner_id", b"owner_id", "prefix", b"prefix", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,15 +312,19 @@ class RefreshSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
+    organisation: _builtins.str
+    """The handle of the organisation that the session is for from now on; empty: that of before."""
     def __init__(
         self,
         *,
         refresh_token: _builtins.str = ...,
+        organisation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_token", b"refresh_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organisation", b"organisation", "refresh_token", b"refresh_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -732,18 +747,23 @@ class GetPrincipalRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    """Empty: whose the key is."""
     key_id: _builtins.str
     """The key they called with; empty: a session."""
+    org_id: _builtins.str
+    """The organisation they called for; empty: that of the key, of a session the personal one."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        org_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "org_id", b"org_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,6 +806,7 @@ class Principal(_message.Message):
     ACCOUNT_LIMIT_FIELD_NUMBER: _builtins.int
     KEY_LIMIT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    """A user, a service account, or of a shared key the organisation."""
     org_id: _builtins.str
     handle: _builtins.str
     """The organisation's handle, the first half of its models' names."""

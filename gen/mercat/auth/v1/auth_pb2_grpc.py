@@ -107,7 +107,8 @@ class AuthServiceServicer:
 
     def RefreshSession(self, request, context):
         """Trades a refresh token for a new session; each refresh token works once, and using one twice
-        ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired.
+        ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
+        token still works, when the user is not in the organisation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +144,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """The caller's keys, newest first.
+        """The keys that the caller has of the current organisation, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,8 @@ class AuthServiceStub:
     """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which."""
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]
     """Trades a refresh token for a new session; each refresh token works once, and using one twice
-    ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired.
+    ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
+    token still works, when the user is not in the organisation.
     """
     SignOut: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]
     """Ends the session of a refresh token. Succeeds also when it had ended already."""
@@ -52,7 +53,7 @@ class AuthServiceStub:
     PERMISSION_DENIED when a scope is asked for that the caller does not hold.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListApiKeysRequest, _auth_pb2.ListApiKeysResponse]
-    """The caller's keys, newest first."""
+    """The keys that the caller has of the current organisation, newest first."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeApiKeyRequest, _auth_pb2.RevokeApiKeyResponse]
     """Ends a key everywhere within five seconds. NOT_FOUND when the caller has no such key."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
@@ -69,7 +70,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which."""
     RefreshSession: _aio.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Trades a refresh token for a new session; each refresh token works once, and using one twice
-    ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired.
+    ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
+    token still works, when the user is not in the organisation.
     """
     SignOut: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]  # type: ignore[assignment]
     """Ends the session of a refresh token. Succeeds also when it had ended already."""
@@ -82,7 +84,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     PERMISSION_DENIED when a scope is asked for that the caller does not hold.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListApiKeysRequest, _auth_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """The caller's keys, newest first."""
+    """The keys that the caller has of the current organisation, newest first."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeApiKeyRequest, _auth_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key everywhere within five seconds. NOT_FOUND when the caller has no such key."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]  # type: ignore[assignment]
@@ -114,7 +116,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RefreshSessionResponse, _abc.Awaitable[_auth_pb2.RefreshSessionResponse]]:
         """Trades a refresh token for a new session; each refresh token works once, and using one twice
-        ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired.
+        ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
+        token still works, when the user is not in the organisation.
         """
 
     @_abc_1.abstractmethod
@@ -157,7 +160,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ListApiKeysResponse, _abc.Awaitable[_auth_pb2.ListApiKeysResponse]]:
-        """The caller's keys, newest first."""
+        """The keys that the caller has of the current organisation, newest first."""
 
     @_abc_1.abstractmethod
     def RevokeApiKey(

@@ -35,6 +35,7 @@ class Rule(_message.Message):
     EACH_APART_FIELD_NUMBER: _builtins.int
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present: not empty, not zero, not UNSPECIFIED."""
     min_len: _builtins.int
@@ -54,6 +55,8 @@ class Rule(_message.Message):
     min: _builtins.float
     """Bounds of a number that may be a fraction, inclusive; on a map, of its values."""
     max: _builtins.float
+    secret: _builtins.bool
+    """Nobody may read it later: it is left out of the audit log."""
     def __init__(
         self,
         *,
@@ -68,10 +71,11 @@ class Rule(_message.Message):
         each_apart: _builtins.bool = ...,
         min: _builtins.float | None = ...,
         max: _builtins.float | None = ...,
+        secret: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "_max", b"_max", "_min", b"_min", "gte", b"gte", "lte", b"lte", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "_max", b"_max", "_min", b"_min", "each_apart", b"each_apart", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max", b"max", "max_items", b"max_items", "max_len", b"max_len", "min", b"min", "min_len", b"min_len", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "_max", b"_max", "_min", b"_min", "each_apart", b"each_apart", "gte", b"gte", "hint", b"hint", "lte", b"lte", "max", b"max", "max_items", b"max_items", "max_len", b"max_len", "min", b"min", "min_len", b"min_len", "pattern", b"pattern", "required", b"required", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gte: _TypeAlias = _typing.Literal["gte"]  # noqa: Y015
     _WhichOneofArgType__gte: _TypeAlias = _typing.Literal["_gte", b"_gte"]  # noqa: Y015

@@ -8,6 +8,7 @@ What the services tell each other. Each message travels on JetStream subject
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mercat.inference.v1 import inference_pb2 as _inference_pb2
@@ -74,8 +75,36 @@ class UserSignedUp(_message.Message):
 Global___UserSignedUp: _TypeAlias = UserSignedUp  # noqa: Y015
 
 @_typing.final
+class OrganisationCreated(_message.Message):
+    """An organisation was made beside the personal one of its owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    handle: _builtins.str
+    user_id: _builtins.str
+    """Who made it, and owns it."""
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        handle: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "org_id", b"org_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrganisationCreated: _TypeAlias = OrganisationCreated  # noqa: Y015
+
+@_typing.final
 class PrincipalChanged(_message.Message):
-    """A credential, role or scope changed: forget what is cached of it."""
+    """A credential, role or scope changed: forget what is cached of whom all that is given names."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,7 +114,6 @@ class PrincipalChanged(_message.Message):
     user_id: _builtins.str
     org_id: _builtins.str
     key_id: _builtins.str
-    """Empty: all of the user's."""
     def __init__(
         self,
         *,
@@ -325,6 +353,8 @@ class AuditRecorded(_message.Message):
     USER_AGENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     audit_id: _builtins.str
     user_id: _builtins.str
     org_id: _builtins.str
@@ -335,8 +365,13 @@ class AuditRecorded(_message.Message):
     ip_address: _builtins.str
     user_agent: _builtins.str
     request_id: _builtins.str
+    key_id: _builtins.str
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """`request`, `before` and `after`, without secrets."""
+
     def __init__(
         self,
         *,
@@ -350,10 +385,12 @@ class AuditRecorded(_message.Message):
         user_agent: _builtins.str = ...,
         request_id: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        metadata: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit_id", b"audit_id", "created_at", b"created_at", "ip_address", b"ip_address", "org_id", b"org_id", "request_id", b"request_id", "resource_id", b"resource_id", "resource_type", b"resource_type", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit_id", b"audit_id", "created_at", b"created_at", "ip_address", b"ip_address", "key_id", b"key_id", "metadata", b"metadata", "org_id", b"org_id", "request_id", b"request_id", "resource_id", b"resource_id", "resource_type", b"resource_type", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -461,6 +461,11 @@ class ObjectServiceStub:
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
                 response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
                 _registered_method=True)
+        self.ListObjects = channel.unary_unary(
+                '/mercat.storage.v1.ObjectService/ListObjects',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsResponse.FromString,
+                _registered_method=True)
         self.DeleteObjects = channel.unary_unary(
                 '/mercat.storage.v1.ObjectService/DeleteObjects',
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteObjectsRequest.SerializeToString,
@@ -486,6 +491,13 @@ class ObjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObjects(self, request, context):
+        """Names in a folder, in their order; none may be there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteObjects(self, request, context):
         """Removes every object in a folder; none may be there.
         """
@@ -505,6 +517,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.GetObject,
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.FromString,
                     response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.SerializeToString,
+            ),
+            'ListObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsResponse.SerializeToString,
             ),
             'DeleteObjects': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteObjects,
@@ -567,6 +584,33 @@ class ObjectService:
             '/mercat.storage.v1.ObjectService/GetObject',
             mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
             mercat_dot_storage_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.ObjectService/ListObjects',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.ListObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -186,6 +186,8 @@ class ObjectServiceStub:
     """Stores an object, whole or not at all; one of that name is replaced."""
     GetObject: _grpc.UnaryStreamMultiCallable[_storage_pb2.GetObjectRequest, _storage_pb2.GetObjectResponse]
     """NOT_FOUND when there is none of that name."""
+    ListObjects: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListObjectsRequest, _storage_pb2.ListObjectsResponse]
+    """Names in a folder, in their order; none may be there."""
     DeleteObjects: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteObjectsRequest, _storage_pb2.DeleteObjectsResponse]
     """Removes every object in a folder; none may be there."""
 
@@ -198,6 +200,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """Stores an object, whole or not at all; one of that name is replaced."""
     GetObject: _aio.UnaryStreamMultiCallable[_storage_pb2.GetObjectRequest, _storage_pb2.GetObjectResponse]  # type: ignore[assignment]
     """NOT_FOUND when there is none of that name."""
+    ListObjects: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListObjectsRequest, _storage_pb2.ListObjectsResponse]  # type: ignore[assignment]
+    """Names in a folder, in their order; none may be there."""
     DeleteObjects: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteObjectsRequest, _storage_pb2.DeleteObjectsResponse]  # type: ignore[assignment]
     """Removes every object in a folder; none may be there."""
 
@@ -219,6 +223,14 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.GetObjectResponse], _abc.AsyncIterator[_storage_pb2.GetObjectResponse]]:
         """NOT_FOUND when there is none of that name."""
+
+    @_abc_1.abstractmethod
+    def ListObjects(
+        self,
+        request: _storage_pb2.ListObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.ListObjectsResponse, _abc.Awaitable[_storage_pb2.ListObjectsResponse]]:
+        """Names in a folder, in their order; none may be there."""
 
     @_abc_1.abstractmethod
     def DeleteObjects(

@@ -1,0 +1,107 @@
+"""`mercat org` and `mercat audit`, as people at terminals of their own use them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import pytest
+
+from tests.platform import PASSWORD, Platform
+
+
+class Person:
+    """Somebody with an account."""
+
+    def __init__(self, platform: Platform, folder: Path) -> None:
+        self.name = f"p{token_hex(5)}"
+        self.email = f"{self.name}@example.com"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MERCAT_")}
+        self._environment = kept | {
+            "XDG_CONFIG_HOME": str(folder / self.name), "MERCAT_HOME": str(platform.home), "NO_COLOR": "1",
+        }  # fmt: skip
+        self("signup", self.email, self.name, "--password-stdin", stdin=PASSWORD + "\n")
+
+    def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *words],
+            env=self._environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, stdin: str = "") -> str:
+        """What a command that succeeds prints."""
+        done = self.run(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json"))
+
+    def refused(self, *words: str) -> str:
+        """What a command that is refused says."""
+        done = self.run(*words)
+        assert done.returncode == 1, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def person(platform: Platform, tmp_path: Path) -> Callable[[], Person]:
+    return lambda: Person(platform, tmp_path)
+
+
+def test_two_people_share_an_organisation(person: Callable[[], Person]) -> None:
+    ada, grace, acme = person(), person(), f"acme-{token_hex(4)}"
+    assert "is made" in ada("org", "create", acme, "--name", "Acme [1]")
+    assert "has one member" in ada.refused("org", "invite", grace.email)
+    ada("org", "use", acme)
+    assert ada.json("whoami")["organisation"] == acme
+    assert "Acme [1]" in ada("org", "list")
+    code = ada.json("org", "invite", grace.email, "--role", "developer")["code"]
+    assert grace.email in ada("org", "invitations")
+    assert "ORGANISATION_NOT_FOUND" in grace.refused("org", "use", acme)
+    assert f"developer of {acme}" in grace("org", "join", code)
+    assert "INVITATION_NOT_FOUND" in grace.refused("org", "join", code)
+    grace("org", "use", acme)
+    assert "mercat org members" not in grace("org", "members")
+    assert "SCOPE_MISSING" in grace.refused("org", "role", ada.name, "viewer")
+    key = grace.json("keys", "create", "mine")["apiKey"]
+    assert key["keyId"] in ada("org", "keys", "list")
+    ada("org", "roles", "set", "auditor", "--scope", "audit:read", "--scope", "members:read")
+    ada("org", "role", grace.name, "auditor")
+    assert "auditor" in ada("org", "roles", "list")
+    account = ada.json("org", "accounts", "create", "ci", "--role", "developer")["serviceAccountId"]
+    made = ada.json("org", "keys", "create", "ci", "--account", account)
+    assert made["apiKey"]["ownerId"] == account
+    assert account in ada("org", "accounts", "list")
+    ada("org", "keys", "revoke", made["apiKey"]["keyId"])
+    ada("org", "accounts", "delete", account)
+    ada("org", "remove", grace.email)
+    time.sleep(0.5)
+    said = grace.refused("org", "members")
+    assert "NOT_A_MEMBER" in said
+    assert "mercat org use" in said
+    grace("org", "use", grace.name)
+    assert grace.json("whoami")["organisation"] == grace.name
+    assert "LAST_OWNER" in ada.refused("org", "leave")
+    assert "no member" in ada.refused("org", "transfer", grace.name)
+
+    def acts() -> list[str]:
+        return [e["action"].rpartition("/")[2] for e in ada.json("audit", "list")["entries"]]
+
+    deadline = time.monotonic() + 10
+    while "RemoveMember" not in acts() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert set(acts()) == {
+        "AcceptInvitation", "CreateApiKey", "CreateInvitation", "CreateOrganisationKey", "CreateServiceAccount",
+        "DeleteServiceAccount", "RemoveMember", "RevokeOrganisationKey", "SetMemberRole", "SetRole",
+    }  # fmt: skip
+    shown = ada("audit", "list", "--action", "SetMemberRole", "--details")
+    assert '"role": "developer"' in shown  # before
+    assert '"role": "auditor"' in shown  # after
+    assert "Intact" in ada("audit", "verify")
