@@ -121,3 +121,18 @@ def test_services_and_methods_worth_a_word_have_one() -> None:
         for service in file.services_by_name.values():
             commented = [method for method in service.methods if method.full_name in texts]
             assert len(commented) >= len(service.methods) / 2, service.full_name
+
+
+# What only takes away is never held up.
+TAKES_AWAY = {"RevokeApiKey", "DetachPaymentMethod", "CancelSubscription"}
+COSTLY = re.compile(r"(billing|credits|keys|ledger|limits|refunds):write")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
+def test_what_moves_money_or_makes_keys_asks_for_a_recent_proof(method: MethodDescriptor) -> None:
+    policy = contracts.policy(method)
+    if policy.access != policy_pb2.ACCESS_ACCOUNT:
+        assert not policy.step_up
+        assert not policy.verified
+    if policy.mutates and any(COSTLY.fullmatch(scope) for scope in policy.scopes) and method.name not in TAKES_AWAY:
+        assert policy.step_up

@@ -27,7 +27,7 @@ from mercat.inference.v1 import inference_pb2 as mercat_dot_inference_dot_v1_dot
 from mercat.usage.v1 import usage_pb2 as mercat_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\";\n\x0f\x44iscountChanged\x12\x18\n\x10publisher_org_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\"\xe5\x01\n\x16\x42udgetThresholdReached\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\x05\x12\x13\n\x0blimit_nanos\x18\x07 \x01(\x03\x12\x13\n\x0bspent_nanos\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12.\n\nreset_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a=\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xea\x01\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\x0ePaymentSettled\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"9\n\x11\x41utoTopUpDisabled\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x02 \x01(\t\"\x8c\x01\n\x13SubscriptionChanged\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x06 \x01(\x08\"\xc4\x01\n\x0eInvoiceChanged\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\tdue_nanos\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x0fPaymentReversed\x12\x13\n\x0breversal_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x0c\n\x04paid\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"n\n\rPayoutChanged\x12\x11\n\tpayout_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x05 \x01(\t\"u\n\x0c\x43\x61llRefunded\x12\x11\n\trefund_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x18\n\x10publisher_org_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\"\x92\x01\n\x0eUsageCorrected\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfee_nanos\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\")\n\x16PasswordResetRequested\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\";\n\x0f\x44iscountChanged\x12\x18\n\x10publisher_org_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\"\xe5\x01\n\x16\x42udgetThresholdReached\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\x05\x12\x13\n\x0blimit_nanos\x18\x07 \x01(\x03\x12\x13\n\x0bspent_nanos\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12.\n\nreset_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a=\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xea\x01\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\x0ePaymentSettled\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"9\n\x11\x41utoTopUpDisabled\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x02 \x01(\t\"\x8c\x01\n\x13SubscriptionChanged\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x06 \x01(\x08\"\xc4\x01\n\x0eInvoiceChanged\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\tdue_nanos\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x0fPaymentReversed\x12\x13\n\x0breversal_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x0c\n\x04paid\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"n\n\rPayoutChanged\x12\x11\n\tpayout_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x05 \x01(\t\"u\n\x0c\x43\x61llRefunded\x12\x11\n\trefund_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x18\n\x10publisher_org_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\"\x92\x01\n\x0eUsageCorrected\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfee_nanos\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +38,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEBATCH']._serialized_end=225
   _globals['_USERSIGNEDUP']._serialized_start=227
   _globals['_USERSIGNEDUP']._serialized_end=289
-  _globals['_PRINCIPALCHANGED']._serialized_start=291
-  _globals['_PRINCIPALCHANGED']._serialized_end=358
-  _globals['_MODELCHANGED']._serialized_start=360
-  _globals['_MODELCHANGED']._serialized_end=426
-  _globals['_VERSIONQUARANTINED']._serialized_start=428
-  _globals['_VERSIONQUARANTINED']._serialized_end=533
-  _globals['_PRICECHANGED']._serialized_start=535
-  _globals['_PRICECHANGED']._serialized_end=600
-  _globals['_DISCOUNTCHANGED']._serialized_start=602
-  _globals['_DISCOUNTCHANGED']._serialized_end=661
-  _globals['_BUDGETTHRESHOLDREACHED']._serialized_start=664
-  _globals['_BUDGETTHRESHOLDREACHED']._serialized_end=893
-  _globals['_USAGESTORED']._serialized_start=896
-  _globals['_USAGESTORED']._serialized_end=1060
-  _globals['_USAGESTORED_MODEL']._serialized_start=963
-  _globals['_USAGESTORED_MODEL']._serialized_end=1024
-  _globals['_AUDITRECORDED']._serialized_start=1063
-  _globals['_AUDITRECORDED']._serialized_end=1297
-  _globals['_JOBFINISHED']._serialized_start=1300
-  _globals['_JOBFINISHED']._serialized_end=1537
-  _globals['_PAYMENTSETTLED']._serialized_start=1540
-  _globals['_PAYMENTSETTLED']._serialized_end=1689
-  _globals['_AUTOTOPUPDISABLED']._serialized_start=1691
-  _globals['_AUTOTOPUPDISABLED']._serialized_end=1748
-  _globals['_SUBSCRIPTIONCHANGED']._serialized_start=1751
-  _globals['_SUBSCRIPTIONCHANGED']._serialized_end=1891
-  _globals['_INVOICECHANGED']._serialized_start=1894
-  _globals['_INVOICECHANGED']._serialized_end=2090
-  _globals['_PAYMENTREVERSED']._serialized_start=2093
-  _globals['_PAYMENTREVERSED']._serialized_end=2239
-  _globals['_PAYOUTCHANGED']._serialized_start=2241
-  _globals['_PAYOUTCHANGED']._serialized_end=2351
-  _globals['_CALLREFUNDED']._serialized_start=2353
-  _globals['_CALLREFUNDED']._serialized_end=2470
-  _globals['_USAGECORRECTED']._serialized_start=2473
-  _globals['_USAGECORRECTED']._serialized_end=2619
+  _globals['_PASSWORDRESETREQUESTED']._serialized_start=291
+  _globals['_PASSWORDRESETREQUESTED']._serialized_end=332
+  _globals['_PRINCIPALCHANGED']._serialized_start=334
+  _globals['_PRINCIPALCHANGED']._serialized_end=401
+  _globals['_MODELCHANGED']._serialized_start=403
+  _globals['_MODELCHANGED']._serialized_end=469
+  _globals['_VERSIONQUARANTINED']._serialized_start=471
+  _globals['_VERSIONQUARANTINED']._serialized_end=576
+  _globals['_PRICECHANGED']._serialized_start=578
+  _globals['_PRICECHANGED']._serialized_end=643
+  _globals['_DISCOUNTCHANGED']._serialized_start=645
+  _globals['_DISCOUNTCHANGED']._serialized_end=704
+  _globals['_BUDGETTHRESHOLDREACHED']._serialized_start=707
+  _globals['_BUDGETTHRESHOLDREACHED']._serialized_end=936
+  _globals['_USAGESTORED']._serialized_start=939
+  _globals['_USAGESTORED']._serialized_end=1103
+  _globals['_USAGESTORED_MODEL']._serialized_start=1006
+  _globals['_USAGESTORED_MODEL']._serialized_end=1067
+  _globals['_AUDITRECORDED']._serialized_start=1106
+  _globals['_AUDITRECORDED']._serialized_end=1340
+  _globals['_JOBFINISHED']._serialized_start=1343
+  _globals['_JOBFINISHED']._serialized_end=1580
+  _globals['_PAYMENTSETTLED']._serialized_start=1583
+  _globals['_PAYMENTSETTLED']._serialized_end=1732
+  _globals['_AUTOTOPUPDISABLED']._serialized_start=1734
+  _globals['_AUTOTOPUPDISABLED']._serialized_end=1791
+  _globals['_SUBSCRIPTIONCHANGED']._serialized_start=1794
+  _globals['_SUBSCRIPTIONCHANGED']._serialized_end=1934
+  _globals['_INVOICECHANGED']._serialized_start=1937
+  _globals['_INVOICECHANGED']._serialized_end=2133
+  _globals['_PAYMENTREVERSED']._serialized_start=2136
+  _globals['_PAYMENTREVERSED']._serialized_end=2282
+  _globals['_PAYOUTCHANGED']._serialized_start=2284
+  _globals['_PAYOUTCHANGED']._serialized_end=2394
+  _globals['_CALLREFUNDED']._serialized_start=2396
+  _globals['_CALLREFUNDED']._serialized_end=2513
+  _globals['_USAGECORRECTED']._serialized_start=2516
+  _globals['_USAGECORRECTED']._serialized_end=2662
 # @@protoc_insertion_point(module_scope)
