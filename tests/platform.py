@@ -157,6 +157,7 @@ class Platform:
             "MERCAT_HOME": str(self.home), "MERCAT_PORT": str(self.port), "MERCAT_WORKERS": str(self.workers),
             "MERCAT_DEMO": "true" if self.demo else "false", "MERCAT_ADMIN_EMAIL": ADMIN_EMAIL,
             "MERCAT_ADMIN_PASSWORD": self.admin_password, "NO_COLOR": "1", "MERCAT_LIMIT_SCALE": "1000",
+            "MERCAT_ADDRESS_FAILURES": "100000",  # all tests come from one address
             **self.env,
         }  # fmt: skip
 

@@ -9,6 +9,8 @@ from services.auth.keys import LastUsed
 from services.auth.limits import LimitServicer
 from services.auth.principals import PrincipalServicer
 from services.auth.service import AuthServicer
+from services.auth.settings import AuthSettings
+from services.auth.signing_in import SigningIn
 from services.auth.store import Store
 from services.auth.tokens import Signer
 from services.common.events import consume
@@ -16,11 +18,16 @@ from services.common.service import Deps, Service
 
 
 async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, AuthSettings)
     store = Store()
-    signer = Signer.load(deps.settings.jwt_key_file or deps.settings.home / "secrets" / "jwt.pem", deps.clock)
+    signer = Signer.load(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock)
     last_used = LastUsed(deps.database, store)
-    servicer = AuthServicer(deps, store, signer)
-    await servicer.ensure_admin(deps.settings.admin_email, deps.settings.admin_password)
+    signing_in = SigningIn(deps, settings, store, signer)
+    servicer = AuthServicer(
+        deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength
+    )
+    await servicer.ensure_admin(settings.admin_email, settings.admin_password)
 
     async def audit() -> None:
         await consume(deps.events, deps.database, "audit", [event_pb2.AuditRecorded], write)
@@ -32,9 +39,13 @@ async def build(deps: Deps) -> Service:
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
-                PrincipalServicer(deps.database, store, signer, last_used, deps.clock),
+                PrincipalServicer(
+                    deps.database, store, signing_in.session_store, signer, last_used, deps.clock,
+                    demands_verification=settings.demands_verification,
+                ),
             ),
+            *signing_in.registrations,
         ],
-        tasks=[audit, last_used.keep],
+        tasks=[audit, last_used.keep, *signing_in.tasks],
         close=last_used.flush,
-    )
+    )  # fmt: skip

@@ -1,6 +1,6 @@
--- name: add_user(id, email, username, password_hash, role, display_name, now)!
-INSERT INTO users (id, email, username, password_hash, role, display_name, created_at, updated_at)
-VALUES (:id, :email, :username, :password_hash, :role, :display_name, :now, :now);
+-- name: add_user(id, email, username, password_hash, role, display_name, is_verified, now)!
+INSERT INTO users (id, email, username, password_hash, role, display_name, is_verified, created_at, updated_at)
+VALUES (:id, :email, :username, :password_hash, :role, :display_name, :is_verified, :now, :now);
 
 -- name: add_organisation(id, handle, personal_of, now)!
 INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :handle, :personal_of, :now);
@@ -9,54 +9,19 @@ INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :ha
 INSERT INTO members (org_id, user_id, role) VALUES (:org_id, :user_id, :role);
 
 -- name: find_user(email)^
-SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
+SELECT u.*, o.id AS org_id, f.confirmed_at IS NOT NULL AS second_factor
+FROM users u JOIN organisations o ON o.personal_of = u.id LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
 
 -- name: get_user(user_id)^
-SELECT u.*, o.id AS org_id, o.tier, o.call_limit
-FROM users u JOIN organisations o ON o.personal_of = u.id
+SELECT u.*, o.id AS org_id, o.tier, o.call_limit, f.confirmed_at IS NOT NULL AS second_factor
+FROM users u JOIN organisations o ON o.personal_of = u.id LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL;
-
--- name: fail_sign_in(user_id, now, free)$
--- The value is the lock there was before.
-WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
-UPDATE users u SET
-    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE u.failed_sign_ins + 1 END,
-    locked_until = CASE
-        WHEN b.locked_until > :now THEN u.locked_until
-        WHEN u.failed_sign_ins + 1 >= :free::integer
-            THEN :now::timestamptz + least(3600, power(2, least(u.failed_sign_ins + 1 - :free::integer, 12))) * interval '1 second'
-    END
-FROM before b WHERE u.id = b.id RETURNING b.locked_until;
-
--- name: pass_sign_in(user_id, now)$
--- The value is the lock that stays.
-WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
-UPDATE users u SET
-    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE 0 END,
-    locked_until = CASE WHEN b.locked_until > :now THEN b.locked_until END
-FROM before b WHERE u.id = b.id RETURNING b.locked_until;
 
 -- name: update_profile(user_id, display_name, revision, now)^
 -- No row: the revision is no longer the current one. A revision of 0 is any.
 UPDATE users SET display_name = :display_name, revision = revision + 1, updated_at = :now
 WHERE id = :user_id AND deleted_at IS NULL AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
-
--- name: add_refresh_token(token_hash, family, user_id, expires_at)!
-INSERT INTO refresh_tokens (token_hash, family, user_id, expires_at)
-VALUES (:token_hash, :family, :user_id, :expires_at);
-
--- name: use_refresh_token(token_hash, now)^
--- No row: unknown, used or expired. Two at once: one of them gets the row.
-UPDATE refresh_tokens SET used_at = :now WHERE token_hash = :token_hash AND used_at IS NULL AND expires_at > :now
-RETURNING family, user_id;
-
--- name: end_family_of(token_hash)!
-DELETE FROM refresh_tokens
-WHERE family = (SELECT family FROM refresh_tokens WHERE token_hash = :token_hash);
-
--- name: forget_refresh_tokens(now)!
-DELETE FROM refresh_tokens WHERE expires_at < :now;
 
 -- name: add_api_key(id, user_id, org_id, key_hash, prefix, name, scopes, test, expires_at, now)^
 INSERT INTO api_keys (id, user_id, org_id, key_hash, prefix, name, scopes, test, expires_at, created_at)
@@ -71,13 +36,13 @@ ORDER BY id DESC LIMIT :most;
 UPDATE api_keys SET is_active = false WHERE id = :key_id AND user_id = :user_id RETURNING *;
 
 -- name: resolve_api_keys(key_hashes)
-SELECT k.key_hash, k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle,
+SELECT k.key_hash, k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, u.is_verified, o.handle,
     o.tier, o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.key_hash = ANY(:key_hashes::bytea[]) AND u.deleted_at IS NULL;
 
 -- name: get_key_principal(key_id, user_id)^
-SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, o.handle, o.tier,
+SELECT k.id AS key_id, k.user_id, k.org_id, k.scopes, k.test, k.expires_at, k.is_active, u.role, u.is_verified, o.handle, o.tier,
     o.call_limit, k.call_limit AS key_call_limit
 FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organisations o ON o.id = k.org_id
 WHERE k.id = :key_id AND k.user_id = :user_id AND u.deleted_at IS NULL;
