@@ -8,8 +8,7 @@ from mercat.auth.v1 import auth_pb2, signin_pb2
 
 from services.cli import output
 from services.cli.command import Session, command, demo_account
-from services.cli.mail import FOLDER
-from services.cli.session import Refusal, connection, home
+from services.cli.session import Refusal, connection, mail_folder
 from services.common.errors import Unauthenticated
 
 STDIN = typer.Option("--password-stdin", help="Read the password from standard input instead of asking.")
@@ -56,8 +55,8 @@ def signup(
     _welcome(session, answer.profile)
     if not (session.json or answer.profile.is_verified):
         output.say(f"A code went to {email}; confirm the address with `mercat verify CODE`.")
-        if _is_here(session) and (home() / FOLDER).is_dir():
-            output.say("This installation sends no mail: `mercat mail` shows it.")
+        if _is_here(session) and mail_folder().is_dir():
+            output.say("Where no SMTP server is set, `mercat mail` shows it.")
 
 
 def _is_here(session: Session) -> bool:

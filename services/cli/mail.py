@@ -10,10 +10,7 @@ import typer
 
 from services.cli import output
 from services.cli.operate import HomeOption, JsonOption
-from services.cli.session import Refusal
-from services.cli.session import home as default_home
-
-FOLDER = "mail"
+from services.cli.session import Refusal, mail_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +31,7 @@ def mail(
 
       mercat mail ada@example.com -n 5
     """
-    folder = (home or default_home()) / FOLDER
+    folder = home / "mail" if home else mail_folder()
     if not folder.is_dir():
         hint = "name the home with --home or MERCAT_HOME; with MERCAT_SMTP_HOST set, mail is sent"
         return output.fail(Refusal(f"There is no mail in {folder}.", hint), as_json=as_json)
