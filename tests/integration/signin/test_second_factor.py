@@ -85,7 +85,7 @@ def test_of_a_hundred_that_bring_one_code_one_is_let_in(platform: Platform) -> N
 
         def attempt(_: int) -> str:
             try:
-                platform.anonymous.auth.SignIn(request, timeout=60)
+                platform.anonymous.auth.SignIn(request, timeout=240)
             except grpc.RpcError as e:
                 return from_rpc_error(e).reason
             return "in"
