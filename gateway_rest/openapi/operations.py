@@ -107,6 +107,12 @@ class Operations:
             notes.append("Scopes: " + ", ".join(f"`{scope}`" for scope in policy.scopes) + ".")
         if policy.roles:
             notes.append("Roles, one of: " + ", ".join(policy.roles) + ".")
+        if policy.step_up == policy_pb2.STEP_UP_SECOND_FACTOR:
+            notes.append("Where the account has a second factor: needs one that was given in the last 15 minutes.")
+        if policy.step_up == policy_pb2.STEP_UP_ALWAYS:
+            notes.append("Needs a sign-in of the last 15 minutes, not an API key.")
+        if policy.verified:
+            notes.append("Needs a verified email address, where the platform asks for that.")
         if policy.rate in _RATES:
             notes.append(f"Rate class: {_RATES[policy.rate]}.")
         if binding.method.server_streaming and not binding.gives_bytes:

@@ -17,6 +17,7 @@ from services.auth.organisations.store import OrganisationStore
 from services.auth.principals import PrincipalServicer
 from services.auth.service import AuthServicer
 from services.auth.settings import AuthSettings
+from services.auth.signing_in import SigningIn
 from services.auth.store import Store
 from services.auth.tokens import Signer
 from services.common.events import consume
@@ -30,7 +31,10 @@ async def build(deps: Deps) -> Service:
     store, organisations, audit_store = Store(), OrganisationStore(), AuditStore()
     signer = Signer.load(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock)
     last_used = LastUsed(deps.database, store)
-    servicer = AuthServicer(deps, store, signer)
+    signing_in = SigningIn(deps, settings, store, signer)
+    servicer = AuthServicer(
+        deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength
+    )
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
     writer = Writer(audit_store)
     key = SigningKey.load(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
@@ -46,7 +50,10 @@ async def build(deps: Deps) -> Service:
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
-                PrincipalServicer(deps.database, store, signer, last_used, deps.clock),
+                PrincipalServicer(
+                    deps.database, store, signing_in.session_store, signer, last_used, deps.clock,
+                    demands_verification=settings.demands_verification,
+                ),
             ),
             (
                 organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
@@ -58,7 +65,8 @@ async def build(deps: Deps) -> Service:
                 ServiceAccountServicer(deps, organisations, store),
             ),
             (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
+            *signing_in.registrations,
         ],
-        tasks=[audit, heads.repeat, last_used.keep],
+        tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
         close=last_used.flush,
-    )
+    )  # fmt: skip

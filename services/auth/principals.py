@@ -7,6 +7,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import keys, tiers
 from services.auth.keys import LastUsed
 from services.auth.organisations.roles import standing
+from services.auth.sessions.store import SessionStore
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import call_limits
@@ -19,9 +20,14 @@ from services.common.rpc.context import Context
 class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     """Serves `mercat.auth.v1.PrincipalService`."""
 
-    def __init__(self, database: Database, store: Store, signer: Signer, last_used: LastUsed, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, sessions: SessionStore, signer: Signer, last_used: LastUsed,
+        clock: Clock, *, demands_verification: bool,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
+        self._sessions = sessions
+        self._demands_verification = demands_verification
         self._signer = signer
         self._last_used = last_used
         self._clock = clock
@@ -73,15 +79,21 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             user_id=row["principal_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=role,
             scopes=sorted(scopes.intersection(json.loads(row["scopes"]))), test=row["test"],
             account_limit=tiers.of_account(row), key_limit=call_limits.read(row["key_call_limit"]),
+            unverified=self._unverified(row),
         )  # fmt: skip
         if row["expires_at"] is not None:
             principal.expires_at.FromDatetime(row["expires_at"])
         return principal
 
     async def _of_token(self, token: str) -> auth_pb2.Principal:
-        user_id, org_id, expires = self._signer.check(token)
-        principal = await self._of_member(user_id, org_id)
+        proof, expires = self._signer.check(token)
+        async with self._database.connection() as connection:
+            if not await self._sessions.is_open(connection, proof.session_id, proof.user_id):
+                raise CredentialInvalid("this session has ended; sign in again")
+        principal = await self._of_member(proof.user_id, proof.org_id)
         principal.expires_at.FromDatetime(expires)
+        principal.session_id, principal.second_factor_used = proof.session_id, proof.second_factor
+        principal.auth_time.FromDatetime(proof.at)
         return principal
 
     async def _of_member(self, user_id: str, org_id: str) -> auth_pb2.Principal:
@@ -91,10 +103,10 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             raise CredentialInvalid("this account is closed, or not in this organisation any more")
         role, scopes = standing(row)
         return auth_pb2.Principal(
-            user_id=user_id,
-            org_id=row["org_id"],
-            handle=row["handle"],
-            role=role,
-            scopes=sorted(scopes),
-            account_limit=tiers.of_account(row),
-        )
+            user_id=user_id, org_id=row["org_id"], handle=row["handle"], role=role, scopes=sorted(scopes),
+            account_limit=tiers.of_account(row), has_second_factor=row["second_factor"],
+            unverified=self._unverified(row),
+        )  # fmt: skip
+
+    def _unverified(self, row: Row) -> bool:
+        return self._demands_verification and not row["is_verified"]

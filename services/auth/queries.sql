@@ -1,6 +1,6 @@
--- name: add_user(id, email, username, password_hash, role, display_name, now)!
-INSERT INTO users (id, email, username, password_hash, role, display_name, created_at, updated_at)
-VALUES (:id, :email, :username, :password_hash, :role, :display_name, :now, :now);
+-- name: add_user(id, email, username, password_hash, role, display_name, is_verified, now)!
+INSERT INTO users (id, email, username, password_hash, role, display_name, is_verified, created_at, updated_at)
+VALUES (:id, :email, :username, :password_hash, :role, :display_name, :is_verified, :now, :now);
 
 -- name: add_organisation(id, handle, personal_of, now)!
 INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :handle, :personal_of, :now);
@@ -9,58 +9,23 @@ INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :ha
 INSERT INTO members (org_id, user_id, role, created_at) VALUES (:org_id, :user_id, :role, :now);
 
 -- name: find_user(email)^
-SELECT u.*, o.id AS org_id FROM users u JOIN organisations o ON o.personal_of = u.id
+SELECT u.*, o.id AS org_id, f.confirmed_at IS NOT NULL AS second_factor
+FROM users u JOIN organisations o ON o.personal_of = u.id LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE lower(u.email) = lower(:email) AND u.deleted_at IS NULL;
 
 -- name: get_user(user_id)^
-SELECT u.*, o.id AS org_id, o.tier, o.call_limit
-FROM users u JOIN organisations o ON o.personal_of = u.id
+SELECT u.*, o.id AS org_id, o.tier, o.call_limit, f.confirmed_at IS NOT NULL AS second_factor
+FROM users u JOIN organisations o ON o.personal_of = u.id LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL;
-
--- name: fail_sign_in(user_id, now, free)$
--- The value is the lock there was before.
-WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
-UPDATE users u SET
-    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE u.failed_sign_ins + 1 END,
-    locked_until = CASE
-        WHEN b.locked_until > :now THEN u.locked_until
-        WHEN u.failed_sign_ins + 1 >= :free::integer
-            THEN :now::timestamptz + least(3600, power(2, least(u.failed_sign_ins + 1 - :free::integer, 12))) * interval '1 second'
-    END
-FROM before b WHERE u.id = b.id RETURNING b.locked_until;
-
--- name: pass_sign_in(user_id, now)$
--- The value is the lock that stays.
-WITH before AS (SELECT id, locked_until FROM users WHERE id = :user_id FOR UPDATE)
-UPDATE users u SET
-    failed_sign_ins = CASE WHEN b.locked_until > :now THEN u.failed_sign_ins ELSE 0 END,
-    locked_until = CASE WHEN b.locked_until > :now THEN b.locked_until END
-FROM before b WHERE u.id = b.id RETURNING b.locked_until;
 
 -- name: update_profile(user_id, display_name, revision, now)^
 -- No row: the revision is no longer the current one. A revision of 0 is any.
 UPDATE users SET display_name = :display_name, revision = revision + 1, updated_at = :now
 WHERE id = :user_id AND deleted_at IS NULL AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
 
--- name: add_refresh_token(token_hash, family, user_id, org_id, expires_at)!
-INSERT INTO refresh_tokens (token_hash, family, user_id, org_id, expires_at)
-VALUES (:token_hash, :family, :user_id, :org_id, :expires_at);
-
--- name: use_refresh_token(token_hash, now)^
--- No row: unknown, used or expired. Two at once: one of them gets the row.
-UPDATE refresh_tokens SET used_at = :now WHERE token_hash = :token_hash AND used_at IS NULL AND expires_at > :now
-RETURNING family, user_id, org_id;
-
 -- name: find_membership(user_id, handle)$
 SELECT CASE WHEN o.personal_of = m.user_id THEN '' ELSE o.id END
 FROM organisations o JOIN members m ON m.org_id = o.id WHERE o.handle = :handle AND m.user_id = :user_id;
-
--- name: end_family_of(token_hash)!
-DELETE FROM refresh_tokens
-WHERE family = (SELECT family FROM refresh_tokens WHERE token_hash = :token_hash);
-
--- name: forget_refresh_tokens(now)!
-DELETE FROM refresh_tokens WHERE expires_at < :now;
 
 -- name: add_api_key(id, user_id, service_account_id, org_id, created_by, key_hash, prefix, name, scopes, test, expires_at, now)^
 INSERT INTO api_keys (id, user_id, service_account_id, org_id, created_by, key_hash, prefix, name, scopes, test, expires_at,
@@ -88,9 +53,9 @@ WHERE key_id = :key_id AND (:owner_id::text = '' OR principal_id = :owner_id) AN
 
 -- name: get_member_principal(user_id, org_id)^
 SELECT u.id AS principal_id, u.role AS owner_role, o.id AS org_id, o.handle, o.personal_of, o.tier, o.call_limit,
-    m.role AS member_role, r.scopes AS role_scopes
+    m.role AS member_role, r.scopes AS role_scopes, u.is_verified, f.confirmed_at IS NOT NULL AS second_factor
 FROM users u JOIN members m ON m.user_id = u.id JOIN organisations o ON o.id = m.org_id
-LEFT JOIN roles r ON r.org_id = o.id AND r.name = m.role
+LEFT JOIN roles r ON r.org_id = o.id AND r.name = m.role LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL AND (o.id = :org_id OR (:org_id = '' AND o.personal_of = u.id));
 
 -- name: touch_api_keys(key_ids, used)!

@@ -1,9 +1,5 @@
 """Sign-up, sign-in, profile and API keys."""
 
-import hashlib
-import secrets
-from datetime import datetime, timedelta
-
 import asyncpg
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
@@ -11,33 +7,27 @@ from mercat.event.v1 import event_pb2
 from services.auth import keys, passwords
 from services.auth.organisations.roles import is_person
 from services.auth.organisations.service import RESERVED
+from services.auth.sessions.sessions import Sessions
+from services.auth.settings import AuthSettings
+from services.auth.signin import mailed
+from services.auth.signin.mailed import MailedCodes
+from services.auth.signin.proving import Proving
+from services.auth.signin.strength import Strength
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import audit, etags, ids, outbox, pages
-from services.common.db import Connection
 from services.common.errors import (
     AlreadyExists,
     CredentialInvalid,
     EtagMismatch,
     InvalidFields,
     NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    Unauthenticated,
     Violation,
 )
 from services.common.events import broadcast
 from services.common.rpc.context import Context, caller
 from services.common.rpc.principals import FORGET_SUBJECT
 from services.common.service import Deps
-
-REFRESH_LIFETIME = timedelta(days=30)
-_FREE_FAILURES = 5  # wrong passwords before an account is locked, for twice as long each time, at most an hour
-_WRONG = "the email or the password is wrong"
-
-
-class SignInFailed(Unauthenticated, reason="SIGN_IN_FAILED"):
-    """Wrong email or password; which of them is not said."""
 
 
 class AccountTaken(AlreadyExists, reason="ACCOUNT_TAKEN"):
@@ -47,12 +37,20 @@ class AccountTaken(AlreadyExists, reason="ACCOUNT_TAKEN"):
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """Serves `mercat.auth.v1.AuthService`."""
 
-    def __init__(self, deps: Deps, store: Store, signer: Signer) -> None:
+    def __init__(
+        self, deps: Deps, settings: AuthSettings, store: Store, signer: Signer, sessions: Sessions, proving: Proving,
+        codes: MailedCodes, strength: Strength,
+    ) -> None:  # fmt: skip
         self._database = deps.database
         self._events = deps.events
         self._clock = deps.clock
         self._store = store
         self._signer = signer
+        self._settings = settings
+        self._sessions = sessions
+        self._proving = proving
+        self._codes = codes
+        self._strength = strength
 
     async def ensure_admin(self, email: str, password: str) -> None:
         """Makes the first administrator when there is none of this email."""
@@ -60,11 +58,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             known = await self._store.find_user(connection, email)
         if known is None and password:
             try:
-                await self._add_user(email, "admin", password, auth_pb2.ROLE_ADMIN, "Administrator")
+                await self._add_user(email, "admin", password, auth_pb2.ROLE_ADMIN, "Administrator", known=True)
             except AccountTaken:  # another process was first
                 return
 
-    async def _add_user(self, email: str, username: str, password: str, role: int, display_name: str) -> str:
+    async def _add_user(
+        self, email: str, username: str, password: str, role: int, display_name: str, *, known: bool
+    ) -> str:
+        """`known`: the address needs no verification. Raises AccountTaken."""
         user_id, org_id = ids.new("usr"), ids.new("org")
         audit.about("user", user_id)
         audit.by(user_id, org_id)
@@ -73,8 +74,12 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             async with self._database.transaction() as connection:
                 await self._store.add_user(
                     connection, user_id=user_id, org_id=org_id, email=email, username=username,
-                    password_hash=password_hash, role=role, display_name=display_name, now=self._clock.now(),
+                    password_hash=password_hash, role=role, display_name=display_name, is_verified=known,
+                    now=self._clock.now(),
                 )  # fmt: skip
+                if not known:
+                    user = {"id": user_id, "email": email, "username": username}
+                    await self._codes.send(connection, mailed.VERIFY, user)
                 event = event_pb2.UserSignedUp(user_id=user_id, org_id=org_id, email=email)
                 await outbox.add(connection, event)
         except asyncpg.UniqueViolationError as e:
@@ -89,77 +94,33 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise InvalidFields(violations=[Violation("role", "must be ROLE_CONSUMER or ROLE_PUBLISHER")])
         if request.username in RESERVED:
             raise InvalidFields(violations=[Violation("username", "is reserved; choose another")])
-        user_id = await self._add_user(request.email, request.username, request.password, role, request.display_name)
+        await self._strength.check(request.password, [request.email, request.username, request.display_name])
+        user_id = await self._add_user(
+            request.email, request.username, request.password, role, request.display_name,
+            known=self._settings.is_known(request.email),
+        )  # fmt: skip
         async with self._database.transaction() as connection:
             user = await self._store.get_user(connection, user_id)
-            session = await self._new_session(connection, user_id, "", ids.new("ses"))
+            session = await self._sessions.open(connection, user_id)
         assert user is not None
         return auth_pb2.SignUpResponse(profile=_profile(user), session=session)
 
     async def SignIn(self, request: auth_pb2.SignInRequest, context: Context) -> auth_pb2.SignInResponse:
-        async with self._database.connection() as connection:
-            user = await self._store.find_user(connection, request.email)
-        now = self._clock.now()
-        if user is not None:
-            _unlocked(user["locked_until"], now)
-        right = await passwords.verify_password(user["password_hash"] if user else None, request.password)
-        if user is None:
-            raise SignInFailed(_WRONG)
-        # The lock is looked at again: of many attempts made at once only the free ones are told anything.
-        now = self._clock.now()
-        if not right:
-            async with self._database.connection() as connection:
-                locked = await self._store.fail_sign_in(connection, user["id"], now, _FREE_FAILURES)
-            _unlocked(locked, now)
-            raise SignInFailed(_WRONG)
-        audit.about("user", user["id"])
-        audit.by(user["id"], user["org_id"])
-        async with self._database.transaction() as connection:
-            _unlocked(await self._store.pass_sign_in(connection, user["id"], now), now)
-            await self._store.forget_refresh_tokens(connection, now)
-            session = await self._new_session(connection, user["id"], "", ids.new("ses"))
+        proved = self._proving.sign_in(request.email, request.password, request.code)
+        async with proved as (connection, user, second_factor):
+            audit.about("user", user["id"])
+            audit.by(user["id"], user["org_id"])
+            session = await self._sessions.open(connection, user["id"], second_factor=second_factor)
         return auth_pb2.SignInResponse(profile=_profile(user), session=session)
-
-    async def _new_session(self, connection: Connection, user_id: str, org_id: str, family: str) -> auth_pb2.Session:
-        refresh, refresh_expires = "mr_" + secrets.token_urlsafe(32), self._clock.now() + REFRESH_LIFETIME
-        await self._store.add_refresh_token(connection, _hash(refresh), family, user_id, org_id, refresh_expires)
-        access, access_expires = self._signer.sign(user_id, org_id)
-        session = auth_pb2.Session(access_token=access, refresh_token=refresh)
-        session.access_expires_at.FromDatetime(access_expires)
-        session.refresh_expires_at.FromDatetime(refresh_expires)
-        return session
 
     async def RefreshSession(
         self, request: auth_pb2.RefreshSessionRequest, context: Context
     ) -> auth_pb2.RefreshSessionResponse:
-        token_hash = _hash(request.refresh_token)
-        async with self._database.transaction() as connection:
-            used = await self._store.use_refresh_token(connection, token_hash, self._clock.now())
-            if used is not None:
-                family, user_id, org_id = used
-                org_id = await self._organisation(connection, user_id, org_id, request.organisation)
-                session = await self._new_session(connection, user_id, org_id, family)
-                return auth_pb2.RefreshSessionResponse(session=session)
-        # Used before, perhaps by a thief: nobody keeps a session of this family.
-        async with self._database.transaction() as connection:
-            await self._store.end_family_of(connection, token_hash)
-        raise CredentialInvalid("this refresh token is unknown, used or expired; sign in again")
-
-    async def _organisation(self, connection: Connection, user_id: str, org_id: str, handle: str) -> str:
-        """The organisation of a renewed session: the one asked for, else the one of before; empty is the personal one.
-        Raises NotFound or PermissionDenied, and nothing has happened, when the user is not in it."""
-        if handle:
-            found = await self._store.find_membership(connection, user_id, handle)
-            if found is None:
-                raise NotFound(f"you are in no organisation {handle}", reason="ORGANISATION_NOT_FOUND")
-            return found
-        if org_id and await self._store.get_member_principal(connection, user_id, org_id) is None:
-            raise PermissionDenied("you are not in this session's organisation any more", reason="NOT_A_MEMBER")
-        return org_id
+        session = await self._sessions.refresh(request.refresh_token, request.organisation)
+        return auth_pb2.RefreshSessionResponse(session=session)
 
     async def SignOut(self, request: auth_pb2.SignOutRequest, context: Context) -> auth_pb2.SignOutResponse:
-        async with self._database.transaction() as connection:
-            await self._store.end_family_of(connection, _hash(request.refresh_token))
+        await self._sessions.end_by_token(request.refresh_token)
         return auth_pb2.SignOutResponse()
 
     async def GetProfile(self, request: auth_pb2.GetProfileRequest, context: Context) -> auth_pb2.GetProfileResponse:
@@ -240,20 +201,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.RevokeApiKeyResponse(api_key=key)
 
     async def GetJwks(self, request: auth_pb2.GetJwksRequest, context: Context) -> auth_pb2.GetJwksResponse:
-        return auth_pb2.GetJwksResponse(keys=[self._signer.key.public_jwk()])
-
-
-def _unlocked(locked_until: datetime | None, now: datetime) -> None:
-    """Raises ResourceExhausted, with a retry hint, while an account is locked."""
-    if locked_until is not None and locked_until > now:
-        raise ResourceExhausted(
-            "too many wrong passwords; wait before the next attempt", reason="ACCOUNT_LOCKED",
-            retry_after=(locked_until - now).total_seconds(),
-        )  # fmt: skip
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+        return auth_pb2.GetJwksResponse(keys=[key.public_jwk() for key in self._signer.keys])
 
 
 def _profile(user: Row) -> auth_pb2.Profile:

@@ -2,12 +2,28 @@
 
 from pathlib import Path
 
-from services.common.settings import Settings, option
+from services.common.mail.settings import MailSettings
+from services.common.settings import option
 
 
-class AuthSettings(Settings):
-    """How the audit log is signed, and how long it is kept."""
+class AuthSettings(MailSettings):
+    """How people prove who they are, and how the audit log is signed and kept."""
 
+    sealing_keys: str = option(
+        "", "keys that encrypt secrets at rest, 32 bytes each in base64, the newest first, separated by commas; "
+        "empty: the home's", secret=True,
+    )  # fmt: skip
+    verify_email: str = option(
+        "auto", "whether publishing and paying need a verified email address: always, never, or auto: when there is an "
+        "SMTP server", pattern="^(auto|always|never)$",
+    )  # fmt: skip
+    leaked_passwords: Path | None = option(
+        None, "list of leaked passwords, as Have I Been Pwned gives it: lines of SHA-1 and count, sorted; empty: the "
+        "30,000 most used",
+    )  # fmt: skip
+    address_failures: int = option(
+        20, "failed sign-ins from one network address before it must wait, longer each time", unit="attempts", ge=1
+    )
     audit_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs the audit log; empty: the home's")
     audit_head_seconds: float = option(60.0, "how often the ends of the audit log are signed", unit="seconds", gt=0)
     audit_details_days: int = option(
@@ -15,3 +31,11 @@ class AuthSettings(Settings):
         unit="days", ge=0,
     )  # fmt: skip
     audit_days: int = option(0, "how long entries of the audit log are kept; 0: for ever", unit="days", ge=0)
+
+    @property
+    def demands_verification(self) -> bool:
+        return self.verify_email == "always" or (self.verify_email == "auto" and bool(self.smtp_host))
+
+    def is_known(self, email: str) -> bool:
+        """Whether an address needs no verification."""
+        return email.lower() in {known.strip().lower() for known in self.verified_emails.split(",")}

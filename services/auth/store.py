@@ -18,12 +18,12 @@ class Store:
 
     async def add_user(
         self, c: Connection, *, user_id: str, org_id: str, email: str, username: str, password_hash: str, role: int,
-        display_name: str, now: datetime,
+        display_name: str, is_verified: bool, now: datetime,
     ) -> None:  # fmt: skip
         """A user and their personal organisation. Raises asyncpg.UniqueViolationError when one is taken."""
         await self._q.add_user(
             c, id=user_id, email=email, username=username, password_hash=password_hash, role=role,
-            display_name=display_name, now=now,
+            display_name=display_name, is_verified=is_verified, now=now,
         )  # fmt: skip
         await self._q.add_organisation(c, id=org_id, handle=username, personal_of=user_id, now=now)
         await self._q.add_member(c, org_id=org_id, user_id=user_id, role="owner", now=now)
@@ -36,17 +36,6 @@ class Store:
         row: Row | None = await self._q.get_user(c, user_id=user_id)
         return row
 
-    async def fail_sign_in(self, c: Connection, user_id: str, now: datetime, free: int) -> datetime | None:
-        """Counts a wrong password; the failures from the `free`th on lock the account, for twice as long each time and
-        an hour at most. Answers until when it was locked already; such a failure does not count."""
-        locked: datetime | None = await self._q.fail_sign_in(c, user_id=user_id, now=now, free=free)
-        return locked
-
-    async def pass_sign_in(self, c: Connection, user_id: str, now: datetime) -> datetime | None:
-        """Forgets the failures, unless the account is locked; answers until when it is."""
-        locked: datetime | None = await self._q.pass_sign_in(c, user_id=user_id, now=now)
-        return locked
-
     async def update_profile(
         self, c: Connection, user_id: str, display_name: str, revision: int, now: datetime
     ) -> bool:
@@ -54,31 +43,10 @@ class Store:
         row = await self._q.update_profile(c, user_id=user_id, display_name=display_name, revision=revision, now=now)
         return row is not None
 
-    async def add_refresh_token(
-        self, c: Connection, token_hash: bytes, family: str, user_id: str, org_id: str, expires_at: datetime
-    ) -> None:
-        """For an organisation; empty: the personal one."""
-        await self._q.add_refresh_token(
-            c, token_hash=token_hash, family=family, user_id=user_id, org_id=org_id or None, expires_at=expires_at
-        )
-
-    async def use_refresh_token(self, c: Connection, token_hash: bytes, now: datetime) -> tuple[str, str, str] | None:
-        """(family, user id, organisation) of a token that is good now and is used up by this; the organisation is empty
-        for the personal one."""
-        row = await self._q.use_refresh_token(c, token_hash=token_hash, now=now)
-        return (row["family"], row["user_id"], row["org_id"] or "") if row else None
-
     async def find_membership(self, c: Connection, user_id: str, handle: str) -> str | None:
         """The organisation of this handle that a user is in; empty for their personal one."""
         org_id: str | None = await self._q.find_membership(c, user_id=user_id, handle=handle)
         return org_id
-
-    async def end_family_of(self, c: Connection, token_hash: bytes) -> None:
-        """Ends every session that descends from the token's sign-in; nothing for an unknown token."""
-        await self._q.end_family_of(c, token_hash=token_hash)
-
-    async def forget_refresh_tokens(self, c: Connection, now: datetime) -> None:
-        await self._q.forget_refresh_tokens(c, now=now)
 
     async def add_api_key(
         self, c: Connection, *, key_id: str, owner_id: str, org_id: str, created_by: str, key_hash: bytes, prefix: str,

@@ -1,5 +1,6 @@
 """Access tokens: short-lived JWTs signed with Ed25519 (RFC 7519, RFC 8037)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,43 +14,67 @@ from services.common.signing import ALGORITHM, SigningKey
 ISSUER = AUDIENCE = "mercat"
 TYPE = "at+jwt"  # RFC 9068
 LIFETIME = timedelta(minutes=15)
+# Values of `acr`: NIST SP 800-63B's assurance levels.
+PASSWORD, SECOND_FACTOR = "aal1", "aal2"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The session that a token is of, when its owner last proved who they are, whether a second factor was part of
+    that, and the organisation; empty: the personal one."""
+
+    user_id: str
+    session_id: str
+    at: datetime
+    second_factor: bool
+    org_id: str = ""
 
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs and checks access tokens with one key."""
+    """Signs access tokens with the first of its keys, and checks those that any of them signed: a key is replaced by
+    putting another before it, and goes when the last token it signed has ended."""
 
-    key: SigningKey
+    keys: Sequence[SigningKey]
     clock: Clock
 
     @classmethod
     def load(cls, path: Path, clock: Clock) -> "Signer":
-        """As SigningKey.load."""
-        return cls(SigningKey.load(path), clock)
+        """As SigningKey.load_all."""
+        return cls(SigningKey.load_all(path), clock)
 
-    def sign(self, user_id: str, org_id: str = "") -> tuple[str, datetime]:
-        """A token for a user in an organisation, the personal one when it is empty; and when it ends."""
+    def sign(self, proof: Proof) -> tuple[str, datetime]:
+        """A token, and when it ends."""
         now = self.clock.now()
         expires = now + LIFETIME
-        claims: dict[str, object] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": expires}
-        if org_id:
-            claims["org"] = org_id
-        return self.key.sign(claims, TYPE), expires
+        claims: dict[str, object] = {
+            "iss": ISSUER, "aud": AUDIENCE, "sub": proof.user_id, "sid": proof.session_id, "iat": now, "exp": expires,
+            "auth_time": int(proof.at.timestamp()), "acr": SECOND_FACTOR if proof.second_factor else PASSWORD,
+        }  # fmt: skip
+        if proof.org_id:
+            claims["org"] = proof.org_id
+        return self.keys[0].sign(claims, TYPE), expires
 
-    def check(self, token: str) -> tuple[str, str, datetime]:
-        """The user and the organisation a token was signed for, and when it ends. Raises CredentialInvalid for every
-        other token."""
+    def check(self, token: str) -> tuple[Proof, datetime]:
+        """What a token was signed for, and when it ends. Raises CredentialInvalid for every other token."""
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("typ") != TYPE or header.get("kid") != self.key.kid:
+            key = next((k for k in self.keys if k.kid == header.get("kid")), None)
+            if header.get("typ") != TYPE or key is None:
                 raise CredentialInvalid("the access token is not one of ours")
             claims = jwt.decode(
-                token, self.key.public, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
-                options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_exp": False, "verify_iat": False},
+                token, key.public, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
+                options={
+                    "require": ["exp", "iat", "sub", "sid", "aud", "iss", "auth_time"],
+                    "verify_exp": False, "verify_iat": False,
+                },
             )  # fmt: skip
         except jwt.InvalidTokenError:
             raise CredentialInvalid("the access token is not valid") from None
-        expires = datetime.fromtimestamp(int(claims["exp"]), self.clock.now().tzinfo)
+        zone = self.clock.now().tzinfo
+        expires = datetime.fromtimestamp(int(claims["exp"]), zone)
         if expires <= self.clock.now():  # by the injected clock, not the library's
             raise CredentialInvalid("the access token has expired; sign in or refresh the session")
-        return str(claims["sub"]), str(claims.get("org", "")), expires
+        at, org_id = datetime.fromtimestamp(int(claims["auth_time"]), zone), str(claims.get("org", ""))
+        second_factor = claims.get("acr") == SECOND_FACTOR
+        return Proof(str(claims["sub"]), str(claims["sid"]), at, second_factor, org_id), expires

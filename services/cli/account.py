@@ -1,29 +1,31 @@
-"""`mercat signup`, `login`, `logout`, `whoami`."""
+"""`mercat signup`, `verify`, `login`, `logout`, `whoami`."""
 
 import sys
 from typing import Annotated
 
 import typer
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import auth_pb2, signin_pb2
 
 from services.cli import output
 from services.cli.command import Session, command, demo_account
-from services.cli.session import Refusal
+from services.cli.session import Refusal, connection, mail_folder
+from services.common.errors import Unauthenticated
 
-_STDIN = typer.Option("--password-stdin", help="Read the password from standard input instead of asking.")
+STDIN = typer.Option("--password-stdin", help="Read the password from standard input instead of asking.")
 
 
 def register(app: typer.Typer) -> None:
-    for function in (signup, login, logout, whoami):
+    for function in (signup, verify, login, logout, whoami):
         app.command()(command(function))
 
 
-def _password(from_stdin: bool, *, confirm: bool) -> str:
+def asked_password(from_stdin: bool, *, confirm: bool, prompt: str = "Password") -> str:
+    """A password that is typed, or a line of standard input."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not output.is_terminal():
         raise Refusal("There is no terminal to ask for a password.", "give it with --password-stdin")
-    asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True)
+    asked: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     return asked
 
 
@@ -33,7 +35,7 @@ def signup(
     username: Annotated[str, typer.Argument(help="The first half of your models' names.")],
     publisher: Annotated[bool, typer.Option("--publisher", help="May push and sell models.")] = False,
     display_name: Annotated[str, typer.Option("--name", help="What people call you.")] = "",
-    password_stdin: Annotated[bool, _STDIN] = False,
+    password_stdin: Annotated[bool, STDIN] = False,
 ) -> None:
     """Makes an account and logs in.
 
@@ -45,19 +47,56 @@ def signup(
     """
     request = auth_pb2.SignUpRequest(
         email=email, username=username, display_name=display_name,
-        password=_password(password_stdin, confirm=True),
+        password=asked_password(password_stdin, confirm=True),
         role=auth_pb2.ROLE_PUBLISHER if publisher else auth_pb2.ROLE_CONSUMER,
     )  # fmt: skip
     answer = session.client.auth.SignUp(request)
     session.credentials.keep(answer.profile, answer.session)
     _welcome(session, answer.profile)
+    if not (session.json or answer.profile.is_verified):
+        output.say(f"A code went to {email}; confirm the address with `mercat verify CODE`.")
+        if _is_here(session) and mail_folder().is_dir():
+            output.say("Where no SMTP server is set, `mercat mail` shows it.")
+
+
+def _is_here(session: Session) -> bool:
+    """Whether the server is the one of the home here."""
+    return str(connection().get("grpc", "")) == session.target.address
+
+
+def verify(
+    session: Session,
+    code: Annotated[str, typer.Argument(help="From the mail.")] = "",
+    resend: Annotated[bool, typer.Option("--resend", help="Send the code once more.")] = False,
+) -> None:
+    """Confirms your email address by the code that was sent there.
+
+    Examples:
+
+      mercat verify 7k3q-9x2m-b4tv-h8wd
+
+      mercat verify --resend
+    """
+    if bool(code) == resend:
+        raise typer.BadParameter("give the code, or --resend")
+    if resend:
+        session.client.passwords.SendVerification(signin_pb2.SendVerificationRequest())
+    else:
+        session.client.passwords.VerifyEmail(signin_pb2.VerifyEmailRequest(code=code))
+    if session.json:
+        output.say_json({"verified": not resend})
+    else:
+        output.say("A code is on its way." if resend else "Your email address is confirmed.")
 
 
 def login(
     session: Session,
     email: Annotated[str, typer.Argument(help="Asked for when it is left out.")] = "",
     demo: Annotated[str, typer.Option(metavar="NAME", help="As admin, publisher or consumer of `mercat up`.")] = "",
-    password_stdin: Annotated[bool, _STDIN] = False,
+    code: Annotated[
+        str, typer.Option(help="Of your second factor, or a recovery code; asked for when it is needed.")
+    ] = "",
+    password_stdin: Annotated[bool, STDIN] = False,
 ) -> None:
     """Logs in; the session is kept for the next commands.
 
@@ -75,8 +114,15 @@ def login(
         email, password = demo_account(demo)
     else:
         email = email or typer.prompt("Email", err=True)
-        password = _password(password_stdin, confirm=False)
-    answer = session.client.auth.SignIn(auth_pb2.SignInRequest(email=email, password=password))
+        password = asked_password(password_stdin, confirm=False)
+    request = auth_pb2.SignInRequest(email=email, password=password, code=code)
+    try:
+        answer = session.client.auth.SignIn(request)
+    except Unauthenticated as error:
+        if error.reason != "SECOND_FACTOR_REQUIRED" or not output.is_terminal():
+            raise
+        request.code = session.ask("code")
+        answer = session.client.auth.SignIn(request)
     session.credentials.keep(answer.profile, answer.session)
     _welcome(session, answer.profile)
 
@@ -115,6 +161,7 @@ def whoami(session: Session) -> None:
         return
     output.facts([
         ("username", profile.username), ("name", profile.display_name), ("email", profile.email),
+        ("verified", "yes" if profile.is_verified else "no"),
         ("role", auth_pb2.Role.Name(profile.role).removeprefix("ROLE_").lower()),
         ("organisation", profile.organisation), ("its id", profile.org_id), ("user", profile.user_id),
         ("since", output.when(profile.created_at)),

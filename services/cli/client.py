@@ -2,6 +2,7 @@
 
 A call that changes something carries an idempotency key, and its repetitions the same one: it happens once."""
 
+import platform
 import socket
 import time
 import uuid
@@ -12,7 +13,16 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from mercat.auth.v1 import audit_pb2_grpc, auth_pb2, auth_pb2_grpc, organisation_pb2_grpc
+from mercat.auth.v1 import (
+    audit_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
+    mfa_pb2_grpc,
+    organisation_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+    signin_pb2_grpc,
+)
 from mercat.billing.v1 import (
     billing_pb2_grpc,
     budgets_pb2_grpc,
@@ -33,7 +43,14 @@ from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
 from services.cli.session import Login, Logins, Refusal, Target, name_of
-from services.common.errors import CredentialInvalid, MercatError, Unauthenticated, Unavailable, from_rpc_error
+from services.common.errors import (
+    CredentialInvalid,
+    MercatError,
+    StepUpRequired,
+    Unauthenticated,
+    Unavailable,
+    from_rpc_error,
+)
 from services.common.rpc.policy import Policy, policy_of
 
 TIMEOUT = 30.0  # seconds, for a call that is given none
@@ -41,6 +58,7 @@ _WAITS = (0.2, 0.6, 1.5)  # seconds before each repetition
 _EARLY = 30.0  # seconds before its end from which an access token is renewed
 _MAX_MESSAGE = 64 * 1024 * 1024  # bytes, as the servers take
 _OPTIONS = [
+    ("grpc.primary_user_agent", f"mercat ({platform.system()})"),  # what a list of sessions shows
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
     ("grpc.enable_retries", 0),  # repeated here, with the idempotency key in sight
@@ -63,6 +81,8 @@ class Credentials:
         self._server = name_of(target)
         self._now = now
         self.refresh: Callable[..., auth_pb2.Session] | None = None
+        self.reauthenticate: Callable[[str, str, str], auth_pb2.Session] | None = None
+        self.ask: Callable[[str], str] | None = None  # a person for their password, or a code; None: there is none
 
     def current(self) -> str:
         """The credential to send; empty when there is none. Raises MercatError when renewing fails for another reason
@@ -94,6 +114,25 @@ class Credentials:
             fresh = kept(login.email, login.username, session, login.organisation)
             self._logins.put(self._profile, self._server, fresh)
             return session.access_token
+
+    def proved(self, means: str) -> str:
+        """A credential whose owner has just proved again who they are, by their `password` or a `code`; empty when
+        nobody can be asked. Raises MercatError when it was wrong."""
+        login = None if self._api_key else self.login()
+        if login is None or self.ask is None or self.reauthenticate is None:
+            return ""
+        session = self.reauthenticate(login.access_token, means, self.ask(means))
+        self.keep_access(session)
+        return session.access_token
+
+    def keep_access(self, session: auth_pb2.Session) -> None:
+        """Takes another access token for the login that there is."""
+        with self._logins.locked():
+            login = self.login()
+            if login is not None:
+                login.access_token = session.access_token
+                login.access_expires_at = float(session.access_expires_at.ToMilliseconds()) / 1e3
+                self._logins.put(self._profile, self._server, login)
 
     def login(self) -> Login | None:
         return self._logins.get(self._profile, self._server)
@@ -135,12 +174,22 @@ class Client:
         self._channel = _open(target)
         self.channel = grpc.intercept_channel(self._channel, _Around(target, credentials))
         credentials.refresh = self._refresh
+        credentials.reauthenticate = self._reauthenticate
 
     def _refresh(self, token: str, organisation: str = "") -> auth_pb2.Session:
         request = auth_pb2.RefreshSessionRequest(refresh_token=token, organisation=organisation)
         stub = auth_pb2_grpc.AuthServiceStub(self._channel)
         try:
             return stub.RefreshSession(request, timeout=TIMEOUT).session
+        except grpc.RpcError as error:
+            raise rebuilt(error, self.target) from None
+
+    def _reauthenticate(self, token: str, means: str, said: str) -> auth_pb2.Session:
+        request = sessions_pb2.ReauthenticateRequest(**{means: said})
+        metadata = (("authorization", f"Bearer {token}"),)
+        try:
+            stub = sessions_pb2_grpc.SessionServiceStub(self._channel)
+            return stub.Reauthenticate(request, timeout=TIMEOUT, metadata=metadata).session
         except grpc.RpcError as error:
             raise rebuilt(error, self.target) from None
 
@@ -166,6 +215,18 @@ class Client:
     @cached_property
     def audit(self) -> audit_pb2_grpc.AuditServiceStub:
         return audit_pb2_grpc.AuditServiceStub(self.channel)
+
+    @cached_property
+    def passwords(self) -> signin_pb2_grpc.PasswordServiceStub:
+        return signin_pb2_grpc.PasswordServiceStub(self.channel)
+
+    @cached_property
+    def sessions(self) -> sessions_pb2_grpc.SessionServiceStub:
+        return sessions_pb2_grpc.SessionServiceStub(self.channel)
+
+    @cached_property
+    def second_factor(self) -> mfa_pb2_grpc.SecondFactorServiceStub:
+        return mfa_pb2_grpc.SecondFactorServiceStub(self.channel)
 
     @cached_property
     def billing(self) -> billing_pb2_grpc.BillingServiceStub:
@@ -308,7 +369,7 @@ class _Around(
         rules = policy(details.method)
         credential = self._credential(rules)
         key = str(uuid.uuid4()) if rules.mutates else ""
-        renewed = False
+        renewed = proved = False
         waits = iter(_WAITS)
         repeating = False
         while True:
@@ -322,6 +383,11 @@ class _Around(
             if isinstance(known, CredentialInvalid) and credential and not renewed:
                 renewed, fresh = True, self._credentials.renewed(credential)
                 if fresh or rules.access == policy_pb2.ACCESS_PUBLIC:
+                    credential = fresh
+                    continue
+            if isinstance(known, StepUpRequired) and not proved:
+                proved, fresh = True, self._credentials.proved(known.metadata.get("with", "password"))
+                if fresh:
                     credential = fresh
                     continue
             # Refused as still running: the repetition overtook the call whose answer was lost.

@@ -55,7 +55,17 @@ class Session:
 
     @cached_property
     def client(self) -> Client:
+        if output.is_terminal():
+            self.credentials.ask = self.ask
         return Client(self.target, self.credentials)
+
+    def ask(self, what: str) -> str:
+        """Asks the person at the terminal for their `password`, or a `code` of their second factor."""
+        if not output.is_terminal():
+            raise Refusal(f"There is no terminal to ask for a {what}.", "run it where somebody can type")
+        if what == "code":
+            return str(typer.prompt("Code of your authenticator app, or a recovery code", err=True))
+        return str(typer.prompt("Password", hide_input=True, err=True))
 
     def own_name(self) -> str:
         """The handle of the organisation behind the credential: the first half of its models' names."""

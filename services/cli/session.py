@@ -77,6 +77,11 @@ def home() -> Path:
     return Path(os.environ.get("MERCAT_HOME") or ".mercat").expanduser()
 
 
+def mail_folder() -> Path:
+    """Where a platform without an SMTP server puts its mail."""
+    return home() / "mail"
+
+
 def connection() -> Mapping[str, Any]:
     """What `mercat up` wrote for clients; empty when there is nothing to read."""
     try:

@@ -124,6 +124,14 @@ class CredentialMissing(Unauthenticated, reason="CREDENTIAL_MISSING"): ...
 class CredentialInvalid(Unauthenticated, reason="CREDENTIAL_INVALID"): ...
 
 
+class StepUpRequired(Unauthenticated, reason="STEP_UP_REQUIRED"):
+    """Who calls must prove again who they are (RFC 9470). The metadata says how (`with`: code or
+    password), what level it takes (`acr_values`) and for how many seconds it is good (`max_age`)."""
+
+
+class EmailUnverified(PermissionDenied, reason="EMAIL_UNVERIFIED"): ...
+
+
 class RateLimited(ResourceExhausted, reason="RATE_LIMITED"): ...
 
 

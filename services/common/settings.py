@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     jwt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs access tokens; empty: the home's")
     admin_email: str = option("admin@mercat.localhost", "email address of the first administrator")
     admin_password: str = option("", "password of the first administrator; empty: the home's", secret=True)
+    verified_emails: str = option("", "email addresses that need no verification, separated by commas")
     grpc: str = option("", "host:port where clients reach the front door")
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     limit_share: float = option(1.0, "this process's share of the rate limits while Redis is gone", gt=0, le=1)

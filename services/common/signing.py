@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mercat.auth.v1 import auth_pb2
 
 ALGORITHM = "EdDSA"
+_BEGIN = b"-----BEGIN"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,20 @@ class SigningKey:
             path.touch(mode=0o600)
             key = Ed25519PrivateKey.generate()
             path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        loaded = load_pem_private_key(path.read_bytes(), None)
+        return cls._parse(path.read_bytes(), path)
+
+    @classmethod
+    def load_all(cls, path: Path) -> "list[SigningKey]":
+        """As `load`, of a file that may hold several, one after the other: the first signs, all check."""
+        first = cls.load(path)
+        blocks = path.read_bytes().split(_BEGIN)[2:]
+        return [first, *(cls._parse(_BEGIN + block, path) for block in blocks)]
+
+    @classmethod
+    def _parse(cls, pem: bytes, path: Path) -> "SigningKey":
+        loaded = load_pem_private_key(pem, None)
         if not isinstance(loaded, Ed25519PrivateKey):
-            raise TypeError(f"{path} holds no Ed25519 key")
+            raise TypeError(f"{path} holds a key that is not Ed25519")
         return cls.of(loaded)
 
     @property

@@ -23,7 +23,6 @@ from services.embedded.settings import UpSettings
 from services.embedded.tls import certificate
 from services.embedded.valkey import Valkey
 
-DEMO_ACCOUNTS = ("publisher", "consumer")
 ANSWER_WITHIN = 30.0  # seconds from the last process being ready to the first call answered through the front door
 QUIET_WITHIN = 2.0  # seconds for transactions under way when PostgreSQL is about to be stopped
 
@@ -216,9 +215,9 @@ class Supervisor:
         password = settings.admin_password or self.home.secret("admin-password")
         accounts = {"admin": Account(email=settings.admin_email, password=password, api_key="")}
         if settings.demo:
-            for name in DEMO_ACCOUNTS:
+            for name in topology.DEMO_ACCOUNTS:
                 secret = self.home.secret(f"{name}-password")
-                accounts[name] = Account(email=f"{name}@mercat.localhost", password=secret, api_key="")
+                accounts[name] = Account(email=topology.demo_email(name), password=secret, api_key="")
         for name, account in accounts.items():
             known = before.accounts.get(name) if before else None
             if known is not None and (known.email, known.password) == (account.email, account.password):

@@ -13,6 +13,7 @@ from services.embedded.process import Spec
 from services.embedded.settings import UpSettings
 
 SOURCE = Path(__file__).parents[2]
+DEMO_ACCOUNTS = ("publisher", "consumer")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Addresses:
     metrics: Mapping[str, int]
 
 
+def demo_email(name: str) -> str:
+    """Of a demo account; no mail reaches it."""
+    return f"{name}@mercat.localhost"
+
+
 def allocate(workers: int) -> Addresses:
     """Free ports of 127.0.0.1 for every process."""
     names = ["control", *(f"worker-{number}" for number in range(workers))]
@@ -50,6 +56,7 @@ def reach(host: str, port: int) -> str:
 
 def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Addresses) -> dict[str, str]:
     """The variables every own process is given over those there are."""
+    demo = [demo_email(name) for name in DEMO_ACCOUNTS] if settings.demo else []
     return {
         **os.environ,
         "MERCAT_HOME": str(home.path),
@@ -62,6 +69,7 @@ def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Address
         "MERCAT_JWT_KEY_FILE": str(settings.jwt_key_file or home.jwt_key),
         "MERCAT_ADMIN_EMAIL": settings.admin_email,
         "MERCAT_ADMIN_PASSWORD": settings.admin_password or home.secret("admin-password"),
+        "MERCAT_VERIFIED_EMAILS": ",".join(filter(None, [settings.verified_emails, *demo])),
         "MERCAT_GRPC": reach(settings.host, settings.port),
         "MERCAT_LOG_LEVEL": settings.log_level,
         "MERCAT_REUSE_PORT": "true",

@@ -134,3 +134,18 @@ def test_what_is_kept_of_audited_requests_holds_no_secret() -> None:
                     and field.name != "page_token"
                 ):
                     assert rule(field).secret, f"{field.full_name} needs `secret: true`"
+
+
+# What only takes away is never held up.
+TAKES_AWAY = {"RevokeApiKey", "DetachPaymentMethod", "CancelSubscription"}
+COSTLY = re.compile(r"(billing|credits|keys|ledger|limits|refunds):write")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
+def test_what_moves_money_or_makes_keys_asks_for_a_recent_proof(method: MethodDescriptor) -> None:
+    policy = contracts.policy(method)
+    if policy.access != policy_pb2.ACCESS_ACCOUNT:
+        assert not policy.step_up
+        assert not policy.verified
+    if policy.mutates and any(COSTLY.fullmatch(scope) for scope in policy.scopes) and method.name not in TAKES_AWAY:
+        assert policy.step_up

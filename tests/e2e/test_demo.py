@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import secrets
 import sqlite3
 import struct
 import subprocess
@@ -345,7 +346,7 @@ async def test_a_wrong_call_shows_the_error_model(
 async def test_a_publication_that_was_broken_off_is_gone_on_with(own_platform: Callable[..., Platform]) -> None:
     running = await asyncio.to_thread(own_platform)
     people = {
-        name: Account(email=f"{name}@mercat.localhost", password=f"{name} password")
+        name: Account(email=f"{name}@mercat.localhost", password=secrets.token_hex(20))
         for name in ("publisher", "consumer")
     }
     people["admin"] = Account(email=ADMIN_EMAIL, password=running.admin_password)

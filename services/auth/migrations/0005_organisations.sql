@@ -55,7 +55,7 @@ ALTER TABLE refresh_tokens ADD COLUMN org_id text REFERENCES organisations (id);
 CREATE VIEW key_principals AS
 SELECT k.key_hash, k.id AS key_id, coalesce(k.user_id, k.service_account_id, k.org_id) AS principal_id, k.org_id, k.scopes,
     k.test, k.expires_at, k.is_active, k.call_limit AS key_call_limit, o.handle, o.tier, o.call_limit, o.personal_of,
-    owner.role AS owner_role, r.scopes AS role_scopes,
+    owner.role AS owner_role, r.scopes AS role_scopes, coalesce(u.is_verified, true) AS is_verified,
     CASE WHEN k.user_id IS NOT NULL THEN m.role WHEN k.service_account_id IS NOT NULL THEN s.role ELSE 'admin' END
         AS member_role
 FROM api_keys k

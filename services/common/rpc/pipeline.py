@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
+from mercat.auth.v1.auth_pb2 import Principal
 from mercat.common.v1 import policy_pb2
 
 from services.common import clock, ids
@@ -23,9 +24,11 @@ from services.common.errors import (
     CredentialMissing,
     DatabaseUnavailable,
     DeadlineExceeded,
+    EmailUnverified,
     Internal,
     MercatError,
     PermissionDenied,
+    StepUpRequired,
     to_status,
 )
 from services.common.limits import CLASSES, Bucket, Limiter
@@ -43,6 +46,7 @@ CALLS = Counter("mercat_rpc_calls", "Calls answered", ["method", "code"])
 SECONDS = Histogram("mercat_rpc_seconds", "Time to answer", ["method"])
 LONGEST = 60.0  # seconds a unary call may run when its caller set no deadline
 _REPEATABLE = 25 * 3600  # seconds for which a call may be made again under its idempotency key, and an hour
+RECENT = 15 * 60  # seconds for which somebody has proved who they are
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,36 @@ class Pipeline:
             raise PermissionDenied(
                 f"this call is for the role {' or '.join(sorted(policy.roles))}", reason="ROLE_MISSING"
             )
+        if policy.verified and principal.unverified:
+            raise EmailUnverified(
+                "verify your email address first, by the code sent there; `mercat verify --resend` sends another"
+            )
+        if policy.step_up:
+            self._step_up(principal)
+
+    def _step_up(self, principal: Principal) -> None:
+        """Whether who calls has proved lately who they are, as the policy wants it."""
+        always = self.policy.step_up == policy_pb2.STEP_UP_ALWAYS
+        if principal.key_id:
+            if always:
+                raise PermissionDenied(
+                    "this is for a person who has signed in, not for an API key", reason="SESSION_REQUIRED"
+                )
+            return
+        second = principal.has_second_factor
+        if not (always or second):
+            return
+        age = clock.time_ns() // 10**9 - principal.auth_time.seconds
+        if age < RECENT and (principal.second_factor_used or not second):
+            return
+        means = "code of your second factor" if second else "password"
+        raise StepUpRequired(
+            f"prove again who you are, with the {means}: Reauthenticate, or `mercat sessions confirm`",
+            metadata={
+                "with": "code" if second else "password", "acr_values": "aal2" if second else "aal1",
+                "max_age": str(RECENT),
+            },
+        )  # fmt: skip
 
     async def fail(self, context: Context, call: Call | None, error: BaseException) -> None:
         """Ends the call with the one error form. Never returns."""

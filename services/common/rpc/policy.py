@@ -24,6 +24,8 @@ class Policy:
     mutates: bool
     audited: bool
     rate: int
+    step_up: int = policy_pb2.STEP_UP_UNSPECIFIED
+    verified: bool = False
 
 
 def policy_of(method: MethodDescriptor) -> Policy:
@@ -34,7 +36,9 @@ def policy_of(method: MethodDescriptor) -> Policy:
     p: policy_pb2.Policy = options.Extensions[policy_pb2.policy]
     if not p.access or not p.rate:
         raise LookupError(f"{method.full_name}: access and rate must be given")
-    return Policy(p.access, frozenset(p.scopes), frozenset(p.roles), p.mutates, p.audited, p.rate)
+    return Policy(
+        p.access, frozenset(p.scopes), frozenset(p.roles), p.mutates, p.audited, p.rate, p.step_up, p.verified
+    )
 
 
 def validate(request: Message | None) -> None:

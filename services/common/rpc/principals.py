@@ -41,15 +41,18 @@ class Principals:
     async def listen(self, events: Events) -> None:
         """Forgets what PrincipalChanged broadcasts name."""
 
-        async def forget(message: Msg) -> None:
-            changed = event_pb2.PrincipalChanged.FromString(message.data)
-            for credential, (_, p) in list(self._entries.items()):
-                if all(theirs in ("", own) for theirs, own in (
-                    (changed.key_id, p.key_id), (changed.user_id, p.user_id), (changed.org_id, p.org_id)
-                )):  # fmt: skip
-                    del self._entries[credential]
+        async def heard(message: Msg) -> None:
+            self.forget(event_pb2.PrincipalChanged.FromString(message.data))
 
-        await listen(events, FORGET_SUBJECT, forget)
+        await listen(events, FORGET_SUBJECT, heard)
+
+    def forget(self, changed: event_pb2.PrincipalChanged) -> None:
+        """Forgets whom all that is given names, in this process."""
+        for credential, (_, p) in list(self._entries.items()):
+            if all(theirs in ("", own) for theirs, own in (
+                (changed.key_id, p.key_id), (changed.user_id, p.user_id), (changed.org_id, p.org_id)
+            )):  # fmt: skip
+                del self._entries[credential]
 
     def cached(self, credential: str) -> auth_pb2.Principal | None:
         """The answer when it is in memory and fresh; the fast path, which never waits."""

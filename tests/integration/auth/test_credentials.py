@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from google.protobuf.timestamp_pb2 import Timestamp
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import auth_pb2, sessions_pb2, sessions_pb2_grpc
 from mercat.billing.v1 import billing_pb2
 from mercat.inference.v1 import inference_pb2
 
@@ -57,11 +57,21 @@ def signing_key(platform: Platform) -> Ed25519PrivateKey:
     return key
 
 
+def session_of(person: Account) -> str:
+    """A session that they have."""
+    stub = sessions_pb2_grpc.SessionServiceStub(person.platform.channel)
+    answer = stub.ListSessions(sessions_pb2.ListSessionsRequest(), metadata=person.metadata)
+    return str(answer.sessions[0].session_id)
+
+
 def forge(person: Account, key: Any, algorithm: str = "EdDSA", *, typ: str = "at+jwt", **claims: Any) -> str:
     """A token as the platform makes them, but for what is given."""
     kid = person.auth.GetJwks(auth_pb2.GetJwksRequest()).keys[0].kid
     now = int(time.time())
-    body = {"iss": "mercat", "aud": "mercat", "sub": person.profile.user_id, "iat": now, "exp": now + 900}
+    body = {
+        "iss": "mercat", "aud": "mercat", "sub": person.profile.user_id, "sid": session_of(person), "iat": now,
+        "exp": now + 900, "auth_time": now, "acr": "aal1",
+    }  # fmt: skip
     body |= claims
     return jwt.encode({k: v for k, v in body.items() if v is not None}, key, algorithm, {"kid": kid, "typ": typ})
 
@@ -94,6 +104,10 @@ def test_forged_tokens_are_refused(platform: Platform, somebody: Account, signin
         "other type": forge(somebody, signing_key, typ="JWT"),
         "expired": forge(somebody, signing_key, exp=now - 1),
         "no end": forge(somebody, signing_key, exp=None),
+        "no session": forge(somebody, signing_key, sid=None),
+        "unknown session": forge(somebody, signing_key, sid="ses_00000000000000000000000000"),
+        "session of another": forge(somebody, signing_key, sid=session_of(platform.sign_up())),
+        "no time of proof": forge(somebody, signing_key, auth_time=None),
         "unknown user": forge(somebody, signing_key, sub="usr_00000000000000000000000000"),
         "no token": "x.y.z",
         "longer than any": "x" * 5000,

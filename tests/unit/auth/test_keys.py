@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from services.auth import keys
 from services.auth.scopes import BY_ROLE
-from services.auth.tokens import LIFETIME, Signer
+from services.auth.tokens import LIFETIME, Proof, Signer
 from services.common.errors import CredentialInvalid
 from services.common.signing import SigningKey
 
 _SECRET = keys.generate(test=False)
+PROOF = Proof("usr_1", "ses_1", datetime(2029, 12, 31, tzinfo=UTC), second_factor=True)
 
 
 @pytest.mark.parametrize("test", [False, True])
@@ -54,10 +55,10 @@ class Clock:
 def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
     clock = Clock()
     signer = Signer.load(tmp_path / "secrets" / "jwt.pem", clock)  # type: ignore[arg-type]
-    token, expires = signer.sign("usr_1")
-    assert signer.check(token) == ("usr_1", "", expires)
+    token, expires = signer.sign(PROOF)
+    assert signer.check(token) == (PROOF, expires)
     clock.at += LIFETIME - timedelta(seconds=1)
-    assert signer.check(token)[0] == "usr_1"
+    assert signer.check(token)[0] == PROOF
     clock.at += timedelta(seconds=1)
     with pytest.raises(CredentialInvalid):
         signer.check(token)
@@ -65,11 +66,24 @@ def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
 
 def test_the_key_is_kept_and_is_the_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "jwt.pem"
-    token, _ = Signer.load(path, Clock()).sign("usr_1")  # type: ignore[arg-type]
+    token, _ = Signer.load(path, Clock()).sign(PROOF)  # type: ignore[arg-type]
     assert path.stat().st_mode & 0o777 == 0o600
-    assert Signer.load(path, Clock()).check(token)[0] == "usr_1"  # type: ignore[arg-type]
+    assert Signer.load(path, Clock()).check(token)[0] == PROOF  # type: ignore[arg-type]
     with pytest.raises(CredentialInvalid):
         Signer.load(tmp_path / "other.pem", Clock()).check(token)  # type: ignore[arg-type]
+
+
+def test_a_key_is_replaced_by_putting_another_before_it(tmp_path: Path) -> None:
+    old, new, both = (tmp_path / name for name in ("old.pem", "new.pem", "both.pem"))
+    before, after = (Signer.load(path, Clock()) for path in (old, new))  # type: ignore[arg-type]
+    both.write_bytes(new.read_bytes() + old.read_bytes())
+    signer = Signer.load(both, Clock())  # type: ignore[arg-type]
+    assert signer.check(before.sign(PROOF)[0])[0] == PROOF
+    token, _ = signer.sign(PROOF)
+    assert after.check(token)[0] == PROOF
+    with pytest.raises(CredentialInvalid):
+        before.check(token)
+    assert [key.kid for key in signer.keys] == [after.keys[0].kid, before.keys[0].kid]
 
 
 @given(st.text())
@@ -81,15 +95,15 @@ def test_no_text_breaks_a_signer(text: str) -> None:
 def _signer() -> Signer:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    return Signer(SigningKey.of(Ed25519PrivateKey.generate()), Clock())  # type: ignore[arg-type]
+    return Signer([SigningKey.of(Ed25519PrivateKey.generate())], Clock())  # type: ignore[arg-type]
 
 
 def test_the_published_key_checks_tokens() -> None:
     signer = _signer()
-    found = signer.key.public_jwk()
+    found = signer.keys[0].public_jwk()
     key = jwt.PyJWK({n: getattr(found, n) for n in ("kty", "crv", "kid", "use", "alg", "x")})
     options = {"verify_exp": False, "verify_iat": False}
-    claims = jwt.decode(signer.sign("usr_1")[0], key, ["EdDSA"], options, audience="mercat", issuer="mercat")  # type: ignore[arg-type]
+    claims = jwt.decode(signer.sign(PROOF)[0], key, ["EdDSA"], options, audience="mercat", issuer="mercat")  # type: ignore[arg-type]
     assert claims["sub"] == "usr_1"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import status_pb2
-from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
@@ -23,6 +23,7 @@ from services.common.errors import (
     InsufficientCredit,
     MercatError,
     NotFound,
+    StepUpRequired,
     Unavailable,
     to_status,
 )
@@ -31,8 +32,9 @@ NOW = 1_000_000.0
 
 
 class Server(
-    auth_pb2_grpc.AuthServiceServicer, billing_pb2_grpc.BillingServiceServicer, usage_pb2_grpc.UsageServiceServicer
-):
+    auth_pb2_grpc.AuthServiceServicer, billing_pb2_grpc.BillingServiceServicer, usage_pb2_grpc.UsageServiceServicer,
+    sessions_pb2_grpc.SessionServiceServicer,
+):  # fmt: skip
     """Answers what it is told to, one failure after the other; `calls` are the methods and metadata it saw."""
 
     def __init__(self) -> None:
@@ -70,6 +72,11 @@ class Server(
                 session=session(f"access-{self.sessions}", f"refresh-{self.sessions}")
             )
 
+    def Reauthenticate(self, request: Any, context: Any) -> sessions_pb2.ReauthenticateResponse:  # noqa: N802
+        self._seen(f"Reauthenticate code={request.code}", context)
+        self.valid = {"proved"}
+        return sessions_pb2.ReauthenticateResponse(session=session("proved", ""))
+
     def TopUpWallet(self, request: Any, context: Any) -> billing_pb2.TopUpWalletResponse:  # noqa: N802
         self._seen("TopUpWallet", context)
         return billing_pb2.TopUpWalletResponse(wallet=billing_pb2.Wallet(balance_nanos=request.amount_nanos))
@@ -91,6 +98,7 @@ def server() -> Iterator[Server]:
     made = Server()
     running = grpc.server(ThreadPoolExecutor(8))
     auth_pb2_grpc.add_AuthServiceServicer_to_server(made, running)
+    sessions_pb2_grpc.add_SessionServiceServicer_to_server(made, running)
     billing_pb2_grpc.add_BillingServiceServicer_to_server(made, running)
     usage_pb2_grpc.add_UsageServiceServicer_to_server(made, running)
     made.port = running.add_insecure_port("127.0.0.1:0")  # type: ignore[attr-defined]
@@ -203,3 +211,30 @@ def test_nobody_listens(logins: Logins) -> None:
     client = Client(target, Credentials(target, "key", "default", logins, lambda: NOW))
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
         profile(client)
+
+
+def test_who_must_prove_again_who_they_are_is_asked_once(server: Server, logins: Logins) -> None:
+    client = client_of(server, logins, lives=900)
+    asked: list[str] = []
+
+    def ask(means: str) -> str:
+        asked.append(means)
+        return "123456"
+
+    step_up = StepUpRequired("again", metadata={"with": "code"})
+    server.failures = [step_up]
+    with pytest.raises(StepUpRequired):  # nobody can be asked
+        client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=5))
+    client.credentials.ask = ask
+    server.failures = [step_up]
+    client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=5))
+    methods = [method for method, _ in server.calls[1:]]
+    assert methods == ["TopUpWallet", "Reauthenticate code=123456", "TopUpWallet"]
+    assert server.calls[1][1]["idempotency-key"] == server.calls[3][1]["idempotency-key"]
+    login = logins.get("default", f"http://127.0.0.1:{server.port}")  # type: ignore[attr-defined]
+    assert login is not None
+    assert (login.access_token, login.refresh_token) == ("proved", "refresh-0")
+    server.failures = [step_up, step_up, step_up]
+    with pytest.raises(StepUpRequired):  # not again and again
+        client.billing.TopUpWallet(billing_pb2.TopUpWalletRequest(amount_nanos=5))
+    assert asked == ["code", "code"]

@@ -267,17 +267,21 @@ class SignInRequest(_message.Message):
 
     EMAIL_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     password: _builtins.str
+    code: _builtins.str
+    """Where the account has a second factor: of the authenticator app, or a recovery code."""
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
         password: _builtins.str = ...,
+        code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "password", b"password"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "email", b"email", "password", b"password"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -805,6 +809,11 @@ class Principal(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ACCOUNT_LIMIT_FIELD_NUMBER: _builtins.int
     KEY_LIMIT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AUTH_TIME_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_USED_FIELD_NUMBER: _builtins.int
+    HAS_SECOND_FACTOR_FIELD_NUMBER: _builtins.int
+    UNVERIFIED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """A user, a service account, or of a shared key the organisation."""
     org_id: _builtins.str
@@ -815,6 +824,12 @@ class Principal(_message.Message):
     role: Global___Role.ValueType
     test: _builtins.bool
     """A test key: no money moves."""
+    session_id: _builtins.str
+    """Of a session, and how it was last proved: when, and with the second factor that the account may have."""
+    second_factor_used: _builtins.bool
+    has_second_factor: _builtins.bool
+    unverified: _builtins.bool
+    """The email address must be verified before what policies name is allowed."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -829,6 +844,8 @@ class Principal(_message.Message):
     def key_limit(self) -> _limits_pb2.CallLimit:
         """Of the key's; absent: none."""
 
+    @_builtins.property
+    def auth_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -842,10 +859,15 @@ class Principal(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         account_limit: _limits_pb2.CallLimit | None = ...,
         key_limit: _limits_pb2.CallLimit | None = ...,
+        session_id: _builtins.str = ...,
+        auth_time: _timestamp_pb2.Timestamp | None = ...,
+        second_factor_used: _builtins.bool = ...,
+        has_second_factor: _builtins.bool = ...,
+        unverified: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "expires_at", b"expires_at", "key_limit", b"key_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "key_limit", b"key_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "expires_at", b"expires_at", "handle", b"handle", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "scopes", b"scopes", "test", b"test", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "handle", b"handle", "has_second_factor", b"has_second_factor", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "scopes", b"scopes", "second_factor_used", b"second_factor_used", "session_id", b"session_id", "test", b"test", "unverified", b"unverified", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

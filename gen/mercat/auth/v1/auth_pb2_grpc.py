@@ -99,7 +99,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SignIn(self, request, context):
-        """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which.
+        """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which, and when the account has a
+        second factor and `code` is missing (SECOND_FACTOR_REQUIRED) or wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

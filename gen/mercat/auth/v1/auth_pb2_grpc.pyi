@@ -36,7 +36,9 @@ class AuthServiceStub:
     SignUp: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignUpRequest, _auth_pb2.SignUpResponse]
     """Creates a user and their personal organisation. ALREADY_EXISTS when the email or username is taken."""
     SignIn: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]
-    """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which."""
+    """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which, and when the account has a
+    second factor and `code` is missing (SECOND_FACTOR_REQUIRED) or wrong.
+    """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]
     """Trades a refresh token for a new session; each refresh token works once, and using one twice
     ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
@@ -67,7 +69,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     SignUp: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignUpRequest, _auth_pb2.SignUpResponse]  # type: ignore[assignment]
     """Creates a user and their personal organisation. ALREADY_EXISTS when the email or username is taken."""
     SignIn: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]  # type: ignore[assignment]
-    """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which."""
+    """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which, and when the account has a
+    second factor and `code` is missing (SECOND_FACTOR_REQUIRED) or wrong.
+    """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Trades a refresh token for a new session; each refresh token works once, and using one twice
     ends every session that descends from it. UNAUTHENTICATED when it is unknown, used or expired; NOT_FOUND, and the
@@ -107,7 +111,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.SignInRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignInResponse, _abc.Awaitable[_auth_pb2.SignInResponse]]:
-        """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which."""
+        """Answers a session. UNAUTHENTICATED when email or password is wrong, without saying which, and when the account has a
+        second factor and `code` is missing (SECOND_FACTOR_REQUIRED) or wrong.
+        """
 
     @_abc_1.abstractmethod
     def RefreshSession(

@@ -28,7 +28,7 @@ from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.usage.v1 import usage_pb2 as mercat_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/billing/v1/corrections.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1bmercat/usage/v1/usage.proto\"\xdf\x01\n\x13\x43orrectUsageRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12S\n\x05units\x18\x02 \x03(\x0b\x32\x31.mercat.billing.v1.CorrectUsageRequest.UnitsEntryB\x11\xaa\xbb\x18\r0\x00\x38\x80\x80\x9a\xa6\xea\xaf\xe3\x01@\x10\x12\x0c\n\x04void\x18\x03 \x01(\x08\x12\x19\n\x06reason\x18\x04 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xac\x02\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd1\x01\n\x14\x43orrectUsageResponse\x12\x34\n\ncorrection\x18\x01 \x01(\x0b\x32 .mercat.usage.v1.UsageCorrection\x12\x41\n\x05units\x18\x02 \x03(\x0b\x32\x32.mercat.billing.v1.CorrectUsageResponse.UnitsEntry\x12\x12\n\ncost_nanos\x18\x03 \x01(\x03\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xc1\x01\n\x11\x43orrectionService\x12\xab\x01\n\x0c\x43orrectUsage\x12&.mercat.billing.v1.CorrectUsageRequest\x1a\'.mercat.billing.v1.CorrectUsageResponse\"J\xa2\xbb\x18\x1d\x08\x02\x12\x0cledger:write\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/usage/{request_id}:correct:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/billing/v1/corrections.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1bmercat/usage/v1/usage.proto\"\xdf\x01\n\x13\x43orrectUsageRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12S\n\x05units\x18\x02 \x03(\x0b\x32\x31.mercat.billing.v1.CorrectUsageRequest.UnitsEntryB\x11\xaa\xbb\x18\r0\x00\x38\x80\x80\x9a\xa6\xea\xaf\xe3\x01@\x10\x12\x0c\n\x04void\x18\x03 \x01(\x08\x12\x19\n\x06reason\x18\x04 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xac\x02\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd1\x01\n\x14\x43orrectUsageResponse\x12\x34\n\ncorrection\x18\x01 \x01(\x0b\x32 .mercat.usage.v1.UsageCorrection\x12\x41\n\x05units\x18\x02 \x03(\x0b\x32\x32.mercat.billing.v1.CorrectUsageResponse.UnitsEntry\x12\x12\n\ncost_nanos\x18\x03 \x01(\x03\x1a,\n\nUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xc3\x01\n\x11\x43orrectionService\x12\xad\x01\n\x0c\x43orrectUsage\x12&.mercat.billing.v1.CorrectUsageRequest\x1a\'.mercat.billing.v1.CorrectUsageResponse\"L\xa2\xbb\x18\x1f\x08\x02\x12\x0cledger:write\x1a\x05\x61\x64min \x01(\x01\x30\x02P\x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/usage/{request_id}:correct:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CORRECTUSAGERESPONSE_UNITSENTRY']._loaded_options = None
   _globals['_CORRECTUSAGERESPONSE_UNITSENTRY']._serialized_options = b'8\001'
   _globals['_CORRECTIONSERVICE'].methods_by_name['CorrectUsage']._loaded_options = None
-  _globals['_CORRECTIONSERVICE'].methods_by_name['CorrectUsage']._serialized_options = b'\242\273\030\035\010\002\022\014ledger:write\032\005admin \001(\0010\002\202\323\344\223\002#\"\036/v1/usage/{request_id}:correct:\001*'
+  _globals['_CORRECTIONSERVICE'].methods_by_name['CorrectUsage']._serialized_options = b'\242\273\030\037\010\002\022\014ledger:write\032\005admin \001(\0010\002P\001\202\323\344\223\002#\"\036/v1/usage/{request_id}:correct:\001*'
   _globals['_CORRECTUSAGEREQUEST']._serialized_start=178
   _globals['_CORRECTUSAGEREQUEST']._serialized_end=401
   _globals['_CORRECTUSAGEREQUEST_UNITSENTRY']._serialized_start=357
@@ -56,5 +56,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CORRECTUSAGERESPONSE_UNITSENTRY']._serialized_start=357
   _globals['_CORRECTUSAGERESPONSE_UNITSENTRY']._serialized_end=401
   _globals['_CORRECTIONSERVICE']._serialized_start=616
-  _globals['_CORRECTIONSERVICE']._serialized_end=809
+  _globals['_CORRECTIONSERVICE']._serialized_end=811
 # @@protoc_insertion_point(module_scope)

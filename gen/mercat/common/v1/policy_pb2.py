@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/policy.proto\x12\x10mercat.common.v1\x1a google/protobuf/descriptor.proto\"\x9e\x01\n\x06Policy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.mercat.common.v1.Access\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0f\n\x07mutates\x18\x04 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x05 \x01(\x08\x12)\n\x04rate\x18\x06 \x01(\x0e\x32\x1b.mercat.common.v1.RateClass*\\\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x12\n\x0e\x41\x43\x43\x45SS_ACCOUNT\x10\x02\x12\x13\n\x0f\x41\x43\x43\x45SS_INTERNAL\x10\x03*\x99\x01\n\tRateClass\x12\x1a\n\x16RATE_CLASS_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATE_CLASS_READ\x10\x01\x12\x14\n\x10RATE_CLASS_WRITE\x10\x02\x12\x16\n\x12RATE_CLASS_SIGN_IN\x10\x03\x12\x18\n\x14RATE_CLASS_INFERENCE\x10\x04\x12\x13\n\x0fRATE_CLASS_NONE\x10\x05:J\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x18.mercat.common.v1.Policyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/policy.proto\x12\x10mercat.common.v1\x1a google/protobuf/descriptor.proto\"\xdb\x01\n\x06Policy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.mercat.common.v1.Access\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x0f\n\x07mutates\x18\x04 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x05 \x01(\x08\x12)\n\x04rate\x18\x06 \x01(\x0e\x32\x1b.mercat.common.v1.RateClass\x12)\n\x07step_up\x18\n \x01(\x0e\x32\x18.mercat.common.v1.StepUp\x12\x10\n\x08verified\x18\x0b \x01(\x08*\\\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x12\n\x0e\x41\x43\x43\x45SS_ACCOUNT\x10\x02\x12\x13\n\x0f\x41\x43\x43\x45SS_INTERNAL\x10\x03*\x99\x01\n\tRateClass\x12\x1a\n\x16RATE_CLASS_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATE_CLASS_READ\x10\x01\x12\x14\n\x10RATE_CLASS_WRITE\x10\x02\x12\x16\n\x12RATE_CLASS_SIGN_IN\x10\x03\x12\x18\n\x14RATE_CLASS_INFERENCE\x10\x04\x12\x13\n\x0fRATE_CLASS_NONE\x10\x05*P\n\x06StepUp\x12\x17\n\x13STEP_UP_UNSPECIFIED\x10\x00\x12\x19\n\x15STEP_UP_SECOND_FACTOR\x10\x01\x12\x12\n\x0eSTEP_UP_ALWAYS\x10\x02:J\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x18.mercat.common.v1.Policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.common.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=246
-  _globals['_ACCESS']._serialized_end=338
-  _globals['_RATECLASS']._serialized_start=341
-  _globals['_RATECLASS']._serialized_end=494
+  _globals['_ACCESS']._serialized_start=307
+  _globals['_ACCESS']._serialized_end=399
+  _globals['_RATECLASS']._serialized_start=402
+  _globals['_RATECLASS']._serialized_end=555
+  _globals['_STEPUP']._serialized_start=557
+  _globals['_STEPUP']._serialized_end=637
   _globals['_POLICY']._serialized_start=86
-  _globals['_POLICY']._serialized_end=244
+  _globals['_POLICY']._serialized_end=305
 # @@protoc_insertion_point(module_scope)

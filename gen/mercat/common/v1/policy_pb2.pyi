@@ -84,6 +84,32 @@ RATE_CLASS_NONE: RateClass.ValueType  # 5
 """Not limited: internal calls."""
 Global___RateClass: _TypeAlias = RateClass  # noqa: Y015
 
+class _StepUp:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepUpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepUp.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_UP_UNSPECIFIED: _StepUp.ValueType  # 0
+    STEP_UP_SECOND_FACTOR: _StepUp.ValueType  # 1
+    """In the last 15 minutes and with the second factor, where the account has one. API keys are not asked: who made them
+    was.
+    """
+    STEP_UP_ALWAYS: _StepUp.ValueType  # 2
+    """In the last 15 minutes, with the second factor where the account has one. Not for API keys."""
+
+class StepUp(_StepUp, metaclass=_StepUpEnumTypeWrapper):
+    """Whether a person must have proved lately who they are."""
+
+STEP_UP_UNSPECIFIED: StepUp.ValueType  # 0
+STEP_UP_SECOND_FACTOR: StepUp.ValueType  # 1
+"""In the last 15 minutes and with the second factor, where the account has one. API keys are not asked: who made them
+was.
+"""
+STEP_UP_ALWAYS: StepUp.ValueType  # 2
+"""In the last 15 minutes, with the second factor where the account has one. Not for API keys."""
+Global___StepUp: _TypeAlias = StepUp  # noqa: Y015
+
 @_typing.final
 class Policy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -94,12 +120,18 @@ class Policy(_message.Message):
     MUTATES_FIELD_NUMBER: _builtins.int
     AUDITED_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
+    STEP_UP_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     mutates: _builtins.bool
     """The RPC changes something: it honours the `idempotency-key` metadata."""
     audited: _builtins.bool
     """The RPC is written to the audit log."""
     rate: Global___RateClass.ValueType
+    step_up: Global___StepUp.ValueType
+    """The caller must have signed in lately, or proved again who they are (SessionService.Reauthenticate)."""
+    verified: _builtins.bool
+    """The caller's email address must be verified, where the platform asks for that."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes an API key must hold, all of them. A signed-in session holds every scope of its roles."""
@@ -117,10 +149,12 @@ class Policy(_message.Message):
         mutates: _builtins.bool = ...,
         audited: _builtins.bool = ...,
         rate: Global___RateClass.ValueType = ...,
+        step_up: Global___StepUp.ValueType = ...,
+        verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audited", b"audited", "mutates", b"mutates", "rate", b"rate", "roles", b"roles", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audited", b"audited", "mutates", b"mutates", "rate", b"rate", "roles", b"roles", "scopes", b"scopes", "step_up", b"step_up", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

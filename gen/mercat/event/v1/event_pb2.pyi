@@ -75,6 +75,28 @@ class UserSignedUp(_message.Message):
 Global___UserSignedUp: _TypeAlias = UserSignedUp  # noqa: Y015
 
 @_typing.final
+class PasswordResetRequested(_message.Message):
+    """Somebody asked for a code that sets a new password."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Empty when there is no account of the address they gave."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PasswordResetRequested: _TypeAlias = PasswordResetRequested  # noqa: Y015
+
+@_typing.final
 class OrganisationCreated(_message.Message):
     """An organisation was made beside the personal one of its owner."""
 

@@ -1,0 +1,1 @@
+"""Second factors: codes of authenticator apps, and recovery codes for when the app is lost."""

@@ -1,0 +1,32 @@
+"""What accounts are written by mail: codes, and that something of theirs was changed."""
+
+from datetime import timedelta
+
+from services.auth.store import Row
+from services.common.clock import Clock
+from services.common.db import Connection
+from services.common.mail.message import Mail
+from services.common.mail.outbox import MailOutbox
+from services.common.rpc.context import maybe_current
+
+
+class Letters:
+    """Each joins the transaction of what it is about. `user`: has `email` and `username`."""
+
+    def __init__(self, outbox: MailOutbox, clock: Clock) -> None:
+        self._outbox = outbox
+        self._clock = clock
+
+    async def code(self, connection: Connection, kind: str, user: Row, code: str, lifetime: timedelta) -> None:
+        """A code that is of no use after `lifetime`."""
+        values = {"username": user["username"], "code": code}
+        await self._outbox.add(connection, Mail(kind, user["email"], values), lifetime)
+
+    async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
+        """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""
+        call = maybe_current()
+        values = {
+            "username": user["username"], "email": user["email"], "what": what, "more": more,
+            "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "address": call.address if call else "",
+        }  # fmt: skip
+        await self._outbox.add(connection, Mail("account_changed", user["email"], values))
