@@ -29,7 +29,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mercat/auth/v1/mfa.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mercat/auth/v1/auth.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"l\n\x0cSecondFactor\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12.\n\nenabled_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13recovery_codes_left\x18\x03 \x01(\x05\"\x18\n\x16GetSecondFactorRequest\"N\n\x17GetSecondFactorResponse\x12\x33\n\rsecond_factor\x18\x01 \x01(\x0b\x32\x1c.mercat.auth.v1.SecondFactor\"\x13\n\x11\x45nrollTotpRequest\"1\n\x12\x45nrollTotpResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\",\n\x12\x43onfirmTotpRequest\x12\x16\n\x04\x63ode\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\"W\n\x13\x43onfirmTotpResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\x12(\n\x07session\x18\x02 \x01(\x0b\x32\x17.mercat.auth.v1.Session\"\x14\n\x12\x44isableTotpRequest\"\x15\n\x13\x44isableTotpResponse\" \n\x1eRegenerateRecoveryCodesRequest\"9\n\x1fRegenerateRecoveryCodesResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t2\xdb\x06\n\x13SecondFactorService\x12\xa3\x01\n\x0fGetSecondFactor\x12&.mercat.auth.v1.GetSecondFactorRequest\x1a\'.mercat.auth.v1.GetSecondFactorResponse\"?\xa2\xbb\x18\x13\x08\x02\x12\raccount:write0\x01\x82\xd3\xe4\x93\x02\"\x12\x11/v1/second-factorb\rsecond_factor\x12\x95\x01\n\nEnrollTotp\x12!.mercat.auth.v1.EnrollTotpRequest\x1a\".mercat.auth.v1.EnrollTotpResponse\"@\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/second-factor:enroll:\x01*\x12\x99\x01\n\x0b\x43onfirmTotp\x12\".mercat.auth.v1.ConfirmTotpRequest\x1a#.mercat.auth.v1.ConfirmTotpResponse\"A\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x03P\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/second-factor:confirm:\x01*\x12\x99\x01\n\x0b\x44isableTotp\x12\".mercat.auth.v1.DisableTotpRequest\x1a#.mercat.auth.v1.DisableTotpResponse\"A\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/second-factor:disable:\x01*\x12\xcd\x01\n\x17RegenerateRecoveryCodes\x12..mercat.auth.v1.RegenerateRecoveryCodesRequest\x1a/.mercat.auth.v1.RegenerateRecoveryCodesResponse\"Q\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02.\")/v1/second-factor:regenerateRecoveryCodes:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mercat/auth/v1/mfa.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mercat/auth/v1/auth.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"l\n\x0cSecondFactor\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12.\n\nenabled_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13recovery_codes_left\x18\x03 \x01(\x05\"\x18\n\x16GetSecondFactorRequest\"N\n\x17GetSecondFactorResponse\x12\x33\n\rsecond_factor\x18\x01 \x01(\x0b\x32\x1c.mercat.auth.v1.SecondFactor\"\x13\n\x11\x45nrollTotpRequest\"1\n\x12\x45nrollTotpResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\".\n\x12\x43onfirmTotpRequest\x12\x18\n\x04\x63ode\x18\x01 \x01(\tB\n\xaa\xbb\x18\x06\x08\x01\x18@`\x01\"W\n\x13\x43onfirmTotpResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\x12(\n\x07session\x18\x02 \x01(\x0b\x32\x17.mercat.auth.v1.Session\"\x14\n\x12\x44isableTotpRequest\"\x15\n\x13\x44isableTotpResponse\" \n\x1eRegenerateRecoveryCodesRequest\"9\n\x1fRegenerateRecoveryCodesResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t2\xdb\x06\n\x13SecondFactorService\x12\xa3\x01\n\x0fGetSecondFactor\x12&.mercat.auth.v1.GetSecondFactorRequest\x1a\'.mercat.auth.v1.GetSecondFactorResponse\"?\xa2\xbb\x18\x13\x08\x02\x12\raccount:write0\x01\x82\xd3\xe4\x93\x02\"\x12\x11/v1/second-factorb\rsecond_factor\x12\x95\x01\n\nEnrollTotp\x12!.mercat.auth.v1.EnrollTotpRequest\x1a\".mercat.auth.v1.EnrollTotpResponse\"@\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/second-factor:enroll:\x01*\x12\x99\x01\n\x0b\x43onfirmTotp\x12\".mercat.auth.v1.ConfirmTotpRequest\x1a#.mercat.auth.v1.ConfirmTotpResponse\"A\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x03P\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/second-factor:confirm:\x01*\x12\x99\x01\n\x0b\x44isableTotp\x12\".mercat.auth.v1.DisableTotpRequest\x1a#.mercat.auth.v1.DisableTotpResponse\"A\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/second-factor:disable:\x01*\x12\xcd\x01\n\x17RegenerateRecoveryCodes\x12..mercat.auth.v1.RegenerateRecoveryCodesRequest\x1a/.mercat.auth.v1.RegenerateRecoveryCodesResponse\"Q\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x02P\x02\x82\xd3\xe4\x93\x02.\")/v1/second-factor:regenerateRecoveryCodes:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.auth.v1.mfa_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONFIRMTOTPREQUEST'].fields_by_name['code']._loaded_options = None
-  _globals['_CONFIRMTOTPREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\004\010\001\030@'
+  _globals['_CONFIRMTOTPREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\006\010\001\030@`\001'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['GetSecondFactor']._loaded_options = None
   _globals['_SECONDFACTORSERVICE'].methods_by_name['GetSecondFactor']._serialized_options = b'\242\273\030\023\010\002\022\raccount:write0\001\202\323\344\223\002\"\022\021/v1/second-factorb\rsecond_factor'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['EnrollTotp']._loaded_options = None
@@ -59,17 +59,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLLTOTPRESPONSE']._serialized_start=431
   _globals['_ENROLLTOTPRESPONSE']._serialized_end=480
   _globals['_CONFIRMTOTPREQUEST']._serialized_start=482
-  _globals['_CONFIRMTOTPREQUEST']._serialized_end=526
-  _globals['_CONFIRMTOTPRESPONSE']._serialized_start=528
-  _globals['_CONFIRMTOTPRESPONSE']._serialized_end=615
-  _globals['_DISABLETOTPREQUEST']._serialized_start=617
-  _globals['_DISABLETOTPREQUEST']._serialized_end=637
-  _globals['_DISABLETOTPRESPONSE']._serialized_start=639
-  _globals['_DISABLETOTPRESPONSE']._serialized_end=660
-  _globals['_REGENERATERECOVERYCODESREQUEST']._serialized_start=662
-  _globals['_REGENERATERECOVERYCODESREQUEST']._serialized_end=694
-  _globals['_REGENERATERECOVERYCODESRESPONSE']._serialized_start=696
-  _globals['_REGENERATERECOVERYCODESRESPONSE']._serialized_end=753
-  _globals['_SECONDFACTORSERVICE']._serialized_start=756
-  _globals['_SECONDFACTORSERVICE']._serialized_end=1615
+  _globals['_CONFIRMTOTPREQUEST']._serialized_end=528
+  _globals['_CONFIRMTOTPRESPONSE']._serialized_start=530
+  _globals['_CONFIRMTOTPRESPONSE']._serialized_end=617
+  _globals['_DISABLETOTPREQUEST']._serialized_start=619
+  _globals['_DISABLETOTPREQUEST']._serialized_end=639
+  _globals['_DISABLETOTPRESPONSE']._serialized_start=641
+  _globals['_DISABLETOTPRESPONSE']._serialized_end=662
+  _globals['_REGENERATERECOVERYCODESREQUEST']._serialized_start=664
+  _globals['_REGENERATERECOVERYCODESREQUEST']._serialized_end=696
+  _globals['_REGENERATERECOVERYCODESRESPONSE']._serialized_start=698
+  _globals['_REGENERATERECOVERYCODESRESPONSE']._serialized_end=755
+  _globals['_SECONDFACTORSERVICE']._serialized_start=758
+  _globals['_SECONDFACTORSERVICE']._serialized_end=1617
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/auth/v1/signin.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\x19\n\x17SendVerificationRequest\"\x1a\n\x18SendVerificationResponse\",\n\x12VerifyEmailRequest\x12\x16\n\x04\x63ode\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\"\x15\n\x13VerifyEmailResponse\"7\n\x1bRequestPasswordResetRequest\x12\x18\n\x05\x65mail\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xfe\x01\"\x1e\n\x1cRequestPasswordResetResponse\"M\n\x14ResetPasswordRequest\x12\x16\n\x04\x63ode\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\x12\x1d\n\x08password\x18\x02 \x01(\tB\x0b\xaa\xbb\x18\x07\x08\x01\x10\n\x18\x80\x02\"\x17\n\x15ResetPasswordResponse\"[\n\x15\x43hangePasswordRequest\x12#\n\x10\x63urrent_password\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\x80\x02\x12\x1d\n\x08password\x18\x02 \x01(\tB\x0b\xaa\xbb\x18\x07\x08\x01\x10\n\x18\x80\x02\"\x18\n\x16\x43hangePasswordResponse2\x87\x06\n\x0fPasswordService\x12\xa5\x01\n\x10SendVerification\x12\'.mercat.auth.v1.SendVerificationRequest\x1a(.mercat.auth.v1.SendVerificationResponse\">\xa2\xbb\x18\x15\x08\x02\x12\raccount:write \x01\x30\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/email:sendVerification:\x01*\x12\x7f\n\x0bVerifyEmail\x12\".mercat.auth.v1.VerifyEmailRequest\x1a#.mercat.auth.v1.VerifyEmailResponse\"\'\xa2\xbb\x18\x08\x08\x01 \x01(\x01\x30\x03\x82\xd3\xe4\x93\x02\x15\"\x10/v1/email:verify:\x01*\x12\xa1\x01\n\x14RequestPasswordReset\x12+.mercat.auth.v1.RequestPasswordResetRequest\x1a,.mercat.auth.v1.RequestPasswordResetResponse\".\xa2\xbb\x18\x06\x08\x01 \x01\x30\x03\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/password:requestReset:\x01*\x12\x87\x01\n\rResetPassword\x12$.mercat.auth.v1.ResetPasswordRequest\x1a%.mercat.auth.v1.ResetPasswordResponse\")\xa2\xbb\x18\x08\x08\x01 \x01(\x01\x30\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/password:reset:\x01*\x12\x9c\x01\n\x0e\x43hangePassword\x12%.mercat.auth.v1.ChangePasswordRequest\x1a&.mercat.auth.v1.ChangePasswordResponse\";\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x03P\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/password:change:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/auth/v1/signin.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\x19\n\x17SendVerificationRequest\"\x1a\n\x18SendVerificationResponse\".\n\x12VerifyEmailRequest\x12\x18\n\x04\x63ode\x18\x01 \x01(\tB\n\xaa\xbb\x18\x06\x08\x01\x18@`\x01\"\x15\n\x13VerifyEmailResponse\"7\n\x1bRequestPasswordResetRequest\x12\x18\n\x05\x65mail\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x08\x01\x18\xfe\x01\"\x1e\n\x1cRequestPasswordResetResponse\"Q\n\x14ResetPasswordRequest\x12\x18\n\x04\x63ode\x18\x01 \x01(\tB\n\xaa\xbb\x18\x06\x08\x01\x18@`\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x08\x01\x10\n\x18\x80\x02`\x01\"\x17\n\x15ResetPasswordResponse\"_\n\x15\x43hangePasswordRequest\x12%\n\x10\x63urrent_password\x18\x01 \x01(\tB\x0b\xaa\xbb\x18\x07\x08\x01\x18\x80\x02`\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\xaa\xbb\x18\t\x08\x01\x10\n\x18\x80\x02`\x01\"\x18\n\x16\x43hangePasswordResponse2\x87\x06\n\x0fPasswordService\x12\xa5\x01\n\x10SendVerification\x12\'.mercat.auth.v1.SendVerificationRequest\x1a(.mercat.auth.v1.SendVerificationResponse\">\xa2\xbb\x18\x15\x08\x02\x12\raccount:write \x01\x30\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/email:sendVerification:\x01*\x12\x7f\n\x0bVerifyEmail\x12\".mercat.auth.v1.VerifyEmailRequest\x1a#.mercat.auth.v1.VerifyEmailResponse\"\'\xa2\xbb\x18\x08\x08\x01 \x01(\x01\x30\x03\x82\xd3\xe4\x93\x02\x15\"\x10/v1/email:verify:\x01*\x12\xa1\x01\n\x14RequestPasswordReset\x12+.mercat.auth.v1.RequestPasswordResetRequest\x1a,.mercat.auth.v1.RequestPasswordResetResponse\".\xa2\xbb\x18\x06\x08\x01 \x01\x30\x03\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/password:requestReset:\x01*\x12\x87\x01\n\rResetPassword\x12$.mercat.auth.v1.ResetPasswordRequest\x1a%.mercat.auth.v1.ResetPasswordResponse\")\xa2\xbb\x18\x08\x08\x01 \x01(\x01\x30\x03\x82\xd3\xe4\x93\x02\x17\"\x12/v1/password:reset:\x01*\x12\x9c\x01\n\x0e\x43hangePassword\x12%.mercat.auth.v1.ChangePasswordRequest\x1a&.mercat.auth.v1.ChangePasswordResponse\";\xa2\xbb\x18\x19\x08\x02\x12\raccount:write \x01(\x01\x30\x03P\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/password:change:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.auth.v1.signin_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERIFYEMAILREQUEST'].fields_by_name['code']._loaded_options = None
-  _globals['_VERIFYEMAILREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\004\010\001\030@'
+  _globals['_VERIFYEMAILREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\006\010\001\030@`\001'
   _globals['_REQUESTPASSWORDRESETREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_REQUESTPASSWORDRESETREQUEST'].fields_by_name['email']._serialized_options = b'\252\273\030\005\010\001\030\376\001'
   _globals['_RESETPASSWORDREQUEST'].fields_by_name['code']._loaded_options = None
-  _globals['_RESETPASSWORDREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\004\010\001\030@'
+  _globals['_RESETPASSWORDREQUEST'].fields_by_name['code']._serialized_options = b'\252\273\030\006\010\001\030@`\001'
   _globals['_RESETPASSWORDREQUEST'].fields_by_name['password']._loaded_options = None
-  _globals['_RESETPASSWORDREQUEST'].fields_by_name['password']._serialized_options = b'\252\273\030\007\010\001\020\n\030\200\002'
+  _globals['_RESETPASSWORDREQUEST'].fields_by_name['password']._serialized_options = b'\252\273\030\t\010\001\020\n\030\200\002`\001'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._loaded_options = None
-  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._serialized_options = b'\252\273\030\005\010\001\030\200\002'
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._serialized_options = b'\252\273\030\007\010\001\030\200\002`\001'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['password']._loaded_options = None
-  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['password']._serialized_options = b'\252\273\030\007\010\001\020\n\030\200\002'
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['password']._serialized_options = b'\252\273\030\t\010\001\020\n\030\200\002`\001'
   _globals['_PASSWORDSERVICE'].methods_by_name['SendVerification']._loaded_options = None
   _globals['_PASSWORDSERVICE'].methods_by_name['SendVerification']._serialized_options = b'\242\273\030\025\010\002\022\raccount:write \0010\002\202\323\344\223\002\037\"\032/v1/email:sendVerification:\001*'
   _globals['_PASSWORDSERVICE'].methods_by_name['VerifyEmail']._loaded_options = None
@@ -61,21 +61,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDVERIFICATIONRESPONSE']._serialized_start=164
   _globals['_SENDVERIFICATIONRESPONSE']._serialized_end=190
   _globals['_VERIFYEMAILREQUEST']._serialized_start=192
-  _globals['_VERIFYEMAILREQUEST']._serialized_end=236
-  _globals['_VERIFYEMAILRESPONSE']._serialized_start=238
-  _globals['_VERIFYEMAILRESPONSE']._serialized_end=259
-  _globals['_REQUESTPASSWORDRESETREQUEST']._serialized_start=261
-  _globals['_REQUESTPASSWORDRESETREQUEST']._serialized_end=316
-  _globals['_REQUESTPASSWORDRESETRESPONSE']._serialized_start=318
-  _globals['_REQUESTPASSWORDRESETRESPONSE']._serialized_end=348
-  _globals['_RESETPASSWORDREQUEST']._serialized_start=350
-  _globals['_RESETPASSWORDREQUEST']._serialized_end=427
-  _globals['_RESETPASSWORDRESPONSE']._serialized_start=429
-  _globals['_RESETPASSWORDRESPONSE']._serialized_end=452
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=454
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=545
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=547
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=571
-  _globals['_PASSWORDSERVICE']._serialized_start=574
-  _globals['_PASSWORDSERVICE']._serialized_end=1349
+  _globals['_VERIFYEMAILREQUEST']._serialized_end=238
+  _globals['_VERIFYEMAILRESPONSE']._serialized_start=240
+  _globals['_VERIFYEMAILRESPONSE']._serialized_end=261
+  _globals['_REQUESTPASSWORDRESETREQUEST']._serialized_start=263
+  _globals['_REQUESTPASSWORDRESETREQUEST']._serialized_end=318
+  _globals['_REQUESTPASSWORDRESETRESPONSE']._serialized_start=320
+  _globals['_REQUESTPASSWORDRESETRESPONSE']._serialized_end=350
+  _globals['_RESETPASSWORDREQUEST']._serialized_start=352
+  _globals['_RESETPASSWORDREQUEST']._serialized_end=433
+  _globals['_RESETPASSWORDRESPONSE']._serialized_start=435
+  _globals['_RESETPASSWORDRESPONSE']._serialized_end=458
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=460
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=555
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=557
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=581
+  _globals['_PASSWORDSERVICE']._serialized_start=584
+  _globals['_PASSWORDSERVICE']._serialized_end=1359
 # @@protoc_insertion_point(module_scope)
