@@ -34,7 +34,7 @@ async def test_postgres_killed_over_and_over(
 ) -> None:
     """Case 3: killed in mid-transaction. Afterwards every page has its checksum and every row is in its indexes."""
     platform = own_platform(workers=1, env={"MERCAT_PAYMENT_CLAIM_SECONDS": "3"})
-    run = start(platform, priced(platform), in_flight=16, pays=True, pace=PACE)
+    run = start(platform, priced(platform), in_flight=16, pays=True)
     kills = size.of(20, 4)
     for _ in range(kills):
         await asyncio.sleep(seed.uniform(0.3, 1.5))
