@@ -20,6 +20,7 @@ from services.billing.credits.store import CreditStore
 from services.billing.dropped import Moved, add, differences
 from services.billing.invoices.store import InvoiceStore
 from services.billing.ledger import Account
+from services.billing.losses.store import LossStore
 from services.billing.payments.store import PaymentStore
 from services.billing.payouts.store import PayoutStore
 from services.billing.prices.rerating import Rerating
@@ -37,7 +38,7 @@ _FIRST = 60.0  # seconds until the first check: a process that is often started 
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
 _LOOKED_UP = 10_000  # calls asked for at a time
-_ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
+_ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER", "CORRECTION_DIFFERS"}
 _OF_CALLS = ("req_", "cor_")  # causes that usage has a record of
 
 Discrepancy = billing_pb2.Discrepancy
@@ -73,6 +74,7 @@ class Reconciler:
         self._payments = PaymentStore()
         self._invoices = InvoiceStore()
         self._payouts = PayoutStore()
+        self._losses = LossStore()
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -139,6 +141,8 @@ class Reconciler:
         for query, wrong in (await self._payouts.findings(connection)).items():
             for row in wrong:
                 found.add(*_payout_finding(query, row))
+        for subject, text in await self._losses.findings(connection):
+            found.add("LOSS_DIFFERS", subject, text)
         for row in await self._payments.wrong_reversals(connection):
             text = f"{row['status']}: of {row['amount']} nanos {row['wallet']} moved in the wallet,"
             text += f" {row['held']} are withheld and {row['paid']} were paid"
@@ -284,6 +288,12 @@ def _derived(query: str, row: Row) -> tuple[str, str, str]:
         case "wrong_grants":
             parts = f"{row['remaining']} are left, {row['burnt']} spent and {row['lapsed']} expired"
             return "GRANT_DIFFERS", row["id"], f"of {row['amount']} nanos {parts}"
+        case "wrong_returns":
+            return (
+                "GRANT_DIFFERS",
+                row["id"],
+                f"{row['amount']} nanos are back by {row['cause']}, which does not say so",
+            )
         case "wrong_credit":
             text = f"the account holds {row['balance']} nanos, of the grants {row['remaining']} are left"
             return "CREDIT_DIFFERS", row["org_id"], text
@@ -307,6 +317,12 @@ def _invoice_finding(query: str, row: Row) -> tuple[str, str, str]:
             text = (
                 f"{row['number']} says {row['due']} due and {row['prepaid']} of calls; its lines say {row['due_lines']}"
                 f" and {row['prepaid_lines']}, the ledger {row['moved']} of calls"
+            )
+            return "INVOICE_DIFFERS", row["id"], text
+        case "wrong_notes":
+            text = (
+                f"{row['number']} of {row['cause']} says {row['prepaid']}, its lines {row['lines']}, the ledger"
+                f" {row['moved']}, or it is not of the call's invoice"
             )
             return "INVOICE_DIFFERS", row["id"], text
         case "unpaid_postings":

@@ -26,6 +26,7 @@ class Spent:
 
     known_since: date = date.max
     table: Mapping[Spending, int] = field(default_factory=dict)
+    changed: Mapping[Spending, int] = field(default_factory=dict)  # by corrections and refunds
     _calls: dict[Spending, int] = field(default_factory=dict)
     _expected: set[str] = field(default_factory=set)
 
@@ -46,8 +47,8 @@ class Spent:
 
     def differences(self) -> Iterator[tuple[str, str]]:
         """The organisation, and a sentence for people."""
-        for one in sorted(self.table.keys() | self._calls.keys()):
-            table, calls = self.table.get(one, 0), self._calls.get(one, 0)
+        for one in sorted(self.table.keys() | self._calls.keys() | self.changed.keys()):
+            table, calls = self.table.get(one, 0), self._calls.get(one, 0) + self.changed.get(one, 0)
             if table != calls:
                 who = f"by {one.key_id or 'sessions'} on {one.model_id} on {one.day}"
                 yield one.org_id, f"{table} nanos are counted as spent {who}, the posted calls cost {calls}"

@@ -1,0 +1,62 @@
+"""Whose loss disputed money is: the newest calls first, no more than was lost, nobody more than it earned."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.billing import ledger
+from services.billing.ledger import LOSS, PAYABLE, Account
+from services.billing.losses import sharing
+from services.billing.losses.sharing import Paid, Tracing
+
+parts = st.integers(0, 10**12)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> list[Paid]:
+    found = []
+    for n in range(draw(st.integers(0, 20)), 0, -1):
+        wallet, credit, fee = draw(parts), draw(parts), draw(st.integers(0, 10**6))
+        cost = wallet + credit
+        found.append(Paid(f"pst_{n:02}", draw(st.sampled_from("pqr")), wallet, cost - cost * fee // 10**6, cost))
+    return found
+
+
+@given(calls(), st.integers(1, 10**13), st.integers(1, 7))
+def test_what_is_found_is_what_was_lost_and_the_newest_come_first(some: list[Paid], amount: int, page: int) -> None:
+    found = Tracing(amount)
+    for at in range(0, len(some), page):
+        found.follow(some[at : at + page])
+    paid = sum(call.paid for call in some)
+    assert found.left == max(amount - paid, 0)
+    shares = {org_id: share.amount for org_id, share in found.shares.items()}
+    assert sum(shares.values()) <= min(amount, paid)
+    for org_id, share in shares.items():
+        mine = [call for call in some if call.publisher_org_id == org_id]
+        assert 0 <= share <= sum(call.earned for call in mine)
+    if not found.left and some:
+        looked = [call for call in some if found.first <= call.posting_id <= found.last]
+        assert sum(call.paid for call in looked) >= amount
+        assert sum(call.paid for call in looked[:-1]) < amount
+        assert looked == some[: len(looked)]
+    counted = sum(share.calls for share in found.shares.values())
+    assert counted == sum(1 for call in some if call.paid and found.first and call.posting_id >= found.first)
+
+
+def test_a_part_of_a_call_is_a_part_of_what_it_brought() -> None:
+    found = Tracing(50)
+    found.follow([Paid("pst_3", "p", 20, 16, 20), Paid("pst_2", "q", 60, 80, 100), Paid("pst_1", "p", 9, 9, 9)])
+    # Twenty of the newest; thirty of the sixty that the wallet paid of a hundred, of which eighty were earned.
+    assert {org_id: (s.calls, s.amount) for org_id, s in found.shares.items()} == {"p": (1, 16), "q": (1, 24)}
+    assert (found.first, found.last, found.left) == ("pst_2", "pst_3", 0)
+
+
+@given(st.integers(1, 10**18))
+def test_a_share_is_taken_and_returned(amount: int) -> None:
+    taken, back = sharing.charged("dsp_1", "org_p", amount), sharing.returned("dsp_1", "org_p", amount)
+    assert dict(taken.entries) == {Account("org_p", PAYABLE): -amount, LOSS: amount}
+    assert not any(ledger.totals([taken, back]).values())
+    assert taken.cause != back.cause
+    for posting in (sharing.charged, sharing.returned):
+        with pytest.raises(ValueError, match="positive"):
+            posting("dsp_1", "org_p", 0)
