@@ -71,7 +71,9 @@ FROM loss_shares s JOIN losses l ON l.reversal_id = s.reversal_id
 LEFT JOIN LATERAL (
     SELECT sum(e.amount) AS moved FROM postings p JOIN entries e ON e.posting_id = p.id
     JOIN accounts a ON a.id = e.account_id
-    WHERE p.cause IN (s.reversal_id || ':shared:' || s.publisher_org_id, s.reversal_id || ':unshared:' || s.publisher_org_id)
+    WHERE p.cause IN (
+            s.reversal_id || ':shared:' || split_part(s.publisher_org_id, '_', 2),
+            s.reversal_id || ':unshared:' || split_part(s.publisher_org_id, '_', 2))
         AND a.org_id = s.publisher_org_id AND a.kind = 'publisher_payable'
 ) m ON true
 CROSS JOIN LATERAL (SELECT sum(amount) AS total FROM loss_shares WHERE reversal_id = s.reversal_id) t

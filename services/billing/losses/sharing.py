@@ -60,14 +60,19 @@ def charged(reversal_id: str, publisher_org_id: str, amount: int) -> Posting:
     """
     _check(amount)
     entries = ((Account(publisher_org_id, PAYABLE), -amount), (LOSS, amount))
-    return Posting(f"{reversal_id}:shared:{publisher_org_id}", "chargeback", entries)
+    return Posting(_cause(reversal_id, "shared", publisher_org_id), "chargeback", entries)
 
 
 def returned(reversal_id: str, publisher_org_id: str, amount: int) -> Posting:
     """It has it again, since the dispute was won after all. Raises ValueError."""
     _check(amount)
     entries = ((Account(publisher_org_id, PAYABLE), amount), (LOSS, -amount))
-    return Posting(f"{reversal_id}:unshared:{publisher_org_id}", "chargeback_returned", entries)
+    return Posting(_cause(reversal_id, "unshared", publisher_org_id), "chargeback_returned", entries)
+
+
+def _cause(reversal_id: str, what: str, publisher_org_id: str) -> str:
+    """A posting is named after its cause from the last underscore on: that must be the reversal's."""
+    return f"{reversal_id}:{what}:{publisher_org_id.rpartition('_')[2]}"
 
 
 def _check(amount: int) -> None:

@@ -66,8 +66,8 @@ def test_what_is_measured_is_charged_and_no_more_than_was_quoted(platform: Platf
 
 
 def test_the_most_that_a_call_can_come_to_must_be_there(platform: Platform, publisher: Account) -> None:
-    model = platform.publish(publisher, graphs.addition(), price={"compute_us": USD // 1000 * NANO // 1000})
-    person = platform.sign_up(credit=USD // 100)  # the engine may run for thirty seconds, at a thousand nanos each µs
+    model = platform.publish(publisher, graphs.addition(), price={"compute_us": NANO})
+    person = platform.sign_up(credit=USD // 100)  # the engine may run for thirty seconds
     with pytest.raises(grpc.RpcError) as refused:
         person.inference.Predict(many.add(model, 1, 2))
     assert from_rpc_error(refused.value).reason == "INSUFFICIENT_CREDIT"

@@ -8,21 +8,29 @@ from services.billing import ledger
 from services.billing.ledger import LOSS, PAYABLE, Account
 from services.billing.losses import sharing
 from services.billing.losses.sharing import Paid, Tracing
+from services.common import ids
 
 parts = st.integers(0, 10**12)
 
 
-@st.composite
-def calls(draw: st.DrawFn) -> list[Paid]:
-    found = []
-    for n in range(draw(st.integers(0, 20)), 0, -1):
-        wallet, credit, fee = draw(parts), draw(parts), draw(st.integers(0, 10**6))
-        cost = wallet + credit
-        found.append(Paid(f"pst_{n:02}", draw(st.sampled_from("pqr")), wallet, cost - cost * fee // 10**6, cost))
-    return found
+def _calls(drawn: list[tuple[int, int, int, str]]) -> list[Paid]:
+    """Newest first; of each what the wallet and credit paid, the fee in millionths, and the publisher."""
+    return [
+        Paid(
+            f"pst_{len(drawn) - n:02}",
+            publisher,
+            wallet,
+            wallet + credit - (wallet + credit) * fee // 10**6,
+            wallet + credit,
+        )
+        for n, (wallet, credit, fee, publisher) in enumerate(drawn)
+    ]
 
 
-@given(calls(), st.integers(1, 10**13), st.integers(1, 7))
+calls = st.lists(st.tuples(parts, parts, st.integers(0, 10**6), st.sampled_from("pqr")), max_size=20).map(_calls)
+
+
+@given(calls, st.integers(1, 10**13), st.integers(1, 7))
 def test_what_is_found_is_what_was_lost_and_the_newest_come_first(some: list[Paid], amount: int, page: int) -> None:
     found = Tracing(amount)
     for at in range(0, len(some), page):
@@ -57,6 +65,7 @@ def test_a_share_is_taken_and_returned(amount: int) -> None:
     assert dict(taken.entries) == {Account("org_p", PAYABLE): -amount, LOSS: amount}
     assert not any(ledger.totals([taken, back]).values())
     assert taken.cause != back.cause
+    assert ids.sibling("pst", taken.cause) != ids.sibling("pst", sharing.charged("dsp_2", "org_p", amount).cause)
     for posting in (sharing.charged, sharing.returned):
         with pytest.raises(ValueError, match="positive"):
             posting("dsp_1", "org_p", 0)
