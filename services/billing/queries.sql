@@ -133,6 +133,7 @@ WHERE t.id IS NULL AND r.id IS NULL AND o.id IS NULL AND c.id IS NULL AND NOT st
 -- The corrections of a call follow each other without a gap, from what it was charged, and each moved what it says.
 WITH moved AS (
     SELECT p.cause, sum(e.amount) FILTER (WHERE a.kind IN ('customer_wallet', 'promotional_credit')) AS paid,
+        sum(e.amount) FILTER (WHERE a.kind = 'promotional_credit') AS credit,
         sum(e.amount) FILTER (WHERE a.kind = 'platform_fee') AS fee
     FROM postings p JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
     WHERE p.cause IN (SELECT id FROM corrections UNION SELECT request_id FROM corrections) GROUP BY p.cause
@@ -143,7 +144,7 @@ WITH moved AS (
 SELECT c.id, c.cost_change, -coalesce(m.paid, 0)::bigint AS moved FROM numbered c
 LEFT JOIN moved m ON m.cause = c.id LEFT JOIN moved f ON f.cause = c.request_id
 WHERE c.number <> c.place OR coalesce(m.paid, 0) <> -c.cost_change OR coalesce(m.fee, 0) <> c.fee_change
-    OR c.cost - c.cost_change <> coalesce(c.before, -coalesce(f.paid, 0)) LIMIT 100;
+    OR c.cost - c.cost_change <> coalesce(c.before, -coalesce(f.paid, 0)) OR coalesce(m.credit, 0) <> c.credit_back LIMIT 100;
 
 -- name: wrong_transactions()
 SELECT t.id, t.amount, coalesce(m.moved, 0)::bigint AS moved

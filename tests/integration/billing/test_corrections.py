@@ -241,7 +241,7 @@ async def test_what_is_edited_of_a_correction_is_named(books: Books, paid: Paid)
                 await connection.execute(undo, correction_id)
 
     more = "UPDATE corrections SET {0} = {0} {1} 1 WHERE id = $1"
-    for column in ("cost_change", "fee_change", "cost", "number"):
+    for column in ("cost_change", "fee_change", "cost", "credit_back", "number"):
         assert await found("billing", more.format(column, "+"), more.format(column, "-")) == {
             ("CORRECTION_DIFFERS", correction_id)
         }
