@@ -497,7 +497,7 @@ def machine(database: Database, loop: asyncio.AbstractEventLoop) -> type[RuleBas
                         "SELECT coalesce(sum(lapsed), 0) FROM credit_grants WHERE org_id = $1", self.org
                     )
                     assert burnt + lapsed + left == self.count.given
-                    _, table = await budgets.spending(c, date.min)
+                    _, table, _ = await budgets.spending(c, date.min)
                     return int(burnt), {s: n for s, n in table.items() if s.org_id == self.org}
 
             burnt, table = run(work())
