@@ -77,7 +77,8 @@ def test_the_most_that_a_call_can_come_to_must_be_there(platform: Platform, publ
         try:
             return 0 < person.inference.Predict(many.add(model, 1, 2)).cost_nanos < USD // 10
         except grpc.RpcError as e:
-            assert from_rpc_error(e).reason == "INSUFFICIENT_CREDIT"
+            if from_rpc_error(e).reason != "INSUFFICIENT_CREDIT":
+                raise
             return False
 
     eventually(answered)
