@@ -30,6 +30,7 @@ from services.billing.credits.store import CreditStore
 from services.billing.leasing import Leasing
 from services.billing.ledger import CREDIT, Account
 from services.billing.store import Store
+from services.billing.subscriptions.store import SubscriptionStore
 from services.common import ids
 from services.common.db import Database, migrate
 from services.common.errors import BudgetExceeded, InsufficientCredit, MercatError
@@ -128,7 +129,7 @@ class Counts:
 
 def machine(database: Database, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMachine]:
     store, credit, budgets, time = Store(), CreditStore(), BudgetStore(), Time(T0)
-    leasing = Leasing(store, credit, budgets, time, 200_000, LIFETIME)
+    leasing = Leasing(store, credit, budgets, SubscriptionStore(), time, 200_000, LIFETIME)
     grants = Grants(store, credit, time)
 
     def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -496,7 +497,7 @@ def machine(database: Database, loop: asyncio.AbstractEventLoop) -> type[RuleBas
                         "SELECT coalesce(sum(lapsed), 0) FROM credit_grants WHERE org_id = $1", self.org
                     )
                     assert burnt + lapsed + left == self.count.given
-                    _, table = await budgets.spending(c, date.min)
+                    _, table, _ = await budgets.spending(c, date.min)
                     return int(burnt), {s: n for s, n in table.items() if s.org_id == self.org}
 
             burnt, table = run(work())
@@ -518,7 +519,7 @@ async def test_no_order_of_events_overdraws_overshoots_or_strands_money(billing_
 
 async def test_a_month_counts_what_yesterdays_leases_hold(billing_database: Database) -> None:
     store, budgets, time, org = Store(), BudgetStore(), Time(T0), ids.new("org")
-    leasing = Leasing(store, CreditStore(), budgets, time, 0, LIFETIME)
+    leasing = Leasing(store, CreditStore(), budgets, SubscriptionStore(), time, 0, LIFETIME)
     async with billing_database.transaction() as c:
         await store.lock_or_open_wallets(c, [org])
         await store.post(c, [ledger.top_up(ids.new("topup"), org, 1000)], T0)
@@ -541,7 +542,7 @@ async def test_fifty_workers_cannot_reserve_more_than_there_is(billing_database:
     """Of the wallet 300, of credit 300, and 400 below zero; and of a budget less than all that."""
     store, credit, time, org = Store(), CreditStore(), Time(T0), ids.new("org")
     budgets = BudgetStore()
-    leasing = Leasing(store, credit, budgets, time, 0, LIFETIME)
+    leasing = Leasing(store, credit, budgets, SubscriptionStore(), time, 0, LIFETIME)
     grants = Grants(store, credit, time)
     async with billing_database.transaction() as c:
         await store.lock_or_open_wallets(c, [org])
