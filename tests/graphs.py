@@ -58,6 +58,19 @@ def labelled() -> bytes:
     )  # fmt: skip
 
 
+def picture() -> bytes:
+    """Images in and out, as the graph itself says: x FP32 [N, 3, 2, 2] → y, the same twice as wide."""
+    model = onnx.load_from_string(
+        _model(
+            [helper.make_node("Concat", ["x", "x"], ["y"], axis=3)],
+            [("x", TensorProto.FLOAT, ["N", 3, 2, 2])], [("y", TensorProto.FLOAT, ["N", 3, 2, 4])],
+        )
+    )  # fmt: skip
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.denotation = "IMAGE"
+    return model.SerializeToString()
+
+
 def lookup() -> bytes:
     """int64 index [N] → squares [N] of 0 to 3: the graph itself refuses every other index."""
     return _model(

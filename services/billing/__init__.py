@@ -14,24 +14,21 @@ from mercat.billing.v1 import (
 from mercat.event.v1 import event_pb2
 
 from services.billing.budgets.service import BudgetServicer
-from services.billing.budgets.store import BudgetStore
 from services.billing.corrections.service import CorrectionServicer
 from services.billing.credits.grants import Grants
 from services.billing.credits.service import CreditServicer
-from services.billing.credits.store import CreditStore
 from services.billing.leasing import Leasing
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
 from services.billing.prices.announcing import Announcer
 from services.billing.prices.service import PriceServicer
-from services.billing.prices.store import PriceStore
 from services.billing.proof.parts import ProofParts
 from services.billing.recurring import RecurringParts
 from services.billing.service import BillingServicer
 from services.billing.service_leases import LeaseServicer
 from services.billing.service_receipts import ReceiptServicer
 from services.billing.settings import BillingSettings
-from services.billing.store import Store
+from services.billing.stores import Stores
 from services.common.events import consume
 from services.common.service import Deps, Service
 from services.common.signing import SigningKey
@@ -40,24 +37,29 @@ from services.common.signing import SigningKey
 async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, BillingSettings)
-    store, price_store, credit, budgets = Store(), PriceStore(), CreditStore(), BudgetStore()
-    payments = PaymentParts(deps, store, settings)
-    proof = ProofParts(deps, store, price_store, payments.provider, settings.reconcile_seconds)
+    stores = Stores()
+    store, price_store, credit, budgets = stores.books, stores.prices, stores.credit, stores.budgets
+    payments = PaymentParts(deps, store, stores.losses, settings)
+    proof = ProofParts(deps, stores, payments.provider, settings.reconcile_seconds)
     prices = PriceServicer(deps.database, store, price_store, deps.control, deps.clock)
     billing = BillingServicer(
-        deps.database, store, credit, prices, deps.clock, proof.prover, settings.fee_ppm,
-        hold_of(settings.payout_hold_days), sandbox=not settings.live,
+        deps.database, stores, prices, deps.clock, proof.prover, settings.fee_ppm, hold_of(settings.payout_hold_days),
+        sandbox=not settings.live,
     )  # fmt: skip
     lifetime = timedelta(seconds=settings.lease_seconds)
-    leasing = Leasing(store, credit, budgets, deps.clock, settings.fee_ppm, lifetime)
+    leasing = Leasing(store, credit, budgets, stores.subscriptions, deps.clock, settings.fee_ppm, lifetime)
     leases = LeaseServicer(deps.database, store, price_store, leasing, deps.control, deps.events, deps.clock, settings)
-    grants = CreditServicer(deps.database, store, credit, Grants(store, credit, deps.clock), deps.clock)
+    giving = Grants(store, credit, deps.clock)
+    grants = CreditServicer(deps.database, store, credit, giving, deps.clock)
     limits = BudgetServicer(deps.database, store, budgets, deps.control, deps.events, deps.clock)
-    corrections = CorrectionServicer(deps.database, store, price_store, deps.control, deps.clock, settings.fee_ppm)
     key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
     receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
     announcer = Announcer(deps.database, price_store, deps.clock)
-    recurring = RecurringParts(deps, store, settings, payments)
+    recurring = RecurringParts(deps, stores, settings, payments, giving)
+    corrections = CorrectionServicer(
+        deps.database, store, price_store, stores.subscriptions, credit, recurring.following, deps.control, deps.clock,
+        settings.fee_ppm,
+    )  # fmt: skip
 
     async def signed_up() -> None:
         kinds: list[type[Message]] = [event_pb2.UserSignedUp, event_pb2.OrganisationCreated]

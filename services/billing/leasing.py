@@ -45,12 +45,13 @@ class Leasing:
     one must not be the one with the earlier time, or it might count on credit that the other took to have expired."""
 
     def __init__(
-        self, store: Store, credit: CreditStore, budgets: BudgetStore, clock: Clock, fee_ppm: int, lifetime: timedelta
-    ) -> None:
+        self, store: Store, credit: CreditStore, budgets: BudgetStore, subscriptions: SubscriptionStore, clock: Clock,
+        fee_ppm: int, lifetime: timedelta,
+    ) -> None:  # fmt: skip
         self._store = store
         self._credit = credit
         self._budgets = budgets
-        self._subscriptions = SubscriptionStore()
+        self._subscriptions = subscriptions
         self._clock = clock
         self._fee_ppm = fee_ppm
         self._lifetime = lifetime

@@ -45,6 +45,7 @@ class Posting:
 
 
 _FEES = Account(PLATFORM, FEE)
+LOSS = Account(PLATFORM, "platform_loss")
 
 
 @lru_cache(10_000)
@@ -82,18 +83,29 @@ def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: st
     return not moved and taken and earned >= 0 and fee >= 0 and earned + fee == cost
 
 
-def correction(cause: str, consumer: str, publisher: str, cost: int, fee: int) -> Posting:
-    """What a call costs more (negative: less) than was posted, and the platform's part of that."""
-    parts = ((Account(consumer, WALLET), -cost), (Account(publisher, PAYABLE), cost - fee), (_FEES, fee))
+def correction(cause: str, consumer: str, publisher: str, cost: int, fee: int, credit: int = 0) -> Posting:
+    """What a call costs more (negative: less) than was posted, and the platform's part of that. `credit` nanos of what
+    is given back are credit again.
+
+    Raises:
+        ValueError: that is more than is given back.
+    """
+    if not 0 <= credit <= max(-cost, 0):
+        raise ValueError("no more becomes credit than is given back")
+    parts = (
+        (Account(consumer, WALLET), -cost - credit), (Account(consumer, CREDIT), credit),
+        (Account(publisher, PAYABLE), cost - fee), (_FEES, fee),
+    )  # fmt: skip
     return Posting(cause, "correction", tuple(part for part in parts if part[1]))
 
 
 def corrects(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
     """Whether entries are those of a correction between these two by so much."""
     moved = dict(entries)
-    paid = moved.pop(Account(consumer, WALLET), 0)
+    paid, credit = moved.pop(Account(consumer, WALLET), 0), moved.pop(Account(consumer, CREDIT), 0)
     earned, fee = moved.pop(Account(publisher, PAYABLE), 0), moved.pop(_FEES, 0)
-    return not moved and paid == -cost and earned + fee == cost
+    given_back = 0 <= credit <= max(-cost, 0)
+    return not moved and given_back and paid + credit == -cost and earned + fee == cost
 
 
 def top_up(cause: str, org_id: str, amount: int) -> Posting:

@@ -7,16 +7,15 @@ from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.billing import ledger
-from services.billing.credits.store import CreditStore
 from services.billing.ledger import CURRENCY, PAYABLE, Account
-from services.billing.payouts.store import PayoutStore
 from services.billing.payouts.sums import SETTLED
 from services.billing.prices.service import PriceServicer
 from services.billing.proof.found import LEDGER, USAGE
 from services.billing.proof.prover import Prover
 from services.billing.rows import entry_of, transaction_of, wallet_of
-from services.billing.store import NEWEST, Store, snapshot
-from services.billing.subscriptions.store import PAY_AS_YOU_GO, SubscriptionStore, starting
+from services.billing.store import NEWEST, snapshot
+from services.billing.stores import Stores
+from services.billing.subscriptions.store import PAY_AS_YOU_GO, starting
 from services.common import audit, ids, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
@@ -29,17 +28,18 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     """Serves `mercat.billing.v1.BillingService`."""
 
     def __init__(
-        self, database: Database, store: Store, credit: CreditStore, prices: PriceServicer, clock: Clock,
-        prover: Prover, fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
+        self, database: Database, stores: Stores, prices: PriceServicer, clock: Clock, prover: Prover,
+        fee_ppm: int, hold: timedelta, *, sandbox: bool = True,
     ) -> None:  # fmt: skip
         self._database = database
-        self._store = store
-        self._credit = credit
+        self._store = stores.books
+        self._credit = stores.credit
+        self._subscriptions = stores.subscriptions
+        self._payouts = stores.payouts
+        self._losses = stores.losses
         self._prices = prices
         self._clock = clock
         self._prover = prover
-        self._subscriptions = SubscriptionStore()
-        self._payouts = PayoutStore()
         self._hold = hold
         self._fee_ppm = fee_ppm
         self._sandbox = sandbox
@@ -118,11 +118,12 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         async with self._database.connection() as connection, snapshot(connection):
             payable = await self._store.get_balance(connection, Account(org_id, PAYABLE))
             held = await self._payouts.earned(connection, org_id, now - self._hold, now + SETTLED)
+            disputed = await self._losses.held_of(connection, org_id)
             paid = await self._payouts.paid_out(connection, org_id)
             fees = await self._subscriptions.fees_of(connection, [org_id])
         return billing_pb2.GetEarningsResponse(
             currency=CURRENCY, payable_nanos=payable, platform_fee_ppm=fees.get(org_id, self._fee_ppm), held_nanos=held,
-            available_nanos=max(0, payable - held), paid_nanos=paid,
+            available_nanos=max(0, payable - held - disputed), paid_nanos=paid, disputed_nanos=disputed,
         )  # fmt: skip
 
     async def SetModelPrice(

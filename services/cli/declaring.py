@@ -10,13 +10,13 @@ from mercat.common.v1 import tensor_pb2
 
 _DATATYPES = ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64",
               "BYTES")  # fmt: skip
-_SPEC = re.compile(r"([^=]+)=([A-Za-z0-9]+)\[([-0-9, ]*)\]")
+_SPEC = re.compile(r"([^=]+)=([A-Za-z0-9]+)\[([-0-9, ]*)\](:image)?")
 _MADE = (1980, 1, 1, 0, 0, 0)  # the first time that a zip archive can hold
 
 Input = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="NAME=TYPE[SHAPE]", help="What it takes, such as x=FP32[-1,4]; -1: any length. "
-                 "Needed for TorchScript. Repeatable."),
+                 "Needed for TorchScript; with :image behind it each row is an image. Repeatable."),
 ]  # fmt: skip
 Output = Annotated[
     list[str] | None, typer.Option("--output", metavar="NAME=TYPE[SHAPE]", help="What it gives. Repeatable.")
@@ -41,7 +41,7 @@ def _spec(text: str, option: str) -> tensor_pb2.TensorSpec:
         shape = [-2]
     if min(shape, default=0) < -1:
         raise typer.BadParameter(f"{text!r} has a length that is no number from -1 on", param_hint=option)
-    return tensor_pb2.TensorSpec(name=found[1], datatype=found[2].upper(), shape=shape)
+    return tensor_pb2.TensorSpec(name=found[1], datatype=found[2].upper(), shape=shape, image=bool(found[4]))
 
 
 def packed(folder: Path, into: Path) -> Path:

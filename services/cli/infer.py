@@ -182,6 +182,9 @@ def quote(
     input_tokens: Units = None,
     cached_input_tokens: Units = None,
     output_tokens: Units = None,
+    images: Units = None,
+    output_bytes: Units = None,
+    compute_us: Units = None,
     calls: Annotated[int, typer.Option(min=1, max=1000, help="So many such calls, one after the other.")] = 1,
 ) -> None:
     """Shows what a call would cost, without running it: one with these inputs, or with so many units.
@@ -194,7 +197,8 @@ def quote(
     """
     counted = {
         "rows": rows, "input_bytes": input_bytes, "input_tokens": input_tokens,
-        "cached_input_tokens": cached_input_tokens, "output_tokens": output_tokens,
+        "cached_input_tokens": cached_input_tokens, "output_tokens": output_tokens, "images": images,
+        "output_bytes": output_bytes, "compute_us": compute_us,
     }  # fmt: skip
     units = {meter: count for meter, count in counted.items() if count is not None}
     if inputs or data or raw:
@@ -210,7 +214,8 @@ def quote(
         return
     used = show_units(answer.positions) if answer.positions else ""
     output.facts([
-        ("version", f"{answer.model}@{answer.version}"), ("cost", money.show(answer.cost_nanos, answer.currency)),
+        ("version", f"{answer.model}@{answer.version}"),
+        ("at most" if answer.at_most else "cost", money.show(answer.cost_nanos, answer.currency)),
         ("calls", f"{answer.calls:,}" if answer.calls > 1 else ""), ("units", show_units(answer.units)),
         ("used this month", used), ("price", answer.price_id or "free"),
         ("holds until", output.when(answer.valid_until)),

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_invoices(session: Session, limit: Limit = 50) -> None:
-    """Lists your invoices and self-billing statements, newest first.
+    """Lists your invoices, credit notes and self-billing statements, newest first.
 
     Example: mercat invoices list -n 12
     """
@@ -138,6 +138,8 @@ def _show(session: Session, i: Invoice) -> None:
         ("issued (UTC)", output.when(i.finalized_at)), ("calls of", period),
         ("total", money.show(i.total_nanos, i.currency)),
         ("paid call by call", money.show(i.prepaid_nanos, i.currency) if i.prepaid_nanos else ""),
+        ("of it owed for calls", money.show(i.owed_nanos, i.currency) if i.owed_nanos else ""),
+        ("corrects", i.corrects_number),
         ("due", money.show(i.due_nanos, i.currency)), ("paid (UTC)", output.when(i.paid_at)),
         ("tried again (UTC)", output.when(i.next_attempt_at) if i.attempts else ""),
     ])  # fmt: skip

@@ -45,6 +45,9 @@ def create(
     file: File,
     model: Model = "",
     timeout: Annotated[str, typer.Option(metavar="SPAN", help="How long it may take: 30m, 12h; 7d at most.")] = "24h",
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Tells its calls apart in usage. Repeatable.")
+    ] = None,
     wait: Wait = False,
 ) -> int | None:
     """Makes a job of every line of a file, a thousand at most.
@@ -60,7 +63,8 @@ def create(
         raise typer.BadParameter(f"{file} holds {len(requests):,} requests and a job {ENTRIES:,} at most; split it")
     asked = inference_pb2.CreateJobRequest(batch=inference_pb2.BatchPredictRequest(requests=requests))
     asked.timeout.seconds = parse_span(timeout)
-    job = session.client.jobs.CreateJob(asked, timeout=120).job
+    metadata = tuple(("mercat-tag", one) for one in tag or ())
+    job = session.client.jobs.CreateJob(asked, timeout=120, metadata=metadata).job
     if wait:
         if not session.json:
             output.console(error=True).print(job.job_id)

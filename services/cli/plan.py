@@ -153,19 +153,28 @@ def offer(
     session: Session,
     model: Annotated[str, typer.Argument(help="Your model.")],
     monthly: Annotated[str, typer.Argument(help="US dollars a month, such as 9.99; 0: offer it no longer.")],
+    off: Annotated[
+        float,
+        typer.Option(min=0, max=100, help="Percent off the price of a subscriber's calls; 100: they are in the fee."),
+    ] = 0.0,
 ) -> None:
     """Offers your model by the month.
 
-    Example: mercat plan offer reader 9.99
+    Examples:
+
+      mercat plan offer reader 9.99
+
+      mercat plan offer reader 9.99 --off 50
     """
     request = plans_pb2.SetModelOfferRequest(
-        model=session.full_name(model), monthly_nanos=_nanos(monthly, "MONTHLY")
-    )  # fmt: skip
+        model=session.full_name(model), monthly_nanos=_nanos(monthly, "MONTHLY"), discount_ppm=round(off * 10_000)
+    )
     answer = session.client.plans.SetModelOffer(request).offer
     if session.json:
         output.say_json(answer)
     elif answer.monthly_nanos:
-        output.say(f"{answer.model} can be had for {money.show(answer.monthly_nanos)} a month.")
+        off_calls = f", and calls for {answer.discount_ppm / 10_000:g} % less" if answer.discount_ppm else ""
+        output.say(f"{answer.model} can be had for {money.show(answer.monthly_nanos)} a month{off_calls}.")
     else:
         output.say(f"{answer.model} is not offered by the month.")
 
@@ -181,7 +190,8 @@ def subscribe(session: Session, model: Annotated[str, typer.Argument(help="publi
         return
     s = answer.subscription
     price = money.show(s.monthly_nanos)
-    output.say(f"Subscribed to {s.model} for {price} a month; the invoice is {answer.invoice_id}.")
+    off = f", calls for {s.discount_ppm / 10_000:g} % less" if s.discount_ppm else ""
+    output.say(f"Subscribed to {s.model} for {price} a month{off}; the invoice is {answer.invoice_id}.")
 
 
 def _nanos(text: str, hint: str) -> int:

@@ -14,7 +14,8 @@ _PER = {"1": 1, "1k": 1_000, "1m": 1_000_000}
 _NANOS_PER_MILLION = Decimal(10**15)  # of one dollar for one thing
 _WORDS = {
     "requests": "request", "rows": "row", "input_bytes": "input byte", "input_tokens": "input token",
-    "cached_input_tokens": "cached input token", "output_tokens": "output token",
+    "cached_input_tokens": "cached input token", "output_tokens": "output token", "images": "image",
+    "output_bytes": "output byte", "compute_us": "microsecond of the engine",
 }  # fmt: skip
 
 

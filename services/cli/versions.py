@@ -15,7 +15,8 @@ def show_spec(spec: tensor_pb2.TensorSpec) -> str:
     """`input_ids INT64 [batch, any]`."""
     names = [*spec.axes, *[""] * len(spec.shape)]
     axes = [_axis(name, length) for name, length in zip(names, spec.shape, strict=False)]
-    return f"{spec.name} {spec.datatype} [{', '.join(axes)}]"
+    image = " (image)" if spec.image else ""
+    return f"{spec.name} {spec.datatype} [{', '.join(axes)}]{image}"
 
 
 def _axis(name: str, length: int) -> str:

@@ -109,6 +109,7 @@ def earnings(session: Session) -> None:
     output.facts([
         ("earned and not paid", money.show(answer.payable_nanos, answer.currency)),
         ("of it held for now", money.show(answer.held_nanos, answer.currency) if answer.held_nanos else ""),
+        ("of it disputed", money.show(answer.disputed_nanos, answer.currency) if answer.disputed_nanos else ""),
         ("to be paid next", money.show(answer.available_nanos, answer.currency)),
         ("paid out so far", money.show(answer.paid_nanos, answer.currency) if answer.paid_nanos else ""),
         ("kept by the platform", fee),

@@ -283,10 +283,12 @@ class Batcher:
         self._learn(took, rows)
         self.figures.ran(rows, took)
         if len(batch) == 1 and self._padder is None:
+            head.seconds = took
             self._answer(head, outputs, started)
             return
         at = 0
         for t in batch:
+            t.seconds = took * t.rows / rows if rows else took
             mine = {n: a[at : at + t.rows] for n, a in outputs.items()} if self._q.max_rows else outputs
             self._answer(t, self._padder.cut(t.inputs, mine) if self._padder else mine, started)
             at += t.rows

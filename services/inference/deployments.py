@@ -25,6 +25,7 @@ from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
 from services.inference.breaker import Breaker
+from services.inference.measured import MEASURED, SPECIAL
 from services.inference.residency import Residency, Resident
 from services.inference.telemetry import Figures
 from services.inference.tensors import Signature
@@ -50,6 +51,8 @@ class _Priced(TypedDict):
     price_since: float
     upcoming: Sequence[billing_pb2.Price]
     until: float
+    extra: tuple[str, ...]
+    measured: bool
 
 
 def _priced(price: billing_pb2.Price, upcoming: Sequence[billing_pb2.Price], now: float, wall: datetime) -> _Priced:
@@ -61,7 +64,8 @@ def _priced(price: billing_pb2.Price, upcoming: Sequence[billing_pb2.Price], now
     return {
         "price_id": price.price_id, "components": read.flat or (), "currency": price.currency or "USD", "price": read,
         "counted": read.counted, "price_since": price.effective_at.ToNanoseconds() / 1e9, "upcoming": upcoming,
-        "until": until,
+        "until": until, "extra": (extra := tuple(c.meter for c in read.components if c.meter in SPECIAL)),
+        "measured": not MEASURED.isdisjoint(extra),
     }  # fmt: skip
 
 
@@ -70,7 +74,8 @@ class Deployment:
     """A callable version and its price, as they were at `at` (monotonic seconds). `components`: (meter, nanos per
     million) of a price that is nothing but that. `counted`: the meters whose cost depends on what was used before.
     `price_since` is in seconds since 1970; from `until` on (monotonic seconds) the first of `upcoming` is the price.
-    `discounts`: millionths, by organisation."""
+    `discounts`: millionths, by organisation. `extra`: the meters of the price that are counted for it alone;
+    `measured`: some of them are known only when a call has run."""
 
     at: float
     version_id: str
@@ -95,6 +100,8 @@ class Deployment:
     upcoming: Sequence[billing_pb2.Price] = ()
     until: float = math.inf
     discounts: Mapping[str, int] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    measured: bool = False
 
     def rate(
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,

@@ -16,7 +16,7 @@ from services.common.limits import Limiter
 from services.common.pricing import Rated
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
-from services.inference import allowance
+from services.inference import allowance, measured
 from services.inference.cache import ResponseCache, key_of
 from services.inference.charge import Charges, Units, too_large
 from services.inference.deployments import Deployment, Deployments
@@ -40,8 +40,8 @@ class TextOnly(InvalidArgument, reason="TEXT_MODEL"):
 
 @dataclass(slots=True)
 class Priced:
-    """What a call counts as, by meter, and costs, nanos; with a price that depends on what was used before, nothing
-    yet. `rated`: what the cost depends on beside price and units."""
+    """What a call counts as, by meter, and costs, nanos; with a price that depends on what was used before or is
+    measured, nothing yet. `rated`: what the cost depends on beside price and units."""
 
     rows: int
     units: Units
@@ -201,7 +201,8 @@ class HotPath:
         began: float, cached: Mapping[str, Array] | None = None,
     ) -> Result:  # fmt: skip
         """Reserves the money, runs the model unless the answer is cached, records the call, and settles."""
-        if deployment.counted and not call.principal.test and not (priced.rated and priced.rated.share_ppm == 0):
+        at_end = deployment.counted or deployment.measured
+        if at_end and not call.principal.test and not (priced.rated and priced.rated.share_ppm == 0):
             return await self._count_at_end(call, deployment, inputs, outputs, priced, level, began, cached)
         cost = 0 if call.principal.test else priced.cost
         lease: Lease | None = None
@@ -235,23 +236,26 @@ class HotPath:
         self, call: Call, deployment: Deployment, inputs: Inputs, outputs: list[str], priced: Priced, level: int,
         began: float, cached: Mapping[str, Array] | None = None,
     ) -> Result:  # fmt: skip
-        """Like `_count`, where the cost depends on what was used before."""
+        """Like `_count`, where the cost depends on what was used before, or on what is measured."""
         charge = self.charges.begin(call, deployment, began)
         share_ppm = priced.rated.share_ppm if priced.rated is not None else None
-        await charge.hold(priced.units, share_ppm=share_ppm)
+        deadline, seconds = _deadline(call, deployment), 0.0
+        limits = self.most(deployment, inputs, priced.rows, outputs, deadline) if deployment.measured else ()
+        await charge.hold((*priced.units, *limits), share_ppm=share_ppm)
         cold_start_ms = 0
         stages: tuple[tuple[str, float], ...] = ()
         try:
             if cached is None:
-                deadline = _deadline(call, deployment)
                 resident = deployment.resident
                 if resident is None or resident.gone:
                     resident, cold_start_ms = await self.resident(call, deployment, deadline)
                 ticket = Ticket(inputs, priced.rows, outputs, deadline, level)
                 cached = await resident.submit(ticket)
                 failpoints.passing("inference.after_engine")
+                seconds = ticket.seconds
                 stages = (("queue", ticket.since), ("engine", ticket.started), ("meter", time.perf_counter()))
-            recorded = charge.record(priced.units, share_ppm)
+            units = (*priced.units, *measured.ran(limits, cached, seconds)) if limits else priced.units
+            recorded = charge.record(units, share_ppm)
         finally:
             charge.release()
         cost = await recorded
@@ -277,8 +281,12 @@ class HotPath:
         size = 0
         for a in inputs.values():
             size += a.nbytes
-        units = (("requests", 1), ("rows", rows), ("input_bytes", size))
+        units: Units = (("requests", 1), ("rows", rows), ("input_bytes", size))
+        if deployment.extra:
+            units += measured.declared(deployment.extra, deployment.signature, rows)
         try:
+            if deployment.measured:
+                return Priced(rows, units, 0)
             if deployment.components and not deployment.discounts:
                 return Priced(rows, units, money.cost(deployment.components, dict(units)))
             if deployment.counted or not deployment.price_id:
@@ -287,11 +295,17 @@ class HotPath:
         except OverflowError:
             raise too_large() from None
 
+    def most(self, deployment: Deployment, inputs: Inputs, rows: int, outputs: list[str], deadline: float) -> Units:
+        """The most that can be measured of a call."""
+        seconds = deadline - asyncio.get_running_loop().time()
+        batched = rows if deployment.max_rows else 0
+        return measured.most(deployment.extra, deployment.signature, inputs, batched, outputs, seconds)
+
     def _hit(self, call: Call, deployment: Deployment, priced: Priced) -> Priced:
         """What the answer costs that comes from the cache."""
         units = (*priced.units, ("cache_hits", 1))
         share_ppm = deployment.hit_price_percent * 10_000
-        if deployment.counted and share_ppm:
+        if (deployment.counted or deployment.measured) and share_ppm:
             return Priced(priced.rows, units, 0, Rated(share_ppm=share_ppm))
         # One that costs nothing takes no position.
         return Priced(priced.rows, units, *deployment.rate(units, call.principal.org_id, share_ppm=share_ppm))

@@ -35,6 +35,7 @@ from services.common.errors import (
     Unavailable,
     to_status,
 )
+from services.common.rpc import tags
 from services.common.rpc.context import Call
 from services.inference import entries
 from services.inference.entries import Outcome, Predict
@@ -90,6 +91,7 @@ class JobRun:
         self._job = job
         self._who = (job["user_id"], job["key_id"], job["org_id"])
         self._principal = auth_pb2.Principal()
+        self._tags = tags.read([job["tags"]]) if job["tags"] else ()
         self._halt: asyncio.Future[Halt] = asyncio.get_running_loop().create_future()
         self._nudged = asyncio.Event()
         self._kept: list[inference_pb2.PredictResult] = []  # in order, not stored yet
@@ -177,7 +179,10 @@ class JobRun:
         began, wait, tries = time.monotonic(), 0.1, 0
         while True:
             tries += 1
-            call = Call(identifier, _METHOD, ids.milliseconds(identifier), self._principal, repeatable=_REPEATABLE)
+            call = Call(
+                identifier, _METHOD, ids.milliseconds(identifier), self._principal, repeatable=_REPEATABLE,
+                tags=self._tags,
+            )  # fmt: skip
             try:
                 return await entries.run(self._tools.predict, call, request)
             except MercatError as e:

@@ -47,12 +47,12 @@ class JobStore:
 
     async def add_job(
         self, c: Connection, *, job_id: str, org_id: str, user_id: str, key_id: str, model: str, entries: int,
-        now: datetime, deadline: datetime, expires_at: datetime,
+        tags: str, now: datetime, deadline: datetime, expires_at: datetime,
     ) -> None:  # fmt: skip
         """A job that is being made; nothing when there is one of this id."""
         await self._q.add_job(
-            c, id=job_id, org_id=org_id, user_id=user_id, key_id=key_id, model=model, entries=entries, now=now,
-            deadline=deadline, expires_at=expires_at,
+            c, id=job_id, org_id=org_id, user_id=user_id, key_id=key_id, model=model, entries=entries, tags=tags,
+            now=now, deadline=deadline, expires_at=expires_at,
         )  # fmt: skip
 
     async def queue_job(self, c: Connection, job_id: str, body: str) -> Row | None:

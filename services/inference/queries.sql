@@ -5,9 +5,9 @@ SELECT pg_advisory_xact_lock(hashtext('jobs'), hashtext(:org_id));
 -- name: count_unfinished(org_id)$
 SELECT count(*) FROM jobs WHERE org_id = :org_id AND state IN ('creating', 'queued', 'running');
 
--- name: add_job(id, org_id, user_id, key_id, model, entries, now, deadline, expires_at)!
-INSERT INTO jobs (id, org_id, user_id, key_id, state, model, entries, created_at, deadline, expires_at)
-VALUES (:id, :org_id, :user_id, :key_id, 'creating', :model, :entries, :now, :deadline, :expires_at)
+-- name: add_job(id, org_id, user_id, key_id, model, entries, tags, now, deadline, expires_at)!
+INSERT INTO jobs (id, org_id, user_id, key_id, state, model, entries, tags, created_at, deadline, expires_at)
+VALUES (:id, :org_id, :user_id, :key_id, 'creating', :model, :entries, :tags, :now, :deadline, :expires_at)
 ON CONFLICT DO NOTHING;
 
 -- name: queue_job(id, body)^

@@ -1,5 +1,6 @@
 """What calls would cost now, and for how long that holds."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,10 @@ from services.inference.hotpath import HotPath, TextOnly
 from services.inference.positions import key_of
 from services.inference.predict import read_inputs
 
-METERS = ("requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens")
+METERS = (
+    "requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens", "images", "output_bytes",
+    "compute_us",
+)  # fmt: skip
 _CACHED = "cached_input_tokens"
 _HOLDS = timedelta(minutes=5)
 
@@ -57,7 +61,7 @@ class Quotes:
                 )
                 for line in lines
             ],
-            positions=positions, discount_ppm=rated.discount_ppm,
+            positions=positions, discount_ppm=rated.discount_ppm, at_most=bool(request.inputs) and deployment.measured,
         )  # fmt: skip
         response.valid_until.FromDatetime(self._valid_until(deployment))
         return response
@@ -67,7 +71,14 @@ class Quotes:
         if request.inputs:
             if deployment.decodes:
                 raise TextOnly(f"{request.model} goes on with texts: quote its `units`, such as input_tokens")
-            return dict(self._path.price(call, deployment, read_inputs(request, deployment.signature)).units)
+            inputs = read_inputs(request, deployment.signature)
+            priced = self._path.price(call, deployment, inputs)
+            units = dict(priced.units)
+            if deployment.measured:  # the most that a call with these inputs can come to
+                deadline = asyncio.get_running_loop().time() + deployment.timeout
+                outputs = deployment.signature.output_names
+                units |= self._path.most(deployment, inputs, priced.rows, outputs, deadline)
+            return units
         strange = [meter for meter in request.units if meter not in METERS]
         if strange:
             said = f"is counted of no call; there are {', '.join(METERS)}"

@@ -8,6 +8,7 @@ from services.common.pricing import Rated
 from services.common.rpc.context import Call
 from services.inference.deployments import Deployment
 
+Units = tuple[tuple[str, int], ...]
 _MOST = 10_000  # parts kept
 
 
@@ -19,7 +20,7 @@ class Records:
         self._common: dict[tuple[object, ...], bytes] = {}
 
     def make(
-        self, call: Call, deployment: Deployment, units: tuple[tuple[str, int], ...], cost: int, lease_id: str,
+        self, call: Call, deployment: Deployment, units: Units, cost: int, lease_id: str,
         latency_us: int, rated: Rated | None = None,
     ) -> bytes:  # fmt: skip
         """A UsageRecord of a call; `cost` in nanos, `rated` what it depends on."""
@@ -29,13 +30,8 @@ class Records:
             deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id,
             call.tags,
         )  # fmt: skip
-        if rated is not None:
-            if rated.positions:  # which are never twice the same
-                own.cost_nanos = cost
-                own.rating.CopyFrom(rated.message())
-                key, cost, rated = (*key[:7], *key[8:]), 0, None
-            else:
-                key += rated[1:]
+        if rated is not None or deployment.measured:
+            key, units, cost, rated = _apart(own, key, units, cost, rated, measured=deployment.measured)
         common = self._common.get(key)
         if common is None:
             if len(self._common) >= _MOST:
@@ -52,6 +48,23 @@ class Records:
         seconds, ms = divmod(call.arrived_ms, 1000)
         own.timestamp.seconds, own.timestamp.nanos = seconds, ms * 1_000_000
         return common + own.SerializeToString()
+
+
+def _apart(
+    own: usage_pb2.UsageRecord, key: tuple[object, ...], units: Units, cost: int, rated: Rated | None, *, measured: bool
+) -> tuple[tuple[object, ...], Units, int, Rated | None]:
+    """Writes what is never twice the same, positions and what is measured, into the call's own fields; the rest."""
+    head, tail = key[:6], key[8:]
+    if rated is not None and rated.positions:
+        own.rating.CopyFrom(rated.message())
+        own.cost_nanos, cost, rated = cost, 0, None
+    elif rated is not None:
+        tail += rated[1:]
+    if measured:
+        own.cost_nanos, cost = own.cost_nanos or cost, 0
+        own.units.update(units)
+        units = ()
+    return (*head, units, cost, *tail), units, cost, rated
 
 
 def batch(records: list[bytes], worker_id: str) -> bytes:

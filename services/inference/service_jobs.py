@@ -23,6 +23,7 @@ from services.common.errors import (
     Violation,
 )
 from services.common.events import JOB_SUBJECT, Events, broadcast, listen
+from services.common.rpc import tags
 from services.common.rpc.context import Context, caller, current
 from services.inference.job_run import Tools
 from services.inference.job_store import ENDED, Row, message
@@ -85,8 +86,8 @@ class JobServicer(inference_pb2_grpc.JobServiceServicer):
                 )  # fmt: skip
             await tools.store.add_job(
                 connection, job_id=job_id, org_id=principal.org_id, user_id=principal.user_id, key_id=principal.key_id,
-                model=work.requests[0].model, entries=len(work.requests), now=now, deadline=now + timeout,
-                expires_at=now + _MAKING,
+                model=work.requests[0].model, entries=len(work.requests), tags=tags.show(current().tags), now=now,
+                deadline=now + timeout, expires_at=now + _MAKING,
             )  # fmt: skip
         return True
 

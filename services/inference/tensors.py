@@ -25,6 +25,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }  # fmt: skip
 MAX_ELEMENTS = 1 << 28
+MOST_BYTES = 64 << 20  # of a message
 _EXACT = 1 << 53  # integers past this are not exact as JSON numbers
 
 
@@ -153,6 +154,13 @@ def _split_bytes(name: str, raw: bytes, elements: int) -> Array:
     return array
 
 
+def raw_size(array: Array) -> int:
+    """How many bytes `to_raw` makes."""
+    if array.dtype.kind in "OUS":
+        return sum(4 + (len(e) if isinstance(e, bytes) else len(str(e).encode())) for e in array.ravel())
+    return int(array.nbytes)
+
+
 def to_raw(array: Array) -> bytes:
     """Little-endian row-major bytes; BYTES elements each after their length."""
     if array.dtype.kind in "OUS":
@@ -210,6 +218,7 @@ class Signature:
         self.inputs = {s.name: Spec.of(s) for s in signature.inputs}
         self.outputs = {s.name: Spec.of(s) for s in signature.outputs}
         self.output_names = list(self.outputs)
+        self.images = sum(s.image for s in (*signature.inputs, *signature.outputs))  # of a row
         self._named = any(axis for s in self.inputs.values() for axis in s.axes)
         first = next(iter(self.inputs.values()), None)
         self._counts_rows = first is not None and bool(first.shape) and first.shape[0] == -1
@@ -245,6 +254,24 @@ class Signature:
     def rows(self, inputs: Mapping[str, Array]) -> int:
         """What the `rows` meter counts: the length of the first input's first axis where that is dynamic, else 1."""
         return int(next(iter(inputs.values())).shape[0]) if self._counts_rows else 1
+
+    def most_bytes(self, inputs: Mapping[str, Array], rows: int, outputs: Iterable[str]) -> int:
+        """The most bytes that outputs can have: where an axis of any length has the name of an input's, it is that
+        long, and the first one is `rows` long, if that is not 0. Others may fill a message."""
+        known = {
+            axis: length
+            for name, array in inputs.items()
+            for axis, length in zip(self.inputs[name].axes, array.shape, strict=True)
+            if axis
+        }
+        total = 0
+        for name in outputs:
+            spec = self.outputs[name]
+            size = spec.dtype.itemsize if spec.datatype != "BYTES" else MOST_BYTES
+            for n, (length, axis) in enumerate(zip(spec.shape, spec.axes, strict=True)):
+                size *= length if length >= 0 else rows if rows and not n else known.get(axis, MOST_BYTES)
+            total += size
+        return min(total, MOST_BYTES)
 
     def refuse_rows(self, rows: int, most: int) -> NoReturn:
         """Raises BadTensor for a call of more rows than the model takes at once."""

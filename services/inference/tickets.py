@@ -40,10 +40,12 @@ class Queueing:
 class Ticket:
     """A call in the queue. `future` gets the outputs' arrays by name, or an error. `deadline` and `start_by` are on the
     event loop's clock, seconds; `since` and `started`, when it ran, on `time.perf_counter`'s, for the loop's is too
-    coarse for figures. Calls of one `key` may run together; `batch` runs it."""
+    coarse for figures; `seconds`: its part, by rows, in the time of the run. Calls of one `key` may run together;
+    `batch` runs it."""
 
     __slots__ = (
-        "batch", "deadline", "future", "inputs", "key", "level", "outputs", "rows", "since", "start_by", "started",
+        "batch", "deadline", "future", "inputs", "key", "level", "outputs", "rows", "seconds", "since", "start_by",
+        "started",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +59,7 @@ class Ticket:
         self.future: asyncio.Future[Mapping[str, Array]] = asyncio.get_running_loop().create_future()
         self.batch: asyncio.Task[None] | None = None
         self.key: tuple[object, ...] = ()
-        self.since = self.started = 0.0
+        self.since = self.started = self.seconds = 0.0
         self.start_by = FOREVER
 
     def ran(self, outputs: Mapping[str, Array]) -> None:

@@ -29,13 +29,18 @@ def told(row: Row, converters: str) -> Told:
     )  # fmt: skip
 
 
-def signature_of(report: Report) -> tensor_pb2.Signature:
-    """Empty for a decoder, which takes no tensors from callers."""
-    return tensor_pb2.Signature(inputs=[_spec(t) for t in report.inputs], outputs=[_spec(t) for t in report.outputs])
+def signature_of(report: Report, declared: tensor_pb2.Signature) -> tensor_pb2.Signature:
+    """Empty for a decoder, which takes no tensors from callers. What its publisher declared to be an image is one,
+    too."""
+    images = {spec.name for spec in (*declared.inputs, *declared.outputs) if spec.image}
+    return tensor_pb2.Signature(
+        inputs=[_spec(t, t.name in images) for t in report.inputs],
+        outputs=[_spec(t, t.name in images) for t in report.outputs],
+    )
 
 
-def _spec(t: Tensor) -> tensor_pb2.TensorSpec:
-    return tensor_pb2.TensorSpec(name=t.name, datatype=t.datatype, shape=t.shape, axes=t.axes)
+def _spec(t: Tensor, image: bool) -> tensor_pb2.TensorSpec:
+    return tensor_pb2.TensorSpec(name=t.name, datatype=t.datatype, shape=t.shape, axes=t.axes, image=image or t.image)
 
 
 def text_of(report: Report) -> registry_pb2.TextModel:

@@ -98,7 +98,7 @@ class Validator:
             keep = report.made and not findings
             served = await stored(self._storage, made) if keep else storage_pb2.StoreArtifactResponse()
         state = registry_pb2.VERSION_STATE_REFUSED if findings else registry_pb2.VERSION_STATE_DRAFT
-        signature = declared if findings else signature_of(report)
+        signature = declared if findings else signature_of(report, declared)
         text = text_of(report).SerializeToString() if report.text and not findings else b""
         async with self._database.transaction() as connection:
             await self._store.finish_validation(

@@ -52,3 +52,10 @@ WHERE s.day >= :since;
 
 -- name: known_since()$
 SELECT since FROM spending_known;
+
+-- name: changes(since)
+-- What corrections and refunds changed of what calls cost.
+SELECT org_id, day, key_id, model_id, sum(change)::bigint AS change FROM (
+    SELECT org_id, day, key_id, model_id, cost_change AS change FROM corrections WHERE day >= :since
+    UNION ALL SELECT org_id, day, key_id, model_id, -amount FROM call_refunds WHERE day >= :since
+) c GROUP BY org_id, day, key_id, model_id;

@@ -27,6 +27,7 @@ class Spent:
 
     known_since: date
     table: Mapping[Spending, int]
+    changed: Mapping[Spending, int]  # by corrections and refunds
     before: usage_pb2.SumSpendingResponse | None
     _least: dict[Spending, int] = field(init=False)
 
@@ -36,21 +37,21 @@ class Spent:
     def unlike(self) -> set[str]:
         """The organisations of which the table may not be what their calls cost: more was posted meanwhile, or it is
         wrong."""
-        names = self.table.keys() | self._least.keys()
+        names = self.table.keys() | self._least.keys() | self.changed.keys()
         return {s.org_id for s in names if s.day >= self.known_since and self._of(s) != self.table.get(s, 0)}
 
     def differences(self, after: usage_pb2.SumSpendingResponse) -> Iterator[tuple[str, str]]:
         """The organisation, and a sentence for people. `after`: what the calls of such organisations cost that were
         recorded when the table had been read; the table lies between both."""
         most = _sums(after)
-        for one in sorted(self.table.keys() | self._least.keys()):
-            table, calls = self.table.get(one, 0), most.get(one, 0)
+        for one in sorted(self.table.keys() | self._least.keys() | self.changed.keys()):
+            table, calls = self.table.get(one, 0), most.get(one, 0) + self.changed.get(one, 0)
             if one.day >= self.known_since and table != self._of(one) and not self._of(one) <= table <= calls:
                 who = f"by {one.key_id or 'sessions'} on {one.model_id} on {one.day}"
                 yield one.org_id, f"{table} nanos are counted as spent {who}, the posted calls cost {calls}"
 
     def _of(self, one: Spending) -> int:
-        return self._least.get(one, 0)
+        return self._least.get(one, 0) + self.changed.get(one, 0)
 
 
 def _sums(response: usage_pb2.SumSpendingResponse) -> dict[Spending, int]:

@@ -88,7 +88,7 @@ class BudgetStore:
         ]  # fmt: skip
 
     async def count(self, c: Connection, spent: Mapping[Spending, int], now: datetime) -> None:
-        """Adds what was posted, nanos, and tells of the thresholds that it reaches."""
+        """Adds what was posted, nanos (less than 0: given back), and tells of the thresholds that it reaches."""
         if not spent:
             return
         org_ids, days, key_ids, model_ids = zip(*spent, strict=True)
@@ -119,8 +119,13 @@ class BudgetStore:
             event.reset_time.FromDatetime(b.resets_at)
             await outbox.add(c, event)
 
-    async def spending(self, c: Connection, since: date) -> tuple[date, dict[Spending, int]]:
-        """What was spent from a day on, nanos; and the day itself, or the first of which all is known."""
+    async def spending(self, c: Connection, since: date) -> tuple[date, dict[Spending, int], dict[Spending, int]]:
+        """The day itself, or the first of which all is known; what was spent from it on, nanos; and what corrections
+        and refunds have changed of that."""
         known = max(since, await self._q.known_since(c))
-        rows = self._q.spending(c, since=known)
-        return known, {Spending(r["org_id"], r["day"], r["key_id"], r["model_id"]): r["spent"] async for r in rows}
+        spent = {_spending(r): r["spent"] async for r in self._q.spending(c, since=known)}
+        return known, spent, {_spending(r): r["change"] async for r in self._q.changes(c, since=known)}
+
+
+def _spending(r: Mapping[str, Any]) -> Spending:
+    return Spending(r["org_id"], r["day"], r["key_id"], r["model_id"])

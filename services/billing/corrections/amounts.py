@@ -43,6 +43,12 @@ def fee_of(cost: int, share: tuple[int, int], fee_ppm: int) -> int:
     return money.divide_half_even(cost * fee, of) if of else money.share(cost, fee_ppm)
 
 
+def credit_back(by_credit: int, cost: int) -> int:
+    """How much of the credit that pays a call is credit again, when the call costs so much in truth, nanos: credit pays
+    first, so money that came from the wallet comes back before it."""
+    return max(by_credit - cost, 0)
+
+
 def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     """By meter; meters that are the same are left out."""
     meters = sorted({*before, *after})

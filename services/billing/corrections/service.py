@@ -1,4 +1,5 @@
-"""CorrectUsage: the correction, its posting and the news of it in one transaction."""
+"""CorrectUsage: the correction, its posting, what becomes of credit, budgets and invoices by it, and the news of it in
+one transaction."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.billing import ledger
+from services.billing.budgets.spent import counts_as
 from services.billing.corrections import amounts
 from services.billing.corrections.amounts import State
+from services.billing.corrections.following import Following
+from services.billing.credits.store import CreditStore
 from services.billing.ledger import FEE, PLATFORM
 from services.billing.prices.store import PriceStore
 from services.billing.store import Row, Store
@@ -38,12 +42,15 @@ class CorrectionServicer(corrections_pb2_grpc.CorrectionServiceServicer):
     """Serves `mercat.billing.v1.CorrectionService`."""
 
     def __init__(
-        self, database: Database, store: Store, prices: PriceStore, control: InternalChannel, clock: Clock, fee_ppm: int
-    ) -> None:
+        self, database: Database, store: Store, prices: PriceStore, subscriptions: SubscriptionStore,
+        credit: CreditStore, following: Following, control: InternalChannel, clock: Clock, fee_ppm: int,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._prices = prices
-        self._subscriptions = SubscriptionStore()
+        self._subscriptions = subscriptions
+        self._credit = credit
+        self._following = following
         self._q = load_queries("services.billing.corrections")
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
@@ -126,14 +133,19 @@ class CorrectionServicer(corrections_pb2_grpc.CorrectionServiceServicer):
         # With the time of the call, so that it sorts and counts there; always the same id for the same number.
         correction_id, now = ids.derived("cor", call.request_id, number), self._clock.now()
         cost, fee = after.cost - before.cost, after.fee - before.fee
+        by_credit = await self._credit.paid_by(c, call.org_id, call.request_id)
+        back = amounts.credit_back(min(by_credit, before.cost), after.cost)
+        counted = counts_as(call)
         if cost or fee:
-            posting = ledger.correction(correction_id, call.org_id, call.publisher_org_id, cost, fee)
+            posting = ledger.correction(correction_id, call.org_id, call.publisher_org_id, cost, fee, back)
             await self._store.post(c, [posting], now)
         await self._q.add_correction(
             c, id=correction_id, request_id=call.request_id, number=number, org_id=call.org_id,
             publisher_org_id=call.publisher_org_id, units=json.dumps(dict(after.units)), cost=after.cost,
-            cost_change=cost, fee_change=fee, reason=reason, user_id=caller().user_id, now=now,
+            cost_change=cost, fee_change=fee, credit_back=back, key_id=counted.key_id, model_id=counted.model_id,
+            day=counted.day, reason=reason, user_id=caller().user_id, now=now,
         )  # fmt: skip
+        await self._following.follow(c, call, correction_id, cost, back, now)
         await outbox.add(
             c, _news(call, correction_id, amounts.difference(before.units, after.units), cost, fee, reason, now)
         )

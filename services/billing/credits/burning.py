@@ -1,4 +1,4 @@
-"""Which grants a call spends, pure."""
+"""Which grants a call spends, and to which comes back what it should not have, pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,3 +39,19 @@ def burn(grants: Iterable[Grant], cost: int, moment: datetime) -> list[tuple[str
             cost -= part
             burnt.append((grant.grant_id, part))
     return burnt
+
+
+def give_back(burnt: Iterable[Grant], amount: int) -> list[tuple[str, int]]:
+    """Gives `amount` nanos back to grants of which a call has spent what `remaining` says, in the order in which it
+    did: the last that was spent comes back first, so that what is left is what a call that cost less would have spent.
+
+    Returns:
+        What comes back to which: together the amount, or all that was spent.
+    """
+    back: list[tuple[str, int]] = []
+    for grant in reversed(list(burnt)):
+        part = min(amount, grant.remaining)
+        if part:
+            amount -= part
+            back.append((grant.grant_id, part))
+    return back

@@ -1,5 +1,5 @@
-"""What happens to credit beside calls, in transactions that the caller opens: it is given, it expires, and the limit is
-set to which a wallet may go below zero."""
+"""What happens to credit beside calls, in transactions that the caller opens: it is given, it comes back, it expires,
+and the limit is set to which a wallet may go below zero."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,6 +7,7 @@ from datetime import datetime
 from mercat.billing.v1 import billing_pb2
 
 from services.billing import ledger
+from services.billing.credits import burning
 from services.billing.credits.store import CreditStore, Row
 from services.billing.leases import available
 from services.billing.ledger import CURRENCY, Posting
@@ -49,6 +50,18 @@ class Grants:
                 await self._store.end_leases(c, org_id, expires_at)
         return await self._credit.get_grant(c, grant_id)
 
+    async def give_back(self, c: Connection, org_id: str, request_id: str, cause: str, amount: int) -> None:
+        """Puts `amount` nanos that a call had spent back into the grants it spent, until they expire; what has expired
+        lapses. The wallet must be locked, and the posting of the cause, a refund or correction, has the money."""
+        spent = await self._credit.spent_by(c, org_id, request_id)
+        back = burning.give_back(spent, amount)
+        if not back:
+            return
+        await self._credit.give_back(c, request_id, cause, back)
+        ends = [g.expires_at for g in spent if g.expires_at is not None and g.grant_id in dict(back)]
+        if ends:  # or calls would go on spending it from leases that were there before
+            await self._store.end_leases(c, org_id, max(min(ends), self._clock.now()))
+
     async def lapse(self, c: Connection, org_ids: Sequence[str], grant_ids: Sequence[str]) -> list[Row]:
         """Takes what is left of grants that have expired, once no call can spend it; answers them with what `lapsed`,
         nanos."""
@@ -57,7 +70,7 @@ class Grants:
         rows = await self._credit.lapse(c, grant_ids, now)
         for row in rows:
             # Not the grant's own id, by which its posting is named.
-            cause = f"expiry:{ids.derived('exp', row['id'], 0)}"
+            cause = f"expiry:{ids.derived('exp', row['id'], row['earlier'])}"
             posting = ledger.credit_expiry(cause, row["org_id"], row["lapsed"])
             kind = billing_pb2.Transaction.TYPE_CREDIT_EXPIRY
             await self._move(c, posting, row["org_id"], -row["lapsed"], kind, now)

@@ -18,6 +18,9 @@ class CreditProof:
         for row in await self._store.wrong_grants(c):
             parts = f"{row['remaining']} are left, {row['burnt']} spent and {row['lapsed']} expired"
             found.add(LEDGER, "GRANT_DIFFERS", row["id"], f"of {row['amount']} nanos {parts}")
+        for row in await self._store.wrong_returns(c):
+            text = f"{row['amount']} nanos are back by {row['cause']}, which does not say so"
+            found.add(LEDGER, "GRANT_DIFFERS", row["id"], text)
         for row in await self._store.wrong_credit(c):
             text = f"the account holds {row['balance']} nanos, of the grants {row['remaining']} are left"
             found.add(LEDGER, "CREDIT_DIFFERS", row["org_id"], text)

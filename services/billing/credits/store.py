@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from services.billing.credits.burning import Grant, in_order
-from services.common import ids
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
@@ -60,15 +59,24 @@ class CreditStore:
             sums[grant_id] = sums.get(grant_id, 0) + amount
         await self._q.burn(c, ids=list(sums), amounts=list(sums.values()))
 
-    async def give_back(self, c: Connection, org_id: str, cause: str, refund_id: str, now: datetime) -> None:
-        """Makes what a call had burnt usable again, as grants like those that it came from. Their money is in the
-        posting of the refund."""
-        burnt = [r async for r in self._q.burnt_by(c, cause=cause)]
-        for at, r in enumerate(burnt):
-            await self._q.add_grant(
-                c, id=ids.derived("crg", refund_id, at), org_id=org_id, amount=r["amount"], priority=r["priority"],
-                expires_at=r["expires_at"], reason=r["reason"], now=now,
-            )  # fmt: skip
+    async def spent_by(self, c: Connection, org_id: str, request_id: str) -> list[Grant]:
+        """Of which grants a call has spent how much (`remaining`) that is not back in them, in the order in which it
+        did."""
+        rows = self._q.spent_by(c, org_id=org_id, request_id=request_id)
+        return in_order(
+            [Grant(r["id"], r["spent"], r["priority"], r["expires_at"], r["created_at"]) async for r in rows]
+        )
+
+    async def paid_by(self, c: Connection, org_id: str, request_id: str) -> int:
+        """How much of a call credit pays, nanos."""
+        return sum(grant.remaining for grant in await self.spent_by(c, org_id, request_id))
+
+    async def give_back(self, c: Connection, request_id: str, cause: str, back: Sequence[tuple[str, int]]) -> None:
+        """Makes what a call had spent credit again: grants, and nanos of each. The posting of the cause has the
+        money."""
+        grant_ids, amounts = [grant for grant, _ in back], [amount for _, amount in back]
+        await self._q.add_returns(c, grant_ids=grant_ids, cause=cause, request_id=request_id, amounts=amounts)
+        await self._q.burn(c, ids=grant_ids, amounts=[-amount for amount in amounts])
 
     async def expired(self, c: Connection, now: datetime) -> list[Row]:
         """Grants past their end of which something is left, and from which no call can spend any more: every lease made
@@ -76,7 +84,8 @@ class CreditStore:
         return [r async for r in self._q.expired(c, now=now, most=1000)]
 
     async def lapse(self, c: Connection, grant_ids: Sequence[str], now: datetime) -> list[Row]:
-        """Takes the rest of those that are still as `expired` says; answers them with what `lapsed`, nanos."""
+        """Takes the rest of those that are still as `expired` says; answers them with what `lapsed`, nanos, and how
+        often something of them had before (`earlier`)."""
         return [r async for r in self._q.lapse(c, ids=grant_ids, now=now)]
 
     async def set_limit(self, c: Connection, org_id: str, credit_limit: int) -> None:
@@ -84,6 +93,9 @@ class CreditStore:
 
     async def wrong_grants(self, c: Connection) -> list[Row]:
         return [r async for r in self._q.wrong_grants(c)]
+
+    async def wrong_returns(self, c: Connection) -> list[Row]:
+        return [r async for r in self._q.wrong_returns(c)]
 
     async def wrong_credit(self, c: Connection) -> list[Row]:
         return [r async for r in self._q.wrong_credit(c)]

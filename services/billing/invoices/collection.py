@@ -1,14 +1,15 @@
 """Collecting what is due: a payment by card for each attempt, retries after days, and what becomes of the subscription
-when none succeeds. The invoice is paid in the transaction in which the payment's money arrives, so that nothing else
-can spend it in between."""
+(and of the credit limit, where that was used) when none succeeds. The invoice is paid in the transaction in which the
+payment's money arrives, so that nothing else can spend it in between."""
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 from mercat.event.v1 import event_pb2
 
+from services.billing.credits.store import CreditStore
 from services.billing.invoices.issuing import Issuing
 from services.billing.invoices.store import OPEN, PAID, UNCOLLECTIBLE, InvoiceStore, Row, line_of
 from services.billing.payments.saga import INVOICE, Payments
@@ -30,13 +31,15 @@ class Collection:
     """Begins payments of invoices that are due, and hears how they ended."""
 
     def __init__(
-        self, database: Database, books: Store, store: InvoiceStore, subscriptions: SubscriptionStore, issuing: Issuing,
-        payments: Payments, events: Events, clock: Clock, retry_days: Sequence[int],
+        self, database: Database, books: Store, store: InvoiceStore, subscriptions: SubscriptionStore,
+        credit: CreditStore, issuing: Issuing, payments: Payments, events: Events, clock: Clock,
+        retry_days: Sequence[int],
     ) -> None:  # fmt: skip
         self._database = database
         self._books = books
         self._store = store
         self._subscriptions = subscriptions
+        self._credit = credit
         self._issuing = issuing
         self._payments = payments
         self._events = events
@@ -59,8 +62,15 @@ class Collection:
                 assert row is not None, "final invoices are never deleted"
                 if row["next_attempt_at"] is None or row["next_attempt_at"] > self._clock.now():
                     continue  # another process was quicker
+                wallet = await self._books.get_wallet(connection, row["org_id"])
+                assert wallet is not None
+                # What was owed may have been paid into the wallet since.
+                amount = row["due"] - max(row["owed"] - max(-wallet["balance"], 0), 0)
+                if amount <= 0:
+                    await self._settle(connection, row, self._clock.now())
+                    continue
                 await self._payments.start(
-                    connection, org_id=row["org_id"], amount=row["due"], purpose=INVOICE, user_id=row["user_id"],
+                    connection, org_id=row["org_id"], amount=amount, purpose=INVOICE, user_id=row["user_id"],
                     subject=f"{row['id']}:{row['attempts']}",
                 )  # fmt: skip
                 await self._store.update(connection, row, tell=False, next_attempt_at=None)
@@ -70,11 +80,12 @@ class Collection:
     async def paid(self, connection: Connection, payment: PaymentRow) -> None:
         """What a payment that succeeded does, in the transaction that brings its money: the wallet is locked. An
         invoice that was given up meanwhile leaves the money there."""
-        now = self._clock.now()
         row = await self._store.get(connection, payment["subject"].partition(":")[0], lock=True)
         assert row is not None, "final invoices are never deleted"
-        if row["status"] != OPEN:
-            return
+        if row["status"] == OPEN:
+            await self._settle(connection, row, self._clock.now())
+
+    async def _settle(self, connection: Connection, row: Row, now: datetime) -> None:
         own = [line_of(r) for r in await self._store.get_lines(connection, row["id"])]
         await self._issuing.post(connection, row, own, now)
         await self._store.update(connection, row, status=PAID, paid_at=now, next_attempt_at=None)
@@ -103,6 +114,8 @@ class Collection:
             connection, row, status=OPEN if again else UNCOLLECTIBLE, attempts=row["attempts"] + 1,
             failure_code=event.failure_code, first_failed_at=first, next_attempt_at=again,
         )  # fmt: skip
+        if again is None and row["owed"]:
+            await self._close_limit(connection, row["org_id"])
         concerned = {line.subscription_id for line in own if line.amount > 0}
         for subscription in await self._subscriptions.of(connection, row["org_id"], lock=True):
             if subscription.id not in concerned:
@@ -111,6 +124,13 @@ class Collection:
                 await end(connection, self._subscriptions, subscription, now)
             elif subscription.status == ACTIVE:
                 await self._subscriptions.update(connection, subscription, status=PAST_DUE)
+
+    async def _close_limit(self, connection: Connection, org_id: str) -> None:
+        """Nothing more is had on credit by who does not pay: what is owed and held now is the limit."""
+        wallet = await self._books.get_wallet(connection, org_id)
+        assert wallet is not None
+        used = max(wallet["reserved"] - wallet["balance"], 0)
+        await self._credit.set_limit(connection, org_id, min(wallet["credit_limit"], used))
 
     async def _recover(self, connection: Connection, org_id: str) -> None:
         """Subscriptions are active again once none of their invoices is failing."""

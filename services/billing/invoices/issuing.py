@@ -2,16 +2,28 @@
 transaction; which calls those are was settled when the draft was made, with the wallet locked: every call that was
 posted before is in the period, and none comes to it later, since postings of calls take their time with it locked."""
 
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from mercat.billing.v1 import billing_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.billing.invoices import lines
-from services.billing.invoices.lines import EARNINGS, PLATFORM_FEE, Call, EarningLines, Line, UsageLines
-from services.billing.invoices.store import DRAFT, INVOICE, OPEN, PAID, SELF_BILLING, InvoiceStore, Row, line_of
+from services.billing.invoices.lines import EARNINGS, Call, EarningLines, Line, State, UsageLines
+from services.billing.invoices.store import (
+    CREDIT_NOTE,
+    DRAFT,
+    INVOICE,
+    OPEN,
+    PAID,
+    SELF_BILLING,
+    InvoiceStore,
+    Row,
+    line_of,
+)
 from services.billing.ledger import CURRENCY, PAYABLE, WALLET
 from services.billing.store import Store
 from services.common import failpoints, ids, money, pricing
@@ -25,7 +37,7 @@ _PAGE = 1000  # calls
 _AT_ONCE = 20  # drafts
 # From when on a publisher's postings of a period are all there: their transactions do not lock its wallet.
 _SETTLED = timedelta(minutes=2)
-ISSUER = "MER"
+ISSUERS = {INVOICE: "MER", CREDIT_NOTE: "CN"}
 
 
 class Issuing:
@@ -50,14 +62,38 @@ class Issuing:
         await self._finalise(c, made, now)
         return made
 
+    async def note(self, c: Connection, record: usage_pb2.UsageRecord, cause: str, now: datetime) -> str:
+        """The credit note of what a correction or refund, made before in this transaction, gave back for a call on an
+        invoice that is issued, final at once; its id. Empty where it gave nothing back or the invoice is to come: then
+        it is on the one of the period that is open. The wallet must be locked."""
+        change = await self._store.change_of(c, cause)
+        assert change is not None
+        call = call_of(record, change, late=True)
+        corrected = await self._store.invoice_of_call(c, record.org_id, record.request_id) if call.change < 0 else None
+        if corrected is None:
+            return ""
+        folded = UsageLines(await self._store.get_prices(c, [call.price_id]))
+        folded.add(call)
+        made = await self._store.add(
+            c, org_id=record.org_id, user_id=corrected["user_id"], kind=CREDIT_NOTE, lines=folded.lines(now, now),
+            now=now, cause=cause, corrects=corrected["id"],
+        )  # fmt: skip
+        assert made is not None, "only periods are unique"
+        await self._finalise(c, made, now)
+        return made
+
     async def close_period(
         self, c: Connection, org_id: str, user_id: str, own: Sequence[Line], start: datetime, end: datetime,
         now: datetime,
     ) -> None:  # fmt: skip
-        """Drafts the invoice of a period that has ended, and its publisher's statement. The wallet must be locked."""
-        for kind, some in ((INVOICE, own), (SELF_BILLING, ())):
+        """Drafts the invoice of a period that has ended, and its publisher's statement. The wallet must be locked: what
+        it is below zero is collected with the invoice, but for what open ones collect already."""
+        wallet = await self._books.get_wallet(c, org_id)
+        below = -int(wallet["balance"]) if wallet else 0
+        owed = max(below - await self._store.owed_on_open_invoices(c, org_id), 0)
+        for kind, some, due in ((INVOICE, own, owed), (SELF_BILLING, (), 0)):
             await self._store.add(
-                c, org_id=org_id, user_id=user_id, kind=kind, lines=some, now=now, start=start, end=end
+                c, org_id=org_id, user_id=user_id, kind=kind, lines=some, now=now, start=start, end=end, owed=due
             )
 
     async def run(self) -> None:
@@ -136,16 +172,21 @@ class Issuing:
         if missing := {r["request_id"] for r in rows} - set(found):  # stored they were: usage stores first
             async with self._database.connection() as connection:
                 posted = await self._books.postings_of(connection, sorted(missing))
-            found |= {cause: _outlived(cause, row["amounts"]) for cause, row in posted.items()}
+            found |= {cause: _outlived(cause, posted[cause]["amounts"] if cause in posted else ()) for cause in missing}
         calls = []
         for row in rows:
             record = found[row["request_id"]]
-            call = Call(
-                record.request_id, record.model_id, record.model, record.price_id, record.cost_nanos,
-                row["amount"], dict(record.units), refund=row["refund"], rated=pricing.rated_of(record.rating),
-            )  # fmt: skip
-            calls.append((row["posting_id"], call, record))
+            late = row["charged_at"] or ids.timestamp(row["request_id"])
+            calls.append((row["posting_id"], call_of(record, row, moved=row["amount"], late=late < start), record))
         return calls
+
+    async def record(self, request_id: str) -> usage_pb2.UsageRecord | None:
+        """A call's record, while it is kept. Raises Unavailable."""
+        request = usage_pb2.ExportUsageRequest(request_ids=[request_id])
+        async for page in self._usage.ExportUsage(request):
+            for record in page.records:
+                return record
+        return None
 
     async def _model_fees(self, c: Connection, draft: Row) -> Sequence[Line]:
         start, end = draft["period_start"], draft["period_end"]
@@ -165,14 +206,12 @@ class Issuing:
         row = await self._store.get(c, invoice_id)
         assert row is not None
         own = [line_of(r) for r in await self._store.get_lines(c, invoice_id)]
-        if not own:
+        if not own and not row["owed"]:
             await self._store.drop_draft(c, invoice_id)
             return
         statement = row["kind"] == SELF_BILLING
-        due, prepaid = lines.due(own), lines.prepaid(own)
-        if statement:  # what is owed to the publisher has been credited call by call
-            prepaid = sum(line.amount for line in own if line.kind in (EARNINGS, PLATFORM_FEE))
-        issuer = f"SB-{row['org_id'][-8:].upper()}" if statement else ISSUER
+        due, prepaid = lines.due(own) + row["owed"], lines.prepaid(own) - row["owed"]
+        issuer = f"SB-{row['org_id'][-8:].upper()}" if statement else ISSUERS[row["kind"]]
         number = await self._store.take_number(c, issuer, now.year)
         await self._store.finalise(
             c, invoice_id, number=number, status=OPEN if due > 0 else PAID, prepaid=prepaid, due=due,
@@ -193,6 +232,22 @@ class Issuing:
             type=billing_pb2.Transaction.TYPE_REFUND if due < 0 else billing_pb2.Transaction.TYPE_CHARGE,
             status="succeeded", cause=row["id"], now=now,
         )  # fmt: skip
+
+
+def call_of(record: usage_pb2.UsageRecord, row: Row, *, moved: int = 0, late: bool = False) -> Call:
+    """A recorded call, or what a row (as of `InvoiceStore.charges`) says was changed of it."""
+    call = Call(
+        record.request_id, record.model_id, record.model, record.price_id, record.cost_nanos, moved, dict(record.units),
+        refund=row["refund"], rated=pricing.rated_of(record.rating),
+        late=late and (row["refund"] or bool(row["correction_id"])),
+    )  # fmt: skip
+    if not row["correction_id"]:
+        return call
+    units_before = json.loads(row["units_before"]) if row["units_before"] else call.units
+    return replace(
+        call, units=json.loads(row["units"]), cost=row["cost"], before=State(units_before, row["cost_before"]),
+        correction_id=row["correction_id"],
+    )  # fmt: skip
 
 
 def _outlived(request_id: str, amounts: Sequence[int]) -> usage_pb2.UsageRecord:

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account, Posting
-from services.common import money, pricing
+from services.common import ids, money, pricing
 from services.common.pricing import PLAIN, Price, Rated
 
 REVENUE = "subscription_revenue"
 SUBSCRIPTION, PRORATION, USAGE = "subscription", "proration", "usage"
 EARNINGS, PLATFORM_FEE = "earnings", "platform_fee"
+CORRECTION = "correction"
 COLLECTED = (SUBSCRIPTION, PRORATION)
 _FREE = Price()
+_PERIOD = datetime.min.replace(tzinfo=UTC)  # in place of a month: what belongs to the period itself
 OUTLIVED = "models of calls whose records are not kept"
 
 
@@ -38,11 +41,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Of a call: what it has in the line of a meter."""
+    """Of a call: what it has in the line of a meter. `calls`: how many calls more have a part there by it."""
 
     meter: str
     quantity: int
     amount: int
+    calls: int = 1
 
 
 def split(amount: int, weights: Sequence[int]) -> list[int]:
@@ -57,9 +61,18 @@ def split(amount: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
+class State(NamedTuple):
+    """What a call counts and costs, nanos."""
+
+    units: Mapping[str, int]
+    cost: int
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A paid call, or its refund. `moved`: what its posting brought the account it was found by, less than 0: took."""
+    """A paid call, its refund, or a correction of it; of a correction `units` and `cost` are what the call has from
+    then on, and `before` what it had. `moved`: what the posting brought the account it was found by, less than 0: took.
+    `late`: the call was charged in a period that is closed."""
 
     request_id: str
     model_id: str
@@ -70,23 +83,55 @@ class Call:
     units: Mapping[str, int]
     refund: bool = False
     rated: Rated = PLAIN
+    before: State | None = None
+    correction_id: str = ""
+    late: bool = False
 
     @property
-    def sign(self) -> int:
-        return -1 if self.refund else 1
+    def charge(self) -> bool:
+        """Whether it is the call itself."""
+        return not self.refund and self.before is None
+
+    @property
+    def change(self) -> int:
+        """What it adds to what the call cost before, nanos."""
+        if self.before is not None:
+            return self.cost - self.before.cost
+        return -self.cost if self.refund else self.cost
+
+    @property
+    def month(self) -> datetime:
+        """When the month of the call begins, UTC."""
+        return ids.timestamp(self.request_id).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def parts(call: Call, price: Price) -> list[Part]:
-    """A call's cost by meter, in proportion to what its price makes of each; a cost that the price does not explain is
-    one of requests."""
+    """What a call has in the line of each meter. Its cost is divided in proportion to what its price makes of each
+    meter; a cost that the price does not explain is one of requests. A refund takes that back, and a correction adds
+    what the call has by it and takes back what it had."""
+    now = _parts(State(call.units, call.cost), call.rated, price)
+    if call.refund:
+        return [Part(p.meter, -p.quantity, -p.amount, -1) for p in now]
+    if call.before is None:
+        return now
+    sums = {p.meter: p for p in now}
+    for p in _parts(call.before, call.rated, price):
+        has = sums.get(p.meter, Part(p.meter, 0, 0, 0))
+        sums[p.meter] = Part(p.meter, has.quantity - p.quantity, has.amount - p.amount, has.calls - 1)
+    return [p for p in sums.values() if p.quantity or p.amount or p.calls]
+
+
+def _parts(state: State, rated: Rated, price: Price) -> list[Part]:
+    if not state.cost:
+        return []  # what costs nothing is on no invoice
     weights: dict[str, int] = {}
-    for line in pricing.bill(price, call.units, call.rated)[1]:
+    for line in pricing.bill(price, state.units, rated)[1]:
         if line.meter and line.millionths > 0:
             weights[line.meter] = weights.get(line.meter, 0) + line.millionths
     if not weights:
-        return [Part("requests", call.units.get("requests", 1), call.cost)]
-    shares = split(call.cost, list(weights.values()))
-    return [Part(meter, call.units[meter], shares[n]) for n, meter in enumerate(weights)]
+        return [Part("requests", state.units.get("requests", 1), state.cost)]
+    shares = split(state.cost, list(weights.values()))
+    return [Part(meter, state.units[meter], shares[n]) for n, meter in enumerate(weights)]
 
 
 @dataclass(slots=True)
@@ -94,55 +139,84 @@ class _Sum:
     quantity: int = 0
     calls: int = 0
     amount: int = 0
+    of: set[str] = field(default_factory=set)  # at most two of them, enough to know whether it is one
+
+    def add(self, call: Call, part: Part) -> None:
+        self.quantity += part.quantity
+        self.amount += part.amount
+        self.calls += 1 if call.late else part.calls
+        if call.late and len(self.of) < 2:
+            self.of.add(call.request_id)
+
+    def correction(self, month: datetime, what: str) -> str:
+        which = next(iter(self.of)) if len(self.of) == 1 else f"{self.calls} calls"
+        return f"Correction of {which}, {month:%Y-%m}: {what}"
+
+
+def _month(call: Call) -> datetime:
+    return call.month if call.late else _PERIOD
+
+
+def _end(month: datetime) -> datetime:
+    return (month + timedelta(days=31)).replace(day=1)
 
 
 @dataclass(slots=True)
 class UsageLines:
-    """Folds calls, one after the other, into lines by model, meter and price."""
+    """Folds calls, one after the other, into lines by model, meter and price: those of the period and, by month, what
+    changed of calls before it."""
 
     prices: Mapping[str, Price]
-    _sums: dict[tuple[str, str, str, str], _Sum] = field(default_factory=dict)
+    _sums: dict[tuple[datetime, str, str, str, str], _Sum] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
         for part in parts(call, self.prices.get(call.price_id, _FREE)):
-            found = self._sums.setdefault((call.model, part.meter, call.price_id, call.model_id), _Sum())
-            found.quantity += call.sign * part.quantity
-            found.calls += 1
-            found.amount += call.sign * part.amount
+            key = (_month(call), call.model, part.meter, call.price_id, call.model_id)
+            self._sums.setdefault(key, _Sum()).add(call, part)
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
-        return [
-            Line(
-                USAGE, f"{model or OUTLIVED}: {meter.replace('_', ' ')}", s.amount, start, end, model_id=model_id,
-                model=model, meter=meter, price_id=price_id, quantity=s.quantity, calls=s.calls,
-            )
-            for (model, meter, price_id, model_id), s in sorted(self._sums.items())
-        ]  # fmt: skip
+        made: list[Line] = []
+        for (month, model, meter, price_id, model_id), s in sorted(self._sums.items(), key=lambda item: item[0]):
+            if not (s.quantity or s.amount or s.calls):
+                continue  # all of it was taken back
+            kind, text, span = USAGE, f"{model or OUTLIVED}: {meter.replace('_', ' ')}", (start, end)
+            if month != _PERIOD:
+                kind, text, span = CORRECTION, s.correction(month, text), (month, _end(month))
+            made.append(
+                Line(
+                    kind, text, s.amount, *span, model_id=model_id, model=model, meter=meter, price_id=price_id,
+                    quantity=s.quantity, calls=s.calls,
+                )
+            )  # fmt: skip
+        return made
 
 
 @dataclass(slots=True)
 class EarningLines:
-    """Folds calls to a publisher's models into what each brought and what the platform kept of it."""
+    """Folds calls to a publisher's models into what each brought and what the platform kept of it, those of the period
+    and, by month, what changed of calls before it."""
 
-    _sums: dict[tuple[str, str], _Sum] = field(default_factory=dict)
+    _sums: dict[tuple[datetime, str, str], _Sum] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
-        found = self._sums.setdefault((call.model, call.model_id), _Sum())
-        found.quantity += call.sign * call.cost - call.moved
-        found.calls += 1
-        found.amount += call.sign * call.cost
+        key = (_month(call), call.model, call.model_id)
+        had = call.before.cost if call.before is not None else call.cost if call.refund else 0
+        calls = (had + call.change > 0) - (had > 0)
+        self._sums.setdefault(key, _Sum()).add(call, Part("", call.change - call.moved, call.change, calls))
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         made: list[Line] = []
-        for (model, model_id), s in sorted(self._sums.items()):
+        for (month, model, model_id), s in sorted(self._sums.items(), key=lambda item: item[0]):
+            if not (s.quantity or s.amount or s.calls):
+                continue
+            kind, text, span = EARNINGS, f"Calls to {model or OUTLIVED}", (start, end)
+            if month != _PERIOD:
+                kind, text, span = CORRECTION, s.correction(month, model or OUTLIVED), (month, _end(month))
             made.append(
-                Line(
-                    EARNINGS, f"Calls to {model or OUTLIVED}", s.amount, start, end, model_id=model_id, model=model,
-                    quantity=s.calls, calls=s.calls,
-                )
-            )  # fmt: skip
+                Line(kind, text, s.amount, *span, model_id=model_id, model=model, quantity=s.calls, calls=s.calls)
+            )
             if s.quantity:
-                made.append(fee_line(model, model_id, s.quantity, start, end))
+                made.append(fee_line(model, model_id, s.quantity, *span))
         return made
 
 
@@ -156,8 +230,8 @@ def due(lines: Iterable[Line]) -> int:
 
 
 def prepaid(lines: Iterable[Line]) -> int:
-    """What was paid from the wallet already."""
-    return sum(line.amount for line in lines if line.kind == USAGE)
+    """What the postings of calls moved already: taken from who called, or brought whose models they were."""
+    return sum(line.amount for line in lines if line.kind not in COLLECTED)
 
 
 def posting(invoice_id: str, org_id: str, lines: Iterable[Line]) -> Posting | None:

@@ -11,7 +11,10 @@ from mercat.billing.v1 import invoices_pb2
 from services.common import money
 
 Invoice = invoices_pb2.Invoice
-_TITLES = {Invoice.KIND_INVOICE: "Invoice", Invoice.KIND_SELF_BILLING: "Self-billing statement"}
+_TITLES = {
+    Invoice.KIND_INVOICE: "Invoice", Invoice.KIND_SELF_BILLING: "Self-billing statement",
+    Invoice.KIND_CREDIT_NOTE: "Credit note",
+}  # fmt: skip
 _WIDTHS = (88, 30, 22, 40)  # millimetres
 
 
@@ -30,6 +33,7 @@ def render(invoice: Invoice) -> bytes:
     facts = [
         ("Issued", _day(invoice.finalized_at)), ("Organisation", invoice.org_id), ("Status", _status(invoice)),
         ("Calls of", _span(invoice.period_start, invoice.period_end) if invoice.HasField("period_start") else ""),
+        ("Corrects", f"{_TITLES[Invoice.KIND_INVOICE]} {invoice.corrects_number}" if invoice.corrects_number else ""),
         ("Invoice id", invoice.invoice_id),
     ]  # fmt: skip
     for name, value in facts:
@@ -61,9 +65,13 @@ def render(invoice: Invoice) -> bytes:
 def _totals(invoice: Invoice) -> list[tuple[str, int]]:
     if invoice.kind == Invoice.KIND_SELF_BILLING:
         return [("Earned", invoice.total_nanos)]
+    if invoice.kind == Invoice.KIND_CREDIT_NOTE:
+        return [("Credited", invoice.total_nanos)]
     totals = [("Total", invoice.total_nanos)]
     if invoice.prepaid_nanos:
-        totals.append(("Paid from the wallet, call by call", -invoice.prepaid_nanos))
+        paid = invoice.prepaid_nanos > 0 or not invoice.owed_nanos
+        text = "Paid from the wallet, call by call" if paid else "Owed from before"
+        totals.append((text, -invoice.prepaid_nanos))
     totals.append(("Due" if invoice.due_nanos >= 0 else "Credited to the wallet", invoice.due_nanos))
     return totals
 

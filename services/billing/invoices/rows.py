@@ -15,6 +15,8 @@ def invoice_of(row: Row, lines: Sequence[Row] = ()) -> Invoice:
         status=Invoice.Status.Value(f"STATUS_{row['status'].upper()}"), org_id=row["org_id"],
         currency=row["currency"], total_nanos=row["due"] + row["prepaid"], prepaid_nanos=row["prepaid"],
         due_nanos=row["due"], attempts=row["attempts"], lines=[line_message(r) for r in lines],
+        owed_nanos=row["owed"], corrects_invoice_id=row["corrects"] or "",
+        corrects_number=row.get("corrects_number") or "",
     )  # fmt: skip
     for name in ("period_start", "period_end", "next_attempt_at", "created_at", "finalized_at", "paid_at"):
         if row[name] is not None:

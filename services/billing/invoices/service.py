@@ -8,10 +8,10 @@ from mercat.billing.v1 import invoices_pb2, invoices_pb2_grpc
 from services.billing.invoices import lines
 from services.billing.invoices.collection import Collection
 from services.billing.invoices.issuing import Issuing
-from services.billing.invoices.lines import EARNINGS, USAGE, Call
+from services.billing.invoices.lines import COLLECTED, CORRECTION, PLATFORM_FEE, Call
 from services.billing.invoices.pdf import render
 from services.billing.invoices.rows import invoice_of
-from services.billing.invoices.store import DRAFT, OPEN, InvoiceStore, Row
+from services.billing.invoices.store import CREDIT_NOTE, DRAFT, OPEN, SELF_BILLING, InvoiceStore, Row
 from services.billing.ledger import PAYABLE, WALLET
 from services.billing.store import Store
 from services.common import audit, pages, pricing
@@ -87,9 +87,11 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
                 raise InvoiceNotFound(f"the invoice has no line {request.line_id}")
             price = await self._store.get_prices(connection, [line["price_id"]])
         found: list[invoices_pb2.LineCall] = []
-        if line["kind"] not in (USAGE, EARNINGS) or not line["calls"]:
+        if line["kind"] in (*COLLECTED, PLATFORM_FEE) or not line["calls"]:
             return invoices_pb2.ListInvoiceLineUsageResponse()
-        earned = line["kind"] == EARNINGS
+        if row["kind"] == CREDIT_NOTE:
+            return await self._noted(row, line)
+        earned = row["kind"] == SELF_BILLING
         after, scanned, last = str(key[0]) if key else "", 0, False
         while len(found) < most and scanned < _SCANNED and not last:
             page = await self._issuing.calls(
@@ -107,12 +109,25 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
                 if earned:  # whose key it was is the consumer's own business
                     for name in ("user_id", "key_id", "lease_id", "tags"):
                         record.ClearField(name)
-                found.append(invoices_pb2.LineCall(record=record, amount_nanos=amount))
+                found.append(
+                    invoices_pb2.LineCall(record=record, amount_nanos=amount, correction_id=call.correction_id)
+                )
                 if len(found) == most:
                     last = last and n == len(page) - 1
                     break
         token = "" if last else pages.encode([after])
         return invoices_pb2.ListInvoiceLineUsageResponse(calls=found, next_page_token=token)
+
+    async def _noted(self, row: Row, line: Row) -> invoices_pb2.ListInvoiceLineUsageResponse:
+        """The one call of a credit note."""
+        async with self._database.connection() as connection:
+            change = await self._store.change_of(connection, row["cause"])
+        assert change is not None, "corrections and refunds are never deleted"
+        record = await self._issuing.record(change["request_id"])
+        if record is None:
+            raise CallsNotKept("the record of the call is not kept any more; the credit note itself stays")
+        noted = invoices_pb2.LineCall(record=record, amount_nanos=line["amount"], correction_id=change["correction_id"])
+        return invoices_pb2.ListInvoiceLineUsageResponse(calls=[noted])
 
     async def PayInvoice(
         self, request: invoices_pb2.PayInvoiceRequest, context: Context
@@ -155,13 +170,15 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
 
 def _part(line: Row, call: Call, price: pricing.Price) -> int | None:
     """What of a call is in a line, nanos; None when it is not on it."""
-    if (call.model, call.model_id) != (line["model"], line["model_id"]):
+    if (call.model, call.model_id) != (line["model"], line["model_id"]) or call.late != (line["kind"] == CORRECTION):
         return None
-    if line["kind"] == EARNINGS:
-        return call.sign * call.cost
+    if call.late and call.month != line["period_start"]:
+        return None
+    if not line["meter"]:  # of a publisher's statement
+        return call.change
     if call.price_id != line["price_id"]:
         return None
     for part in lines.parts(call, price):
         if part.meter == line["meter"]:
-            return call.sign * part.amount
+            return part.amount
     return None

@@ -14,7 +14,7 @@ from services.common import ids, outbox, pricing
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
-INVOICE, SELF_BILLING = "invoice", "self_billing"
+INVOICE, SELF_BILLING, CREDIT_NOTE = "invoice", "self_billing", "credit_note"
 DRAFT, OPEN, PAID, VOID, UNCOLLECTIBLE = "draft", "open", "paid", "void", "uncollectible"
 _LONGEST_CALL = timedelta(days=62)  # from a call's arrival to its posting, and more: a job may run for a week
 _SECOND, _EPOCH = timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,12 +28,14 @@ class InvoiceStore:
 
     async def add(
         self, c: Connection, *, org_id: str, user_id: str, kind: str, lines: Sequence[Line], now: datetime,
-        start: datetime | None = None, end: datetime | None = None,
+        start: datetime | None = None, end: datetime | None = None, owed: int = 0, cause: str | None = None,
+        corrects: str | None = None,
     ) -> str | None:  # fmt: skip
-        """A draft's id; None when its period has an invoice already."""
+        """A draft's id; None when its period has an invoice already. `owed`: nanos by which the wallet is below zero;
+        `cause`, `corrects`: of a credit note, the correction or refund it is of and the invoice it corrects."""
         made: str | None = await self._q.add_invoice(
             c, id=ids.new("inv"), org_id=org_id, user_id=user_id, kind=kind, currency=CURRENCY, start=start, end_=end,
-            now=now,
+            cause=cause, corrects=corrects, owed=owed, now=now,
         )  # fmt: skip
         if made:
             await self.add_lines(c, made, lines, 0)
@@ -117,14 +119,29 @@ class InvoiceStore:
     async def charges(
         self, c: Connection, org_id: str, account: str, start: datetime, end: datetime, after: str, most: int
     ) -> Sequence[Row]:
-        """Postings of calls that moved an organisation's account of a kind within a time: posting_id, cause, amount;
+        """Postings of calls, refunds and corrections that moved an organisation's account of a kind within a time;
         `after` is the last page's last posting."""
         first, until = walk(start, end)
         kinds = [WALLET, CREDIT] if account == WALLET else [account]  # a call may be paid from both
         rows = self._q.charges(
-            c, org_id=org_id, kinds=kinds, start=start, end_=end, after=after or first, until=until, most=most
-        )
+            c, org_id=org_id, kinds=kinds, earned=account != WALLET, start=start, end_=end, after=after, first=first,
+            until=until, most=most,
+        )  # fmt: skip
         return [r async for r in rows]
+
+    async def change_of(self, c: Connection, cause: str) -> Row | None:
+        """What a correction or refund changed of a call."""
+        row: Row | None = await self._q.change_of(c, cause=cause)
+        return row
+
+    async def invoice_of_call(self, c: Connection, org_id: str, request_id: str) -> Row | None:
+        """The invoice, issued by now, on which a call is."""
+        row: Row | None = await self._q.invoice_of_call(c, org_id=org_id, request_id=request_id)
+        return row
+
+    async def owed_on_open_invoices(self, c: Connection, org_id: str) -> int:
+        """Nanos below zero that are being collected already."""
+        return int(await self._q.owed_on_open_invoices(c, org_id=org_id))
 
     async def get_prices(self, c: Connection, price_ids: Sequence[str]) -> dict[str, pricing.Price]:
         """Those of them that there are, by id."""
@@ -147,6 +164,9 @@ class InvoiceStore:
         first, last = walk(start, end)
         rows = self._q.calls_of_invoices(c, after=after, until=until, first=first, last=last)
         return {r["id"]: r["moved"] async for r in rows}
+
+    async def wrong_notes(self, c: Connection, after: str, until: str) -> Sequence[Row]:
+        return [r async for r in self._q.wrong_notes(c, after=after, until=until)]
 
     async def number_gaps(self, c: Connection) -> Sequence[Row]:
         return [r async for r in self._q.number_gaps(c)]

@@ -3,6 +3,8 @@ when is for others to say; they begin a payment with `Payments.start` and hear o
 
 from mercat.billing.v1 import payments_pb2_grpc
 
+from services.billing.losses.saga import Losses
+from services.billing.losses.store import LossStore
 from services.billing.payments.auto_top_up import AutoTopUps
 from services.billing.payments.customers import Customers
 from services.billing.payments.inbox import Inbox, WebhookServicer
@@ -22,7 +24,7 @@ from services.common.service import Deps, Task
 class PaymentParts:
     """What billing hosts of this: `payments` is what others begin payments with."""
 
-    def __init__(self, deps: Deps, books: Store, settings: BillingSettings) -> None:
+    def __init__(self, deps: Deps, books: Store, losses: LossStore, settings: BillingSettings) -> None:
         database, clock, store = deps.database, deps.clock, PaymentStore()
         self._stripe: StripeProvider | None = None
         provider: Provider = SandboxProvider(database)
@@ -32,7 +34,7 @@ class PaymentParts:
         customers = Customers(database, store, provider, clock)
         self.provider = provider
         self.payments = Payments(database, books, store, provider, customers, clock, claim)
-        reversals = Reversals(database, books, store, provider, clock, claim)
+        reversals = Reversals(database, books, store, losses, provider, clock, claim)
         auto = AutoTopUps(database, store, self.payments, clock, settings.auto_top_up_seconds)
         servicer = PaymentServicer(database, store, provider, customers, self.payments, reversals, clock)
         secrets = [secret.strip() for secret in settings.stripe_webhook_secret.split(",") if secret.strip()]
@@ -41,7 +43,8 @@ class PaymentParts:
             (payments_pb2_grpc.add_PaymentServiceServicer_to_server, servicer),
             (payments_pb2_grpc.add_WebhookServiceServicer_to_server, webhooks),
         ]
-        self.tasks: list[Task] = [self.payments.run, reversals.run, customers.forget_cards, auto.run]
+        bearing = Losses(database, books, losses, clock)
+        self.tasks: list[Task] = [self.payments.run, reversals.run, customers.forget_cards, auto.run, bearing.run]
         if self._stripe is not None:
             seconds = settings.stripe_replay_seconds
             inbox = Inbox(database, store, self._stripe, self.payments, reversals, clock, seconds)

@@ -1,10 +1,9 @@
 """What payments do to the books, pure. Amounts in nanos."""
 
-from services.billing.ledger import CLEARING, PLATFORM, WALLET, Account, Posting
+from services.billing.ledger import CLEARING, LOSS, PLATFORM, WALLET, Account, Posting
 
 CLEARINGS = {"sandbox": CLEARING, "stripe": "stripe_clearing"}  # by provider: what it holds for the platform, negative
 HELD = {"refund": Account(PLATFORM, "refunds"), "dispute": Account(PLATFORM, "disputes")}
-LOSS = Account(PLATFORM, "platform_loss")
 
 
 def clearing(provider: str) -> Account:

@@ -1,7 +1,8 @@
 """Money of payments that goes back: refunds, which are sagas as payments are, and disputes, which Stripe decides.
 
 It is withheld from the wallet when it begins, so that it cannot be spent meanwhile, and is paid or returned at its end.
-What the wallet is short of is the platform's loss."""
+What the wallet is short of is a loss: the platform's for a refund; of a dispute publishers bear what they earned of it
+(`services.billing.losses`)."""
 
 import logging
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta
 from mercat.billing.v1 import billing_pb2
 from mercat.event.v1 import event_pb2
 
+from services.billing.losses.store import LossStore
 from services.billing.payments import amounts, postings
 from services.billing.payments.provider import Outcome, Provider, ProviderRefused, ProviderUnavailable, Status
 from services.billing.payments.store import PaymentStore, Row
@@ -37,12 +39,13 @@ class Reversals:
     """Begins them, sees refunds through, and writes down what the provider says of them."""
 
     def __init__(
-        self, database: Database, books: Store, store: PaymentStore, provider: Provider, clock: Clock,
-        claim_seconds: float,
+        self, database: Database, books: Store, store: PaymentStore, losses: LossStore, provider: Provider,
+        clock: Clock, claim_seconds: float,
     ) -> None:  # fmt: skip
         self._database = database
         self._books = books
         self._store = store
+        self._losses = losses
         self._provider = provider
         self._clock = clock
         self._claim = timedelta(seconds=claim_seconds)
@@ -85,6 +88,9 @@ class Reversals:
             await self._list(connection, made, payment["provider_ref"], org_id, kind, -taken, now)
         if taken < amount:
             log.warning("%s: the wallet of %s is short of %d nanos, which are lost", made, org_id, amount - taken)
+            if kind == DISPUTE:
+                since = payment["settled_at"] or payment["created_at"]
+                await self._losses.add_loss(connection, made, org_id, amount - taken, since, now)
         added_to_outbox(connection)
         return made
 

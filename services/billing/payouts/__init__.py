@@ -2,7 +2,9 @@
 
 from mercat.billing.v1 import payouts_pb2_grpc
 
+from services.billing.corrections.following import Following
 from services.billing.invoices.issuing import Issuing
+from services.billing.losses.store import LossStore
 from services.billing.payments.provider import Provider
 from services.billing.payouts.refunds import Refunds
 from services.billing.payouts.saga import Payouts
@@ -18,11 +20,11 @@ class PayoutParts:
     """What billing hosts of this."""
 
     def __init__(
-        self, deps: Deps, books: Store, settings: BillingSettings, issuing: Issuing, provider: Provider
-    ) -> None:
-        store = PayoutStore()
-        payouts = Payouts(deps.database, books, store, issuing, provider, deps.clock, settings)
-        refunds = Refunds(deps.database, books, store, deps.control, deps.clock)
+        self, deps: Deps, books: Store, store: PayoutStore, losses: LossStore, settings: BillingSettings,
+        issuing: Issuing, following: Following, provider: Provider,
+    ) -> None:  # fmt: skip
+        payouts = Payouts(deps.database, books, store, losses, issuing, provider, deps.clock, settings)
+        refunds = Refunds(deps.database, books, store, following, deps.control, deps.clock)
         servicer = PayoutServicer(deps.database, store, payouts, refunds, issuing, provider, deps.clock)
         self.payouts = payouts
         self.registrations: list[Registration] = [(payouts_pb2_grpc.add_PayoutServiceServicer_to_server, servicer)]

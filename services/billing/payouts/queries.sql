@@ -40,7 +40,7 @@ WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND e.posting_id > :af
 SELECT e.posting_id, e.amount FROM accounts a
 JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 LEFT JOIN payout_adjustments x ON x.posting_id = e.posting_id
-WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND (e.amount < 0 AND p.kind <> 'payout' OR p.kind = 'correction')
+WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND (e.amount < 0 AND p.kind <> 'payout' OR p.kind IN ('correction', 'chargeback_returned'))
     AND x.posting_id IS NULL ORDER BY e.posting_id;
 
 -- name: add_payout(id, org_id, user_id, amount, currency, provider, account_ref, earned_from, earned_until, carried_in, carried_out, now)!
@@ -96,9 +96,9 @@ ON CONFLICT DO NOTHING;
 -- name: get_payout_lines(payout_id)
 SELECT * FROM payout_lines WHERE payout_id = :payout_id ORDER BY position;
 
--- name: add_call_refund(id, request_id, org_id, publisher_org_id, amount, reason, now)^
-INSERT INTO call_refunds (id, request_id, org_id, publisher_org_id, amount, reason, created_at)
-VALUES (:id, :request_id, :org_id, :publisher_org_id, :amount, :reason, :now)
+-- name: add_call_refund(id, request_id, org_id, publisher_org_id, amount, key_id, model_id, day, reason, now)^
+INSERT INTO call_refunds (id, request_id, org_id, publisher_org_id, amount, key_id, model_id, day, reason, created_at)
+VALUES (:id, :request_id, :org_id, :publisher_org_id, :amount, :key_id, :model_id, :day, :reason, :now)
 ON CONFLICT (request_id) DO NOTHING RETURNING *;
 
 -- name: get_call_refund(request_id)^

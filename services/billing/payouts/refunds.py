@@ -3,8 +3,9 @@
 from mercat.billing.v1 import billing_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
-from services.billing.credits.store import CreditStore
-from services.billing.ledger import CURRENCY, Account
+from services.billing.budgets.spent import counts_as
+from services.billing.corrections.following import Following
+from services.billing.ledger import CREDIT, CURRENCY, Account
 from services.billing.payouts import sums
 from services.billing.payouts.store import PayoutStore, Row
 from services.billing.store import Store
@@ -20,16 +21,17 @@ class CallNotRefundable(FailedPrecondition, reason="CALL_NOT_REFUNDABLE"):
 
 
 class Refunds:
-    """Reverses the charges of calls; credit that was spent is credit again, until it would have expired. A call that is
-    on an invoice already is corrected by the next one."""
+    """Reverses the charges of calls; credit that was spent is credit again, until it expires. A call on an invoice that
+    is issued has a credit note."""
 
     def __init__(
-        self, database: Database, books: Store, store: PayoutStore, control: InternalChannel, clock: Clock
-    ) -> None:
+        self, database: Database, books: Store, store: PayoutStore, following: Following, control: InternalChannel,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._database = database
         self._books = books
         self._store = store
-        self._credit = CreditStore()
+        self._following = following
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._clock = clock
 
@@ -56,18 +58,19 @@ class Refunds:
             accounts = zip(posted["org_ids"], posted["kinds"], posted["amounts"], strict=True)
             charge = {Account(org_id, kind): amount for org_id, kind, amount in accounts}
             row, new = await self._store.add_call_refund(
-                connection, request_id=request_id, org_id=record.org_id, publisher_org_id=record.publisher_org_id,
-                amount=record.cost_nanos, reason=reason, now=now,
+                connection, request_id=request_id, publisher_org_id=record.publisher_org_id, amount=record.cost_nanos,
+                reason=reason, now=now, counted=counts_as(record),
             )  # fmt: skip
             if new:
                 posting = sums.call_refund(row["id"], charge)
                 await self._books.post(connection, [posting], now)
-                await self._credit.give_back(connection, record.org_id, request_id, row["id"], now)
                 await self._books.add_transaction(
                     connection, id=ids.new("txn"), user_id=record.user_id, org_id=record.org_id,
                     amount=sum(m for a, m in posting.entries if a.org_id == record.org_id), currency=CURRENCY,
                     type=billing_pb2.Transaction.TYPE_REFUND, status="succeeded", cause=row["id"], now=now,
                 )  # fmt: skip
+                back = -charge.get(Account(record.org_id, CREDIT), 0)
+                await self._following.follow(connection, record, row["id"], -record.cost_nanos, back, now)
         return row
 
     async def _record(self, request_id: str) -> usage_pb2.UsageRecord | None:

@@ -11,6 +11,7 @@ from mercat.billing.v1 import billing_pb2
 
 from services.billing.invoices.issuing import Issuing
 from services.billing.ledger import CURRENCY, PAYABLE
+from services.billing.losses.store import LossStore
 from services.billing.payments import amounts
 from services.billing.payments.provider import Outcome, Provider, ProviderRefused, ProviderUnavailable, Status
 from services.billing.payouts import sums
@@ -58,12 +59,13 @@ class Payouts:
     """Begins payouts and sees them through."""
 
     def __init__(
-        self, database: Database, books: Store, store: PayoutStore, issuing: Issuing, provider: Provider, clock: Clock,
-        settings: BillingSettings,
+        self, database: Database, books: Store, store: PayoutStore, losses: LossStore, issuing: Issuing,
+        provider: Provider, clock: Clock, settings: BillingSettings,
     ) -> None:  # fmt: skip
         self._database = database
         self._books = books
         self._store = store
+        self._losses = losses
         self._issuing = issuing
         self._provider = provider
         self._clock = clock
@@ -117,7 +119,8 @@ class Payouts:
         back = await self._store.taken_back(c, org_id)
         carried = (last["carried_out"] + (last["amount"] if last["status"] == FAILED else 0)) if last else 0
         earned = await self._store.earned(c, org_id, since or BEGINNING, cutoff)
-        found = Sum(earned, sum(r["amount"] for r in back), carried)
+        held = await self._losses.held_of(c, org_id)
+        found = Sum(earned, sum(r["amount"] for r in back), carried, held)
         if found.total != balance - await self._store.earned(c, org_id, cutoff, now + SETTLED):
             log.error("the payout of %s is not what is payable; it waits until the books are right", org_id)
             return
@@ -196,7 +199,7 @@ class Payouts:
         by_model: dict[str, list[int]] = {}
         async for page in self._issuing.walk(org_id, PAYABLE, start, end):
             for _, call, _ in page:
-                if not call.refund:
+                if call.charge:
                     found = by_model.setdefault(call.model, [0, 0])
                     found[0] += 1
                     found[1] += call.moved

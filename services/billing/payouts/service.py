@@ -106,7 +106,7 @@ class PayoutServicer(payouts_pb2_grpc.PayoutServiceServicer):
         )  # fmt: skip
         answer = payouts_pb2.ListPayoutCallsResponse()
         for _, call, record in page:
-            if call.refund:  # in the payout after which it was made
+            if not call.charge:  # a refund or correction: in the payout after which it was made
                 continue
             for name in ("user_id", "key_id", "lease_id", "tags"):  # the consumer's own business
                 record.ClearField(name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mercat.event.v1 import event_pb2
 
+from services.billing.budgets.store import Spending
 from services.billing.invoices.store import walk
 from services.billing.ledger import CURRENCY
 from services.common import ids, outbox
@@ -134,19 +135,19 @@ class PayoutStore:
     # Refunds of calls
 
     async def add_call_refund(
-        self, c: Connection, *, request_id: str, org_id: str, publisher_org_id: str, amount: int, reason: str,
-        now: datetime,
+        self, c: Connection, *, request_id: str, publisher_org_id: str, amount: int, reason: str, now: datetime,
+        counted: Spending,
     ) -> tuple[Row, bool]:  # fmt: skip
-        """The refund of a call, and whether it was made now."""
+        """The refund of a call, and whether it was made now. `counted`: whose call it was, and what it counts into."""
         made: Row | None = await self._q.add_call_refund(
-            c, id=ids.new("rfd"), request_id=request_id, org_id=org_id, publisher_org_id=publisher_org_id,
-            amount=amount, reason=reason, now=now,
+            c, id=ids.new("rfd"), request_id=request_id, org_id=counted.org_id, publisher_org_id=publisher_org_id,
+            amount=amount, key_id=counted.key_id, model_id=counted.model_id, day=counted.day, reason=reason, now=now,
         )  # fmt: skip
         if made is None:
             found: Row = await self._q.get_call_refund(c, request_id=request_id)
             return found, False
         event = event_pb2.CallRefunded(
-            refund_id=made["id"], request_id=request_id, org_id=org_id, publisher_org_id=publisher_org_id,
+            refund_id=made["id"], request_id=request_id, org_id=counted.org_id, publisher_org_id=publisher_org_id,
             amount_nanos=amount,
         )  # fmt: skip
         await outbox.add(c, event)

@@ -21,11 +21,12 @@ def hold_of(days: int) -> timedelta:
 @dataclass(frozen=True, slots=True)
 class Sum:
     """`earned` since the payout before, `refunded` (or corrected; mostly less than 0) of it or of what was paid,
-    `carried` of the payout before."""
+    `carried` of the payout before. Of all that `held` waits for disputes to end."""
 
     earned: int
     refunded: int
     carried: int
+    held: int = 0
 
     @property
     def total(self) -> int:
@@ -34,7 +35,7 @@ class Sum:
     @property
     def amount(self) -> int:
         """What can be paid: whole cents, 0 or more."""
-        return max(0, self.total // CENT * CENT)
+        return max(0, (self.total - self.held) // CENT * CENT)
 
     @property
     def left(self) -> int:

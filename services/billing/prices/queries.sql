@@ -45,6 +45,13 @@ ORDER BY org_id, model_id LIMIT :most;
 DELETE FROM discounts WHERE publisher_org_id = :publisher_org_id AND org_id = :org_id AND model = :model RETURNING *;
 
 -- name: discounts_of(publisher_org_id, model_id)
--- A model's own goes before that of all models.
-SELECT DISTINCT ON (org_id) org_id, discount_ppm FROM discounts
-WHERE publisher_org_id = :publisher_org_id AND model_id IN ('', :model_id) ORDER BY org_id, model_id DESC;
+-- What the publisher gives, a model's own before that of all models; or what is in a subscription to the model, if more.
+SELECT org_id, max(discount_ppm) AS discount_ppm FROM (
+    (
+        SELECT DISTINCT ON (org_id) org_id, discount_ppm FROM discounts
+        WHERE publisher_org_id = :publisher_org_id AND model_id IN ('', :model_id) ORDER BY org_id, model_id DESC
+    ) UNION ALL (
+        SELECT org_id, discount_ppm FROM subscriptions
+        WHERE model_id <> '' AND model_id = :model_id AND status <> 'canceled' AND discount_ppm > 0
+    )
+) d GROUP BY org_id;

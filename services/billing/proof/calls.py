@@ -19,7 +19,7 @@ from services.common.db import Database
 from services.common.rpc.channels import InternalChannel
 
 UNDER_WAY = timedelta(minutes=5)  # the most from a call's arrival until its record is in the stream, and more
-ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER"}
+ABOUT_CALLS = {"USAGE_MISSING", "POSTING_MISSING", "COST_DIFFERS", "PARTIES_DIFFER", "CORRECTION_DIFFERS"}
 _CATCH_UP = 15.0  # seconds to wait for calls that are just being posted
 _LOOKED_UP = 10_000  # calls asked for at a time
 _ENOUGH = 100_000  # calls without a counterpart that are looked at again

@@ -19,6 +19,7 @@ from services.billing.proof.calls import ABOUT_CALLS, Calls, Tell, seed
 from services.billing.proof.found import LEDGER, USAGE, Effects, Found, Range, month_of, months, next_month, within
 from services.billing.proof.store import ProofStore
 from services.billing.proof.sums import Sums
+from services.billing.store import snapshot
 from services.common import ids
 from services.common.clock import Clock
 from services.common.db import Connection, Database
@@ -207,9 +208,9 @@ class Prover:
         now = self._clock.now()
         settled, posted_before = await self._calls.settle()
         await self._calls.look_again(unmatched, posted_before, found)
-        async with self._database.connection() as connection:
-            known, table = await self._budgets.spending(connection, since)
-        compared = spent.Spent(known, table, before if posted_before >= now else None)
+        async with self._database.connection() as connection, snapshot(connection):
+            known, table, changed = await self._budgets.spending(connection, since)
+        compared = spent.Spent(known, table, changed, before if posted_before >= now else None)
         if (org_ids := compared.unlike()) and not ABOUT_CALLS & {d.code for d in found.discrepancies}:
             # Or the sums would only repeat what the calls said.
             for subject, text in compared.differences(await self._calls.spending(midnight, org_ids)):

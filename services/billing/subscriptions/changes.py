@@ -109,7 +109,7 @@ class Changes:
         new = Subscription(
             ids.new("sub"), org_id, user_id, None, ACTIVE, int(offer["price"]),
             self._fee_ppm if share is None else share, offer["model_id"], offer["model"], offer["publisher_org_id"],
-            plan.anchor, plan.start, plan.end, None, False, None, now,
+            plan.anchor, plan.start, plan.end, None, False, None, now, int(offer["discount_ppm"]),
         )  # fmt: skip
         made = await self._store.add(c, new)
         if made is None:

@@ -5,11 +5,11 @@ ORDER BY monthly_nanos, id LIMIT :most;
 -- name: get_plan(id)^
 SELECT * FROM plans WHERE id = :id;
 
--- name: add_subscription(id, user_id, org_id, plan_id, status, price, fee_ppm, model_id, model, publisher_org_id, anchor, start, end_, trial_end, next_at, now)^
+-- name: add_subscription(id, user_id, org_id, plan_id, status, price, fee_ppm, discount_ppm, model_id, model, publisher_org_id, anchor, start, end_, trial_end, next_at, now)^
 -- Nothing when the organisation has one.
-INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, price, fee_ppm, model_id, model, publisher_org_id,
+INSERT INTO subscriptions (id, user_id, org_id, plan_id, status, price, fee_ppm, discount_ppm, model_id, model, publisher_org_id,
     anchor, current_period_start, current_period_end, trial_end, next_at, created_at)
-VALUES (:id, :user_id, :org_id, :plan_id, :status, :price, :fee_ppm, :model_id, :model, :publisher_org_id, :anchor,
+VALUES (:id, :user_id, :org_id, :plan_id, :status, :price, :fee_ppm, :discount_ppm, :model_id, :model, :publisher_org_id, :anchor,
     :start, :end_, :trial_end, :next_at, :now)
 ON CONFLICT DO NOTHING RETURNING *;
 
@@ -37,10 +37,11 @@ WHERE id = :id RETURNING *;
 SELECT org_id, fee_ppm FROM subscriptions
 WHERE org_id = ANY(:org_ids::text[]) AND model_id = '' AND status <> 'canceled' AND fee_ppm IS NOT NULL;
 
--- name: put_offer(model_id, model, publisher_org_id, price, now)^
-INSERT INTO model_offers (model_id, model, publisher_org_id, price, updated_at)
-VALUES (:model_id, :model, :publisher_org_id, :price, :now)
-ON CONFLICT (model_id) DO UPDATE SET model = excluded.model, price = excluded.price, updated_at = excluded.updated_at
+-- name: put_offer(model_id, model, publisher_org_id, price, discount_ppm, now)^
+INSERT INTO model_offers (model_id, model, publisher_org_id, price, discount_ppm, updated_at)
+VALUES (:model_id, :model, :publisher_org_id, :price, :discount_ppm, :now)
+ON CONFLICT (model_id) DO UPDATE SET model = excluded.model, price = excluded.price,
+    discount_ppm = excluded.discount_ppm, updated_at = excluded.updated_at
 RETURNING *;
 
 -- name: drop_offer(model_id)!

@@ -129,12 +129,17 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
     ) -> plans_pb2.SetModelOfferResponse:
         owner = await self._models.own(request.model)
         audit.about("model", owner.model_id)
-        offer = plans_pb2.ModelOffer(model=request.model, monthly_nanos=request.monthly_nanos, currency=CURRENCY)
+        if request.discount_ppm and not request.monthly_nanos:
+            raise InvalidFields(violations=[Violation("discount_ppm", "is of an offer with a fee")])
+        offer = plans_pb2.ModelOffer(
+            model=request.model, monthly_nanos=request.monthly_nanos, currency=CURRENCY,
+            discount_ppm=request.discount_ppm,
+        )  # fmt: skip
         async with self._database.transaction() as connection:
             if request.monthly_nanos:
                 await self._store.put_offer(
                     connection, model_id=owner.model_id, model=request.model, publisher_org_id=owner.org_id,
-                    price=request.monthly_nanos, now=self._clock.now(),
+                    price=request.monthly_nanos, discount_ppm=request.discount_ppm, now=self._clock.now(),
                 )  # fmt: skip
             else:
                 await self._store.drop_offer(connection, owner.model_id)
@@ -145,7 +150,9 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
     ) -> plans_pb2.GetModelOfferResponse:
         async with self._database.connection() as connection:
             row = await self._offer(connection, request.model)
-        offer = plans_pb2.ModelOffer(model=row["model"], monthly_nanos=row["price"], currency=CURRENCY)
+        offer = plans_pb2.ModelOffer(
+            model=row["model"], monthly_nanos=row["price"], currency=CURRENCY, discount_ppm=row["discount_ppm"]
+        )
         return plans_pb2.GetModelOfferResponse(offer=offer)
 
     async def SubscribeToModel(
@@ -176,7 +183,7 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
             subscription_id=s.id, org_id=s.org_id, plan_id=s.plan_id or "",
             status=plans_pb2.Subscription.Status.Value(f"STATUS_{s.status.upper()}"), model=s.model,
             monthly_nanos=s.price, platform_fee_ppm=self._fee_ppm if s.fee_ppm is None else s.fee_ppm,
-            cancel_at_period_end=s.cancel,
+            cancel_at_period_end=s.cancel, discount_ppm=s.discount_ppm,
         )  # fmt: skip
         made.current_period_start.FromDatetime(s.start)
         made.current_period_end.FromDatetime(s.end)

@@ -37,6 +37,7 @@ class Subscription:
     cancel: bool
     canceled_at: datetime | None
     created_at: datetime
+    discount_ppm: int = 0  # of a model: off the price of calls to it, millionths
 
     @property
     def period(self) -> Period:
@@ -64,6 +65,7 @@ def _subscription(row: Row) -> Subscription:
         row["id"], row["org_id"], row["user_id"], row["plan_id"], row["status"], row["price"], row["fee_ppm"],
         row["model_id"], row["model"], row["publisher_org_id"], row["anchor"], row["current_period_start"],
         row["current_period_end"], row["trial_end"], row["cancel_at_period_end"], row["canceled_at"], row["created_at"],
+        row["discount_ppm"],
     )  # fmt: skip
 
 
@@ -114,6 +116,8 @@ class SubscriptionStore:
             cancel_at_period_end=now.cancel,
         )  # fmt: skip
         await outbox.add(c, event)
+        if now.discount_ppm:  # workers price by it
+            await outbox.add(c, event_pb2.DiscountChanged(publisher_org_id=now.publisher_org_id, org_id=now.org_id))
 
     async def had_trial(self, c: Connection, org_id: str) -> bool:
         return bool(await self._q.had_trial(c, org_id=org_id))
@@ -128,11 +132,13 @@ class SubscriptionStore:
         return {r["org_id"]: r["fee_ppm"] async for r in self._q.fees_of(c, org_ids=wanted)}
 
     async def put_offer(
-        self, c: Connection, *, model_id: str, model: str, publisher_org_id: str, price: int, now: datetime
-    ) -> Row:
+        self, c: Connection, *, model_id: str, model: str, publisher_org_id: str, price: int, discount_ppm: int,
+        now: datetime,
+    ) -> Row:  # fmt: skip
         row: Row = await self._q.put_offer(
-            c, model_id=model_id, model=model, publisher_org_id=publisher_org_id, price=price, now=now
-        )
+            c, model_id=model_id, model=model, publisher_org_id=publisher_org_id, price=price,
+            discount_ppm=discount_ppm, now=now,
+        )  # fmt: skip
         return row
 
     async def drop_offer(self, c: Connection, model_id: str) -> None:

@@ -103,6 +103,7 @@ class Pipeline:
         self._validates = not streams_in
         # Calls of models end by their model's timeout; a second timer would be felt.
         self._bounds_itself = policy.rate == policy_pb2.RATE_CLASS_INFERENCE
+        self._calls_models = self._bounds_itself or "inference:call" in policy.scopes  # or has them called later
         self._limit = None if policy.rate == policy_pb2.RATE_CLASS_INFERENCE else CLASSES.get(policy.rate)  # type: ignore[call-overload]
 
     async def admit(self, context: Context) -> tuple[Call, dict[str, str | bytes]]:
@@ -126,7 +127,7 @@ class Pipeline:
             return call, metadata
         call.audited = policy.audited
         call.fresh = "cache-control" in metadata and "no-cache" in str(metadata["cache-control"])
-        if tags.KEY in metadata and self._bounds_itself:  # all of that name: a dictionary has one
+        if tags.KEY in metadata and self._calls_models:  # all of that name: a dictionary has one
             call.tags = tags.read(str(v) for k, v in context.invocation_metadata() or () if k == tags.KEY)
         call.user_agent = str(metadata.get("user-agent", ""))[:500]
         call.address = client_address(metadata, context.peer())

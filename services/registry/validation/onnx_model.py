@@ -200,7 +200,8 @@ def _spec(value: Any) -> Tensor:
         fixed = dim.HasField("dim_value") and dim.dim_value > 0
         shape.append(dim.dim_value if fixed else -1)
         axes.append("" if fixed else dim.dim_param)
-    return Tensor(value.name, datatype, tuple(shape), tuple(axes))
+    image = value.type.denotation == "IMAGE"  # https://github.com/onnx/onnx/blob/main/docs/TypeDenotation.md
+    return Tensor(value.name, datatype, tuple(shape), tuple(axes), image)
 
 
 def _run(session: Any, path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], limits: Limits) -> Report:
@@ -226,7 +227,7 @@ def _run(session: Any, path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Te
     ranked = {o.name: len(o.shape) for o in session.get_outputs() if o.shape}
     known = tuple(
         t if t.shape or not ranked.get(t.name)
-        else Tensor(t.name, t.datatype, (-1,) * ranked[t.name], ("",) * ranked[t.name])
+        else replace(t, shape=(-1,) * ranked[t.name], axes=("",) * ranked[t.name])
         for t in outputs
     )  # fmt: skip
     return Report((), inputs, known, run_us=run_us, memory_bytes=memory)

@@ -46,12 +46,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: KServe datatype, shape with -1 for any length, one name an axis, empty where it has none."""
+    """An input or output: KServe datatype, shape with -1 for any length, one name an axis, empty where it has none; and
+    whether the graph says that it is an image."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     axes: tuple[str, ...]
+    image: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Report:
         """Raises ValueError, KeyError or TypeError when the text is no report."""
         data = json.loads(text)
         inputs, outputs = (
-            tuple(Tensor(t["name"], t["datatype"], tuple(t["shape"]), tuple(t["axes"])) for t in data[side])
+            tuple(Tensor(t["name"], t["datatype"], tuple(t["shape"]), tuple(t["axes"]), t["image"]) for t in data[side])
             for side in ("inputs", "outputs")
         )
         findings = tuple(Finding(**f) for f in data["findings"])

@@ -142,9 +142,9 @@ def when(timestamp: object) -> datetime:
 
 
 @asynccontextmanager
-async def passing(folder: Path) -> AsyncIterator[Months]:
+async def passing(folder: Path, **settings: str) -> AsyncIterator[Months]:
     """Everything up, on a clock that only goes ahead until the end."""
-    async with running(folder, clock.SystemClock()) as books:
+    async with running(folder, clock.SystemClock(), **settings) as books:
         try:
             yield Months(books)
         finally:

@@ -8,7 +8,8 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
-from mercat.billing.v1 import billing_pb2, corrections_pb2, payouts_pb2
+from mercat.auth.v1 import auth_pb2
+from mercat.billing.v1 import billing_pb2, budgets_pb2, corrections_pb2, payouts_pb2
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 
@@ -240,7 +241,7 @@ async def test_what_is_edited_of_a_correction_is_named(books: Books, paid: Paid)
                 await connection.execute(undo, correction_id)
 
     more = "UPDATE corrections SET {0} = {0} {1} 1 WHERE id = $1"
-    for column in ("cost_change", "fee_change", "cost", "number"):
+    for column in ("cost_change", "fee_change", "cost", "credit_back", "number"):
         assert await found("billing", more.format(column, "+"), more.format(column, "-")) == {
             ("CORRECTION_DIFFERS", correction_id)
         }
@@ -282,20 +283,91 @@ async def test_it_stays_where_it_was_in_its_month_at_its_discount(books: Books) 
     await _clean(books)
 
 
-async def test_what_credit_paid_comes_back_to_the_wallet(books: Books) -> None:
+async def test_what_credit_paid_comes_back_to_its_grant(books: Books) -> None:
     consumer, publisher = await books.person(USD), await books.person()
-    await books.give(consumer, 2000)
+    grant = await books.give(consumer, 2000, lasts=3600)
     lease = await books.acquire(consumer, 3000)
     call = books.call(consumer, publisher, 3000, lease_id=lease.lease_id)
+    call.price_id = await books.price(publisher, rows=1000 * 1_000_000)
     await books.charge(call)
     await books.close(lease.lease_id, 3000)
-    assert (await books.wallet(consumer)).balance_nanos == USD - 1000
-    await books.correct(call.request_id, void=True)
-    await _record(books, consumer, call.request_id, 1)
-    wallet = await books.wallet(consumer)
-    assert (wallet.balance_nanos, wallet.promotional_nanos) == (USD + 2000, 0)
+
+    async def held() -> tuple[int, int]:
+        wallet = await books.wallet(consumer)
+        return wallet.balance_nanos - USD, wallet.promotional_nanos
+
+    assert await held() == (-1000, 0)
+    # What the wallet paid comes back first: credit pays what it would have paid of a call of two rows, and of one.
+    for rows, expected in ((2, (0, 0)), (1, (0, 1000)), (4, (-3000, 1000)), (2, (-1000, 1000)), (0, (0, 2000))):
+        await books.correct(call.request_id, units={"rows": rows})
+        assert await held() == expected
+    (back,) = await books.grants(consumer)
+    assert (back.grant_id, back.remaining_nanos) == (grant.grant_id, 2000)
     assert await books.earned(publisher) == 0
+    await _record(books, consumer, call.request_id, 5)
     await _clean(books)
+    # And is spent again.
+    again = books.call(consumer, publisher, 1500)
+    await books.charge(again)
+    assert await held() == (0, 500)
+    await _clean(books)
+
+
+async def test_credit_that_has_expired_meanwhile_is_no_credit_again(books: Books) -> None:
+    consumer, publisher = await books.person(USD), await books.person()
+    await books.give(consumer, 3000, lasts=60)
+    calls = [books.call(consumer, publisher, 1000) for _ in range(2)]
+    for call in calls:
+        call.price_id = await books.price(publisher, requests=1000 * 1_000_000)
+    await books.charge(*calls)
+    books.clock.moved += timedelta(seconds=61)
+    lapsed = []
+    for call in calls:
+        async with asyncio.timeout(20):
+            while not (grants := await books.grants(consumer))[0].expired_nanos > sum(lapsed):
+                await asyncio.sleep(0.05)
+        lapsed.append(grants[0].expired_nanos - sum(lapsed))
+        await books.correct(call.request_id, void=True)
+        await _record(books, consumer, call.request_id, 1)
+    async with asyncio.timeout(20):
+        while (await books.grants(consumer))[0].expired_nanos < 3000:
+            await asyncio.sleep(0.05)
+    assert lapsed == [1000, 1000]
+    wallet = await books.wallet(consumer)
+    assert (wallet.balance_nanos, wallet.promotional_nanos) == (USD, 0)
+    await _clean(books)
+
+
+async def test_budgets_follow_corrections_and_refunds(books: Books) -> None:
+    consumer, publisher = await books.person(USD), await books.person()
+    made = await books.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="tests"), metadata=consumer.metadata)
+    key_id = made.api_key.key_id
+    for name, of in (("all", ""), ("other", key_id)):
+        budget = budgets_pb2.SetBudgetRequest(name=name, key_id=of, period=2, limit_nanos=10_000, thresholds=[50])
+        await books.budgets.SetBudget(budget, metadata=consumer.metadata)
+    calls = [books.call(consumer, publisher, 3000), books.call(consumer, publisher, 2000, key_id=key_id)]
+    calls[0].price_id = await books.price(publisher, rows=1000 * 1_000_000)
+    await books.charge(*calls)
+
+    async def spent() -> dict[str, int]:
+        got = await books.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest(), metadata=consumer.metadata)
+        return {b.name: b.spent_nanos for b in got.budgets}
+
+    assert await spent() == {"all": 5000, "other": 2000}
+    await books.correct(calls[0].request_id, units={"rows": 5})
+    assert await spent() == {"all": 7000, "other": 2000}
+    await books.correct(calls[0].request_id, units={"rows": 1})
+    refund = payouts_pb2.RefundCallRequest(request_id=calls[1].request_id, reason="it was wrong")
+    await books.payouts.RefundCall(refund, metadata=await books.admin())
+    assert await spent() == {"all": 1000, "other": 0}
+    await _record(books, consumer, calls[0].request_id, 2)
+    await _clean(books)
+    async with books.superuser() as connection:
+        edit = "UPDATE spending SET spent = spent + $2 WHERE org_id = $1 AND key_id = 'key_x'"
+        await connection.execute(edit, consumer.org_id, 2000)
+        codes = {d.code for d in (await books.check()).discrepancies}
+        await connection.execute(edit, consumer.org_id, -2000)
+    assert codes == {"SPENDING_DIFFERS"}
 
 
 async def test_a_call_is_corrected_or_refunded_but_not_both(books: Books, paid: Paid) -> None:

@@ -7,6 +7,7 @@ import pytest
 from mercat.billing.v1 import billing_pb2, payments_pb2
 from mercat.event.v1 import event_pb2
 
+from services.billing.losses.store import LossStore
 from services.billing.payments import PaymentParts
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
@@ -304,7 +305,7 @@ async def test_the_reconciler_names_payments_and_refunds_that_were_edited(
 async def test_what_is_due_is_charged_in_whole_cents_and_all_of_it_is_in_the_wallet(books: Books) -> None:
     deps = books.deps["billing"]
     assert isinstance(deps.settings, BillingSettings)
-    payments = PaymentParts(deps, Store(), deps.settings).payments
+    payments = PaymentParts(deps, Store(), LossStore(), deps.settings).payments
     person = await books.person()
     await books.card(person)
 
@@ -328,7 +329,7 @@ async def test_what_is_due_is_charged_in_whole_cents_and_all_of_it_is_in_the_wal
 async def test_a_payment_of_a_transaction_that_fails_is_never_begun(books: Books) -> None:
     deps = books.deps["billing"]
     assert isinstance(deps.settings, BillingSettings)
-    payments = PaymentParts(deps, Store(), deps.settings).payments
+    payments = PaymentParts(deps, Store(), LossStore(), deps.settings).payments
     person = await books.person()
     await books.card(person)
 

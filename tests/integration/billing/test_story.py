@@ -77,7 +77,7 @@ class Story:
 
     def until_invoices(self, count: int, status: int = Invoice.STATUS_PAID) -> list[Invoice]:
         def there() -> list[Invoice] | None:
-            found = self.invoices()
+            found = [i for i in self.invoices() if i.kind == Invoice.KIND_INVOICE]
             return found if len(found) == count and found[-1].status == status else None
 
         return self.until(there)
@@ -183,10 +183,13 @@ def test_a_year_of_an_account(story: Story, tmp_path: Path) -> None:
     story.until_plan("enterprise", Status.STATUS_ACTIVE)
     story.proven()
 
-    # A call on a final invoice is refunded: who called has the money at once, and the next invoice says so.
+    # A call on a final invoice is refunded: who called has the money at once, and a credit note that says so.
     balance, wrong = person.balance(), story.calls[0][1]
     mercat("payouts", "refund", wrong, "--reason", "it was wrong", by=first)
     assert person.balance() == balance + USD
+    note = story.invoices()[-1]
+    assert (note.kind, note.total_nanos, note.corrects_number) == (Invoice.KIND_CREDIT_NOTE, -USD, month.number)
+    assert story.opened(note, note.lines[0]) == {wrong: -USD}
     story.proven()
 
     # A dispute of the first payment is lost.
@@ -200,14 +203,12 @@ def test_a_year_of_an_account(story: Story, tmp_path: Path) -> None:
     story.stripe.close_dispute(dispute, "lost")
     story.until(lambda: story.proven().get("disputes_held", 0) == 0)
 
-    # The third month, with the correction.
+    # The third month, of which the note is none.
     story.end_period()
-    corrected = story.until_invoices(6)[-1]
-    assert corrected.due_nanos == 129 * USD
-    usage = next(line for line in corrected.lines if line.kind == Line.KIND_USAGE)
-    opened = story.opened(corrected, usage)
-    assert opened.pop(wrong) == -USD
-    assert list(opened.values()) == [USD] * 4
+    third = story.until_invoices(6)[-1]
+    assert third.due_nanos == 129 * USD
+    (usage,) = [line for line in third.lines if line.kind in (Line.KIND_USAGE, Line.KIND_CORRECTION)]
+    assert list(story.opened(third, usage).values()) == [USD] * 4
     assert story.invoices()[1] == month, "what was final is as it was"
     story.proven()
 

@@ -237,6 +237,22 @@ def test_a_session_s_job_and_a_test_key_s(platform: Platform, model: str) -> Non
     assert (done.state, done.key_id, done.cost_nanos) == (SUCCEEDED, "", PRICE)
 
 
+def test_the_calls_of_a_job_have_its_submitters_tags(platform: Platform, model: str) -> None:
+    person = platform.sign_up(credit=USD)
+    asked = inference_pb2.CreateJobRequest(
+        batch=inference_pb2.BatchPredictRequest(requests=[add(model, 1, n) for n in range(3)])
+    )
+    metadata = [("mercat-tag", "team=research"), ("mercat-tag", "env=prod")]
+    made = person.jobs.CreateJob(asked, metadata=metadata).job
+    finished(person, made.job_id)
+    records = many.records(person, 3)
+    assert [dict(r.tags) for r in records] == [{"team": "research", "env": "prod"}] * 3
+    wrong = refused(person.jobs.CreateJob, asked, metadata=[("mercat-tag", "TEAM")])
+    assert [v.field for v in wrong.violations] == ["mercat-tag"]
+    finished(person, job(person, add(model, 1, 2)).job_id)
+    assert sum(not r.tags for r in many.records(person, 4)) == 1
+
+
 def test_a_job_that_is_deleted_is_gone(platform: Platform, model: str) -> None:
     person = platform.sign_up(credit=USD)
     job_id = job(person, add(model, 1, 2)).job_id

@@ -1,12 +1,13 @@
 """Which grants a call spends: an order, never more than there is, nothing that has expired."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.credits.burning import Grant, burn, in_order
+from services.billing.credits.burning import Grant, burn, give_back, in_order
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 moments = st.integers(0, 20).map(lambda n: T0 + timedelta(seconds=n))
@@ -57,3 +58,30 @@ def test_a_grant_is_spent_until_the_moment_it_expires() -> None:
     assert [g.remaining for g in order] == [5, 0, 0, 3]
     assert burn(order, 3, T0 + timedelta(seconds=10)) == [("d", 3)]
     assert burn(order, 0, T0) == []
+
+
+@given(grants, st.integers(1, 400), st.lists(st.integers(0, 200), max_size=4), moments)
+def test_what_comes_back_leaves_what_a_cheaper_call_would_have_spent(
+    some: list[Grant], cost: int, steps: list[int], moment: datetime
+) -> None:
+    order = in_order(some)
+    untouched = [replace(g) for g in order]
+    spent = burn(order, cost, moment)
+    of = {g.grant_id: g for g in order}
+    burnt = [replace(of[grant], remaining=n) for grant, n in spent]
+    paid = sum(n for _, n in spent)
+    for step in steps:
+        back = give_back(burnt, min(step, paid))
+        assert sum(n for _, n in back) == min(step, paid)
+        paid -= min(step, paid)
+        for grant, n in back:
+            part = next(g for g in burnt if g.grant_id == grant)
+            part.remaining -= n
+            assert part.remaining >= 0
+        expected = dict(burn([replace(g) for g in untouched], paid, moment)) if paid else {}
+        assert {g.grant_id: g.remaining for g in burnt if g.remaining} == expected
+
+
+def test_no_more_comes_back_than_was_spent() -> None:
+    assert give_back([Grant("crg_1", 5, 0, None, T0)], 9) == [("crg_1", 5)]
+    assert give_back([], 9) == []

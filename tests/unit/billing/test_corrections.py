@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.billing import ledger
-from services.billing.corrections.amounts import cost_of, difference, fee_of
-from services.billing.ledger import FEE, PAYABLE, PLATFORM, WALLET, Account
+from services.billing.corrections.amounts import cost_of, credit_back, difference, fee_of
+from services.billing.ledger import CREDIT, FEE, PAYABLE, PLATFORM, WALLET, Account
 from services.common import pricing
 from services.common.pricing import PLAIN, Component, Price, Rated, Tier, TooDear
 
@@ -84,6 +84,33 @@ def test_corrections_and_their_undoing_leave_nothing(cost: int, fee_ppm: int, la
         assert 0 <= held.get(Account(PLATFORM, FEE), 0) <= after
         before, fee = after, changed
     assert not any(ledger.totals(e for p in postings for e in p.entries).values())
+
+
+@given(st.integers(1, 2**60), st.integers(0, 2**60), st.lists(st.integers(0, 2**60), max_size=6))
+def test_credit_comes_back_as_if_the_call_had_cost_that_from_the_start(
+    cost: int, credit: int, later: list[int]
+) -> None:
+    credit = min(credit, cost)
+    postings, before, paid = [ledger.charge("req_1", "org_a", "org_b", cost, 0, credit)], cost, credit
+    for n, after in enumerate([*later, 0]):
+        back = credit_back(paid, after)
+        if after != before:
+            posting = ledger.correction(f"cor_{n}", "org_a", "org_b", after - before, 0, back)
+            assert ledger.corrects(posting.entries, "org_a", "org_b", after - before)
+            postings.append(posting)
+        before, paid = after, paid - back
+        held = ledger.totals(e for p in postings for e in p.entries)
+        assert held.get(Account("org_a", CREDIT), 0) == -paid
+        assert held.get(Account("org_a", WALLET), 0) == paid - after
+        assert paid == min(credit, after, *later[: n + 1])
+    assert not any(ledger.totals(e for p in postings for e in p.entries).values())
+
+
+def test_no_more_becomes_credit_than_is_given_back() -> None:
+    for cost, credit in ((-5, 6), (5, 1), (-5, -1)):
+        with pytest.raises(ValueError, match="credit"):
+            ledger.correction("cor_1", "org_a", "org_b", cost, 0, credit)
+    assert not ledger.corrects([(Account("org_a", WALLET), 2), (Account("org_a", CREDIT), -1)], "org_a", "org_b", -1)
 
 
 def test_the_fee_of_what_never_cost_anything_is_todays() -> None:

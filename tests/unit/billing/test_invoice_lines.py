@@ -1,5 +1,6 @@
 """Calls folded into lines: every nano of every call is in exactly one of them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.billing.invoices import lines
 from services.billing.invoices.lines import (
+    CORRECTION,
     PRORATION,
     REVENUE,
     SUBSCRIPTION,
@@ -15,9 +17,11 @@ from services.billing.invoices.lines import (
     EarningLines,
     Line,
     Part,
+    State,
     UsageLines,
 )
 from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account, Posting
+from services.common import ids
 from services.common.pricing import Component, Price, Rated, Tier, cost
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
@@ -80,6 +84,71 @@ def test_a_call_is_split_by_what_its_price_makes_of_each_meter() -> None:
         Part("input_tokens", 10, 15),
         Part("output_tokens", 10, 5),
     ]
+
+
+states = st.tuples(
+    st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**6), min_size=1, max_size=4), st.integers(0, 3)
+)
+
+
+@given(st.lists(st.tuples(prices, st.lists(states, min_size=1, max_size=5), st.booleans(), st.booleans()), max_size=8))
+def test_corrections_change_lines_to_what_calls_cost_in_truth(made: list[tuple]) -> None:
+    known = {f"prc_{n}": price for n, (price, *_) in enumerate(made)}
+    folded, earned = UsageLines(known), EarningLines()
+    truth: dict[tuple[str, str], tuple[int, int]] = {}
+    seen: list[Call] = []
+    for n, (price, history, late, refunded) in enumerate(made):
+        request_id, price_id = ids.new("req", n), f"prc_{n}"
+        had = None
+        for counted, extra in history:
+            now = State(counted, cost(price, counted) + extra)
+            call = Call(request_id, "mdl", "m", price_id, now.cost, -now.cost, counted, before=had)
+            if had is None or now.cost != had.cost:
+                seen.append(replace(call, late=late and had is not None))
+                had = now
+        if refunded and len(history) == 1:
+            seen.append(replace(seen[-1], refund=True, late=late))
+            had = State({}, 0)
+        assert had is not None
+        for part in lines.parts(Call(request_id, "mdl", "m", price_id, had.cost, -had.cost, had.units), price):
+            truth[price_id, part.meter] = (part.quantity, part.amount)
+    for call in seen:
+        folded.add(call)
+        earned.add(replace(call, moved=call.change))
+    found = folded.lines(START, END)
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for line in found:
+        quantity, amount = sums.get((line.price_id, line.meter), (0, 0))
+        sums[line.price_id, line.meter] = (quantity + line.quantity, amount + line.amount)
+        assert (line.kind == CORRECTION) == line.description.startswith("Correction of ")
+        assert line.start == (START if line.kind == USAGE else datetime(1970, 1, 1, tzinfo=UTC))
+        parts = [
+            p
+            for c in seen
+            if c.price_id == line.price_id and c.late == (line.kind == CORRECTION)
+            for p in lines.parts(c, known[c.price_id])
+            if p.meter == line.meter
+        ]
+        assert (sum(p.quantity for p in parts), sum(p.amount for p in parts)) == (line.quantity, line.amount)
+        assert line.calls == (sum(p.calls for p in parts) if line.kind == USAGE else len(parts))
+    assert {key: of for key, of in sums.items() if any(of)} == {key: of for key, of in truth.items() if any(of)}
+    assert lines.prepaid(found) == sum(call.change for call in seen) == lines.prepaid(earned.lines(START, END))
+    assert lines.due(found) == 0
+
+
+def test_corrections_of_a_month_are_named_by_their_call_or_how_many_they_are() -> None:
+    one, two = (ids.new("req", 86_400_000 * day) for day in (3, 4))
+    folded = UsageLines({})
+    for request_id, amount in ((one, 5), (one, 7)):
+        folded.add(Call(request_id, "mdl", "m", "p", amount, -amount, {}, before=State({}, 0), late=True))
+    (line,) = folded.lines(START, END)
+    assert line.description == f"Correction of {one}, 1970-01: m: requests"
+    assert (line.start, line.end, line.calls, line.amount) == (
+        datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 2, 1, tzinfo=UTC), 2, 12,
+    )  # fmt: skip
+    folded.add(Call(two, "mdl", "m", "p", 1, 1, {}, refund=True, late=True))
+    (line,) = folded.lines(START, END)
+    assert line.description == "Correction of 3 calls, 1970-01: m: requests"
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**12), st.integers(0, 10**6), st.sampled_from("ab")), max_size=20))
@@ -151,11 +220,10 @@ def test_lines_of_usage_are_exact() -> None:
             **none,
         ),
         Line(
-            USAGE, "a/b: input tokens", 5, START, END, meter="input_tokens", price_id="prc", quantity=5, calls=3, **a
+            USAGE, "a/b: input tokens", 5, START, END, meter="input_tokens", price_id="prc", quantity=5, calls=1, **a
         ),
         Line(USAGE, "a/b: requests", 9, START, END, meter="requests", price_id="gone", quantity=1, calls=1, **a),
         Line(USAGE, "a/b: requests", 13, START, END, meter="requests", price_id="prc", quantity=3, calls=2, **a),
-        Line(USAGE, "a/b: rows", 0, START, END, meter="rows", price_id="prc", quantity=0, calls=2, **a),
     ]  # fmt: skip
 
 
@@ -169,7 +237,7 @@ def test_lines_of_earnings_are_exact() -> None:
     assert folded.lines(START, END) == [
         Line(lines.EARNINGS, f"Calls to {lines.OUTLIVED}", 9, START, END, quantity=1, calls=1, **none),
         Line(lines.PLATFORM_FEE, f"Platform fee, {lines.OUTLIVED}", -1, START, END, **none),
-        Line(lines.EARNINGS, "Calls to a/b", 10, START, END, quantity=3, calls=3, **a),
+        Line(lines.EARNINGS, "Calls to a/b", 10, START, END, quantity=1, calls=1, **a),
         Line(lines.PLATFORM_FEE, "Platform fee, a/b", -2, START, END, **a),
         Line(lines.EARNINGS, "Calls to c/d", 7, START, END, quantity=1, calls=1, **c),
     ]
@@ -190,7 +258,7 @@ def test_what_is_due_and_what_was_paid() -> None:
         Line(kind, "", amount, START, END)
         for kind, amount in ((SUBSCRIPTION, 1), (PRORATION, -20), (USAGE, 300), (lines.EARNINGS, 4000))
     ]
-    assert (lines.due(some), lines.prepaid(some)) == (-19, 300)
+    assert (lines.due(some), lines.prepaid(some)) == (-19, 4300)
     wallet, revenue = Account("org_c", WALLET), Account(PLATFORM, REVENUE)
     assert lines.posting("inv_1", "org_c", some) == Posting("inv_1", "invoice", ((revenue, -19), (wallet, 19)))
     theirs = Line(PRORATION, "", -10, START, END, publisher_org_id="org_p", fee_ppm=300_000)
@@ -199,3 +267,9 @@ def test_what_is_due_and_what_was_paid() -> None:
     )
     back = Line(PRORATION, "", -1, START, END)
     assert lines.posting("inv_1", "org_c", [some[0], back]) is None
+
+
+def test_a_call_itself_is_neither_its_refund_nor_a_correction() -> None:
+    assert call(5, -5).charge
+    assert not call(5, 5, refund=True).charge
+    assert not replace(call(3, 2), before=State({}, 5)).charge

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.ledger import PLATFORM, WALLET, Account, Posting, totals
+from services.billing.ledger import LOSS, PLATFORM, WALLET, Account, Posting, totals
 from services.billing.payments import amounts, postings
-from services.billing.payments.postings import HELD, LOSS, clearing
+from services.billing.payments.postings import HELD, clearing
 
 ORG = "org_1"
 nanos = st.integers(1, amounts.MOST)

@@ -29,6 +29,15 @@ def test_what_is_carried_makes_the_payouts_add_up(months: list[tuple[int, int]])
     assert paid + carried == sum(e + r for e, r in months)
 
 
+@given(amounts, st.integers(-(10**13), 0), amounts, amounts)
+def test_what_disputes_hold_is_carried(earned: int, refunded: int, carried: int, held: int) -> None:
+    one, free = Sum(earned, refunded, carried, held), Sum(earned, refunded, carried)
+    assert one.amount + one.left == one.total == free.total
+    assert 0 <= one.amount <= free.amount
+    assert one.amount == 0 or one.left >= held
+    assert one.amount % CENT == 0
+
+
 @given(st.integers(1, 10**15))
 def test_a_payout_that_is_paid_or_returned_leaves_nothing_on_its_way(amount: int) -> None:
     begun = dict(sums.begun("po_1", "org_p", amount).entries)

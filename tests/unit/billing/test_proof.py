@@ -153,11 +153,19 @@ def test_spending_lies_between_what_was_posted_and_what_is_recorded(
             one.day.FromDatetime(datetime(2026, 11, 3, tzinfo=UTC))
         return response
 
-    spent = Spent(date(2026, 11, 1), {Spending("org_1", day, "key_1", "mdl_1"): table} if table else {}, sums(least))
+    key = Spending("org_1", day, "key_1", "mdl_1")
+    spent = Spent(date(2026, 11, 1), {key: table} if table else {}, {}, sums(least))
     assert spent.unlike() == ({"org_1"} if least != table else set())
     assert [org_id for org_id, _ in spent.differences(sums(most))] == (["org_1"] if wrong else [])
-    older = Spent(date(2026, 12, 1), spent.table, sums(least))
+    older = Spent(date(2026, 12, 1), spent.table, {}, sums(least))
     assert not older.unlike(), "of days before, not all is known"
+    for change in (-2, 3):  # by corrections and refunds
+        changed = Spent(date(2026, 11, 1), {key: table + change}, {key: change}, sums(least))
+        assert changed.unlike() == spent.unlike()
+        assert [org_id for org_id, _ in changed.differences(sums(most))] == (["org_1"] if wrong else [])
+    untold = Spent(date(2026, 11, 1), {}, {key: -2}, sums(0))
+    assert untold.unlike() == {"org_1"}
+    assert [org_id for org_id, _ in untold.differences(sums(0))] == ["org_1"]
 
 
 def test_this_month_is_asked_for_when_nothing_is_said() -> None:

@@ -30,6 +30,7 @@ def test_a_batch_of_records_reads_back_as_they_were(calls):
         signature = Signature(proto.signature)
         figures = Figures("test/records", "1.0.0")
         d = Deployment(0.0, model, "1.0.0", proto, signature, "prc", (), "USD", 0, 1.0, figures, Breaker(), "", 0, 0)
+        d.measured = latency % 3 == 0
         rated = Rated({"rows": latency} if latency else {}, cost % 5) if cost % 2 else None
         whole.append(made.make(call, d, (("requests", 1), ("rows", cost % 7)), cost, "lse", latency, rated))
     batch = event_pb2.UsageBatch.FromString(records.batch(whole, "wrk_1"))
@@ -38,6 +39,7 @@ def test_a_batch_of_records_reads_back_as_they_were(calls):
     for r in batch.records:
         assert r.timestamp.ToMilliseconds() == ids.milliseconds(r.request_id)
         assert r.units["requests"] == 1
+        assert r.units["rows"] == r.cost_nanos % 7
         assert r.HasField("rating") == r.cost_nanos % 2
         assert not r.HasField("rating") or rated_of(r.rating) == (
             {"rows": r.latency_us} if r.latency_us else {}, r.cost_nanos % 5, None,

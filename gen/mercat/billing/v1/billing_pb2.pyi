@@ -134,7 +134,10 @@ class PriceComponent(_message.Message):
     PACKAGE_NANOS_FIELD_NUMBER: _builtins.int
     FREE_UNITS_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
-    """requests, rows, input_bytes, input_tokens, cached_input_tokens or output_tokens."""
+    """requests, rows, input_bytes; input_tokens, cached_input_tokens, output_tokens of models of text; of models that take tensors
+    images (rows of inputs and outputs that the signature declares as images), output_bytes, and compute_us: a call's part, by
+    rows, in the microseconds that the engine ran, so that a price for a million is one for a second.
+    """
     nanos_per_million: _builtins.int
     tier_mode: Global___TierMode.ValueType
     package_units: _builtins.int
@@ -513,6 +516,7 @@ class GetEarningsResponse(_message.Message):
     HELD_NANOS_FIELD_NUMBER: _builtins.int
     AVAILABLE_NANOS_FIELD_NUMBER: _builtins.int
     PAID_NANOS_FIELD_NUMBER: _builtins.int
+    DISPUTED_NANOS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     payable_nanos: _builtins.int
     """What is owed: held and available together. Less than 0 after refunds of what was paid out: the next earnings settle it."""
@@ -524,6 +528,8 @@ class GetEarningsResponse(_message.Message):
     """What the next payout can have."""
     paid_nanos: _builtins.int
     """All that was paid out so far, and what is on its way."""
+    disputed_nanos: _builtins.int
+    """What was earned with card payments that are disputed: it waits for the end, and is taken back if that is against us."""
     def __init__(
         self,
         *,
@@ -533,10 +539,11 @@ class GetEarningsResponse(_message.Message):
         held_nanos: _builtins.int = ...,
         available_nanos: _builtins.int = ...,
         paid_nanos: _builtins.int = ...,
+        disputed_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanos", b"available_nanos", "currency", b"currency", "held_nanos", b"held_nanos", "paid_nanos", b"paid_nanos", "payable_nanos", b"payable_nanos", "platform_fee_ppm", b"platform_fee_ppm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanos", b"available_nanos", "currency", b"currency", "disputed_nanos", b"disputed_nanos", "held_nanos", b"held_nanos", "paid_nanos", b"paid_nanos", "payable_nanos", b"payable_nanos", "platform_fee_ppm", b"platform_fee_ppm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,7 @@ from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.usage.v1 import usage_pb2 as mercat_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mercat/billing/v1/invoices.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1bmercat/usage/v1/usage.proto\"\xb3\x03\n\x0bInvoiceLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32#.mercat.billing.v1.InvoiceLine.Kind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05meter\x18\x05 \x01(\t\x12\x10\n\x08quantity\x18\x06 \x01(\x03\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12\x10\n\x08price_id\x18\x08 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\t \x01(\x03\x12\x30\n\x0cperiod_start\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11KIND_SUBSCRIPTION\x10\x01\x12\x12\n\x0eKIND_PRORATION\x10\x02\x12\x0e\n\nKIND_USAGE\x10\x03\x12\x11\n\rKIND_EARNINGS\x10\x04\x12\x15\n\x11KIND_PLATFORM_FEE\x10\x05\"\x9f\x06\n\x07Invoice\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.mercat.billing.v1.Invoice.Kind\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32!.mercat.billing.v1.Invoice.Status\x12\x0e\n\x06org_id\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x30\n\x0cperiod_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btotal_nanos\x18\t \x01(\x03\x12\x15\n\rprepaid_nanos\x18\n \x01(\x03\x12\x11\n\tdue_nanos\x18\x0b \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\x05\x12\x33\n\x0fnext_attempt_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66inalized_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07paid_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05lines\x18\x11 \x03(\x0b\x32\x1e.mercat.billing.v1.InvoiceLine\"E\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_INVOICE\x10\x01\x12\x15\n\x11KIND_SELF_BILLING\x10\x02\"\x7f\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATUS_DRAFT\x10\x01\x12\x0f\n\x0bSTATUS_OPEN\x10\x02\x12\x0f\n\x0bSTATUS_PAID\x10\x03\x12\x0f\n\x0bSTATUS_VOID\x10\x04\x12\x18\n\x14STATUS_UNCOLLECTIBLE\x10\x05\"P\n\x13ListInvoicesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"]\n\x14ListInvoicesResponse\x12,\n\x08invoices\x18\x01 \x03(\x0b\x32\x1a.mercat.billing.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x11GetInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12GetInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice\"4\n\x14GetInvoicePdfRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"?\n\x15GetInvoicePdfResponse\x12&\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x91\x01\n\x1bListInvoiceLineUsageRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x19\n\x07line_id\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"N\n\x08LineCall\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x14\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\"c\n\x1cListInvoiceLineUsageResponse\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.mercat.billing.v1.LineCall\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x11PayInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12PayInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice\"2\n\x12VoidInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"B\n\x13VoidInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice2\xa2\x08\n\x0eInvoiceService\x12\x8b\x01\n\x0cListInvoices\x12&.mercat.billing.v1.ListInvoicesRequest\x1a\'.mercat.billing.v1.ListInvoicesResponse\"*\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/invoices\x12\x9b\x01\n\nGetInvoice\x12$.mercat.billing.v1.GetInvoiceRequest\x1a%.mercat.billing.v1.GetInvoiceResponse\"@\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/invoices/{invoice_id}b\x07invoice\x12\xa9\x01\n\rGetInvoicePdf\x12\'.mercat.billing.v1.GetInvoicePdfRequest\x1a(.mercat.billing.v1.GetInvoicePdfResponse\"E\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02)\x12\x1d/v1/invoices/{invoice_id}/pdfb\x08\x64ocument\x12\xd2\x01\n\x14ListInvoiceLineUsage\x12..mercat.billing.v1.ListInvoiceLineUsageRequest\x1a/.mercat.billing.v1.ListInvoiceLineUsageResponse\"Y\xa2\xbb\x18\x1e\x08\x02\x12\x0c\x62illing:read\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x31\x12//v1/invoices/{invoice_id}/lines/{line_id}/usage\x12\xab\x01\n\nPayInvoice\x12$.mercat.billing.v1.PayInvoiceRequest\x1a%.mercat.billing.v1.PayInvoiceResponse\"P\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02+\"\x1d/v1/invoices/{invoice_id}:pay:\x01*b\x07invoice\x12\xb4\x01\n\x0bVoidInvoice\x12%.mercat.billing.v1.VoidInvoiceRequest\x1a&.mercat.billing.v1.VoidInvoiceResponse\"V\xa2\xbb\x18 \x08\x02\x12\rbilling:write\x1a\x05\x61\x64min \x01(\x01\x30\x02P\x01\x82\xd3\xe4\x93\x02,\"\x1e/v1/invoices/{invoice_id}:void:\x01*b\x07invoiceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mercat/billing/v1/invoices.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a\x1bmercat/usage/v1/usage.proto\"\xc8\x03\n\x0bInvoiceLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32#.mercat.billing.v1.InvoiceLine.Kind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05meter\x18\x05 \x01(\t\x12\x10\n\x08quantity\x18\x06 \x01(\x03\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12\x10\n\x08price_id\x18\x08 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\t \x01(\x03\x12\x30\n\x0cperiod_start\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11KIND_SUBSCRIPTION\x10\x01\x12\x12\n\x0eKIND_PRORATION\x10\x02\x12\x0e\n\nKIND_USAGE\x10\x03\x12\x11\n\rKIND_EARNINGS\x10\x04\x12\x15\n\x11KIND_PLATFORM_FEE\x10\x05\x12\x13\n\x0fKIND_CORRECTION\x10\x06\"\xff\x06\n\x07Invoice\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.mercat.billing.v1.Invoice.Kind\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32!.mercat.billing.v1.Invoice.Status\x12\x0e\n\x06org_id\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x30\n\x0cperiod_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btotal_nanos\x18\t \x01(\x03\x12\x15\n\rprepaid_nanos\x18\n \x01(\x03\x12\x11\n\tdue_nanos\x18\x0b \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\x05\x12\x33\n\x0fnext_attempt_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66inalized_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07paid_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05lines\x18\x11 \x03(\x0b\x32\x1e.mercat.billing.v1.InvoiceLine\x12\x12\n\nowed_nanos\x18\x12 \x01(\x03\x12\x1b\n\x13\x63orrects_invoice_id\x18\x13 \x01(\t\x12\x17\n\x0f\x63orrects_number\x18\x14 \x01(\t\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_INVOICE\x10\x01\x12\x15\n\x11KIND_SELF_BILLING\x10\x02\x12\x14\n\x10KIND_CREDIT_NOTE\x10\x03\"\x7f\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATUS_DRAFT\x10\x01\x12\x0f\n\x0bSTATUS_OPEN\x10\x02\x12\x0f\n\x0bSTATUS_PAID\x10\x03\x12\x0f\n\x0bSTATUS_VOID\x10\x04\x12\x18\n\x14STATUS_UNCOLLECTIBLE\x10\x05\"P\n\x13ListInvoicesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"]\n\x14ListInvoicesResponse\x12,\n\x08invoices\x18\x01 \x03(\x0b\x32\x1a.mercat.billing.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x11GetInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12GetInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice\"4\n\x14GetInvoicePdfRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"?\n\x15GetInvoicePdfResponse\x12&\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x91\x01\n\x1bListInvoiceLineUsageRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x19\n\x07line_id\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"e\n\x08LineCall\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x14\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\x12\x15\n\rcorrection_id\x18\x03 \x01(\t\"c\n\x1cListInvoiceLineUsageResponse\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.mercat.billing.v1.LineCall\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x11PayInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"A\n\x12PayInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice\"2\n\x12VoidInvoiceRequest\x12\x1c\n\ninvoice_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"B\n\x13VoidInvoiceResponse\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x1a.mercat.billing.v1.Invoice2\xa2\x08\n\x0eInvoiceService\x12\x8b\x01\n\x0cListInvoices\x12&.mercat.billing.v1.ListInvoicesRequest\x1a\'.mercat.billing.v1.ListInvoicesResponse\"*\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/invoices\x12\x9b\x01\n\nGetInvoice\x12$.mercat.billing.v1.GetInvoiceRequest\x1a%.mercat.billing.v1.GetInvoiceResponse\"@\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/invoices/{invoice_id}b\x07invoice\x12\xa9\x01\n\rGetInvoicePdf\x12\'.mercat.billing.v1.GetInvoicePdfRequest\x1a(.mercat.billing.v1.GetInvoicePdfResponse\"E\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02)\x12\x1d/v1/invoices/{invoice_id}/pdfb\x08\x64ocument\x12\xd2\x01\n\x14ListInvoiceLineUsage\x12..mercat.billing.v1.ListInvoiceLineUsageRequest\x1a/.mercat.billing.v1.ListInvoiceLineUsageResponse\"Y\xa2\xbb\x18\x1e\x08\x02\x12\x0c\x62illing:read\x12\nusage:read0\x01\x82\xd3\xe4\x93\x02\x31\x12//v1/invoices/{invoice_id}/lines/{line_id}/usage\x12\xab\x01\n\nPayInvoice\x12$.mercat.billing.v1.PayInvoiceRequest\x1a%.mercat.billing.v1.PayInvoiceResponse\"P\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02+\"\x1d/v1/invoices/{invoice_id}:pay:\x01*b\x07invoice\x12\xb4\x01\n\x0bVoidInvoice\x12%.mercat.billing.v1.VoidInvoiceRequest\x1a&.mercat.billing.v1.VoidInvoiceResponse\"V\xa2\xbb\x18 \x08\x02\x12\rbilling:write\x1a\x05\x61\x64min \x01(\x01\x30\x02P\x01\x82\xd3\xe4\x93\x02,\"\x1e/v1/invoices/{invoice_id}:void:\x01*b\x07invoiceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,41 +70,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOICESERVICE'].methods_by_name['VoidInvoice']._loaded_options = None
   _globals['_INVOICESERVICE'].methods_by_name['VoidInvoice']._serialized_options = b'\242\273\030 \010\002\022\rbilling:write\032\005admin \001(\0010\002P\001\202\323\344\223\002,\"\036/v1/invoices/{invoice_id}:void:\001*b\007invoice'
   _globals['_INVOICELINE']._serialized_start=235
-  _globals['_INVOICELINE']._serialized_end=670
+  _globals['_INVOICELINE']._serialized_end=691
   _globals['_INVOICELINE_KIND']._serialized_start=541
-  _globals['_INVOICELINE_KIND']._serialized_end=670
-  _globals['_INVOICE']._serialized_start=673
-  _globals['_INVOICE']._serialized_end=1472
-  _globals['_INVOICE_KIND']._serialized_start=1274
-  _globals['_INVOICE_KIND']._serialized_end=1343
-  _globals['_INVOICE_STATUS']._serialized_start=1345
-  _globals['_INVOICE_STATUS']._serialized_end=1472
-  _globals['_LISTINVOICESREQUEST']._serialized_start=1474
-  _globals['_LISTINVOICESREQUEST']._serialized_end=1554
-  _globals['_LISTINVOICESRESPONSE']._serialized_start=1556
-  _globals['_LISTINVOICESRESPONSE']._serialized_end=1649
-  _globals['_GETINVOICEREQUEST']._serialized_start=1651
-  _globals['_GETINVOICEREQUEST']._serialized_end=1700
-  _globals['_GETINVOICERESPONSE']._serialized_start=1702
-  _globals['_GETINVOICERESPONSE']._serialized_end=1767
-  _globals['_GETINVOICEPDFREQUEST']._serialized_start=1769
-  _globals['_GETINVOICEPDFREQUEST']._serialized_end=1821
-  _globals['_GETINVOICEPDFRESPONSE']._serialized_start=1823
-  _globals['_GETINVOICEPDFRESPONSE']._serialized_end=1886
-  _globals['_LISTINVOICELINEUSAGEREQUEST']._serialized_start=1889
-  _globals['_LISTINVOICELINEUSAGEREQUEST']._serialized_end=2034
-  _globals['_LINECALL']._serialized_start=2036
-  _globals['_LINECALL']._serialized_end=2114
-  _globals['_LISTINVOICELINEUSAGERESPONSE']._serialized_start=2116
-  _globals['_LISTINVOICELINEUSAGERESPONSE']._serialized_end=2215
-  _globals['_PAYINVOICEREQUEST']._serialized_start=2217
-  _globals['_PAYINVOICEREQUEST']._serialized_end=2266
-  _globals['_PAYINVOICERESPONSE']._serialized_start=2268
-  _globals['_PAYINVOICERESPONSE']._serialized_end=2333
-  _globals['_VOIDINVOICEREQUEST']._serialized_start=2335
-  _globals['_VOIDINVOICEREQUEST']._serialized_end=2385
-  _globals['_VOIDINVOICERESPONSE']._serialized_start=2387
-  _globals['_VOIDINVOICERESPONSE']._serialized_end=2453
-  _globals['_INVOICESERVICE']._serialized_start=2456
-  _globals['_INVOICESERVICE']._serialized_end=3514
+  _globals['_INVOICELINE_KIND']._serialized_end=691
+  _globals['_INVOICE']._serialized_start=694
+  _globals['_INVOICE']._serialized_end=1589
+  _globals['_INVOICE_KIND']._serialized_start=1369
+  _globals['_INVOICE_KIND']._serialized_end=1460
+  _globals['_INVOICE_STATUS']._serialized_start=1462
+  _globals['_INVOICE_STATUS']._serialized_end=1589
+  _globals['_LISTINVOICESREQUEST']._serialized_start=1591
+  _globals['_LISTINVOICESREQUEST']._serialized_end=1671
+  _globals['_LISTINVOICESRESPONSE']._serialized_start=1673
+  _globals['_LISTINVOICESRESPONSE']._serialized_end=1766
+  _globals['_GETINVOICEREQUEST']._serialized_start=1768
+  _globals['_GETINVOICEREQUEST']._serialized_end=1817
+  _globals['_GETINVOICERESPONSE']._serialized_start=1819
+  _globals['_GETINVOICERESPONSE']._serialized_end=1884
+  _globals['_GETINVOICEPDFREQUEST']._serialized_start=1886
+  _globals['_GETINVOICEPDFREQUEST']._serialized_end=1938
+  _globals['_GETINVOICEPDFRESPONSE']._serialized_start=1940
+  _globals['_GETINVOICEPDFRESPONSE']._serialized_end=2003
+  _globals['_LISTINVOICELINEUSAGEREQUEST']._serialized_start=2006
+  _globals['_LISTINVOICELINEUSAGEREQUEST']._serialized_end=2151
+  _globals['_LINECALL']._serialized_start=2153
+  _globals['_LINECALL']._serialized_end=2254
+  _globals['_LISTINVOICELINEUSAGERESPONSE']._serialized_start=2256
+  _globals['_LISTINVOICELINEUSAGERESPONSE']._serialized_end=2355
+  _globals['_PAYINVOICEREQUEST']._serialized_start=2357
+  _globals['_PAYINVOICEREQUEST']._serialized_end=2406
+  _globals['_PAYINVOICERESPONSE']._serialized_start=2408
+  _globals['_PAYINVOICERESPONSE']._serialized_end=2473
+  _globals['_VOIDINVOICEREQUEST']._serialized_start=2475
+  _globals['_VOIDINVOICEREQUEST']._serialized_end=2525
+  _globals['_VOIDINVOICERESPONSE']._serialized_start=2527
+  _globals['_VOIDINVOICERESPONSE']._serialized_end=2593
+  _globals['_INVOICESERVICE']._serialized_start=2596
+  _globals['_INVOICESERVICE']._serialized_end=3654
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,8 @@ class InvoiceLine(_message.Message):
         """Of a self-billing statement: what calls and subscriptions to the publisher's models brought."""
         KIND_PLATFORM_FEE: InvoiceLine._Kind.ValueType  # 5
         """Of a self-billing statement: what the platform kept of them, 0 or less."""
+        KIND_CORRECTION: InvoiceLine._Kind.ValueType  # 6
+        """What was corrected or refunded of calls of a month whose invoice was issued before: `period_start` is the month."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InvoiceLine.Kind.ValueType  # 0
@@ -56,6 +58,8 @@ class InvoiceLine(_message.Message):
     """Of a self-billing statement: what calls and subscriptions to the publisher's models brought."""
     KIND_PLATFORM_FEE: InvoiceLine.Kind.ValueType  # 5
     """Of a self-billing statement: what the platform kept of them, 0 or less."""
+    KIND_CORRECTION: InvoiceLine.Kind.ValueType  # 6
+    """What was corrected or refunded of calls of a month whose invoice was issued before: `period_start` is the month."""
 
     LINE_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -76,7 +80,9 @@ class InvoiceLine(_message.Message):
     """Of usage: what was counted, and how much of it."""
     quantity: _builtins.int
     calls: _builtins.int
-    """Calls with a part in this line."""
+    """Calls with a part in this line, after all that was corrected of them within its period; of a correction's line,
+    corrections.
+    """
     price_id: _builtins.str
     """The price the calls were charged by."""
     amount_nanos: _builtins.int
@@ -121,12 +127,16 @@ class Invoice(_message.Message):
         KIND_INVOICE: Invoice._Kind.ValueType  # 1
         KIND_SELF_BILLING: Invoice._Kind.ValueType  # 2
         """A publisher's invoice to the platform, written by the platform."""
+        KIND_CREDIT_NOTE: Invoice._Kind.ValueType  # 3
+        """What a correction or refund gave back for a call on an invoice that was issued: its amounts are less than 0."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Invoice.Kind.ValueType  # 0
     KIND_INVOICE: Invoice.Kind.ValueType  # 1
     KIND_SELF_BILLING: Invoice.Kind.ValueType  # 2
     """A publisher's invoice to the platform, written by the platform."""
+    KIND_CREDIT_NOTE: Invoice.Kind.ValueType  # 3
+    """What a correction or refund gave back for a call on an invoice that was issued: its amounts are less than 0."""
 
     class _Status:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -166,9 +176,12 @@ class Invoice(_message.Message):
     FINALIZED_AT_FIELD_NUMBER: _builtins.int
     PAID_AT_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    OWED_NANOS_FIELD_NUMBER: _builtins.int
+    CORRECTS_INVOICE_ID_FIELD_NUMBER: _builtins.int
+    CORRECTS_NUMBER_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     number: _builtins.str
-    """Without gaps in the order of finalisation, such as MER-2026-000001; empty for a draft."""
+    """Without gaps in the order of finalisation, such as MER-2026-000001, CN-2026-000001 of a credit note; empty for a draft."""
     kind: Global___Invoice.Kind.ValueType
     status: Global___Invoice.Status.ValueType
     org_id: _builtins.str
@@ -176,10 +189,17 @@ class Invoice(_message.Message):
     total_nanos: _builtins.int
     """All lines together."""
     prepaid_nanos: _builtins.int
-    """The part of it that was paid from the wallet, call by call."""
+    """The part of it that was paid from the wallet (or given back to it), call by call; less than 0 where `owed_nanos` is more
+    than the calls of the period.
+    """
     due_nanos: _builtins.int
     """What is collected for it (less than 0: what was credited to the wallet)."""
     attempts: _builtins.int
+    owed_nanos: _builtins.int
+    """The part of `due_nanos` by which the wallet was below zero when the period ended: what calls took on the credit limit."""
+    corrects_invoice_id: _builtins.str
+    """Of a credit note: the invoice it corrects."""
+    corrects_number: _builtins.str
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp:
         """The time whose calls are on it; absent where there are none."""
@@ -218,10 +238,13 @@ class Invoice(_message.Message):
         finalized_at: _timestamp_pb2.Timestamp | None = ...,
         paid_at: _timestamp_pb2.Timestamp | None = ...,
         lines: _abc.Iterable[Global___InvoiceLine] | None = ...,
+        owed_nanos: _builtins.int = ...,
+        corrects_invoice_id: _builtins.str = ...,
+        corrects_number: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finalized_at", b"finalized_at", "next_attempt_at", b"next_attempt_at", "paid_at", b"paid_at", "period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "created_at", b"created_at", "currency", b"currency", "due_nanos", b"due_nanos", "finalized_at", b"finalized_at", "invoice_id", b"invoice_id", "kind", b"kind", "lines", b"lines", "next_attempt_at", b"next_attempt_at", "number", b"number", "org_id", b"org_id", "paid_at", b"paid_at", "period_end", b"period_end", "period_start", b"period_start", "prepaid_nanos", b"prepaid_nanos", "status", b"status", "total_nanos", b"total_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "corrects_invoice_id", b"corrects_invoice_id", "corrects_number", b"corrects_number", "created_at", b"created_at", "currency", b"currency", "due_nanos", b"due_nanos", "finalized_at", b"finalized_at", "invoice_id", b"invoice_id", "kind", b"kind", "lines", b"lines", "next_attempt_at", b"next_attempt_at", "number", b"number", "org_id", b"org_id", "owed_nanos", b"owed_nanos", "paid_at", b"paid_at", "period_end", b"period_end", "period_start", b"period_start", "prepaid_nanos", b"prepaid_nanos", "status", b"status", "total_nanos", b"total_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,13 +403,16 @@ Global___ListInvoiceLineUsageRequest: _TypeAlias = ListInvoiceLineUsageRequest  
 
 @_typing.final
 class LineCall(_message.Message):
-    """A call, and its part in a line."""
+    """A call, its refund or a correction of it, and its part in a line."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_FIELD_NUMBER: _builtins.int
     AMOUNT_NANOS_FIELD_NUMBER: _builtins.int
+    CORRECTION_ID_FIELD_NUMBER: _builtins.int
     amount_nanos: _builtins.int
+    correction_id: _builtins.str
+    """The correction of the record that this is the amount of; empty for the call itself, or its refund."""
     @_builtins.property
     def record(self) -> _usage_pb2.UsageRecord: ...
     def __init__(
@@ -394,10 +420,11 @@ class LineCall(_message.Message):
         *,
         record: _usage_pb2.UsageRecord | None = ...,
         amount_nanos: _builtins.int = ...,
+        correction_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanos", b"amount_nanos", "correction_id", b"correction_id", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

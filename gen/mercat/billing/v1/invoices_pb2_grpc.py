@@ -70,7 +70,7 @@ class InvoiceServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListInvoices(self, request, context):
-        """The caller's invoices and self-billing statements, newest first. A period's is there within
+        """The caller's invoices, credit notes and self-billing statements, newest first. A period's is there within
         seconds of its end, if there is anything on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

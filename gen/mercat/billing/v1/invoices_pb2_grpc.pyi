@@ -32,7 +32,7 @@ class InvoiceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InvoiceServiceAsyncStub: ...
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_invoices_pb2.ListInvoicesRequest, _invoices_pb2.ListInvoicesResponse]
-    """The caller's invoices and self-billing statements, newest first. A period's is there within
+    """The caller's invoices, credit notes and self-billing statements, newest first. A period's is there within
     seconds of its end, if there is anything on it.
     """
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoices_pb2.GetInvoiceRequest, _invoices_pb2.GetInvoiceResponse]
@@ -52,7 +52,7 @@ class InvoiceServiceStub:
 class InvoiceServiceAsyncStub(InvoiceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInvoices: _aio.UnaryUnaryMultiCallable[_invoices_pb2.ListInvoicesRequest, _invoices_pb2.ListInvoicesResponse]  # type: ignore[assignment]
-    """The caller's invoices and self-billing statements, newest first. A period's is there within
+    """The caller's invoices, credit notes and self-billing statements, newest first. A period's is there within
     seconds of its end, if there is anything on it.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoices_pb2.GetInvoiceRequest, _invoices_pb2.GetInvoiceResponse]  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _invoices_pb2.ListInvoicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_invoices_pb2.ListInvoicesResponse, _abc.Awaitable[_invoices_pb2.ListInvoicesResponse]]:
-        """The caller's invoices and self-billing statements, newest first. A period's is there within
+        """The caller's invoices, credit notes and self-billing statements, newest first. A period's is there within
         seconds of its end, if there is anything on it.
         """
 

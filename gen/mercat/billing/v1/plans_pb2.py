@@ -28,7 +28,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/billing/v1/plans.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"j\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x03 \x01(\x03\x12\x18\n\x10platform_fee_ppm\x18\x04 \x01(\x05\x12\x12\n\ntrial_days\x18\x05 \x01(\x05\"\xd4\x04\n\x0cSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x36\n\x06status\x18\x04 \x01(\x0e\x32&.mercat.billing.v1.Subscription.Status\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x06 \x01(\x03\x12\x18\n\x10platform_fee_ppm\x18\x07 \x01(\x05\x12\x38\n\x14\x63urrent_period_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63urrent_period_end\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\ttrial_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x0b \x01(\x08\x12/\n\x0b\x63\x61nceled_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATUS_TRIALING\x10\x01\x12\x11\n\rSTATUS_ACTIVE\x10\x02\x12\x13\n\x0fSTATUS_PAST_DUE\x10\x03\x12\x13\n\x0fSTATUS_CANCELED\x10\x04\"D\n\nModelOffer\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\"M\n\x10ListPlansRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"T\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.mercat.billing.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16GetSubscriptionRequest\"\x81\x01\n\x17GetSubscriptionResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12/\n\x06models\x18\x02 \x03(\x0b\x32\x1f.mercat.billing.v1.Subscription\"E\n\x11\x43hangePlanRequest\x12\x19\n\x07plan_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"\x8b\x01\n\x12\x43hangePlanResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12\x14\n\x0c\x63redit_nanos\x18\x02 \x01(\x03\x12\x14\n\x0c\x63harge_nanos\x18\x03 \x01(\x03\x12\x12\n\ninvoice_id\x18\x04 \x01(\t\"O\n\x19\x43\x61ncelSubscriptionRequest\x12!\n\x0fsubscription_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"S\n\x1a\x43\x61ncelSubscriptionResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\"\x83\x01\n\x19SetEnterpriseTermsRequest\x12\x18\n\x06org_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12&\n\rmonthly_nanos\x18\x02 \x01(\x03\x42\x0f\xaa\xbb\x18\x0b\x30\x00\x38\x80\x80\x9a\xa6\xea\xaf\xe3\x01\x12$\n\x10platform_fee_ppm\x18\x03 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x00\x38\xc0\x84=\"S\n\x1aSetEnterpriseTermsResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\"V\n\x14SetModelOfferRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12%\n\rmonthly_nanos\x18\x02 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\"E\n\x15SetModelOfferResponse\x12,\n\x05offer\x18\x01 \x01(\x0b\x32\x1d.mercat.billing.v1.ModelOffer\"/\n\x14GetModelOfferRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"E\n\x15GetModelOfferResponse\x12,\n\x05offer\x18\x01 \x01(\x0b\x32\x1d.mercat.billing.v1.ModelOffer\"2\n\x17SubscribeToModelRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"e\n\x18SubscribeToModelResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12\x12\n\ninvoice_id\x18\x02 \x01(\t2\x86\x0b\n\x0bPlanService\x12q\n\tListPlans\x12#.mercat.billing.v1.ListPlansRequest\x1a$.mercat.billing.v1.ListPlansResponse\"\x19\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/plans\x12\x98\x01\n\x0fGetSubscription\x12).mercat.billing.v1.GetSubscriptionRequest\x1a*.mercat.billing.v1.GetSubscriptionResponse\".\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/subscription\x12\x9c\x01\n\nChangePlan\x12$.mercat.billing.v1.ChangePlanRequest\x1a%.mercat.billing.v1.ChangePlanResponse\"A\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/subscription:change:\x01*\x12\xd1\x01\n\x12\x43\x61ncelSubscription\x12,.mercat.billing.v1.CancelSubscriptionRequest\x1a-.mercat.billing.v1.CancelSubscriptionResponse\"^\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02=\"*/v1/subscriptions/{subscription_id}:cancel:\x01*b\x0csubscription\x12\xda\x01\n\x12SetEnterpriseTerms\x12,.mercat.billing.v1.SetEnterpriseTermsRequest\x1a-.mercat.billing.v1.SetEnterpriseTermsResponse\"g\xa2\xbb\x18 \x08\x02\x12\rbilling:write\x1a\x05\x61\x64min \x01(\x01\x30\x02P\x01\x82\xd3\xe4\x93\x02=\x1a*/v1/organisations/{org_id}/enterpriseTerms:\x01*b\x0csubscription\x12\xbe\x01\n\rSetModelOffer\x12\'.mercat.billing.v1.SetModelOfferRequest\x1a(.mercat.billing.v1.SetModelOfferResponse\"Z\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02(\x1a\x1c/v1/models/{model=*/*}/offer:\x01*b\x05offer\x12\x97\x01\n\rGetModelOffer\x12\'.mercat.billing.v1.GetModelOfferRequest\x1a(.mercat.billing.v1.GetModelOfferResponse\"3\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02%\x12\x1c/v1/models/{model=*/*}/offerb\x05offer\x12\xbd\x01\n\x10SubscribeToModel\x12*.mercat.billing.v1.SubscribeToModelRequest\x1a+.mercat.billing.v1.SubscribeToModelResponse\"P\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02+\"&/v1/models/{model=*/*}/offer:subscribe:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/billing/v1/plans.proto\x12\x11mercat.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"j\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x03 \x01(\x03\x12\x18\n\x10platform_fee_ppm\x18\x04 \x01(\x05\x12\x12\n\ntrial_days\x18\x05 \x01(\x05\"\xea\x04\n\x0cSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x36\n\x06status\x18\x04 \x01(\x0e\x32&.mercat.billing.v1.Subscription.Status\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x06 \x01(\x03\x12\x18\n\x10platform_fee_ppm\x18\x07 \x01(\x05\x12\x38\n\x14\x63urrent_period_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63urrent_period_end\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\ttrial_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x0b \x01(\x08\x12/\n\x0b\x63\x61nceled_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64iscount_ppm\x18\x0e \x01(\x05\"r\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATUS_TRIALING\x10\x01\x12\x11\n\rSTATUS_ACTIVE\x10\x02\x12\x13\n\x0fSTATUS_PAST_DUE\x10\x03\x12\x13\n\x0fSTATUS_CANCELED\x10\x04\"Z\n\nModelOffer\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmonthly_nanos\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x14\n\x0c\x64iscount_ppm\x18\x04 \x01(\x05\"M\n\x10ListPlansRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"T\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.mercat.billing.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16GetSubscriptionRequest\"\x81\x01\n\x17GetSubscriptionResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12/\n\x06models\x18\x02 \x03(\x0b\x32\x1f.mercat.billing.v1.Subscription\"E\n\x11\x43hangePlanRequest\x12\x19\n\x07plan_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"\x8b\x01\n\x12\x43hangePlanResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12\x14\n\x0c\x63redit_nanos\x18\x02 \x01(\x03\x12\x14\n\x0c\x63harge_nanos\x18\x03 \x01(\x03\x12\x12\n\ninvoice_id\x18\x04 \x01(\t\"O\n\x19\x43\x61ncelSubscriptionRequest\x12!\n\x0fsubscription_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"S\n\x1a\x43\x61ncelSubscriptionResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\"\x83\x01\n\x19SetEnterpriseTermsRequest\x12\x18\n\x06org_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12&\n\rmonthly_nanos\x18\x02 \x01(\x03\x42\x0f\xaa\xbb\x18\x0b\x30\x00\x38\x80\x80\x9a\xa6\xea\xaf\xe3\x01\x12$\n\x10platform_fee_ppm\x18\x03 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x00\x38\xc0\x84=\"S\n\x1aSetEnterpriseTermsResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\"x\n\x14SetModelOfferRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12%\n\rmonthly_nanos\x18\x02 \x01(\x03\x42\x0e\xaa\xbb\x18\n0\x00\x38\x80\xc0\xca\xf3\x84\xa3\x02\x12 \n\x0c\x64iscount_ppm\x18\x03 \x01(\x05\x42\n\xaa\xbb\x18\x06\x30\x00\x38\xc0\x84=\"E\n\x15SetModelOfferResponse\x12,\n\x05offer\x18\x01 \x01(\x0b\x32\x1d.mercat.billing.v1.ModelOffer\"/\n\x14GetModelOfferRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"E\n\x15GetModelOfferResponse\x12,\n\x05offer\x18\x01 \x01(\x0b\x32\x1d.mercat.billing.v1.ModelOffer\"2\n\x17SubscribeToModelRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"e\n\x18SubscribeToModelResponse\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1f.mercat.billing.v1.Subscription\x12\x12\n\ninvoice_id\x18\x02 \x01(\t2\x86\x0b\n\x0bPlanService\x12q\n\tListPlans\x12#.mercat.billing.v1.ListPlansRequest\x1a$.mercat.billing.v1.ListPlansResponse\"\x19\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/plans\x12\x98\x01\n\x0fGetSubscription\x12).mercat.billing.v1.GetSubscriptionRequest\x1a*.mercat.billing.v1.GetSubscriptionResponse\".\xa2\xbb\x18\x12\x08\x02\x12\x0c\x62illing:read0\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/subscription\x12\x9c\x01\n\nChangePlan\x12$.mercat.billing.v1.ChangePlanRequest\x1a%.mercat.billing.v1.ChangePlanResponse\"A\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/subscription:change:\x01*\x12\xd1\x01\n\x12\x43\x61ncelSubscription\x12,.mercat.billing.v1.CancelSubscriptionRequest\x1a-.mercat.billing.v1.CancelSubscriptionResponse\"^\xa2\xbb\x18\x17\x08\x02\x12\rbilling:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02=\"*/v1/subscriptions/{subscription_id}:cancel:\x01*b\x0csubscription\x12\xda\x01\n\x12SetEnterpriseTerms\x12,.mercat.billing.v1.SetEnterpriseTermsRequest\x1a-.mercat.billing.v1.SetEnterpriseTermsResponse\"g\xa2\xbb\x18 \x08\x02\x12\rbilling:write\x1a\x05\x61\x64min \x01(\x01\x30\x02P\x01\x82\xd3\xe4\x93\x02=\x1a*/v1/organisations/{org_id}/enterpriseTerms:\x01*b\x0csubscription\x12\xbe\x01\n\rSetModelOffer\x12\'.mercat.billing.v1.SetModelOfferRequest\x1a(.mercat.billing.v1.SetModelOfferResponse\"Z\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02(\x1a\x1c/v1/models/{model=*/*}/offer:\x01*b\x05offer\x12\x97\x01\n\rGetModelOffer\x12\'.mercat.billing.v1.GetModelOfferRequest\x1a(.mercat.billing.v1.GetModelOfferResponse\"3\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02%\x12\x1c/v1/models/{model=*/*}/offerb\x05offer\x12\xbd\x01\n\x10SubscribeToModel\x12*.mercat.billing.v1.SubscribeToModelRequest\x1a+.mercat.billing.v1.SubscribeToModelResponse\"P\xa2\xbb\x18\x1b\x08\x02\x12\rbilling:write \x01(\x01\x30\x02P\x01X\x01\x82\xd3\xe4\x93\x02+\"&/v1/models/{model=*/*}/offer:subscribe:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETMODELOFFERREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
   _globals['_SETMODELOFFERREQUEST'].fields_by_name['monthly_nanos']._loaded_options = None
   _globals['_SETMODELOFFERREQUEST'].fields_by_name['monthly_nanos']._serialized_options = b'\252\273\030\n0\0008\200\300\312\363\204\243\002'
+  _globals['_SETMODELOFFERREQUEST'].fields_by_name['discount_ppm']._loaded_options = None
+  _globals['_SETMODELOFFERREQUEST'].fields_by_name['discount_ppm']._serialized_options = b'\252\273\030\0060\0008\300\204='
   _globals['_GETMODELOFFERREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELOFFERREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
   _globals['_SUBSCRIBETOMODELREQUEST'].fields_by_name['model']._loaded_options = None
@@ -76,43 +78,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLAN']._serialized_start=175
   _globals['_PLAN']._serialized_end=281
   _globals['_SUBSCRIPTION']._serialized_start=284
-  _globals['_SUBSCRIPTION']._serialized_end=880
-  _globals['_SUBSCRIPTION_STATUS']._serialized_start=766
-  _globals['_SUBSCRIPTION_STATUS']._serialized_end=880
-  _globals['_MODELOFFER']._serialized_start=882
-  _globals['_MODELOFFER']._serialized_end=950
-  _globals['_LISTPLANSREQUEST']._serialized_start=952
-  _globals['_LISTPLANSREQUEST']._serialized_end=1029
-  _globals['_LISTPLANSRESPONSE']._serialized_start=1031
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1115
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1117
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1141
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1144
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1273
-  _globals['_CHANGEPLANREQUEST']._serialized_start=1275
-  _globals['_CHANGEPLANREQUEST']._serialized_end=1344
-  _globals['_CHANGEPLANRESPONSE']._serialized_start=1347
-  _globals['_CHANGEPLANRESPONSE']._serialized_end=1486
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=1488
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=1567
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=1569
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=1652
-  _globals['_SETENTERPRISETERMSREQUEST']._serialized_start=1655
-  _globals['_SETENTERPRISETERMSREQUEST']._serialized_end=1786
-  _globals['_SETENTERPRISETERMSRESPONSE']._serialized_start=1788
-  _globals['_SETENTERPRISETERMSRESPONSE']._serialized_end=1871
-  _globals['_SETMODELOFFERREQUEST']._serialized_start=1873
-  _globals['_SETMODELOFFERREQUEST']._serialized_end=1959
-  _globals['_SETMODELOFFERRESPONSE']._serialized_start=1961
-  _globals['_SETMODELOFFERRESPONSE']._serialized_end=2030
-  _globals['_GETMODELOFFERREQUEST']._serialized_start=2032
-  _globals['_GETMODELOFFERREQUEST']._serialized_end=2079
-  _globals['_GETMODELOFFERRESPONSE']._serialized_start=2081
-  _globals['_GETMODELOFFERRESPONSE']._serialized_end=2150
-  _globals['_SUBSCRIBETOMODELREQUEST']._serialized_start=2152
-  _globals['_SUBSCRIBETOMODELREQUEST']._serialized_end=2202
-  _globals['_SUBSCRIBETOMODELRESPONSE']._serialized_start=2204
-  _globals['_SUBSCRIBETOMODELRESPONSE']._serialized_end=2305
-  _globals['_PLANSERVICE']._serialized_start=2308
-  _globals['_PLANSERVICE']._serialized_end=3722
+  _globals['_SUBSCRIPTION']._serialized_end=902
+  _globals['_SUBSCRIPTION_STATUS']._serialized_start=788
+  _globals['_SUBSCRIPTION_STATUS']._serialized_end=902
+  _globals['_MODELOFFER']._serialized_start=904
+  _globals['_MODELOFFER']._serialized_end=994
+  _globals['_LISTPLANSREQUEST']._serialized_start=996
+  _globals['_LISTPLANSREQUEST']._serialized_end=1073
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1075
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1159
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1161
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1185
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1188
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1317
+  _globals['_CHANGEPLANREQUEST']._serialized_start=1319
+  _globals['_CHANGEPLANREQUEST']._serialized_end=1388
+  _globals['_CHANGEPLANRESPONSE']._serialized_start=1391
+  _globals['_CHANGEPLANRESPONSE']._serialized_end=1530
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=1532
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=1611
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=1613
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=1696
+  _globals['_SETENTERPRISETERMSREQUEST']._serialized_start=1699
+  _globals['_SETENTERPRISETERMSREQUEST']._serialized_end=1830
+  _globals['_SETENTERPRISETERMSRESPONSE']._serialized_start=1832
+  _globals['_SETENTERPRISETERMSRESPONSE']._serialized_end=1915
+  _globals['_SETMODELOFFERREQUEST']._serialized_start=1917
+  _globals['_SETMODELOFFERREQUEST']._serialized_end=2037
+  _globals['_SETMODELOFFERRESPONSE']._serialized_start=2039
+  _globals['_SETMODELOFFERRESPONSE']._serialized_end=2108
+  _globals['_GETMODELOFFERREQUEST']._serialized_start=2110
+  _globals['_GETMODELOFFERREQUEST']._serialized_end=2157
+  _globals['_GETMODELOFFERRESPONSE']._serialized_start=2159
+  _globals['_GETMODELOFFERRESPONSE']._serialized_end=2228
+  _globals['_SUBSCRIBETOMODELREQUEST']._serialized_start=2230
+  _globals['_SUBSCRIBETOMODELREQUEST']._serialized_end=2280
+  _globals['_SUBSCRIBETOMODELRESPONSE']._serialized_start=2282
+  _globals['_SUBSCRIBETOMODELRESPONSE']._serialized_end=2383
+  _globals['_PLANSERVICE']._serialized_start=2386
+  _globals['_PLANSERVICE']._serialized_end=3800
 # @@protoc_insertion_point(module_scope)

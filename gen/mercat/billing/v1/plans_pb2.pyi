@@ -90,6 +90,7 @@ class Subscription(_message.Message):
     CANCEL_AT_PERIOD_END_FIELD_NUMBER: _builtins.int
     CANCELED_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     org_id: _builtins.str
     plan_id: _builtins.str
@@ -99,6 +100,8 @@ class Subscription(_message.Message):
     monthly_nanos: _builtins.int
     platform_fee_ppm: _builtins.int
     cancel_at_period_end: _builtins.bool
+    discount_ppm: _builtins.int
+    """Of a model: what is taken off the price of calls to it, millionths."""
     @_builtins.property
     def current_period_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -125,10 +128,11 @@ class Subscription(_message.Message):
         cancel_at_period_end: _builtins.bool = ...,
         canceled_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        discount_ppm: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canceled_at", b"canceled_at", "created_at", b"created_at", "current_period_end", b"current_period_end", "current_period_start", b"current_period_start", "trial_end", b"trial_end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at_period_end", b"cancel_at_period_end", "canceled_at", b"canceled_at", "created_at", b"created_at", "current_period_end", b"current_period_end", "current_period_start", b"current_period_start", "model", b"model", "monthly_nanos", b"monthly_nanos", "org_id", b"org_id", "plan_id", b"plan_id", "platform_fee_ppm", b"platform_fee_ppm", "status", b"status", "subscription_id", b"subscription_id", "trial_end", b"trial_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at_period_end", b"cancel_at_period_end", "canceled_at", b"canceled_at", "created_at", b"created_at", "current_period_end", b"current_period_end", "current_period_start", b"current_period_start", "discount_ppm", b"discount_ppm", "model", b"model", "monthly_nanos", b"monthly_nanos", "org_id", b"org_id", "plan_id", b"plan_id", "platform_fee_ppm", b"platform_fee_ppm", "status", b"status", "subscription_id", b"subscription_id", "trial_end", b"trial_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,19 +147,23 @@ class ModelOffer(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MONTHLY_NANOS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     monthly_nanos: _builtins.int
     currency: _builtins.str
+    discount_ppm: _builtins.int
+    """What is taken off the price of a subscriber's calls, millionths; 1000000: they are in the fee."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         monthly_nanos: _builtins.int = ...,
         currency: _builtins.str = ...,
+        discount_ppm: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "model", b"model", "monthly_nanos", b"monthly_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "discount_ppm", b"discount_ppm", "model", b"model", "monthly_nanos", b"monthly_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,17 +405,21 @@ class SetModelOfferRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     MONTHLY_NANOS_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     monthly_nanos: _builtins.int
+    discount_ppm: _builtins.int
+    """What is taken off the price of calls to the model by those who subscribe from now on, millionths."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         monthly_nanos: _builtins.int = ...,
+        discount_ppm: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "monthly_nanos", b"monthly_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discount_ppm", b"discount_ppm", "model", b"model", "monthly_nanos", b"monthly_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/tensor.proto\x12\x10mercat.common.v1\x1a\x1bmercat/common/v1/rule.proto\"m\n\nTensorSpec\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12\x17\n\x04\x61xes\x18\x04 \x03(\tB\t\xaa\xbb\x18\x05\x18\xc8\x01@ \"z\n\tSignature\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32\x1c.mercat.common.v1.TensorSpecB\x07\xaa\xbb\x18\x03@\x80\x02\x12\x36\n\x07outputs\x18\x02 \x03(\x0b\x32\x1c.mercat.common.v1.TensorSpecB\x07\xaa\xbb\x18\x03@\x80\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/common/v1/tensor.proto\x12\x10mercat.common.v1\x1a\x1bmercat/common/v1/rule.proto\"|\n\nTensorSpec\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xc8\x01\x12\x18\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\n\x12\x15\n\x05shape\x18\x03 \x03(\x03\x42\x06\xaa\xbb\x18\x02@ \x12\x17\n\x04\x61xes\x18\x04 \x03(\tB\t\xaa\xbb\x18\x05\x18\xc8\x01@ \x12\r\n\x05image\x18\x05 \x01(\x08\"z\n\tSignature\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32\x1c.mercat.common.v1.TensorSpecB\x07\xaa\xbb\x18\x03@\x80\x02\x12\x36\n\x07outputs\x18\x02 \x03(\x0b\x32\x1c.mercat.common.v1.TensorSpecB\x07\xaa\xbb\x18\x03@\x80\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,7 +45,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATURE'].fields_by_name['outputs']._loaded_options = None
   _globals['_SIGNATURE'].fields_by_name['outputs']._serialized_options = b'\252\273\030\003@\200\002'
   _globals['_TENSORSPEC']._serialized_start=80
-  _globals['_TENSORSPEC']._serialized_end=189
-  _globals['_SIGNATURE']._serialized_start=191
-  _globals['_SIGNATURE']._serialized_end=313
+  _globals['_TENSORSPEC']._serialized_end=204
+  _globals['_SIGNATURE']._serialized_start=206
+  _globals['_SIGNATURE']._serialized_end=328
 # @@protoc_insertion_point(module_scope)

@@ -28,9 +28,12 @@ class TensorSpec(_message.Message):
     DATATYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     AXES_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     datatype: _builtins.str
     """KServe v2 name: BOOL, INT8 … UINT64, FP16, FP32, FP64, BYTES."""
+    image: _builtins.bool
+    """Whether each row of it is an image: what the meter `images` counts. A graph says so by the denotation IMAGE."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """-1 for an axis of any length."""
@@ -46,10 +49,11 @@ class TensorSpec(_message.Message):
         datatype: _builtins.str = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
         axes: _abc.Iterable[_builtins.str] | None = ...,
+        image: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["axes", b"axes", "datatype", b"datatype", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axes", b"axes", "datatype", b"datatype", "image", b"image", "name", b"name", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -365,6 +365,7 @@ class QuoteResponse(_message.Message):
     DISCOUNT_PPM_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     price_id: _builtins.str
@@ -373,6 +374,8 @@ class QuoteResponse(_message.Message):
     """ISO 4217."""
     discount_ppm: _builtins.int
     calls: _builtins.int
+    at_most: _builtins.bool
+    """Some meters of the price, such as compute_us, are measured when a call runs: units and cost are the most that they can be."""
     @_builtins.property
     def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """What is counted, by meter, of all calls together."""
@@ -403,10 +406,11 @@ class QuoteResponse(_message.Message):
         discount_ppm: _builtins.int = ...,
         calls: _builtins.int = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
+        at_most: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_nanos", b"cost_nanos", "currency", b"currency", "discount_ppm", b"discount_ppm", "lines", b"lines", "model", b"model", "positions", b"positions", "price_id", b"price_id", "units", b"units", "valid_until", b"valid_until", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "calls", b"calls", "cost_nanos", b"cost_nanos", "currency", b"currency", "discount_ppm", b"discount_ppm", "lines", b"lines", "model", b"model", "positions", b"positions", "price_id", b"price_id", "units", b"units", "valid_until", b"valid_until", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
