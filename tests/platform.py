@@ -22,7 +22,14 @@ import grpc
 import nats
 import psutil
 from google.api import httpbody_pb2
-from mercat.auth.v1 import audit_pb2_grpc, auth_pb2, auth_pb2_grpc, organisation_pb2, organisation_pb2_grpc
+from mercat.auth.v1 import (
+    audit_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
+    organisation_pb2,
+    organisation_pb2_grpc,
+    sessions_pb2_grpc,
+)
 from mercat.billing.v1 import (
     billing_pb2,
     billing_pb2_grpc,
@@ -97,6 +104,7 @@ class Account:
             "proof": proof_pb2_grpc.ProofServiceStub,
             "credits": credits_pb2_grpc.CreditServiceStub, "audit": audit_pb2_grpc.AuditServiceStub,
             "organisations": organisation_pb2_grpc.OrganisationServiceStub,
+            "sessions": sessions_pb2_grpc.SessionServiceStub,
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
         }  # fmt: skip

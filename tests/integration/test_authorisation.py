@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import auth_pb2, sessions_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
@@ -214,11 +214,14 @@ NAMES = {
     "invoice_id": "invoice", "payment_id": "payment", "payment_method_id": "payment_method", "request_id": "call",
     "subscription_id": "subscription", "job_id": "job", "upload_id": "upload", "model": "model", "digest": "digest",
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
+    "session_id": "session",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
-    "alias", "category", "code", "currency", "description", "display_name", "email", "etag", "filename", "framework",
-    "handle", "homepage", "id", "license", "line_id", "meter", "name", "payment_method", "plan_id", "prompt", "reason",
+    "alias", "category", "code", "currency", "current_password", "description",
+    "display_name", "email", "etag", "filename", "framework",
+    "handle", "homepage", "id", "license", "line_id", "meter", "name", "password", "payment_method", "plan_id", "prompt",
+    "reason",
     "release_notes", "return_url", "role", "summary", "tag_name", "task", "version",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
@@ -269,6 +272,7 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     """Something of the victim's organisation of each kind."""
     handle = victim.profile.organisation
     found = {"user": members["viewer"].profile.user_id}
+    found["session"] = victim.sessions.ListSessions(sessions_pb2.ListSessionsRequest()).sessions[0].session_id
     found["key"] = victim.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k")).api_key.key_id
     invite = org.CreateInvitationRequest(email="guest@example.com", role="viewer")
     found["invitation"] = victim.invitations.CreateInvitation(invite).invitation.invitation_id
