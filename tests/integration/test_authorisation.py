@@ -218,11 +218,10 @@ NAMES = {
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
-    "alias", "category", "code", "currency", "current_password", "description",
-    "display_name", "email", "etag", "filename", "framework",
-    "handle", "homepage", "id", "license", "line_id", "meter", "name", "password", "payment_method", "plan_id", "prompt",
-    "reason",
-    "release_notes", "return_url", "role", "summary", "tag_name", "task", "version",
+    "alias", "category", "code", "currency", "current_password", "description", "display_name", "email", "etag",
+    "filename", "framework", "handle", "homepage", "id", "license", "line_id", "meter", "name", "password",
+    "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary", "tag_name",
+    "task", "version",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
