@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def _kept(path: Path) -> str:
     """The text of an owner-only file, made whole by whoever comes first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.touch(mode=0o600)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its owner's alone
+        os.close(handle)
+        draft = Path(name)
         draft.write_text(base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
         try:
             os.link(draft, path)
