@@ -10,7 +10,8 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from services.cli import output
-from services.cli.client import Client, Credentials, Unreachable
+from services.cli.client import Client, Unreachable
+from services.cli.credentials import Credentials
 from services.cli.session import DEFAULT_PROFILE, Logins, Refusal, Target, connection, find_target
 from services.common.errors import MercatError
 

@@ -12,7 +12,8 @@ from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli.client import Client, Credentials
+from services.cli.client import Client
+from services.cli.credentials import Credentials
 from services.cli.demo.catalogue import CATALOGUE, Entry
 from services.cli.prices import parse_price
 from services.cli.session import Logins, parse_server

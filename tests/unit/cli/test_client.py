@@ -14,7 +14,8 @@ from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.cli import client as client_module
-from services.cli.client import Client, Credentials, Unreachable
+from services.cli.client import Client, Unreachable
+from services.cli.credentials import Credentials
 from services.cli.session import Logins, Refusal, parse_server
 from services.common.errors import (
     STATUS_KEY,
