@@ -55,5 +55,5 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, corrections, rollups.work, retention.work, partitions],
+        tasks=[consumer.work, consumer.sweep, corrections, rollups.work, retention.work, partitions],
     )

@@ -13,12 +13,14 @@ from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 from nats.aio.msg import Msg
+from nats.js.api import RawStreamMsg
 from prometheus_client import Counter
 
 from services.common import failpoints, outbox
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events, broadcast
+from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
 from services.usage.store import Store
 
@@ -30,6 +32,7 @@ _MESSAGES = 128  # of one transaction
 _AT_ONCE = 2  # transactions under way
 _GATHER = 0.25  # seconds that messages gather while there are few
 _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
+_SWEEP, _LEFT = 10.0, 1_000  # seconds between looks for messages that were left, and how many are taken at a time
 _POSTED_AT_ONCE = 2_000  # records of one transaction of billing's, which holds their wallets; more make it no quicker
 _TOLD_AT_ONCE = 500  # records of one live message; one is at most about 1 KiB and a message may have 1 MiB
 
@@ -86,10 +89,34 @@ class Consumer:
             # One whose acknowledgement is lost comes back, and changes nothing.
             await asyncio.gather(*(m.ack() for m in messages), return_exceptions=True)
 
-    async def _store_and_post(self, messages: Sequence[Msg]) -> None:
+    async def sweep(self) -> None:
+        """Takes what no consumer will be given again, for ever."""
+        await repeat(self._take_left, "usage that was left in the stream waits", batch=_LEFT, every=_SWEEP)
+
+    async def _take_left(self) -> int:
+        """A stream that cannot write, as on a full disk, keeps messages whose acknowledgement it took, and whoever waits
+        for it to be empty waits for ever. They are stored and posted once more, which changes nothing, and removed; how
+        many there were."""
+        stream, left = self._events.js, 0
+        try:
+            through = (await stream.consumer_info(USAGE_STREAM, DURABLE)).ack_floor.stream_seq
+            while left < _LEFT:
+                state = (await stream.stream_info(USAGE_STREAM)).state
+                if not state.messages or state.first_seq > through:
+                    break
+                await self._store_and_post([await stream.get_msg(USAGE_STREAM, state.first_seq)])
+                await stream.delete_msg(USAGE_STREAM, state.first_seq)
+                left += 1
+        except (nats.errors.Error, TimeoutError) as e:
+            raise Unavailable(f"the stream of usage cannot be asked: {e}") from e
+        if left:
+            log.warning("%d messages of usage had been acknowledged and were still in the stream", left)
+        return left
+
+    async def _store_and_post(self, messages: Sequence[Msg | RawStreamMsg]) -> None:
         records: dict[str, Record] = {}
         for message in messages:
-            for record in event_pb2.UsageBatch.FromString(message.data).records:
+            for record in event_pb2.UsageBatch.FromString(message.data or b"").records:
                 request_id = record.request_id
                 if not request_id.startswith("req_"):
                     raise ValueError(f"a usage record without a request id: {request_id!r}")

@@ -16,7 +16,7 @@ from tests.platform import USD, Account, Platform
 from tests.robustness.oracle import judge
 from tests.robustness.run import CREDIT, PRICE, priced
 from tests.robustness.traffic import Caller
-from tests.sizes import Size
+from tests.sizes import WHOLE, Size
 
 pytestmark = pytest.mark.case
 
@@ -89,7 +89,8 @@ async def test_the_disk_is_full(disk: Path, size: Size) -> None:
         await caller.many(size.calls - len(caller.seen.ok), in_flight=8)
         await caller.channel.close()
         verdict = await asyncio.to_thread(
-            judge, platform, consumer, caller.seen, credit=CREDIT, price=PRICE, backlog=LAST_TRY
-        )
+            judge, platform, consumer, caller.seen, credit=CREDIT, price=PRICE, backlog=LAST_TRY,
+            rate=size.calls == WHOLE,  # a small run is mostly the disk's being full
+        )  # fmt: skip
         assert verdict.ok >= size.calls
         assert saver.balance() == saved.count("OK") * USD
