@@ -14,6 +14,7 @@ from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
 from services.common import failpoints, outbox
@@ -94,9 +95,9 @@ class Consumer:
         await repeat(self._take_left, "usage that was left in the stream waits", batch=_LEFT, every=_SWEEP)
 
     async def _take_left(self) -> int:
-        """A stream that cannot write, as on a full disk, keeps messages whose acknowledgement it took, and whoever waits
-        for it to be empty waits for ever. They are stored and posted once more, which changes nothing, and removed; how
-        many there were."""
+        """A stream that cannot write, as on a full disk, keeps messages whose acknowledgement it took, and whoever
+        waits for it to be empty waits for ever. They are stored and posted once more, which changes nothing, and
+        removed; how many there were."""
         stream, left = self._events.js, 0
         try:
             through = (await stream.consumer_info(USAGE_STREAM, DURABLE)).ack_floor.stream_seq
@@ -107,6 +108,8 @@ class Consumer:
                 await self._store_and_post([await stream.get_msg(USAGE_STREAM, state.first_seq)])
                 await stream.delete_msg(USAGE_STREAM, state.first_seq)
                 left += 1
+        except NotFoundError:  # there is no consumer yet, or the message has gone meanwhile
+            pass
         except (nats.errors.Error, TimeoutError) as e:
             raise Unavailable(f"the stream of usage cannot be asked: {e}") from e
         if left:
