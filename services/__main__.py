@@ -92,6 +92,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     await principals.listen(events)
     tracer = Tracer(base.trace_endpoint, base.trace_ratio, base.process) if base.trace_endpoint else None
     server = Server()
+    control.here = server.here
     services: list[Service] = []
     databases: list[Database] = []
     tasks: list[asyncio.Task[None]] = []

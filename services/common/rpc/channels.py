@@ -1,13 +1,14 @@
 """Channels from one service to another. Calls carry the internal token and the trace of the call under way; errors come
 back as the class that was raised over there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
 from grpc import aio
 
 from services.common.errors import MercatError, Unavailable, from_rpc_error
+from services.common.rpc import local
 from services.common.rpc.context import maybe_current
 
 OPTIONS: list[tuple[str, int]] = [
@@ -31,10 +32,12 @@ def _rebuilt(error: grpc.RpcError) -> MercatError:
 
 
 class InternalChannel(aio.Channel):
-    """What a generated stub takes for a channel: wraps a real one, adds metadata, deadline and error rebuilding."""
+    """What a generated stub takes for a channel: wraps a real one, adds metadata, deadline and error rebuilding. What
+    this process serves itself (`here`: handlers by path) does not go through it."""
 
     def __init__(self, target: str, token: str) -> None:
         self.target = target
+        self.here: Mapping[str, local.Handler] = {}
         self._token = token
         self._channel = aio.insecure_channel(target, options=OPTIONS)
 
@@ -69,7 +72,10 @@ class InternalChannel(aio.Channel):
         method = self._channel.unary_unary(path, *args, **kwargs)
 
         async def call(request: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
+            handler = self.here.get(path)
             try:
+                if handler is not None:
+                    return await local.call(handler, request, self._metadata(), timeout)
                 return await method(request, timeout=timeout, metadata=self._metadata())
             except grpc.RpcError as e:
                 raise _rebuilt(e) from None

@@ -12,9 +12,11 @@ from grpc_health.v1 import _async as aio_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as aio_reflection
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from mercat.common.v1 import policy_pb2
 
 from services.common.rpc.http2.connection import Limits
 from services.common.rpc.http2.server import Http2Server
+from services.common.rpc.local import Handler
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import policy_of
 
@@ -27,9 +29,10 @@ Registration = tuple[Callable[[Any, Any], None], object]
 class _Wrapping:
     """Stands in for the server while generated code registers a servicer, and wraps what it registers."""
 
-    def __init__(self, server: Http2Server, guard: Guard) -> None:
+    def __init__(self, server: Http2Server, guard: Guard, here: dict[str, Handler]) -> None:
         self.server = server
         self.guard = guard
+        self.here = here
         self.services: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
@@ -49,7 +52,10 @@ class _Wrapping:
         de, ser = lenient(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             reply_type = GetMessageClass(method.output_type)
-            return grpc.unary_unary_rpc_method_handler(pipeline.unary(handler.unary_unary, reply_type), de, ser)
+            unary = pipeline.unary(handler.unary_unary, reply_type)
+            if pipeline.policy.access == policy_pb2.ACCESS_INTERNAL:
+                self.here[path] = unary
+            return grpc.unary_unary_rpc_method_handler(unary, de, ser)
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(pipeline.unary_stream(handler.unary_stream), de, ser)
         if handler.stream_unary:
@@ -58,9 +64,10 @@ class _Wrapping:
 
 
 class Server:
-    """A gRPC server of any set of services."""
+    """A gRPC server of any set of services. `here`: the handlers of what Mercat's own services ask it, by path."""
 
     def __init__(self) -> None:
+        self.here: dict[str, Handler] = {}
         self._server = Http2Server(Limits(message=MAX_MESSAGE))
         self._health = aio_health.HealthServicer()
         self._services: list[str] = []
@@ -69,7 +76,7 @@ class Server:
     def add(self, registration: Registration, guard: Guard) -> None:
         """Adds a servicer behind the pipeline. Raises LookupError when a method declares no policy."""
         register, servicer = registration
-        wrapping = _Wrapping(self._server, guard)
+        wrapping = _Wrapping(self._server, guard, self.here)
         register(servicer, wrapping)
         self._services += wrapping.services
 
