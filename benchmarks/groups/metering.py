@@ -27,7 +27,7 @@ from tests.platform import Account
 
 TITLE = "Recorded calls, stored and posted"
 _PEOPLE = 20
-_RECORDS, _TOGETHER = 60_000, 64  # of a round, and of one message, as at 64 calls in flight
+_RECORDS, _TOGETHER = 200_000, 64  # of a round, and of one message, as at 64 calls in flight
 _UNDER_WAY = 64  # messages that are not acknowledged yet
 _COST, _EARNED = 1_000, 800  # nanos a call, and what of it is the publisher's
 _PATIENCE = 120.0  # seconds
