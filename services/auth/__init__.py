@@ -1,13 +1,14 @@
 """Who people and programs are: users and organisations, sessions, API keys, and the audit log.
 What somebody may do with what they are is decided by the contract's policies, not here."""
 
-from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, organisation_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.auth.audit.heads import Heads
 from services.auth.audit.service import AuditServicer
 from services.auth.audit.store import AuditStore
 from services.auth.audit.writer import Writer
+from services.auth.key_service import ApiKeyServicer
 from services.auth.keys import LastUsed
 from services.auth.limits import LimitServicer
 from services.auth.organisations.accounts import ServiceAccountServicer
@@ -48,6 +49,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (auth_pb2_grpc.add_AuthServiceServicer_to_server, servicer),
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
+            (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
                 PrincipalServicer(

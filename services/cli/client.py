@@ -17,6 +17,7 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    keys_pb2_grpc,
     mfa_pb2_grpc,
     organisation_pb2_grpc,
     sessions_pb2,
@@ -104,6 +105,10 @@ class Client:
     @cached_property
     def auth(self) -> auth_pb2_grpc.AuthServiceStub:
         return auth_pb2_grpc.AuthServiceStub(self.channel)
+
+    @cached_property
+    def keys(self) -> keys_pb2_grpc.ApiKeyServiceStub:
+        return keys_pb2_grpc.ApiKeyServiceStub(self.channel)
 
     @cached_property
     def organisations(self) -> organisation_pb2_grpc.OrganisationServiceStub:

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(limits, name="limits")
 
 
-def _limit(
+def call_limit(
     rate: int, burst: int, concurrent: int, daily: str, monthly: str, *, remove: bool
 ) -> limits_pb2.CallLimit | None:
     if remove:
@@ -57,7 +57,7 @@ def _quota(name: str, given: str) -> limits_pb2.CallQuota:
         raise typer.BadParameter(f"--{name} {given}: give calls as 1000, or as 800:1000 to be warned before") from None
 
 
-def _said(limit: limits_pb2.CallLimit) -> str:
+def said(limit: limits_pb2.CallLimit) -> str:
     parts: list[str] = []
     if limit.calls_per_second:
         parts.append(f"{limit.calls_per_second:,} calls a second, {limit.burst:,} at once")
@@ -91,9 +91,9 @@ def show(session: Session) -> None:
     tier = auth_pb2.Tier.Name(answer.account.tier).removeprefix("TIER_").lower()
     now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     used = f"{_calls(session, now):,} today, {_calls(session, now.replace(day=1)):,} this month"
-    output.facts([("tier", tier), ("account", _said(answer.account.limit)), ("calls", used)])
+    output.facts([("tier", tier), ("account", said(answer.account.limit)), ("calls", used)])
     output.table(
-        ["key", "name", "limit"], [(k.key_id, k.name, _said(k.limit)) for k in answer.api_keys],
+        ["key", "name", "limit"], [(k.key_id, k.name, said(k.limit)) for k in answer.api_keys],
         empty="No key has a limit of its own.",
     )  # fmt: skip
 
@@ -115,13 +115,13 @@ def key(
       mercat limits key key_06b3c… --remove
     """
     request = auth_pb2.SetKeyLimitRequest(
-        key_id=key, limit=_limit(rate, burst, concurrent, daily, monthly, remove=remove)
+        key_id=key, limit=call_limit(rate, burst, concurrent, daily, monthly, remove=remove)
     )
     made = session.client.limits.SetKeyLimit(request).api_key
     if session.json:
         output.say_json(made)
     else:
-        output.say(f"{made.name}: {_said(made.limit) if made.HasField('limit') else 'no limit but the account’s'}.")
+        output.say(f"{made.name}: {said(made.limit) if made.HasField('limit') else 'no limit but the account’s'}.")
 
 
 def model(
@@ -134,13 +134,13 @@ def model(
 
     Example: mercat limits model adder --rate 500
     """
-    name, limit = session.full_name(model), _limit(rate, burst, concurrent, daily, monthly, remove=remove)
+    name, limit = session.full_name(model), call_limit(rate, burst, concurrent, daily, monthly, remove=remove)
     request = registry_pb2.SetModelLimitRequest(model=name, limit=limit)
     made = session.client.registry.SetModelLimit(request).model
     if session.json:
         output.say_json(made)
     else:
-        output.say(f"{name}: {_said(made.limit) if made.HasField('limit') else 'no limit but its callers’'}.")
+        output.say(f"{name}: {said(made.limit) if made.HasField('limit') else 'no limit but its callers’'}.")
 
 
 def account(
@@ -160,11 +160,11 @@ def account(
     if tier and tier not in _TIERS:
         raise typer.BadParameter(f"there is no tier {tier!r}; there are {', '.join(_TIERS)}")
     given = rate or burst or concurrent or daily or monthly
-    limit = _limit(rate, burst, concurrent, daily, monthly, remove=False) if given else None
+    limit = call_limit(rate, burst, concurrent, daily, monthly, remove=False) if given else None
     request = auth_pb2.SetAccountLimitRequest(handle=handle, tier=_TIERS.get(tier, 0), limit=limit)  # type: ignore[arg-type]
     made = session.client.limits.SetAccountLimit(request).account
     if session.json:
         output.say_json(made)
     else:
         named = auth_pb2.Tier.Name(made.tier).removeprefix("TIER_").lower()
-        output.say(f"{made.handle} ({named}): {_said(made.limit)}.")
+        output.say(f"{made.handle} ({named}): {said(made.limit)}.")

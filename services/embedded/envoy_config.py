@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from google.protobuf import descriptor_pb2
 
+from services.common.rpc.addresses import DOOR_KEY
 from services.embedded.envoy_contracts import Method, transcodable
 from services.embedded.envoy_replies import local_replies
 from services.embedded.envoy_tracing import COLLECTOR, tracing
@@ -90,6 +91,8 @@ class FrontDoor:
     private_key: Path | None = None
     cors_origins: Sequence[str] = ("*",)
     by_load: bool = False
+    # What tells the processes behind it that an address is as the front door saw it.
+    token: str = ""
     trace_endpoint: str = ""
     trace_ratio: float = 0.0
     descriptors: Path = DESCRIPTORS
@@ -197,7 +200,9 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
         "routes": table,
         "typed_per_filter_config": {"envoy.filters.http.cors": _cors(door)},
     }
-    return {"name": "front", "virtual_hosts": [host]}
+    seen = {"key": DOOR_KEY, "value": f"{door.token} %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    added = [{"header": seen, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}] if door.token else []
+    return {"name": "front", "virtual_hosts": [host], "request_headers_to_add": added}
 
 
 def _cluster_of(service: str) -> str:

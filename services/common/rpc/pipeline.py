@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from mercat.auth.v1.auth_pb2 import Principal
 from mercat.common.v1 import policy_pb2
 
-from services.common import clock, ids
+from services.common import clock, ids, key_rules
 from services.common.db import PATIENCE
 from services.common.errors import (
     STATUS_KEY,
@@ -34,6 +34,7 @@ from services.common.errors import (
 from services.common.limits import CLASSES, Bucket, Limiter
 from services.common.metrics import Counter, Histogram
 from services.common.rpc import tags, tracing
+from services.common.rpc.addresses import Addresses
 from services.common.rpc.channels import TOKEN_KEY
 from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
@@ -72,15 +73,6 @@ def credential_of(metadata: dict[str, str | bytes]) -> str:
     return str(metadata.get("x-api-key") or "")
 
 
-def client_address(metadata: dict[str, str | bytes], peer: str) -> str:
-    """The address the front door saw: the last hop of `x-forwarded-for`, which Envoy itself appends; else the peer."""
-    forwarded = str(metadata.get("x-forwarded-for") or "")
-    if forwarded:
-        return forwarded.rsplit(",", 1)[-1].strip()
-    kind, _, rest = peer.partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "local"
-
-
 def lenient(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
     """None for bytes that are no request, which the pipeline refuses: gRPC itself would end the call as INTERNAL."""
 
@@ -100,6 +92,7 @@ class Pipeline:
         self.method = method
         self.policy = policy
         self.guard = guard
+        self._addresses = Addresses(guard.internal_token)
         self._validates = not streams_in
         # Calls of models end by their model's timeout; a second timer would be felt.
         self._bounds_itself = policy.rate == policy_pb2.RATE_CLASS_INFERENCE
@@ -130,12 +123,14 @@ class Pipeline:
         if tags.KEY in metadata and self._calls_models:  # all of that name: a dictionary has one
             call.tags = tags.read(str(v) for k, v in context.invocation_metadata() or () if k == tags.KEY)
         call.user_agent = str(metadata.get("user-agent", ""))[:500]
-        call.address = client_address(metadata, context.peer())
+        call.address = self._addresses.of(metadata, context.peer())
         credential = credential_of(metadata)
         if credential:
             principals = self.guard.principals
             known = principals.cached(credential)
             call.principal = known if known is not None else await principals.resolve(credential)
+            if call.principal.HasField("rules"):
+                key_rules.check_address(call.principal.rules, call.address)
         elif policy.access != policy_pb2.ACCESS_PUBLIC:
             raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
         if policy.access == policy_pb2.ACCESS_ACCOUNT:
@@ -363,6 +358,8 @@ class Pipeline:
         if known is call.principal:
             return
         call.principal = known if known is not None else await self.guard.principals.resolve(credential)
+        if call.principal.HasField("rules"):
+            key_rules.check_address(call.principal.rules, call.address)
         if self.policy.access == policy_pb2.ACCESS_ACCOUNT:
             self._authorise(call)
 

@@ -105,3 +105,39 @@ def test_two_people_share_an_organisation(person: Callable[[], Person]) -> None:
     assert '"role": "developer"' in shown  # before
     assert '"role": "auditor"' in shown  # after
     assert "Intact" in ada("audit", "verify")
+
+
+def test_keys_from_making_to_rotating(person: Callable[[], Person]) -> None:
+    ada = person()
+    ada("topup", "100")
+    made = ada.json(
+        "keys", "create", "backend", "--scope", "inference:call", "--allow", "127.0.0.0/8", "--deny", "127.0.0.2",
+        "--model", "ada/*", "--rate", "20", "--daily", "800:1000", "--budget", "50", "--expires", "30d",
+    )  # fmt: skip
+    key = made["apiKey"]["keyId"]
+    assert made["apiKey"]["rules"] == {
+        "allowedNetworks": ["127.0.0.0/8"], "deniedNetworks": ["127.0.0.2/32"], "models": ["ada/*"]
+    }  # fmt: skip
+    shown = ada("keys", "show", key)
+    for text in ("127.0.0.0/8", "127.0.0.2/32", "ada/*", "20 calls a second", "1,000 a day"):
+        assert text in shown
+    assert [b["keyId"] for b in ada.json("budgets", "list")["budgets"]] == [key]
+    updated = ada.json("keys", "update", key, "--name", "front", "--model", "bob/*", "--never-expires")
+    assert (updated["name"], updated.get("expiresAt")) == ("front", None)
+    assert updated["rules"]["models"] == ["bob/*"]
+    assert updated["rules"]["allowedNetworks"] == ["127.0.0.0/8"]
+    rotated = ada.json("keys", "rotate", key, "--overlap", "2h")
+    assert rotated["secret"] != made["secret"]
+    assert "secret before" in ada("keys", "show", key)
+    assert "ROTATION_UNDER_WAY" in ada.refused("keys", "rotate", key)
+    ada("keys", "end-overlap", key)
+    assert "secret before" not in ada("keys", "show", key)
+    assert "rules" not in ada.json("keys", "update", key, "--no-rules")
+    assert "no network" in ada.refused("keys", "update", key, "--allow", "10.0.0.1/8")
+    assert "mk_live_" in ada("keys", "rotate", key, "--overlap", "0s")
+
+
+def test_a_key_whose_budget_cannot_be_set_is_not_left_behind(person: Callable[[], Person]) -> None:
+    ada = person()
+    assert ada.refused("keys", "create", "k", "--budget", "2000000000")
+    assert [k["isActive"] for k in ada.json("keys", "list")["apiKeys"]] == [False]
