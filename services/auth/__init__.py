@@ -49,7 +49,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (auth_pb2_grpc.add_AuthServiceServicer_to_server, servicer),
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
-            (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store)),
+            (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store, signing_in.letters)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
                 PrincipalServicer(

@@ -1,4 +1,4 @@
-"""What becomes of API keys after they were made: other rules, another end, another secret."""
+"""What becomes of API keys after they were made: other rules, another end, another secret, a secret that leaked."""
 
 from datetime import datetime, timedelta
 
@@ -7,6 +7,7 @@ from mercat.auth.v1 import keys_pb2, keys_pb2_grpc
 from services.auth import keys
 from services.auth.organisations.roles import check_within
 from services.auth.organisations.standing import forget
+from services.auth.signin.letters import Letters
 from services.auth.store import Row, Store
 from services.common import audit, etags, key_rules
 from services.common.db import Connection
@@ -21,7 +22,8 @@ _SHARE = "keys:share"
 class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
     """Serves `mercat.auth.v1.ApiKeyService`."""
 
-    def __init__(self, deps: Deps, store: Store) -> None:
+    def __init__(self, deps: Deps, store: Store, letters: Letters) -> None:
+        self._letters = letters
         self._database = deps.database
         self._events = deps.events
         self._clock = deps.clock
@@ -96,6 +98,27 @@ class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
             audit.changed(before, key)
         await forget(self._events, org_id=row["org_id"], key_id=row["id"])
         return keys_pb2.EndApiKeyOverlapResponse(api_key=key)
+
+    async def RevokeLeakedKey(
+        self, request: keys_pb2.RevokeLeakedKeyRequest, context: Context
+    ) -> keys_pb2.RevokeLeakedKeyResponse:
+        secret, now = request.secret.strip(), self._clock.now()
+        key_hash = keys.digest(secret)
+        async with self._database.transaction() as connection:
+            row = await self._store.lock_secret(connection, key_hash, now) if keys.well_formed(secret) else None
+            if row is None:
+                audit.nothing()  # or whoever likes fills the log
+            else:
+                before = keys.message_of(row)
+                audit.about("api_key", row["id"])
+                audit.by("", row["org_id"])  # who found it is nobody, but it is that organisation's affair
+                end = self._store.end_api_key if row["newest"] else self._store.end_overlap
+                audit.changed(before, keys.message_of(await end(connection, row["id"])))
+                for owner in await self._store.list_key_owners(connection, row["id"]):
+                    await self._letters.key_leaked(connection, owner, row, whole=row["newest"])
+        if row is not None:
+            await forget(self._events, org_id=row["org_id"], key_id=row["id"])
+        return keys_pb2.RevokeLeakedKeyResponse()
 
     async def _lock(self, connection: Connection, key_id: str) -> Row:
         """A key that the caller may change. Raises NotFound, PermissionDenied."""

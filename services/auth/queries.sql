@@ -45,6 +45,22 @@ WHERE id = :key_id AND org_id = :org_id
     AND (coalesce(user_id, service_account_id, org_id) = :owner_id OR (:shared AND user_id IS NULL))
 FOR UPDATE;
 
+-- name: lock_secret(key_hash, now)^
+-- A key by a secret that is good, and whether that is its newest one.
+SELECT *, key_hash = :key_hash AS newest FROM api_keys
+WHERE (key_hash = :key_hash OR (previous_hash = :key_hash AND previous_expires_at > :now)) AND is_active
+FOR UPDATE;
+
+-- name: end_api_key(key_id)^
+UPDATE api_keys SET is_active = false WHERE id = :key_id RETURNING *;
+
+-- name: list_key_owners(key_id)
+-- Whom to write to about a key: whose it is and who made it, of a key that is nobody's the owners.
+SELECT u.id, u.email, u.username FROM api_keys k
+JOIN members m ON m.org_id = k.org_id JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL
+WHERE k.id = :key_id AND (u.id IN (k.user_id, k.created_by) OR (k.user_id IS NULL AND m.role = 'owner'))
+ORDER BY u.id;
+
 -- name: update_api_key(key_id, name, scopes, expires_at, rules)^
 UPDATE api_keys SET name = :name, scopes = :scopes::text::jsonb, expires_at = :expires_at, rules = :rules::text::jsonb,
     revision = revision + 1

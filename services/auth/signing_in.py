@@ -43,7 +43,7 @@ class SigningIn:
         store, factor_store, self.session_store = SignInStore(), FactorStore(), SessionStore()
         sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
-        letters = Letters(outbox, deps.clock)
+        self.letters = letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
         self.sessions = Sessions(
             deps.database, self.session_store, users, signer, deps.principals, deps.events, deps.clock

@@ -73,6 +73,19 @@ class Store:
         row: Row | None = await self._q.lock_api_key(c, key_id=key_id, org_id=org_id, owner_id=owner_id, shared=shared)
         return row
 
+    async def lock_secret(self, c: Connection, key_hash: bytes, now: datetime) -> Row | None:
+        """The active key that a secret is of, and whether it is the `newest` one."""
+        row: Row | None = await self._q.lock_secret(c, key_hash=key_hash, now=now)
+        return row
+
+    async def end_api_key(self, c: Connection, key_id: str) -> Row:
+        row: Row = await self._q.end_api_key(c, key_id=key_id)
+        return row
+
+    async def list_key_owners(self, c: Connection, key_id: str) -> list[Row]:
+        """Whom to write to about a key: (id, email, username)."""
+        return [r async for r in self._q.list_key_owners(c, key_id=key_id)]
+
     async def update_api_key(
         self, c: Connection, key_id: str, *, name: str, scopes: Sequence[str], expires_at: datetime | None,
         rules: str | None,

@@ -1,5 +1,6 @@
 """`mercat keys`: API keys for programs."""
 
+import sys
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     keys.command("rotate")(command(rotate))
     keys.command("end-overlap")(command(end_overlap))
     keys.command("revoke")(command(revoke))
+    keys.command("report-leak")(command(report_leak))
     app.add_typer(keys, name="keys")
 
 
@@ -197,3 +199,22 @@ def end_overlap(session: Session, key: Key) -> None:
         output.say_json(ended)
     else:
         output.say(f"Only the newest secret of {output.clean(ended.name)} ({ended.key_id}) is good.")
+
+
+def report_leak(
+    session: Session,
+    found_at: Annotated[str, typer.Option("--found-at", help="Where it was found; its owner sees it.")] = "",
+) -> None:
+    """Ends a key, whosever it is, by its secret, which is typed or read from standard input. Takes no account.
+
+    Example: mercat keys report-leak --found-at https://example.com/paste < found.txt
+    """
+    if output.is_terminal():
+        secret = str(typer.prompt("Secret", hide_input=True, err=True))
+    else:
+        secret = sys.stdin.readline().strip()
+    answer = session.client.keys.RevokeLeakedKey(pb.RevokeLeakedKeyRequest(secret=secret, found_at=found_at))
+    if session.json:
+        output.say_json(answer)
+    else:
+        output.say("Thank you. If it was a key, it is none any more, and its owner knows.")

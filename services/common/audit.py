@@ -31,6 +31,12 @@ def by(user_id: str, org_id: str) -> None:
         call.actor = (user_id, org_id)
 
 
+def nothing() -> None:
+    """Says that the current call does nothing that is worth a record."""
+    if call := maybe_current():
+        call.audited = False
+
+
 def changed(before: Message | None = None, after: Message | None = None) -> None:
     """Says what the current call's transaction changes, and into what."""
     if call := maybe_current():

@@ -22,6 +22,15 @@ class Letters:
         values = {"username": user["username"], "code": code}
         await self._outbox.add(connection, Mail(kind, user["email"], values), lifetime)
 
+    async def key_leaked(self, connection: Connection, user: Row, key: Row, *, whole: bool) -> None:
+        """That somebody sent us a key's secret, so that the key has ended; not `whole`: that secret alone, which a
+        rotation had replaced."""
+        values = {
+            "username": user["username"], "name": key["name"], "key_id": key["id"], "prefix": key["prefix"],
+            "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "whole": "yes" if whole else "",
+        }  # fmt: skip
+        await self._outbox.add(connection, Mail("key_leaked", user["email"], values), timedelta(days=7))
+
     async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
         """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""
         call = maybe_current()

@@ -1,5 +1,6 @@
 """What API keys are held to, and how they get other secrets: rules by gRPC, REST and OpenAI's dialect alike."""
 
+import json
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc, keys_pb2, organisation_pb2
 from mercat.common.v1 import limits_pb2, tensor_pb2
 from mercat.inference.v1 import inference_pb2
 
+from services.auth import keys
 from services.common.errors import MercatError, from_rpc_error
 from services.common.rpc.addresses import DOOR_KEY, EDGE_KEY
 from tests import graphs
@@ -340,3 +342,67 @@ def test_shared_keys_are_rotated_by_who_may_share_and_members_own_keys_by_nobody
     ):
         assert fails_with(account.keys.RotateApiKey, keys_pb2.RotateApiKeyRequest(key_id=key_id)) == reason
         assert fails_with(account.keys.GetApiKey, keys_pb2.GetApiKeyRequest(key_id=key_id)) == reason
+
+
+# Leaks
+
+
+def mails(platform: Platform, address: str, count: int) -> list[dict[str, Any]]:
+    """What was written to an address, the newest first; the platform has no SMTP server."""
+    deadline = time.monotonic() + 15
+    while True:
+        said = platform.command("mail", address, "--limit", "20", "--json")
+        found = [m for m in json.loads(said.stdout or "[]") if "secret" in m["text"]] if said.returncode == 0 else []
+        if len(found) >= count:
+            return found
+        assert time.monotonic() < deadline, said
+        time.sleep(0.3)
+
+
+def test_a_leaked_secret_ends_its_key_and_the_owner_hears_of_it(platform: Platform) -> None:
+    person = platform.sign_up()
+    old, made = make(person)
+    new = Account(platform, person.keys.RotateApiKey(keys_pb2.RotateApiKeyRequest(key_id=made.key_id)).secret)
+    found = keys_pb2.RevokeLeakedKeyRequest(secret=f" {new.api_key}\n", found_at="https://example.com/paste")
+    assert platform.anonymous.keys.RevokeLeakedKey(found) == keys_pb2.RevokeLeakedKeyResponse()
+    ended(new)
+    ended(old)
+    assert not person.keys.GetApiKey(keys_pb2.GetApiKeyRequest(key_id=made.key_id)).api_key.is_active
+    (mail,) = mails(platform, person.email, 1)
+    assert made.key_id in mail["text"]
+    assert "was revoked" in mail["subject"]
+    assert new.api_key not in mail["text"]
+    query = f"SELECT metadata::text FROM auth.audit_logs WHERE org_id = '{person.profile.org_id}' AND action LIKE '%Leaked%'"
+    deadline = time.monotonic() + 10
+    while (kept := platform.value(query)) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "https://example.com/paste" in kept
+    assert new.api_key[8:] not in kept
+    assert "[secret]" in kept
+
+
+def test_a_secret_that_was_replaced_ends_alone(platform: Platform) -> None:
+    person = platform.sign_up()
+    old, made = make(person)
+    new = Account(platform, person.keys.RotateApiKey(keys_pb2.RotateApiKeyRequest(key_id=made.key_id)).secret)
+    answer = httpx.post(f"{platform.rest}/v1/keys:revokeLeaked", json={"secret": old.api_key})
+    assert (answer.status_code, answer.json()) == (200, {})
+    ended(old)
+    new.auth.GetProfile(ME)
+    (mail,) = mails(platform, person.email, 1)
+    assert "has ended" in mail["subject"]
+
+
+def test_whether_there_was_a_key_is_not_told(platform: Platform, person: Account) -> None:
+    gone, made = make(person)
+    person.auth.RevokeApiKey(auth_pb2.RevokeApiKeyRequest(key_id=made.key_id))
+    good, _ = make(person)
+    before = platform.value("SELECT count(*) FROM auth.audit_logs")
+    never = keys.generate(test=False)
+    for secret in (gone.api_key, never, "mk_live_nothing", "x", good.api_key):
+        answer = httpx.post(f"{platform.rest}/v1/keys:revokeLeaked", json={"secret": secret})
+        said = {name: value for name, value in answer.headers.items() if name not in ("date", "mercat-request-id")}
+        assert (answer.status_code, answer.text) == (200, "{}"), secret
+        assert said.keys() == {"content-type", "content-length", "server"}, said
+    ended(good)
+    assert platform.value("SELECT count(*) FROM auth.audit_logs") - before <= 3  # none for what is no key

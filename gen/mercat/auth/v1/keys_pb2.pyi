@@ -217,3 +217,42 @@ class EndApiKeyOverlapResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndApiKeyOverlapResponse: _TypeAlias = EndApiKeyOverlapResponse  # noqa: Y015
+
+@_typing.final
+class RevokeLeakedKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    FOUND_AT_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """All of it, `mk_live_…`."""
+    found_at: _builtins.str
+    """Where it was found; kept in the owner's audit log."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+        found_at: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found_at", b"found_at", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeLeakedKeyRequest: _TypeAlias = RevokeLeakedKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevokeLeakedKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeLeakedKeyResponse: _TypeAlias = RevokeLeakedKeyResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class ApiKeyServiceStub:
                 request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.SerializeToString,
                 response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.FromString,
                 _registered_method=True)
+        self.RevokeLeakedKey = channel.unary_unary(
+                '/mercat.auth.v1.ApiKeyService/RevokeLeakedKey',
+                request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
@@ -95,6 +100,15 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeLeakedKey(self, request, context):
+        """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
+        the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
+        the key is told by mail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApiKeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +131,11 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.EndApiKeyOverlap,
                     request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.FromString,
                     response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.SerializeToString,
+            ),
+            'RevokeLeakedKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLeakedKey,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +248,33 @@ class ApiKeyService:
             '/mercat.auth.v1.ApiKeyService/EndApiKeyOverlap',
             mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.SerializeToString,
             mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLeakedKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.ApiKeyService/RevokeLeakedKey',
+            mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

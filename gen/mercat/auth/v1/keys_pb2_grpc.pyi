@@ -49,6 +49,11 @@ class ApiKeyServiceStub:
     """
     EndApiKeyOverlap: _grpc.UnaryUnaryMultiCallable[_keys_pb2.EndApiKeyOverlapRequest, _keys_pb2.EndApiKeyOverlapResponse]
     """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+    RevokeLeakedKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeLeakedKeyRequest, _keys_pb2.RevokeLeakedKeyResponse]
+    """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
+    the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
+    the key is told by mail.
+    """
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
@@ -71,6 +76,11 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     EndApiKeyOverlap: _aio.UnaryUnaryMultiCallable[_keys_pb2.EndApiKeyOverlapRequest, _keys_pb2.EndApiKeyOverlapResponse]  # type: ignore[assignment]
     """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+    RevokeLeakedKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeLeakedKeyRequest, _keys_pb2.RevokeLeakedKeyResponse]  # type: ignore[assignment]
+    """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
+    the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
+    the key is told by mail.
+    """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """One's own keys, and with the scope `keys:share` those of the organisation that are nobody's own. A key with rules looks
@@ -114,5 +124,16 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.EndApiKeyOverlapResponse, _abc.Awaitable[_keys_pb2.EndApiKeyOverlapResponse]]:
         """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+
+    @_abc_1.abstractmethod
+    def RevokeLeakedKey(
+        self,
+        request: _keys_pb2.RevokeLeakedKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevokeLeakedKeyResponse, _abc.Awaitable[_keys_pb2.RevokeLeakedKeyResponse]]:
+        """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
+        the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
+        the key is told by mail.
+        """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
