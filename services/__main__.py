@@ -25,6 +25,7 @@ from services.common.db import Database, hold, load_queries, migrate, release
 from services.common.events import Events
 from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
+from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import IdempotencyKeys
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
@@ -94,6 +95,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     server = Server()
     services: list[Service] = []
     databases: list[Database] = []
+    denying: list[Denials] = []
     tasks: list[asyncio.Task[None]] = []
     settings = discover()
     for name in names:
@@ -106,7 +108,9 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         service = await build(name, deps)
         services.append(service)
         keys = IdempotencyKeys(database, clock)
-        guard = Guard(base.internal_token, principals, limiter, keys, tracer)
+        denials = Denials(database)
+        denying.append(denials)
+        guard = Guard(base.internal_token, principals, limiter, keys, tracer, denials)
         for registration in service.registrations:
             server.add(registration, guard)
         for add_to in service.raw:
@@ -114,6 +118,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys, clock), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
+        tasks += [asyncio.create_task(denials.keep(), name=f"{name}-denials")]
     await server.start(listen, public_services(), reuse_port=base.reuse_port)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()
@@ -126,6 +131,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     for service in services:
         if service.close is not None:
             await service.close()
+    for denials in denying:
+        await denials.flush()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -61,7 +61,7 @@ async def build(deps: Deps) -> Service:
                 organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
                 OrganisationServicer(deps, organisations),
             ),
-            (organisation_pb2_grpc.add_InvitationServiceServicer_to_server, InvitationServicer(deps, organisations)),
+            (organisation_pb2_grpc.add_InvitationServiceServicer_to_server, InvitationServicer(deps, organisations, signing_in.letters)),
             (
                 organisation_pb2_grpc.add_ServiceAccountServiceServicer_to_server,
                 ServiceAccountServicer(deps, organisations, store),

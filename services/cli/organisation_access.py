@@ -44,7 +44,8 @@ def invite(
     role: Annotated[str, typer.Option(help=_ROLE)] = "developer",
     expires: Expires = "",
 ) -> None:
-    """Invites somebody; the code is shown this once. It works for an account of that address, once, for seven days.
+    """Invites somebody by mail; the code is shown too, this once. It works for an account of that address, once, for seven
+    days.
 
     Example: mercat org invite ada@example.com --role admin
     """
@@ -60,7 +61,7 @@ def invite(
         ("invitation", made.invitation_id), ("for", made.email), ("role", made.role),
         ("ends", output.when(made.expires_at)), ("code", answer.code),
     ])  # fmt: skip
-    output.say(f"They come in with `mercat org join {answer.code}`.")
+    output.say(f"It went to {output.clean(made.email)} by mail. They come in with `mercat org join {answer.code}`.")
 
 
 def invitations(session: Session, limit: Limit = 50) -> None:

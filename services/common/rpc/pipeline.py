@@ -36,7 +36,8 @@ from services.common.metrics import Counter, Histogram
 from services.common.rpc import tags, tracing
 from services.common.rpc.addresses import Addresses
 from services.common.rpc.channels import TOKEN_KEY
-from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
+from services.common.rpc.context import ROLE_NAMES, Call, Context, enter, maybe_current
+from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
 from services.common.rpc.policy import Policy, validate
 from services.common.rpc.principals import Principals
@@ -59,6 +60,7 @@ class Guard:
     limiter: Limiter
     idempotency: IdempotencyKeys | None = None
     tracer: Tracer | None = None
+    denials: Denials | None = None
 
 
 def credential_of(metadata: dict[str, str | bytes]) -> str:
@@ -184,6 +186,7 @@ class Pipeline:
 
     async def fail(self, context: Context, call: Call | None, error: BaseException) -> None:
         """Ends the call with the one error form. Never returns."""
+        call = call or maybe_current()  # one that was not admitted
         if isinstance(error, asyncio.CancelledError):
             tracing.end(call.span if call else None, "CANCELLED")
             raise error
@@ -193,6 +196,8 @@ class Pipeline:
         if not isinstance(error, MercatError):
             log.error("%s %s failed", self.method, request_id, exc_info=error)
             error = Internal("an internal error; tell support the request id", reason="INTERNAL")
+        if call is not None and self.guard.denials is not None:
+            self.guard.denials.note(call, error, audited=self.policy.audited)
         trailers = list(call.trailers) if call else [("mercat-request-id", request_id)]
         if error.retry_after is not None:
             trailers.append(("retry-after", str(max(1, round(error.retry_after)))))

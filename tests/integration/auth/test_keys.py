@@ -352,7 +352,8 @@ def mails(platform: Platform, address: str, count: int) -> list[dict[str, Any]]:
     deadline = time.monotonic() + 15
     while True:
         said = platform.command("mail", address, "--limit", "20", "--json")
-        found = [m for m in json.loads(said.stdout or "[]") if "secret" in m["text"]] if said.returncode == 0 else []
+        listed = json.loads(said.stdout)["mails"] if said.returncode == 0 else []
+        found = [m for m in listed if "secret" in m["text"]]
         if len(found) >= count:
             return found
         assert time.monotonic() < deadline, said
