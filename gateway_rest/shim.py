@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway_rest import contracts, errors, exchange, replies, transcode, upstream
+from gateway_rest.caller import Callers
 from gateway_rest.contracts import Binding
 from gateway_rest.errors import MALFORMED, Refusal
 from gateway_rest.exchange import Stream, beside, unless_gone
@@ -37,6 +38,7 @@ class Shim:
         self._settings = settings
         self._most = settings.gateway_max_json_bytes
         self._calls = calls
+        self._callers = Callers(settings)
         self._router: Router[Binding] = Router(
             (binding.verb, binding.template, binding) for binding in contracts.bindings()
         )
@@ -54,8 +56,7 @@ class Shim:
     async def _handle(self, request: Request) -> Response:
         binding, variables = self._match(request)
         exchange.plain(request)
-        client = request.client.host if request.client else "local"
-        metadata = upstream.metadata(request.headers, client, behind_proxy=self._settings.gateway_behind_proxy)
+        metadata = self._callers.metadata(request, streams=binding.takes_bytes)
         if binding.takes_bytes:
             return await self._upload(binding, variables, request, metadata)
         body = await exchange.body(request, self._most) if binding.body else b""

@@ -15,6 +15,8 @@ from gateway_rest.contracts import Binding
 from gateway_rest.errors import MALFORMED, Refusal, pairs
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import InvalidArgument
+from services.common.rpc.addresses import EDGE_KEY
+from services.common.signatures import DIGEST, INPUT, SIGNATURE
 
 Metadata = list[tuple[str, str]]
 
@@ -29,7 +31,10 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 # Of a request, to the call. Everything else, and above all `mercat-internal-…`, stays outside.
-_FORWARDED = ("authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate", "stripe-signature")
+_FORWARDED = (
+    "authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate", "stripe-signature", INPUT, SIGNATURE,
+    DIGEST,
+)  # fmt: skip
 _OWN, _INTERNAL = "mercat-", "mercat-internal-"
 
 # Of a call's metadata, to the response.
@@ -39,19 +44,16 @@ _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNIT = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-def metadata(headers: Headers, client: str, *, behind_proxy: bool) -> Metadata:
-    """The metadata of a call. Raises Refusal for header values that gRPC cannot carry."""
+def metadata(headers: Headers) -> Metadata:
+    """What of a request's headers goes with the call. Raises Refusal for values that gRPC cannot carry."""
     found: Metadata = []
     for name, value in headers.items():
         own = name.startswith(_OWN) and not name.startswith(_INTERNAL) and not name.endswith("-bin")
-        if not own and name not in _FORWARDED:
+        if (not own and name not in _FORWARDED) or name == EDGE_KEY:
             continue
         if not all(" " <= character <= "~" for character in value):
             raise Refusal(InvalidArgument(f"the header {name} may only hold visible ASCII", reason=MALFORMED))
         found.append((name, value))
-    hops = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",") if hop.strip()]
-    # Only the hop that the proxy itself appended is known to be true.
-    found.append(("x-forwarded-for", hops[-1] if behind_proxy and hops and hops[-1].isascii() else client))
     return found
 
 

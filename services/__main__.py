@@ -25,11 +25,13 @@ from services.common.db import Database, hold, load_queries, migrate, release
 from services.common.events import Events
 from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
+from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import IdempotencyKeys
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
 from services.common.rpc.server import Server
+from services.common.rpc.signed import Nonces
 from services.common.rpc.tracing import Tracer
 from services.common.service import Deps, Service
 from services.common.settings import Settings, discover, load
@@ -90,11 +92,13 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
     principals, limiter = Principals(control), Limiter(redis, base.limit_scale, base.limit_share)
     await principals.listen(events)
+    nonces = Nonces(redis)
     tracer = Tracer(base.trace_endpoint, base.trace_ratio, base.process) if base.trace_endpoint else None
     server = Server()
     control.here = server.here
     services: list[Service] = []
     databases: list[Database] = []
+    denying: list[Denials] = []
     tasks: list[asyncio.Task[None]] = []
     settings = discover()
     for name in names:
@@ -107,7 +111,9 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         service = await build(name, deps)
         services.append(service)
         keys = IdempotencyKeys(database, clock)
-        guard = Guard(base.internal_token, principals, limiter, keys, tracer)
+        denials = Denials(database)
+        denying.append(denials)
+        guard = Guard(base.internal_token, principals, limiter, keys, tracer, denials, nonces)
         for registration in service.registrations:
             server.add(registration, guard)
         for add_to in service.raw:
@@ -115,6 +121,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys, clock), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
+        tasks += [asyncio.create_task(denials.keep(), name=f"{name}-denials")]
     await server.start(listen, public_services(), reuse_port=base.reuse_port)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()
@@ -127,6 +134,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     for service in services:
         if service.close is not None:
             await service.close()
+    for denials in denying:
+        await denials.flush()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway_rest import replies, upstream
+from gateway_rest.caller import Callers
 from gateway_rest.errors import Refusal, of_call
 from gateway_rest.openai import chat, completions, embeddings, errors, models
 from gateway_rest.openai.calls import Call
@@ -52,6 +53,7 @@ class _Served:
         calls: Callable[[], upstream.Upstream],
     ) -> None:
         self._endpoint, self._params, self._settings, self._calls = endpoint, params, settings, calls
+        self._callers = Callers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -63,9 +65,8 @@ class _Served:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        client = request.client.host if request.client else "local"
         try:
-            metadata = upstream.metadata(request.headers, client, behind_proxy=self._settings.gateway_behind_proxy)
+            metadata = self._callers.metadata(request)
             return await self._endpoint(Call(request, self._calls(), metadata, self._settings))
         except Invalid as invalid:
             return errors.refused(invalid)

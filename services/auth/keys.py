@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import auth_pb2, organisation_pb2
+from mercat.common.v1 import limits_pb2
 
 from services.auth.scopes import BY_ROLE
 from services.auth.store import Row, Store
-from services.common import call_limits
+from services.common import call_limits, key_rules
 from services.common.db import Database
 from services.common.errors import InvalidFields, MercatError, PermissionDenied, Violation
 
@@ -73,8 +74,20 @@ def choose(asked: Iterable[str], held: frozenset[str]) -> list[str]:
     return sorted(scopes)
 
 
+def limit_of(
+    request: auth_pb2.CreateApiKeyRequest | organisation_pb2.CreateOrganisationKeyRequest,
+) -> limits_pb2.CallLimit | None:
+    return request.limit if request.HasField("limit") else None
+
+
+def check_free(principal: auth_pb2.Principal) -> None:
+    """Raises PermissionDenied for a key with rules: it may not make keys that have none, nor change its own."""
+    if principal.HasField("rules"):
+        raise PermissionDenied("a key with rules makes and changes no keys", reason="KEY_RESTRICTED")
+
+
 def future(timestamp: Timestamp, now: datetime) -> datetime:
-    """When a new key ends. Raises InvalidFields."""
+    """When a key ends. Raises InvalidFields."""
     try:
         at = timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError):  # a year that no calendar here has
@@ -88,11 +101,14 @@ def message_of(row: Row) -> auth_pb2.ApiKey:
     """A key as its owner sees it."""
     key = auth_pb2.ApiKey(
         key_id=row["id"], name=row["name"], prefix=row["prefix"], scopes=json.loads(row["scopes"]),
-        is_active=row["is_active"], limit=call_limits.read(row["call_limit"]),
+        is_active=row["is_active"], limit=call_limits.read(row["call_limit"]), rules=key_rules.read(row["rules"]),
         owner_id=row["user_id"] or row["service_account_id"] or row["org_id"],
-        created_by=row["created_by"] or row["user_id"],
+        created_by=row["created_by"] or row["user_id"], test=row["test"], etag=str(row["revision"]),
     )  # fmt: skip
-    times: dict[str, datetime | None] = {n: row[n] for n in ("created_at", "expires_at", "last_used_at")}
+    names = ["created_at", "expires_at", "last_used_at"]
+    if row["previous_hash"] is not None:
+        names += ["previous_expires_at", "previous_last_used_at"]
+    times: dict[str, datetime | None] = {n: row[n] for n in names}
     for name, at in times.items():
         if at is not None:
             getattr(key, name).FromDatetime(at)
@@ -100,15 +116,15 @@ def message_of(row: Row) -> auth_pb2.ApiKey:
 
 
 class LastUsed:
-    """When keys were last used, gathered and written now and then."""
+    """When secrets of keys were last used, gathered and written now and then."""
 
     def __init__(self, database: Database, store: Store) -> None:
         self._database = database
         self._store = store
-        self._used: dict[str, datetime] = {}
+        self._used: dict[bytes, datetime] = {}
 
-    def mark(self, key_id: str, at: datetime) -> None:
-        self._used[key_id] = at
+    def mark(self, key_hash: bytes, at: datetime) -> None:
+        self._used[key_hash] = at
 
     async def flush(self) -> None:
         used, self._used = self._used, {}

@@ -38,6 +38,7 @@ class LimitServicer(auth_pb2_grpc.LimitServiceServicer):
 
     async def SetKeyLimit(self, request: auth_pb2.SetKeyLimitRequest, context: Context) -> auth_pb2.SetKeyLimitResponse:
         audit.about("api_key", request.key_id)
+        keys.check_free(caller())
         limit = call_limits.column(request.limit if request.HasField("limit") else None)
         async with self._database.transaction() as connection:
             row = await self._store.set_key_limit(connection, request.key_id, caller().user_id, caller().org_id, limit)

@@ -1,6 +1,7 @@
 """Answers who a credential belongs to, for the other services."""
 
 import json
+from collections.abc import Mapping
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 
@@ -8,9 +9,10 @@ from services.auth import keys, tiers
 from services.auth.keys import LastUsed
 from services.auth.organisations.roles import standing
 from services.auth.sessions.store import SessionStore
+from services.auth.signing_keys import SigningKeys
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
-from services.common import call_limits
+from services.common import call_limits, key_rules
 from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import CredentialInvalid
@@ -21,14 +23,15 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     """Serves `mercat.auth.v1.PrincipalService`."""
 
     def __init__(
-        self, database: Database, store: Store, sessions: SessionStore, signer: Signer, last_used: LastUsed,
-        clock: Clock, *, demands_verification: bool,
+        self, database: Database, store: Store, sessions: SessionStore, signer: Signer, signs: SigningKeys,
+        last_used: LastUsed, clock: Clock, *, demands_verification: bool,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._sessions = sessions
         self._demands_verification = demands_verification
         self._signer = signer
+        self._signs = signs
         self._last_used = last_used
         self._clock = clock
 
@@ -37,15 +40,18 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     ) -> auth_pb2.ResolvePrincipalsResponse:
         digests = {secret: keys.digest(secret) for secret in request.credentials if keys.well_formed(secret)}
         rows: dict[bytes, Row] = {}
+        signing: dict[str, list[auth_pb2.KeySigning.Key]] = {}
         if digests:
             async with self._database.connection() as connection:
                 rows = await self._store.resolve_api_keys(connection, list(digests.values()))
+                signing = await self._signs.of(connection, rows.values())
         response = auth_pb2.ResolvePrincipalsResponse()
         for credential in request.credentials:
             answer = response.answers.add()
             try:
                 if credential.startswith("mk_"):
-                    principal = self._of_key(credential, rows.get(digests.get(credential, b"")))
+                    key_hash = digests.get(credential, b"")
+                    principal = self._of_key(key_hash, rows.get(key_hash), signing)
                 else:
                     principal = await self._of_token(credential)
                 answer.principal.CopyFrom(principal)
@@ -63,11 +69,19 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
 
-    def _of_key(self, secret: str, row: Row | None) -> auth_pb2.Principal:
-        if not keys.well_formed(secret):
+    def _of_key(
+        self, key_hash: bytes, row: Row | None, signing: Mapping[str, list[auth_pb2.KeySigning.Key]]
+    ) -> auth_pb2.Principal:
+        if not key_hash:
             raise CredentialInvalid("this is no API key: it is mistyped or cut off")
+        if row is not None and row["secret_expires_at"] is not None and row["secret_expires_at"] <= self._clock.now():
+            raise CredentialInvalid("this secret of the key was replaced by another, and its time is over")
         principal = self._of_row(row)
-        self._last_used.mark(principal.key_id, self._clock.now())
+        signs = signing.get(principal.key_id, [])
+        if signs or principal.rules.require_signature:
+            principal.signing.keys.extend(signs)
+            principal.signing.required = principal.rules.require_signature
+        self._last_used.mark(key_hash, self._clock.now())
         return principal
 
     def _of_row(self, row: Row | None) -> auth_pb2.Principal:
@@ -79,7 +93,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             user_id=row["principal_id"], org_id=row["org_id"], handle=row["handle"], key_id=row["key_id"], role=role,
             scopes=sorted(scopes.intersection(json.loads(row["scopes"]))), test=row["test"],
             account_limit=tiers.of_account(row), key_limit=call_limits.read(row["key_call_limit"]),
-            unverified=self._unverified(row),
+            unverified=self._unverified(row), rules=key_rules.read(row["rules"]),
         )  # fmt: skip
         if row["expires_at"] is not None:
             principal.expires_at.FromDatetime(row["expires_at"])

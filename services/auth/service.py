@@ -15,7 +15,7 @@ from services.auth.signin.proving import Proving
 from services.auth.signin.strength import Strength
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
-from services.common import audit, etags, ids, outbox, pages
+from services.common import audit, call_limits, etags, ids, key_rules, outbox, pages
 from services.common.errors import (
     AlreadyExists,
     CredentialInvalid,
@@ -160,8 +160,10 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.CreateApiKeyRequest, context: Context
     ) -> auth_pb2.CreateApiKeyResponse:
         principal, now = caller(), self._clock.now()
+        keys.check_free(principal)
         scopes = keys.choose(request.scopes, frozenset(principal.scopes))
         expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else None
+        limit, rules = call_limits.column(keys.limit_of(request)), key_rules.column(request.rules)
         secret = keys.generate(test=request.test)
         key_id = ids.new("key")
         audit.about("api_key", key_id)
@@ -169,7 +171,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             row = await self._store.add_api_key(
                 connection, key_id=key_id, owner_id=principal.user_id, org_id=principal.org_id,
                 created_by=principal.user_id, key_hash=keys.digest(secret), prefix=keys.prefix(secret),
-                name=request.name, scopes=scopes, test=request.test, expires_at=expires, now=now,
+                name=request.name, scopes=scopes, test=request.test, expires_at=expires, call_limit=limit, rules=rules,
+                now=now,
             )  # fmt: skip
             key = keys.message_of(row)
             audit.changed(after=key)

@@ -50,15 +50,77 @@ class Store:
 
     async def add_api_key(
         self, c: Connection, *, key_id: str, owner_id: str, org_id: str, created_by: str, key_hash: bytes, prefix: str,
-        name: str, scopes: Sequence[str], test: bool, expires_at: datetime | None, now: datetime,
+        name: str, scopes: Sequence[str], test: bool, expires_at: datetime | None, call_limit: str | None,
+        rules: str | None, now: datetime,
     ) -> Row:  # fmt: skip
         """A key of a user, a service account, or the organisation."""
         row: Row = await self._q.add_api_key(
             c, id=key_id, user_id=owner_id if owner_id.startswith("usr_") else None,
             service_account_id=owner_id if owner_id.startswith("sva_") else None, org_id=org_id, created_by=created_by,
             key_hash=key_hash, prefix=prefix, name=name,
-            scopes=json.dumps(sorted(scopes)), test=test, expires_at=expires_at, now=now,
+            scopes=json.dumps(sorted(scopes)), test=test, expires_at=expires_at, call_limit=call_limit, rules=rules,
+            now=now,
         )  # fmt: skip
+        return row
+
+    async def get_api_key(self, c: Connection, key_id: str, org_id: str, owner_id: str, *, shared: bool) -> Row | None:
+        """`shared`: also one that is no member's own."""
+        row: Row | None = await self._q.get_api_key(c, key_id=key_id, org_id=org_id, owner_id=owner_id, shared=shared)
+        return row
+
+    async def lock_api_key(self, c: Connection, key_id: str, org_id: str, owner_id: str, *, shared: bool) -> Row | None:
+        """As get_api_key; nobody else changes it until the transaction ends."""
+        row: Row | None = await self._q.lock_api_key(c, key_id=key_id, org_id=org_id, owner_id=owner_id, shared=shared)
+        return row
+
+    async def lock_secret(self, c: Connection, key_hash: bytes, now: datetime) -> Row | None:
+        """The active key that a secret is of, and whether it is the `newest` one."""
+        row: Row | None = await self._q.lock_secret(c, key_hash=key_hash, now=now)
+        return row
+
+    async def end_api_key(self, c: Connection, key_id: str) -> Row:
+        row: Row = await self._q.end_api_key(c, key_id=key_id)
+        return row
+
+    async def list_key_owners(self, c: Connection, key_id: str) -> list[Row]:
+        """Whom to write to about a key: (id, email, username)."""
+        return [r async for r in self._q.list_key_owners(c, key_id=key_id)]
+
+    async def add_signing_key(self, c: Connection, **columns: Any) -> Row:
+        row: Row = await self._q.add_signing_key(c, **columns)
+        return row
+
+    async def list_signing_keys(self, c: Connection, key_id: str, before: str, most: int) -> list[Row]:
+        return [r async for r in self._q.list_signing_keys(c, key_id=key_id, before=before, most=most)]
+
+    async def delete_signing_key(self, c: Connection, key_id: str, signing_key_id: str) -> Row | None:
+        row: Row | None = await self._q.delete_signing_key(c, key_id=key_id, signing_key_id=signing_key_id)
+        return row
+
+    async def signing_keys_of(self, c: Connection, key_ids: Sequence[str]) -> list[Row]:
+        """Of several keys."""
+        return [r async for r in self._q.signing_keys_of(c, key_ids=key_ids)]
+
+    async def update_api_key(
+        self, c: Connection, key_id: str, *, name: str, scopes: Sequence[str], expires_at: datetime | None,
+        rules: str | None,
+    ) -> Row:  # fmt: skip
+        row: Row = await self._q.update_api_key(
+            c, key_id=key_id, name=name, scopes=json.dumps(sorted(scopes)), expires_at=expires_at, rules=rules
+        )
+        return row
+
+    async def rotate_api_key(
+        self, c: Connection, key_id: str, *, key_hash: bytes, prefix: str, previous_expires_at: datetime | None
+    ) -> Row:
+        """Another secret. Without `previous_expires_at` no other is good any more."""
+        row: Row = await self._q.rotate_api_key(
+            c, key_id=key_id, key_hash=key_hash, prefix=prefix, previous_expires_at=previous_expires_at
+        )
+        return row
+
+    async def end_overlap(self, c: Connection, key_id: str) -> Row:
+        row: Row = await self._q.end_overlap(c, key_id=key_id)
         return row
 
     async def list_api_keys(
@@ -72,8 +134,8 @@ class Store:
         return row
 
     async def resolve_api_keys(self, c: Connection, key_hashes: Sequence[bytes]) -> dict[bytes, Row]:
-        """Those that there are, by their hash."""
-        return {r["key_hash"]: r async for r in self._q.resolve_api_keys(c, key_hashes=key_hashes)}
+        """Those that there are, by the hash of the secret that was given."""
+        return {r["secret_hash"]: r async for r in self._q.resolve_api_keys(c, key_hashes=key_hashes)}
 
     async def get_key_principal(self, c: Connection, key_id: str, owner_id: str, org_id: str) -> Row | None:
         """Of a key of the owner and the organisation, where they are given."""
@@ -104,5 +166,6 @@ class Store:
         row: Row | None = await self._q.set_account_limit(c, handle=handle, tier=tier, call_limit=call_limit)
         return row
 
-    async def touch_api_keys(self, c: Connection, used: Mapping[str, datetime]) -> None:
-        await self._q.touch_api_keys(c, key_ids=list(used), used=list(used.values()))
+    async def touch_api_keys(self, c: Connection, used: Mapping[bytes, datetime]) -> None:
+        for touch in (self._q.touch_api_keys, self._q.touch_previous_secrets):
+            await touch(c, key_hashes=list(used), used=list(used.values()))

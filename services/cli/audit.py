@@ -46,6 +46,7 @@ def list_entries(
     resource: Annotated[str, typer.Option(help="Only about this, by id.")] = "",
     since: Annotated[str, typer.Option(help="From when on: 2026-01-31, or 12h for the last twelve hours.")] = "",
     until: Annotated[str, typer.Option(help="Up to when.")] = "",
+    denied: Annotated[bool, typer.Option("--denied", help="Only attempts that were refused.")] = False,
     platform: Annotated[bool, typer.Option("--platform", help="Of every organisation; for admins.")] = False,
     details: Annotated[bool, typer.Option("--details", help="Also what was asked for, before and after.")] = False,
     limit: Limit = 50,
@@ -57,8 +58,10 @@ def list_entries(
       mercat audit list --since 1d
 
       mercat audit list --action SetMemberRole --details
+
+      mercat audit list --denied --since 7d
     """
-    chosen = pb.AuditFilter(action=action, user_id=user, key_id=key, resource_id=resource)
+    chosen = pb.AuditFilter(action=action, user_id=user, key_id=key, resource_id=resource, denied=denied)
     now = datetime.now(UTC)
     if since:
         chosen.start_time.FromDatetime(parse_time(since, now))
@@ -79,13 +82,22 @@ def list_entries(
         ["time (UTC)", "who", "did", "to", "from", *(["details"] if details else [])],
         [
             (
-                output.when(e.created_at), e.key_id or e.user_id or "nobody", e.action.rpartition("/")[2],
+                output.when(e.created_at), e.key_id or e.user_id or "nobody", _did(e),
                 f"{e.resource_type} {e.resource_id}".strip(), e.ip_address, *([_json(e.metadata)] if details else []),
             )
             for e in answer.entries
         ],
         empty="Nothing is written there.",
     )  # fmt: skip
+
+
+def _did(entry: pb.AuditEntry) -> str:
+    act = entry.action.rpartition("/")[2]
+    denied = json_format.MessageToDict(entry.metadata).get("denied")
+    if denied is None:
+        return act
+    times = f", {denied['attempts']} times" if denied["attempts"] != "1" else ""
+    return f"{act} (refused: {denied['reason']}{times})"
 
 
 def export(

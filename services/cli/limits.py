@@ -37,8 +37,11 @@ def register(app: typer.Typer) -> None:
 def _limit(
     rate: int, burst: int, concurrent: int, daily: str, monthly: str, *, remove: bool
 ) -> limits_pb2.CallLimit | None:
-    if remove:
-        return None
+    return None if remove else given_limit(rate, burst, concurrent, daily, monthly)
+
+
+def given_limit(rate: int, burst: int, concurrent: int, daily: str, monthly: str) -> limits_pb2.CallLimit:
+    """Refusal when none is given."""
     limit = limits_pb2.CallLimit(calls_per_second=rate, burst=burst or 2 * rate, concurrent_calls=concurrent)
     for name, given in (("daily", daily), ("monthly", monthly)):
         if given:
@@ -57,7 +60,7 @@ def _quota(name: str, given: str) -> limits_pb2.CallQuota:
         raise typer.BadParameter(f"--{name} {given}: give calls as 1000, or as 800:1000 to be warned before") from None
 
 
-def _said(limit: limits_pb2.CallLimit) -> str:
+def said(limit: limits_pb2.CallLimit) -> str:
     parts: list[str] = []
     if limit.calls_per_second:
         parts.append(f"{limit.calls_per_second:,} calls a second, {limit.burst:,} at once")
@@ -91,9 +94,9 @@ def show(session: Session) -> None:
     tier = auth_pb2.Tier.Name(answer.account.tier).removeprefix("TIER_").lower()
     now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     used = f"{_calls(session, now):,} today, {_calls(session, now.replace(day=1)):,} this month"
-    output.facts([("tier", tier), ("account", _said(answer.account.limit)), ("calls", used)])
+    output.facts([("tier", tier), ("account", said(answer.account.limit)), ("calls", used)])
     output.table(
-        ["key", "name", "limit"], [(k.key_id, k.name, _said(k.limit)) for k in answer.api_keys],
+        ["key", "name", "limit"], [(k.key_id, k.name, said(k.limit)) for k in answer.api_keys],
         empty="No key has a limit of its own.",
     )  # fmt: skip
 
@@ -121,7 +124,7 @@ def key(
     if session.json:
         output.say_json(made)
     else:
-        output.say(f"{made.name}: {_said(made.limit) if made.HasField('limit') else 'no limit but the account’s'}.")
+        output.say(f"{made.name}: {said(made.limit) if made.HasField('limit') else 'no limit but the account’s'}.")
 
 
 def model(
@@ -140,7 +143,7 @@ def model(
     if session.json:
         output.say_json(made)
     else:
-        output.say(f"{name}: {_said(made.limit) if made.HasField('limit') else 'no limit but its callers’'}.")
+        output.say(f"{name}: {said(made.limit) if made.HasField('limit') else 'no limit but its callers’'}.")
 
 
 def account(
@@ -167,4 +170,4 @@ def account(
         output.say_json(made)
     else:
         named = auth_pb2.Tier.Name(made.tier).removeprefix("TIER_").lower()
-        output.say(f"{made.handle} ({named}): {_said(made.limit)}.")
+        output.say(f"{made.handle} ({named}): {said(made.limit)}.")

@@ -1,6 +1,5 @@
 """The rest of `mercat org`: roles, invitations, service accounts and the keys of an organisation."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -8,11 +7,11 @@ from mercat.auth.v1 import organisation_pb2 as pb
 
 from services.cli import output
 from services.cli.command import Session, command
-from services.cli.keys import show_keys, show_new_key
+from services.cli.key_options import Allow, Deny, Expires, Models, Scopes, Test, ahead, rules
+from services.cli.keys import say_new, show_keys
+from services.cli.limits import Burst, Concurrent, Daily, Monthly, Rate, given_limit
 from services.cli.paging import Limit, gather
-from services.cli.times import parse_span
 
-_Expires = Annotated[str, typer.Option(metavar="SPAN", help="When it ends, from now: 12h, 30d.")]
 _ROLE = "owner, admin, billing, developer, viewer or one of your own."
 
 
@@ -43,15 +42,16 @@ def invite(
     session: Session,
     email: Annotated[str, typer.Argument(help="Whom to invite: the address of their account.")],
     role: Annotated[str, typer.Option(help=_ROLE)] = "developer",
-    expires: _Expires = "",
+    expires: Expires = "",
 ) -> None:
-    """Invites somebody; the code is shown this once. It works for an account of that address, once, for seven days.
+    """Invites somebody by mail; the code is shown too, this once. It works for an account of that address, once, for
+    seven days.
 
     Example: mercat org invite ada@example.com --role admin
     """
     request = pb.CreateInvitationRequest(email=email, role=role)
     if expires:
-        request.expires_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=parse_span(expires)))
+        request.expires_at.CopyFrom(ahead(expires))
     answer = session.client.invitations.CreateInvitation(request)
     if session.json:
         output.say_json(answer)
@@ -61,7 +61,7 @@ def invite(
         ("invitation", made.invitation_id), ("for", made.email), ("role", made.role),
         ("ends", output.when(made.expires_at)), ("code", answer.code),
     ])  # fmt: skip
-    output.say(f"They come in with `mercat org join {answer.code}`.")
+    output.say(f"It went to {output.clean(made.email)} by mail. They come in with `mercat org join {answer.code}`.")
 
 
 def invitations(session: Session, limit: Limit = 50) -> None:
@@ -215,22 +215,23 @@ def create_key(
     session: Session,
     name: Annotated[str, typer.Argument(help="What you will know it by.")],
     account: Annotated[str, typer.Option(help="Of a service account, sva_…; otherwise members share it.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do, such as inference:call; repeatable.")] = None,
-    expires: _Expires = "",
-    test: Annotated[bool, typer.Option("--test", help="Calls models without money.")] = False,
-) -> None:
-    """Makes a key that is nobody's own, and so outlives memberships. Its secret is shown this once.
+    scope: Scopes = None, expires: Expires = "", test: Test = False, allow: Allow = None, deny: Deny = None,
+    models: Models = None, rate: Rate = 0, burst: Burst = 0, concurrent: Concurrent = 0, daily: Daily = "",
+    monthly: Monthly = "",
+) -> None:  # fmt: skip
+    """Makes a key that is nobody's own, and so outlives memberships. Its secret is shown this once. `mercat keys`
+    shows, changes and rotates it.
 
-    Example: mercat org keys create backend --scope inference:call
+    Example: mercat org keys create backend --scope inference:call --allow 10.0.0.0/8
     """
-    request = pb.CreateOrganisationKeyRequest(name=name, service_account_id=account, scopes=scope or [], test=test)
+    request = pb.CreateOrganisationKeyRequest(
+        name=name, service_account_id=account, scopes=scope or [], test=test, rules=rules(allow, deny, models)
+    )
+    if rate or burst or concurrent or daily or monthly:
+        request.limit.MergeFrom(given_limit(rate, burst, concurrent, daily, monthly))
     if expires:
-        request.expires_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=parse_span(expires)))
-    answer = session.client.service_accounts.CreateOrganisationKey(request)
-    if session.json:
-        output.say_json(answer)
-    else:
-        show_new_key(answer.api_key, answer.secret)
+        request.expires_at.CopyFrom(ahead(expires))
+    say_new(session, session.client.service_accounts.CreateOrganisationKey(request))
 
 
 def revoke_key(session: Session, key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, key_….")]) -> None:

@@ -13,7 +13,7 @@ from mercat.event.v1 import event_pb2
 
 from services.common import clock, ids, outbox
 from services.common.db import Connection
-from services.common.rpc.context import maybe_current
+from services.common.rpc.context import Call, maybe_current
 
 SECRET = "[secret]"  # noqa: S105 - what stands for one
 _MOST = 16_384  # characters of JSON that are kept of a message
@@ -31,6 +31,12 @@ def by(user_id: str, org_id: str) -> None:
         call.actor = (user_id, org_id)
 
 
+def nothing() -> None:
+    """Says that the current call does nothing that is worth a record."""
+    if call := maybe_current():
+        call.audited = False
+
+
 def changed(before: Message | None = None, after: Message | None = None) -> None:
     """Says what the current call's transaction changes, and into what."""
     if call := maybe_current():
@@ -43,20 +49,31 @@ async def record(connection: Connection) -> None:
     if call is None or not call.audited:
         return
     call.audited = False
-    user_id, org_id = call.actor or (call.principal.user_id, call.principal.org_id)
-    key_id = call.principal.key_id if user_id == call.principal.user_id else ""
-    event = event_pb2.AuditRecorded(
-        audit_id=ids.new("aud"), user_id=user_id, org_id=org_id, key_id=key_id, action=call.method,
-        resource_type=call.resource[0], resource_id=call.resource[1], ip_address=call.address,
-        user_agent=call.user_agent, request_id=call.request_id,
-    )  # fmt: skip
+    event = event_of(call)
     before, after = call.change
     said = {"request": call.request, "before": before, "after": after}
     json_format.ParseDict({name: shown(m) for name, m in said.items() if m is not None}, event.metadata)
+    await outbox.add(connection, event)
+
+
+def event_of(call: Call) -> event_pb2.AuditRecorded:
+    """Who does what, from where, now; without what was asked for."""
+    user_id, org_id = call.actor or (call.principal.user_id, call.principal.org_id)
+    key_id = call.principal.key_id if user_id == call.principal.user_id else ""
+    event = event_pb2.AuditRecorded(
+        user_id=user_id, org_id=org_id, key_id=key_id, action=call.method, resource_type=call.resource[0],
+        resource_id=call.resource[1], ip_address=call.address, user_agent=call.user_agent, request_id=call.request_id,
+    )  # fmt: skip
+    renew(event)
+    return event
+
+
+def renew(event: event_pb2.AuditRecorded) -> None:
+    """Makes it an entry of its own, of now."""
+    event.audit_id = ids.new("aud")
     now = Timestamp()
     now.FromNanoseconds(clock.time_ns())
     event.created_at.CopyFrom(now)
-    await outbox.add(connection, event)
 
 
 def shown(message: Message) -> dict[str, Any]:

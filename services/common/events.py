@@ -11,6 +11,7 @@ import nats
 from google.protobuf.message import Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
@@ -153,8 +154,12 @@ async def consume(
 
 
 async def broadcast(events: Events, subject: str, payload: bytes) -> None:
-    """A message nobody stores, for listeners of the moment: `mercat.live.…`, `mercat.forget.…`."""
-    await events.client.publish(subject, payload)
+    """A message nobody stores, for listeners of the moment: `mercat.live.…`, `mercat.forget.…`. Lost when there is no
+    NATS: nothing may hang on it."""
+    try:
+        await events.client.publish(subject, payload)
+    except NatsError as e:
+        log.warning("%s is not heard: %s", subject, e)
 
 
 async def listen(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from google.protobuf import descriptor_pb2
 
+from services.common.rpc.addresses import DOOR_KEY
 from services.embedded.envoy_contracts import Method, transcodable
 from services.embedded.envoy_replies import local_replies
 from services.embedded.envoy_tracing import COLLECTOR, tracing
@@ -90,6 +91,9 @@ class FrontDoor:
     private_key: Path | None = None
     cors_origins: Sequence[str] = ("*",)
     by_load: bool = False
+    trusted_hops: int = 0
+    # What tells the processes behind it that an address is as the front door saw it.
+    token: str = ""
     trace_endpoint: str = ""
     trace_ratio: float = 0.0
     descriptors: Path = DESCRIPTORS
@@ -118,6 +122,7 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(door.descriptors.read_bytes())
     methods = transcodable(descriptors)
     values = {
+        "TRUSTED_HOPS": door.trusted_hops,
         "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
         "AS_THEY_ARE": as_they_are(methods),
         "TRANSCODER": transcoder(descriptors, methods, sse=False),
@@ -176,6 +181,9 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     # CORS filter knows no policy. What no binding fits goes on to the gateway, which says so.
     events = {"prefix": "/v1/", "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}]}
     per_filter = {"envoy.filters.http.grpc_json_transcoder": dict(sse)}
+    # What a signature is of must be seen as it was sent: the transcoder would change it.
+    signed = {"prefix": "/v1/", "headers": [{"name": "signature-input", "present_match": True}]}
+    table.append(_gateway_route(signed) | {"typed_per_filter_config": _NO_REST})
     table.append(_gateway_route(events) | {"typed_per_filter_config": per_filter})
     table.append(_gateway_route({"prefix": "/v1/"}))
     served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)
@@ -197,7 +205,9 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
         "routes": table,
         "typed_per_filter_config": {"envoy.filters.http.cors": _cors(door)},
     }
-    return {"name": "front", "virtual_hosts": [host]}
+    seen = {"key": DOOR_KEY, "value": f"{door.token} %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    added = [{"header": seen, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}] if door.token else []
+    return {"name": "front", "virtual_hosts": [host], "request_headers_to_add": added}
 
 
 def _cluster_of(service: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
+from services.common.rpc.addresses import door_token
 from services.embedded import probes, status, topology
 from services.embedded.connection import Account, Connection, Tls
 from services.embedded.envoy import Envoy
@@ -181,6 +182,8 @@ class Supervisor:
             private_key=files.key if files else None,
             cors_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
             by_load=settings.balance == "utilization",
+            trusted_hops=settings.trusted_hops,
+            token=door_token(settings.internal_token or self.home.secret("internal-token")),
             trace_endpoint=settings.trace_endpoint,
             trace_ratio=settings.trace_ratio,
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from services.common import failpoints, money
+from services.common import failpoints, key_rules, money
 from services.common.clock import Clock
 from services.common.errors import DataLoss, DeadlineExceeded, InvalidArgument
 from services.common.limits import Limiter
@@ -94,7 +94,7 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
+            ModelNotFound, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
             InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
         """
         began = time.perf_counter()
@@ -108,9 +108,11 @@ class HotPath:
             self.leave(slots)
 
     async def enter(self, call: Call, deployment: Deployment) -> list[Held]:
-        """Takes what the limits allow a call, which ends with `leave`. Raises RateLimited, QuotaExceeded,
+        """Takes what the limits allow a call, which ends with `leave`. Raises ModelDenied, RateLimited, QuotaExceeded,
         ConcurrencyLimited."""
         caller = call.principal
+        if caller.HasField("rules"):
+            key_rules.check_model(caller.rules, deployment.proto.model)
         limited = allowance.limits(caller, deployment.proto)
         slots = await self._slots.enter(allowance.slots(limited))
         try:

@@ -23,32 +23,32 @@ UPDATE audit_chains SET sequence = :sequence, hash = :hash WHERE chain = :chain;
 -- Written before there were chains, or by a process that does not know them.
 SELECT * FROM audit_logs WHERE chain IS NULL ORDER BY created_at, id LIMIT :most FOR UPDATE SKIP LOCKED;
 
--- name: newest_entries(chain, user_id, key_id, action, resource_type, resource_id, start, until, beyond, most)
+-- name: newest_entries(chain, user_id, key_id, action, resource_type, resource_id, denied, start, until, beyond, most)
 SELECT * FROM audit_logs
 WHERE chain = :chain AND (:beyond::bigint = 0 OR sequence < :beyond) AND created_at >= :start AND created_at < :until
     AND (:user_id::text = '' OR user_id = :user_id) AND (:key_id::text = '' OR key_id = :key_id)
     AND (:action::text = '' OR action = :action OR right(action, length(:action) + 1) = '/' || :action)
     AND (:resource_type::text = '' OR resource_type = :resource_type)
-    AND (:resource_id::text = '' OR resource_id = :resource_id)
+    AND (:resource_id::text = '' OR resource_id = :resource_id) AND (NOT :denied OR metadata ? 'denied')
 ORDER BY sequence DESC LIMIT :most;
 
--- name: oldest_entries(chain, user_id, key_id, action, resource_type, resource_id, start, until, beyond, most)
+-- name: oldest_entries(chain, user_id, key_id, action, resource_type, resource_id, denied, start, until, beyond, most)
 SELECT * FROM audit_logs
 WHERE chain = :chain AND sequence > :beyond AND created_at >= :start AND created_at < :until
     AND (:user_id::text = '' OR user_id = :user_id) AND (:key_id::text = '' OR key_id = :key_id)
     AND (:action::text = '' OR action = :action OR right(action, length(:action) + 1) = '/' || :action)
     AND (:resource_type::text = '' OR resource_type = :resource_type)
-    AND (:resource_id::text = '' OR resource_id = :resource_id)
+    AND (:resource_id::text = '' OR resource_id = :resource_id) AND (NOT :denied OR metadata ? 'denied')
 ORDER BY sequence LIMIT :most;
 
--- name: platform_entries(chain, user_id, key_id, action, resource_type, resource_id, start, until, before, most)
+-- name: platform_entries(chain, user_id, key_id, action, resource_type, resource_id, denied, start, until, before, most)
 SELECT * FROM audit_logs
 WHERE chain IS NOT NULL AND (:chain::text = '' OR chain = :chain) AND (:before::text = '' OR id < :before)
     AND created_at >= :start AND created_at < :until
     AND (:user_id::text = '' OR user_id = :user_id) AND (:key_id::text = '' OR key_id = :key_id)
     AND (:action::text = '' OR action = :action OR right(action, length(:action) + 1) = '/' || :action)
     AND (:resource_type::text = '' OR resource_type = :resource_type)
-    AND (:resource_id::text = '' OR resource_id = :resource_id)
+    AND (:resource_id::text = '' OR resource_id = :resource_id) AND (NOT :denied OR metadata ? 'denied')
 ORDER BY id DESC LIMIT :most;
 
 -- name: unsigned_chains()

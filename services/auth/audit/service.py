@@ -65,5 +65,5 @@ def _token(entries: Sequence[audit_pb2.AuditEntry], most: int, field: str) -> st
 
 def _filters(asked: audit_pb2.AuditFilter) -> dict[str, Any]:
     start, until = span(asked, _FOREVER)
-    names = ("user_id", "key_id", "action", "resource_type", "resource_id")
+    names = ("user_id", "key_id", "action", "resource_type", "resource_id", "denied")
     return {name: getattr(asked, name) for name in names} | {"start": start, "until": until}

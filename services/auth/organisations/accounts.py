@@ -9,7 +9,7 @@ from services.auth.organisations.standing import forget, role_within
 from services.auth.organisations.store import OrganisationStore
 from services.auth.scopes import ADMIN, BY_MEMBER_ROLE
 from services.auth.store import Row, Store
-from services.common import audit, ids, pages
+from services.common import audit, call_limits, ids, key_rules, pages
 from services.common.db import Connection
 from services.common.errors import AlreadyExists, NotFound, ResourceExhausted, Violation
 from services.common.rpc.context import Context, caller
@@ -88,7 +88,9 @@ class ServiceAccountServicer(organisation_pb2_grpc.ServiceAccountServiceServicer
         self, request: organisation_pb2.CreateOrganisationKeyRequest, context: Context
     ) -> organisation_pb2.CreateOrganisationKeyResponse:
         principal, now, key_id = caller(), self._clock.now(), ids.new("key")
+        keys.check_free(principal)
         expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else None
+        limit, rules = call_limits.column(keys.limit_of(request)), key_rules.column(request.rules)
         secret = keys.generate(test=request.test)
         audit.about("api_key", key_id)
         async with self._database.transaction() as connection:
@@ -101,7 +103,7 @@ class ServiceAccountServicer(organisation_pb2_grpc.ServiceAccountServiceServicer
                 connection, key_id=key_id, owner_id=request.service_account_id or principal.org_id,
                 org_id=principal.org_id, created_by=principal.user_id, key_hash=keys.digest(secret),
                 prefix=keys.prefix(secret), name=request.name, scopes=scopes, test=request.test, expires_at=expires,
-                now=now,
+                call_limit=limit, rules=rules, now=now,
             )  # fmt: skip
             key = keys.message_of(row)
             audit.changed(after=key)

@@ -10,20 +10,24 @@ from mercat.auth.v1 import organisation_pb2, organisation_pb2_grpc
 from services.auth.organisations.service import organisation_of
 from services.auth.organisations.standing import role_within, shared
 from services.auth.organisations.store import OrganisationStore
+from services.auth.signin.letters import Letters
 from services.auth.store import Row
 from services.common import audit, ids, pages
+from services.common.db import Connection
 from services.common.errors import AlreadyExists, InvalidFields, NotFound, ResourceExhausted, Violation
 from services.common.rpc.context import Context, caller
 from services.common.service import Deps
 
 LIFETIME, LONGEST = timedelta(days=7), timedelta(days=30)
 _OPEN = 500  # invitations of an organisation
+_HOUR, _OF_ADDRESS, _OF_ORGANISATION = timedelta(hours=1), 5, 100  # mails
 
 
 class InvitationServicer(organisation_pb2_grpc.InvitationServiceServicer):
     """Serves `mercat.auth.v1.InvitationService`."""
 
-    def __init__(self, deps: Deps, store: OrganisationStore) -> None:
+    def __init__(self, deps: Deps, store: OrganisationStore, letters: Letters) -> None:
+        self._letters = letters
         self._database = deps.database
         self._clock = deps.clock
         self._store = store
@@ -36,17 +40,33 @@ class InvitationServicer(organisation_pb2_grpc.InvitationServiceServicer):
         code, invitation_id = "mi_" + secrets.token_urlsafe(32), ids.new("ivt")
         audit.about("invitation", invitation_id)
         async with self._database.transaction() as connection:
-            await shared(self._store, connection, principal.org_id)
+            organisation = await shared(self._store, connection, principal.org_id)
             await role_within(self._store, connection, principal, request.role)
             if await self._store.has_member(connection, principal.org_id, request.email):
                 raise AlreadyExists(f"{request.email} is a member", reason="ALREADY_A_MEMBER")
             if await self._store.count_invitations(connection, principal.org_id, now) >= _OPEN:
                 raise ResourceExhausted(f"{_OPEN} invitations are open", reason="TOO_MANY_INVITATIONS")
+            await self._check_mails(connection, principal.org_id, request.email, now)
             row = await self._store.add_invitation(
                 connection, id=invitation_id, org_id=principal.org_id, email=request.email, role=request.role,
                 code_hash=_hash(code), invited_by=principal.user_id, now=now, expires_at=expires,
             )  # fmt: skip
+            inviter = await self._store.get_member(connection, principal.org_id, principal.user_id)
+            await self._letters.invitation(connection, organisation, inviter, row, code)
         return organisation_pb2.CreateInvitationResponse(invitation=_invitation(row), code=code)
+
+    async def _check_mails(self, connection: Connection, org_id: str, email: str, now: datetime) -> None:
+        """Raises ResourceExhausted, with a retry hint, when an address or an organisation has its share of mail: nobody
+        fills others' mailboxes by way of us."""
+        for since, most in (
+            (await self._store.invited_since(connection, now - _HOUR, email=email), _OF_ADDRESS),
+            (await self._store.invited_since(connection, now - _HOUR, org_id=org_id), _OF_ORGANISATION),
+        ):
+            if len(since) >= most:
+                wait = (since[-most] + _HOUR - now).total_seconds()
+                raise ResourceExhausted(
+                    f"{most} invitations were sent within the hour", reason="MAIL_LIMITED", retry_after=wait
+                )
 
     async def ListInvitations(
         self, request: organisation_pb2.ListInvitationsRequest, context: Context

@@ -93,6 +93,12 @@ WHERE org_id = :org_id AND accepted_at IS NULL AND revoked_at IS NULL AND expire
 INSERT INTO invitations (id, org_id, email, role, code_hash, invited_by, created_at, expires_at)
 VALUES (:id, :org_id, :email, :role, :code_hash, :invited_by, :now, :expires_at) RETURNING *;
 
+-- name: invited_since(since, org_id, email)
+SELECT created_at FROM invitations
+WHERE created_at > :since AND (:org_id::text = '' OR org_id = :org_id)
+    AND (:email::text = '' OR lower(email) = lower(:email))
+ORDER BY created_at;
+
 -- name: list_invitations(org_id, before, now, most)
 SELECT * FROM invitations
 WHERE org_id = :org_id AND (:before::text = '' OR id < :before) AND accepted_at IS NULL AND revoked_at IS NULL

@@ -98,6 +98,13 @@ class OrganisationStore:
         row: Row = await self._q.add_invitation(c, org_id=org_id, email=email, now=now, **columns)
         return row
 
+    async def invited_since(
+        self, c: Connection, since: datetime, *, org_id: str = "", email: str = ""
+    ) -> list[datetime]:
+        """When invitations were made, of an organisation or an address, oldest first."""
+        rows = self._q.invited_since(c, since=since, org_id=org_id, email=email)
+        return [r["created_at"] async for r in rows]
+
     async def list_invitations(self, c: Connection, org_id: str, before: str, now: datetime, most: int) -> list[Row]:
         return [r async for r in self._q.list_invitations(c, org_id=org_id, before=before, now=now, most=most)]
 

@@ -1,4 +1,4 @@
-"""What accounts are written by mail: codes, and that something of theirs was changed."""
+"""What is written by mail: codes, invitations, and that something of an account's was changed."""
 
 from datetime import timedelta
 
@@ -21,6 +21,27 @@ class Letters:
         """A code that is of no use after `lifetime`."""
         values = {"username": user["username"], "code": code}
         await self._outbox.add(connection, Mail(kind, user["email"], values), lifetime)
+
+    async def invitation(
+        self, connection: Connection, organisation: Row, inviter: Row | None, invitation: Row, code: str
+    ) -> None:
+        """`inviter`: None for a program."""
+        values = {
+            "organisation": organisation["display_name"] or organisation["handle"], "handle": organisation["handle"],
+            "inviter": inviter["username"] if inviter is not None else "", "role": invitation["role"], "code": code,
+            "expires": f"{invitation['expires_at']:%Y-%m-%d %H:%M}", "email": invitation["email"],
+        }  # fmt: skip
+        lifetime = invitation["expires_at"] - self._clock.now()
+        await self._outbox.add(connection, Mail("invitation", invitation["email"], values), lifetime)
+
+    async def key_leaked(self, connection: Connection, user: Row, key: Row, *, whole: bool) -> None:
+        """That somebody sent us a key's secret, so that the key has ended; not `whole`: that secret alone, which a
+        rotation had replaced."""
+        values = {
+            "username": user["username"], "name": key["name"], "key_id": key["id"], "prefix": key["prefix"],
+            "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "whole": "yes" if whole else "",
+        }  # fmt: skip
+        await self._outbox.add(connection, Mail("key_leaked", user["email"], values), timedelta(days=7))
 
     async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
         """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.auth.signin.store import SignInStore
+from services.common import audit
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import ResourceExhausted
@@ -80,6 +81,7 @@ class Lockout:
     async def fail(self, subjects: Sequence[Subject]) -> None:
         """Counts a failure. Raises ResourceExhausted when one of them was locked meanwhile: of many attempts made at
         once only the free ones are told that they are wrong."""
+        audit.nothing()  # this transaction is none of the act that was asked for
         now = self._clock.now()
         async with self._database.transaction() as connection:
             locks = [

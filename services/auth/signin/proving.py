@@ -7,6 +7,7 @@ from services.auth import passwords
 from services.auth.mfa.factors import SecondFactors, SecondFactorWrong
 from services.auth.signin.lockout import Lockout, Subject
 from services.auth.store import Row, Store
+from services.common import audit
 from services.common.db import Connection, Database
 from services.common.errors import CredentialInvalid, InvalidFields, Unauthenticated, Violation
 
@@ -47,6 +48,9 @@ class Proving:
         await self._lockout.check(subjects)
         async with self._database.connection() as connection:
             user = await self._store.find_user(connection, email)
+        if user is not None:  # whose affair it is, should it be refused
+            audit.about("user", user["id"])
+            audit.by("", user["org_id"])
         right = await passwords.verify_password(user["password_hash"] if user else None, password)
         if user is None or not right:
             await self._lockout.fail(subjects)

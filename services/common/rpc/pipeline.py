@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from mercat.auth.v1.auth_pb2 import Principal
 from mercat.common.v1 import policy_pb2
 
-from services.common import clock, ids
+from services.common import clock, ids, key_rules
 from services.common.db import PATIENCE
 from services.common.errors import (
     STATUS_KEY,
@@ -34,11 +34,14 @@ from services.common.errors import (
 from services.common.limits import CLASSES, Bucket, Limiter
 from services.common.metrics import Counter, Histogram
 from services.common.rpc import tags, tracing
+from services.common.rpc.addresses import Addresses
 from services.common.rpc.channels import TOKEN_KEY
-from services.common.rpc.context import ROLE_NAMES, Call, Context, enter
+from services.common.rpc.context import ROLE_NAMES, Call, Context, enter, maybe_current
+from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
 from services.common.rpc.policy import Policy, validate
 from services.common.rpc.principals import Principals
+from services.common.rpc.signed import Nonces, Signatures
 from services.common.rpc.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,8 @@ class Guard:
     limiter: Limiter
     idempotency: IdempotencyKeys | None = None
     tracer: Tracer | None = None
+    denials: Denials | None = None
+    nonces: Nonces | None = None
 
 
 def credential_of(metadata: dict[str, str | bytes]) -> str:
@@ -70,15 +75,6 @@ def credential_of(metadata: dict[str, str | bytes]) -> str:
             raise CredentialInvalid("send the credential as `authorization: Bearer …`")
         return value.strip()
     return str(metadata.get("x-api-key") or "")
-
-
-def client_address(metadata: dict[str, str | bytes], peer: str) -> str:
-    """The address the front door saw: the last hop of `x-forwarded-for`, which Envoy itself appends; else the peer."""
-    forwarded = str(metadata.get("x-forwarded-for") or "")
-    if forwarded:
-        return forwarded.rsplit(",", 1)[-1].strip()
-    kind, _, rest = peer.partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "local"
 
 
 def lenient(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:
@@ -100,7 +96,9 @@ class Pipeline:
         self.method = method
         self.policy = policy
         self.guard = guard
-        self._validates = not streams_in
+        self._addresses = Addresses(guard.internal_token)
+        self._signatures = Signatures(guard.nonces, self._addresses)
+        self._streams_in = streams_in
         # Calls of models end by their model's timeout; a second timer would be felt.
         self._bounds_itself = policy.rate == policy_pb2.RATE_CLASS_INFERENCE
         self._calls_models = self._bounds_itself or "inference:call" in policy.scopes  # or has them called later
@@ -130,12 +128,16 @@ class Pipeline:
         if tags.KEY in metadata and self._calls_models:  # all of that name: a dictionary has one
             call.tags = tags.read(str(v) for k, v in context.invocation_metadata() or () if k == tags.KEY)
         call.user_agent = str(metadata.get("user-agent", ""))[:500]
-        call.address = client_address(metadata, context.peer())
+        call.address = self._addresses.of(metadata, context.peer())
         credential = credential_of(metadata)
         if credential:
             principals = self.guard.principals
             known = principals.cached(credential)
             call.principal = known if known is not None else await principals.resolve(credential)
+            if call.principal.HasField("rules"):
+                key_rules.check_address(call.principal.rules, call.address)
+            if call.principal.HasField("signing"):
+                await self._signatures.check(call.principal, metadata, context, streams_in=self._streams_in)
         elif policy.access != policy_pb2.ACCESS_PUBLIC:
             raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
         if policy.access == policy_pb2.ACCESS_ACCOUNT:
@@ -189,6 +191,7 @@ class Pipeline:
 
     async def fail(self, context: Context, call: Call | None, error: BaseException) -> None:
         """Ends the call with the one error form. Never returns."""
+        call = call or maybe_current()  # one that was not admitted
         if isinstance(error, asyncio.CancelledError):
             tracing.end(call.span if call else None, "CANCELLED")
             raise error
@@ -198,6 +201,8 @@ class Pipeline:
         if not isinstance(error, MercatError):
             log.error("%s %s failed", self.method, request_id, exc_info=error)
             error = Internal("an internal error; tell support the request id", reason="INTERNAL")
+        if call is not None and self.guard.denials is not None:
+            self.guard.denials.note(call, error, audited=self.policy.audited)
         trailers = list(call.trailers) if call else [("mercat-request-id", request_id)]
         if error.retry_after is not None:
             trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
@@ -363,6 +368,8 @@ class Pipeline:
         if known is call.principal:
             return
         call.principal = known if known is not None else await self.guard.principals.resolve(credential)
+        if call.principal.HasField("rules"):
+            key_rules.check_address(call.principal.rules, call.address)
         if self.policy.access == policy_pb2.ACCESS_ACCOUNT:
             self._authorise(call)
 

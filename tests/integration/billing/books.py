@@ -42,6 +42,7 @@ from services.common.clock import Clock
 from services.common.db import Database, migrate
 from services.common.events import USAGE_SUBJECT, Events
 from services.common.limits import Limiter
+from services.common.rpc.addresses import DOOR_KEY, door_token
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.idempotency import IdempotencyKeys
 from services.common.rpc.pipeline import Guard
@@ -91,6 +92,7 @@ class Books:
     channel: grpc.aio.Channel
     internal: InternalChannel
     clock: Any
+    token: str = ""
     deps: dict[str, Deps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class Books:
             auth_pb2.SignUpRequest(
                 email=f"{name}@example.com", username=name, password=PASSWORD, role=auth_pb2.ROLE_PUBLISHER
             ),
-            metadata=_somewhere(),
+            metadata=_somewhere(self.token),
         )
         person = Person(
             signed.profile.org_id, name, [("authorization", f"Bearer {signed.session.access_token}")]
@@ -127,7 +129,9 @@ class Books:
         return person
 
     async def admin(self) -> list[tuple[str, str]]:
-        signed = await self.auth.SignIn(auth_pb2.SignInRequest(email=ADMIN, password=PASSWORD), metadata=_somewhere())
+        signed = await self.auth.SignIn(
+            auth_pb2.SignInRequest(email=ADMIN, password=PASSWORD), metadata=_somewhere(self.token)
+        )
         return [("authorization", f"Bearer {signed.session.access_token}")]
 
     async def top_up(self, person: Person, nanos: int, key: str = "") -> billing_pb2.TopUpWalletResponse:
@@ -283,9 +287,10 @@ class Books:
             await connection.close()
 
 
-def _somewhere() -> list[tuple[str, str]]:
+def _somewhere(token: str) -> list[tuple[str, str]]:
     """An address of one's own: sign-ins are limited by address."""
-    return [("x-forwarded-for", ".".join(["10", *(str(b) for b in secrets.token_bytes(3))]))]
+    address = ".".join(["10", *(str(b) for b in secrets.token_bytes(3))])
+    return [(DOOR_KEY, f"{door_token(token)} {address}")]
 
 
 @asynccontextmanager
@@ -305,7 +310,7 @@ async def running(folder: Path, clock: Clock | None = None, **more: Any) -> Asyn
             grpc.aio.insecure_channel(address),
             clock or MovedClock(),
         )
-        books = Books(postgres.url, events, channel, internal, clock)
+        books = Books(postgres.url, events, channel, internal, clock, token)
         server, tasks, databases, closing = Server(), [], [], []
         for name in ("auth", "registry", "usage", "billing"):
             await migrate(postgres.url, name, f"services.{name}")

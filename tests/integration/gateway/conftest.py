@@ -19,12 +19,14 @@ from grpc_health.v1 import health, health_pb2_grpc
 from gateway_rest import app, contracts
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import STATUS_KEY, MercatError, to_status
+from services.common.rpc.addresses import door_token
 from services.common.rpc.http2.connection import Limits
 from services.common.rpc.http2.server import Http2Server
 from services.embedded.envoy import Envoy
 from services.embedded.envoy_config import FrontDoor
 from services.embedded.ports import free_ports
 
+TOKEN = "internal"
 Answer = Message | MercatError | Iterable[Message | MercatError | float]
 Answers = Answer | Callable[[Message], Answer]
 
@@ -146,10 +148,12 @@ async def doors(served: Backend, tmp_path_factory: pytest.TempPathFactory) -> As
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     await server.listen(control)
     stop = asyncio.Event()
-    shim = asyncio.create_task(app.serve(f"127.0.0.1:{shim_port}", GatewaySettings(control=control, grpc=""), stop))
+    settings = GatewaySettings(control=control, grpc="", internal_token=TOKEN)
+    shim = asyncio.create_task(app.serve(f"127.0.0.1:{shim_port}", settings, stop))
     await _listening(shim_port, shim)
     folder = tmp_path_factory.mktemp("envoy")
-    door = FrontDoor("127.0.0.1", envoy_port, control, [control], f"127.0.0.1:{shim_port}", Path(folder / "admin"))
+    gateway, admin = f"127.0.0.1:{shim_port}", Path(folder / "admin")
+    door = FrontDoor("127.0.0.1", envoy_port, control, [control], gateway, admin, token=door_token(TOKEN))
     async with Envoy(folder, door, concurrency=1) as envoy:
         yield {"shim": Door("shim", f"http://127.0.0.1:{shim_port}"), "envoy": Door("envoy", envoy.url)}
     stop.set()

@@ -11,7 +11,7 @@ from typing import Any, cast
 import grpc
 import pyotp
 import pytest
-from mercat.auth.v1 import auth_pb2, mfa_pb2, mfa_pb2_grpc, sessions_pb2_grpc, signin_pb2_grpc
+from mercat.auth.v1 import auth_pb2, mfa_pb2, mfa_pb2_grpc, sessions_pb2, sessions_pb2_grpc, signin_pb2_grpc
 
 from services.common import clock
 from services.common.errors import MercatError, from_rpc_error
@@ -114,6 +114,13 @@ def enrolled(platform: Platform) -> tuple[Member, str, list[str]]:
     answer = person.second.ConfirmTotp(mfa_pb2.ConfirmTotpRequest(code=code_of(platform, secret, steps=-1)))
     person.session.access_token = answer.session.access_token
     return person, secret, list(answer.recovery_codes)
+
+
+def confirm(person: Member, **proof: str) -> Member:
+    """Proves again who somebody is; the same session with its new access token."""
+    session = person.sessions.Reauthenticate(sessions_pb2.ReauthenticateRequest(**proof)).session
+    assert not session.refresh_token
+    return Member(person.platform, person.email, session, person.profile)
 
 
 def now(platform: Platform) -> float:

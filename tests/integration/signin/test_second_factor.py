@@ -11,7 +11,17 @@ from mercat.auth.v1 import auth_pb2, mfa_pb2, sessions_pb2
 from mercat.billing.v1 import billing_pb2
 
 from services.common.errors import from_rpc_error
-from tests.integration.signin.people import Mailbox, Member, code_of, ends, enrolled, fails, member, move
+from tests.integration.signin.people import (
+    Mailbox,
+    Member,
+    code_of,
+    confirm,
+    ends,
+    enrolled,
+    fails,
+    member,
+    move,
+)
 from tests.platform import PASSWORD, Account, Platform
 
 KEY = auth_pb2.CreateApiKeyRequest(name="k")
@@ -23,13 +33,6 @@ def claims(person: Member) -> dict[str, object]:
 
 def state(person: Member) -> mfa_pb2.SecondFactor:
     return person.second.GetSecondFactor(mfa_pb2.GetSecondFactorRequest()).second_factor
-
-
-def confirm(person: Member, **proof: str) -> Member:
-    """Proves again who somebody is; the same session with its new access token."""
-    session = person.sessions.Reauthenticate(sessions_pb2.ReauthenticateRequest(**proof)).session
-    assert not session.refresh_token
-    return Member(person.platform, person.email, session, person.profile)
 
 
 def test_it_is_on_when_a_first_code_was_seen(platform: Platform, mailbox: Mailbox) -> None:

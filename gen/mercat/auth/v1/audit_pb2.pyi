@@ -70,7 +70,9 @@ class AuditEntry(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """What was asked for, and what was before and after, without secrets. Numbers are strings."""
+        """What was asked for, and what was before and after, without secrets. Of an attempt that was refused `denied`: why,
+        and how many there were like it. Numbers are strings.
+        """
 
     def __init__(
         self,
@@ -183,12 +185,15 @@ class AuditFilter(_message.Message):
     RESOURCE_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     key_id: _builtins.str
     action: _builtins.str
     """An RPC, or its name alone: `CreateApiKey`."""
     resource_type: _builtins.str
     resource_id: _builtins.str
+    denied: _builtins.bool
+    """Only attempts that were refused."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -205,10 +210,11 @@ class AuditFilter(_message.Message):
         resource_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        denied: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "end_time", b"end_time", "key_id", b"key_id", "resource_id", b"resource_id", "resource_type", b"resource_type", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "denied", b"denied", "end_time", b"end_time", "key_id", b"key_id", "resource_id", b"resource_id", "resource_type", b"resource_type", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

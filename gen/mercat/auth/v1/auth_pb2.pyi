@@ -40,6 +40,23 @@ ROLE_PUBLISHER: Role.ValueType  # 2
 ROLE_ADMIN: Role.ValueType  # 3
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _SignatureAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_ALGORITHM_UNSPECIFIED: _SignatureAlgorithm.ValueType  # 0
+    SIGNATURE_ALGORITHM_ED25519: _SignatureAlgorithm.ValueType  # 1
+    SIGNATURE_ALGORITHM_HMAC_SHA256: _SignatureAlgorithm.ValueType  # 2
+
+class SignatureAlgorithm(_SignatureAlgorithm, metaclass=_SignatureAlgorithmEnumTypeWrapper): ...
+
+SIGNATURE_ALGORITHM_UNSPECIFIED: SignatureAlgorithm.ValueType  # 0
+SIGNATURE_ALGORITHM_ED25519: SignatureAlgorithm.ValueType  # 1
+SIGNATURE_ALGORITHM_HMAC_SHA256: SignatureAlgorithm.ValueType  # 2
+Global___SignatureAlgorithm: _TypeAlias = SignatureAlgorithm  # noqa: Y015
+
 class _Tier:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -162,6 +179,11 @@ class ApiKey(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     name: _builtins.str
     prefix: _builtins.str
@@ -170,6 +192,8 @@ class ApiKey(_message.Message):
     owner_id: _builtins.str
     """Whose it is: a user, a service account, or the organisation."""
     created_by: _builtins.str
+    test: _builtins.bool
+    etag: _builtins.str
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -182,6 +206,16 @@ class ApiKey(_message.Message):
     def limit(self) -> _limits_pb2.CallLimit:
         """Of its calls of models; absent: none but the account's."""
 
+    @_builtins.property
+    def rules(self) -> Global___KeyRules:
+        """Absent: none."""
+
+    @_builtins.property
+    def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """After a rotation: until when the secret before is good too, and when that one was last used."""
+
+    @_builtins.property
+    def previous_last_used_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -196,14 +230,59 @@ class ApiKey(_message.Message):
         limit: _limits_pb2.CallLimit | None = ...,
         owner_id: _builtins.str = ...,
         created_by: _builtins.str = ...,
+        rules: Global___KeyRules | None = ...,
+        previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        previous_last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        test: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "limit", b"limit", "previous_expires_at", b"previous_expires_at", "previous_last_used_at", b"previous_last_used_at", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "limit", b"limit", "name", b"name", "owner_id", b"owner_id", "prefix", b"prefix", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "etag", b"etag", "expires_at", b"expires_at", "is_active", b"is_active", "key_id", b"key_id", "last_used_at", b"last_used_at", "limit", b"limit", "name", b"name", "owner_id", b"owner_id", "prefix", b"prefix", "previous_expires_at", b"previous_expires_at", "previous_last_used_at", b"previous_last_used_at", "rules", b"rules", "scopes", b"scopes", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class KeyRules(_message.Message):
+    """From where a key may be used, and for which models. Felt everywhere within five seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    DENIED_NETWORKS_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    REQUIRE_SIGNATURE_FIELD_NUMBER: _builtins.int
+    require_signature: _builtins.bool
+    """Calls must be signed by one of its signing keys (RFC 9421)."""
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses that calls may come from: `203.0.113.7`, `10.0.0.0/8`, `2001:db8::/32`. Empty: all."""
+
+    @_builtins.property
+    def denied_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses that calls may not come from, also among those allowed."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that may be called: `ada/adder`, `ada/*`, `ada/small-*`. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        denied_networks: _abc.Iterable[_builtins.str] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        require_signature: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "denied_networks", b"denied_networks", "models", b"models", "require_signature", b"require_signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRules: _TypeAlias = KeyRules  # noqa: Y015
 
 @_typing.final
 class SignUpRequest(_message.Message):
@@ -474,6 +553,8 @@ class CreateApiKeyRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     test: _builtins.bool
     """A test key calls models without money."""
@@ -483,6 +564,12 @@ class CreateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Of its calls of models; absent: none but the account's."""
+
+    @_builtins.property
+    def rules(self) -> Global___KeyRules: ...
     def __init__(
         self,
         *,
@@ -490,10 +577,12 @@ class CreateApiKeyRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         test: _builtins.bool = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+        rules: Global___KeyRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "limit", b"limit", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "name", b"name", "scopes", b"scopes", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "limit", b"limit", "name", b"name", "rules", b"rules", "scopes", b"scopes", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,6 +903,8 @@ class Principal(_message.Message):
     SECOND_FACTOR_USED_FIELD_NUMBER: _builtins.int
     HAS_SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     UNVERIFIED_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    SIGNING_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """A user, a service account, or of a shared key the organisation."""
     org_id: _builtins.str
@@ -846,6 +937,14 @@ class Principal(_message.Message):
 
     @_builtins.property
     def auth_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rules(self) -> Global___KeyRules:
+        """Of the key; absent: none."""
+
+    @_builtins.property
+    def signing(self) -> Global___KeySigning:
+        """Of the key's calls; absent: they are not signed."""
+
     def __init__(
         self,
         *,
@@ -864,14 +963,65 @@ class Principal(_message.Message):
         second_factor_used: _builtins.bool = ...,
         has_second_factor: _builtins.bool = ...,
         unverified: _builtins.bool = ...,
+        rules: Global___KeyRules | None = ...,
+        signing: Global___KeySigning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "key_limit", b"key_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "key_limit", b"key_limit", "rules", b"rules", "signing", b"signing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "handle", b"handle", "has_second_factor", b"has_second_factor", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "scopes", b"scopes", "second_factor_used", b"second_factor_used", "session_id", b"session_id", "test", b"test", "unverified", b"unverified", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "handle", b"handle", "has_second_factor", b"has_second_factor", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "rules", b"rules", "scopes", b"scopes", "second_factor_used", b"second_factor_used", "session_id", b"session_id", "signing", b"signing", "test", b"test", "unverified", b"unverified", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class KeySigning(_message.Message):
+    """What signatures of a key's calls are checked with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Key(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SIGNING_KEY_ID_FIELD_NUMBER: _builtins.int
+        ALGORITHM_FIELD_NUMBER: _builtins.int
+        KEY_FIELD_NUMBER: _builtins.int
+        signing_key_id: _builtins.str
+        algorithm: Global___SignatureAlgorithm.ValueType
+        key: _builtins.bytes
+        """The public key of Ed25519, else the shared secret."""
+        def __init__(
+            self,
+            *,
+            signing_key_id: _builtins.str = ...,
+            algorithm: Global___SignatureAlgorithm.ValueType = ...,
+            key: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "key", b"key", "signing_key_id", b"signing_key_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    required: _builtins.bool
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeySigning.Key]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___KeySigning.Key] | None = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "required", b"required"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeySigning: _TypeAlias = KeySigning  # noqa: Y015
 
 @_typing.final
 class AccountLimit(_message.Message):

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mercat.auth.v1 import auth_pb2 as _auth_pb2
+from mercat.common.v1 import limits_pb2 as _limits_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -984,6 +985,8 @@ class CreateOrganisationKeyRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     service_account_id: _builtins.str
     """Whose the key is; empty: all members' alike."""
@@ -995,6 +998,12 @@ class CreateOrganisationKeyRequest(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limit(self) -> _limits_pb2.CallLimit:
+        """Of its calls of models; absent: none but the account's."""
+
+    @_builtins.property
+    def rules(self) -> _auth_pb2.KeyRules: ...
     def __init__(
         self,
         *,
@@ -1003,10 +1012,12 @@ class CreateOrganisationKeyRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         test: _builtins.bool = ...,
+        limit: _limits_pb2.CallLimit | None = ...,
+        rules: _auth_pb2.KeyRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "limit", b"limit", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "name", b"name", "scopes", b"scopes", "service_account_id", b"service_account_id", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "limit", b"limit", "name", b"name", "rules", b"rules", "scopes", b"scopes", "service_account_id", b"service_account_id", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

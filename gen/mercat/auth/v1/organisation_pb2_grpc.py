@@ -632,8 +632,9 @@ class InvitationServiceServicer:
     """
 
     def CreateInvitation(self, request, context):
-        """Invites an address. The code is in this answer and nowhere else; a new invitation of an address ends the one before.
-        ALREADY_EXISTS when a member has this address.
+        """Invites an address, by a mail with a code; the code is in this answer too. A new invitation of an address ends the one
+        before. ALREADY_EXISTS when a member has this address, RESOURCE_EXHAUSTED when too many mails went to it, or from the
+        organisation, within the hour.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

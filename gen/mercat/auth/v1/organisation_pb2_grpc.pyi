@@ -230,8 +230,9 @@ class InvitationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InvitationServiceAsyncStub: ...
     CreateInvitation: _grpc.UnaryUnaryMultiCallable[_organisation_pb2.CreateInvitationRequest, _organisation_pb2.CreateInvitationResponse]
-    """Invites an address. The code is in this answer and nowhere else; a new invitation of an address ends the one before.
-    ALREADY_EXISTS when a member has this address.
+    """Invites an address, by a mail with a code; the code is in this answer too. A new invitation of an address ends the one
+    before. ALREADY_EXISTS when a member has this address, RESOURCE_EXHAUSTED when too many mails went to it, or from the
+    organisation, within the hour.
     """
     ListInvitations: _grpc.UnaryUnaryMultiCallable[_organisation_pb2.ListInvitationsRequest, _organisation_pb2.ListInvitationsResponse]
     """Invitations that can still be accepted, newest first."""
@@ -248,8 +249,9 @@ class InvitationServiceAsyncStub(InvitationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateInvitation: _aio.UnaryUnaryMultiCallable[_organisation_pb2.CreateInvitationRequest, _organisation_pb2.CreateInvitationResponse]  # type: ignore[assignment]
-    """Invites an address. The code is in this answer and nowhere else; a new invitation of an address ends the one before.
-    ALREADY_EXISTS when a member has this address.
+    """Invites an address, by a mail with a code; the code is in this answer too. A new invitation of an address ends the one
+    before. ALREADY_EXISTS when a member has this address, RESOURCE_EXHAUSTED when too many mails went to it, or from the
+    organisation, within the hour.
     """
     ListInvitations: _aio.UnaryUnaryMultiCallable[_organisation_pb2.ListInvitationsRequest, _organisation_pb2.ListInvitationsResponse]  # type: ignore[assignment]
     """Invitations that can still be accepted, newest first."""
@@ -269,8 +271,9 @@ class InvitationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organisation_pb2.CreateInvitationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organisation_pb2.CreateInvitationResponse, _abc.Awaitable[_organisation_pb2.CreateInvitationResponse]]:
-        """Invites an address. The code is in this answer and nowhere else; a new invitation of an address ends the one before.
-        ALREADY_EXISTS when a member has this address.
+        """Invites an address, by a mail with a code; the code is in this answer too. A new invitation of an address ends the one
+        before. ALREADY_EXISTS when a member has this address, RESOURCE_EXHAUSTED when too many mails went to it, or from the
+        organisation, within the hour.
         """
 
     @_abc_1.abstractmethod

@@ -392,7 +392,7 @@ class AuditRecorded(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """`request`, `before` and `after`, without secrets."""
+        """`request`, `before` and `after`, without secrets; or of an attempt that was refused `denied`."""
 
     def __init__(
         self,
