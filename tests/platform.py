@@ -26,6 +26,7 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    oauth_pb2_grpc,
     organisation_pb2,
     organisation_pb2_grpc,
     sessions_pb2_grpc,
@@ -107,6 +108,8 @@ class Account:
             "sessions": sessions_pb2_grpc.SessionServiceStub,
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
+            "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
+            "devices": oauth_pb2_grpc.DeviceServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)
