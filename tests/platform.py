@@ -26,6 +26,7 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    identity_pb2_grpc,
     oauth_pb2_grpc,
     organisation_pb2,
     organisation_pb2_grpc,
@@ -109,7 +110,7 @@ class Account:
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
-            "devices": oauth_pb2_grpc.DeviceServiceStub,
+            "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway_rest.errors import Refusal
-from gateway_rest.oauth import device, signing
+from gateway_rest.oauth import callback, device, signing
 from gateway_rest.oauth.browser import HEADERS, Browser
 from gateway_rest.oauth.forms import Refused
 from gateway_rest.settings import GatewaySettings
@@ -22,6 +22,7 @@ PAGES: list[tuple[str, str, Page]] = [
     ("POST", device.DECIDE, device.decide),
     ("POST", signing.PATH, signing.sign_in),
     ("POST", signing.OUT, signing.sign_out),
+    ("GET", callback.PATH, callback.callback),
 ]
 ASSETS = {"style.css": "text/css"}
 

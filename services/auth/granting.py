@@ -1,12 +1,18 @@
-"""Puts together what makes Mercat an OAuth 2.0 server."""
+"""Puts together what makes Mercat an OAuth 2.0 server, and a client of others."""
 
-from mercat.auth.v1 import oauth_pb2_grpc
+from mercat.auth.v1 import identity_pb2_grpc, oauth_pb2_grpc
 
+from services.auth.accounts import Accounts
+from services.auth.identities import providers
+from services.auth.identities.protocol import Relying
+from services.auth.identities.service import IdentityServicer
+from services.auth.identities.store import IdentityStore
 from services.auth.oauth.clients import OAuthClientServicer
 from services.auth.oauth.devices import DeviceServicer
 from services.auth.oauth.service import OAuthServicer, Resolve
 from services.auth.oauth.store import OAuthStore
 from services.auth.organisations.store import OrganisationStore
+from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
 from services.auth.store import Store
 from services.auth.tokens import Signer
@@ -27,3 +33,12 @@ def registrations(
         (oauth_pb2_grpc.add_DeviceServiceServicer_to_server, devices),
         (oauth_pb2_grpc.add_OAuthClientServiceServicer_to_server, clients),
     ]
+
+
+def elsewhere(deps: Deps, settings: AuthSettings, users: Store, signing_in: SigningIn) -> list[Registration]:
+    """Signing in with accounts elsewhere. Raises SettingsError."""
+    servicer = IdentityServicer(
+        deps, providers.read(settings.identity_providers), Relying(f"{settings.url}/oauth/callback"), IdentityStore(),
+        users, Accounts(users, signing_in.codes, deps.clock), signing_in,
+    )  # fmt: skip
+    return [(identity_pb2_grpc.add_IdentityServiceServicer_to_server, servicer)]

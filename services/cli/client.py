@@ -17,6 +17,7 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    identity_pb2_grpc,
     mfa_pb2_grpc,
     oauth_pb2_grpc,
     organisation_pb2_grpc,
@@ -129,6 +130,10 @@ class Client:
     @cached_property
     def sessions(self) -> sessions_pb2_grpc.SessionServiceStub:
         return sessions_pb2_grpc.SessionServiceStub(self.channel)
+
+    @cached_property
+    def identities(self) -> identity_pb2_grpc.IdentityServiceStub:
+        return identity_pb2_grpc.IdentityServiceStub(self.channel)
 
     @cached_property
     def oauth(self) -> oauth_pb2_grpc.OAuthServiceStub:

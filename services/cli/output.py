@@ -36,6 +36,8 @@ _NEXT = {
     "DEVICE_NOT_FOUND": "check the code that the device shows, or begin anew there with `mercat login`",
     "EMAIL_UNVERIFIED": "confirm your address with `mercat verify CODE`; `mercat verify --resend` sends another code",
     "ENGINE_FAILED": "it was not charged; tell the publisher the request id",
+    "IDENTITY_NOT_FOUND": "see yours with `mercat identities list`",
+    "IDENTITY_UNLINKED": "log in to that account, then `mercat identities link PROVIDER`",
     "IDEMPOTENCY_KEY_REUSED": "leave --idempotency-key out, or give a new one",
     "CONCURRENCY_LIMITED": "wait for calls that are under way; see `mercat limits show`",
     "INSUFFICIENT_CREDIT": "add credit with `mercat topup 10`; see `mercat balance`",

@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from tests.e2e.test_signing_in import Terminal
+from tests.integration.signin.elsewhere import Elsewhere
 from tests.platform import PASSWORD, Platform
 
 CODE = re.compile(r"[A-Z]{4}-[A-Z]{4}")
@@ -78,3 +81,31 @@ def test_a_program_gets_a_client(running: Platform, tmp_path: Path) -> None:
     assert made["client"]["clientId"] in ada("org", "clients", "list")
     ada("org", "clients", "delete", made["client"]["clientId"])
     assert "There are none" in ada("org", "clients", "list")
+
+
+def test_somebody_logs_in_with_an_account_elsewhere(own_platform: Callable[..., Platform], tmp_path: Path) -> None:
+    elsewhere = Elsewhere()
+    try:
+        running = own_platform(env=elsewhere.settings)
+        name = f"e{token_hex(5)}"
+        claims = {"email": f"{name}@example.com", "email_verified": True, "preferred_username": name}
+        elsewhere.put(name, **claims)
+        laptop = Terminal(running, tmp_path / "laptop")
+        laptop._environment["BROWSER"] = "true"  # the test is the browser
+        url = re.compile(rf"{elsewhere.issuer}/\S+")
+        waiting = Waiting(laptop, "--with", "acme", until=url)
+        page = httpx.get(elsewhere.authorize(waiting.found, name), follow_redirects=True)
+        assert "Go on in the terminal" in page.text
+        status, said, failed = waiting.end()
+        assert status == 0, failed
+        assert f"as {name}" in said
+        assert laptop.json("identities", "list")["identities"][0]["email"] == claims["email"]
+        waiting = Waiting(laptop, "--with", "acme", until=url)
+        state = parse_qs(urlsplit(waiting.found).query)["state"][0]  # which this provider leaves out
+        httpx.get(f"{elsewhere.deny(waiting.found)}&state={state}", follow_redirects=True)
+        status, said, failed = waiting.end()
+        assert status == 1
+        assert "not signed in there" in failed
+        assert "PROVIDER_NOT_FOUND" in laptop.refused("login", "--with", "nobody")
+    finally:
+        elsewhere.stop()
