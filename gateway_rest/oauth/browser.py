@@ -23,7 +23,10 @@ from gateway_rest.oauth.forms import Refused, parameters
 from gateway_rest.openai.calls import Call
 from gateway_rest.settings import GatewaySettings
 
-POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway_rest.errors import Refusal
-from gateway_rest.oauth import callback, device, signing
+from gateway_rest.oauth import callback, device, passkeys, signing
 from gateway_rest.oauth.browser import HEADERS, Browser
 from gateway_rest.oauth.forms import Refused
 from gateway_rest.settings import GatewaySettings
@@ -20,11 +20,15 @@ Page = Callable[[Browser], Awaitable[Response]]
 PAGES: list[tuple[str, str, Page]] = [
     ("GET", device.PATH, device.device),
     ("POST", device.DECIDE, device.decide),
+    ("GET", passkeys.PATH, passkeys.passkeys),
+    ("POST", passkeys.ADD, passkeys.add),
+    ("POST", passkeys.REMOVE, passkeys.remove),
     ("POST", signing.PATH, signing.sign_in),
+    ("POST", signing.BY_PASSKEY, signing.by_passkey),
     ("POST", signing.OUT, signing.sign_out),
     ("GET", callback.PATH, callback.callback),
 ]
-ASSETS = {"style.css": "text/css"}
+ASSETS = {"style.css": "text/css", "passkeys.js": "text/javascript"}
 
 
 class _Served:

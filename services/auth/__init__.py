@@ -72,7 +72,7 @@ async def build(deps: Deps) -> Service:
             *granting.registrations(
                 deps, oauth_store, store, organisations, signing_in, signer, principals.of_token
             ),
-            *granting.elsewhere(deps, settings, store, signing_in),
+            *granting.without_password(deps, settings, store, signing_in),
         ],
         tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
         close=last_used.flush,

@@ -1,6 +1,6 @@
-"""Puts together what makes Mercat an OAuth 2.0 server, and a client of others."""
+"""Puts together what makes Mercat an OAuth 2.0 server and a client of others, and signing in without a password."""
 
-from mercat.auth.v1 import identity_pb2_grpc, oauth_pb2_grpc
+from mercat.auth.v1 import identity_pb2_grpc, oauth_pb2_grpc, passkey_pb2_grpc
 
 from services.auth.accounts import Accounts
 from services.auth.identities import providers
@@ -12,6 +12,9 @@ from services.auth.oauth.devices import DeviceServicer
 from services.auth.oauth.service import OAuthServicer, Resolve
 from services.auth.oauth.store import OAuthStore
 from services.auth.organisations.store import OrganisationStore
+from services.auth.passkeys.ceremonies import Ceremonies
+from services.auth.passkeys.service import PasskeyServicer
+from services.auth.passkeys.store import PasskeyStore
 from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
 from services.auth.store import Store
@@ -35,10 +38,14 @@ def registrations(
     ]
 
 
-def elsewhere(deps: Deps, settings: AuthSettings, users: Store, signing_in: SigningIn) -> list[Registration]:
-    """Signing in with accounts elsewhere. Raises SettingsError."""
+def without_password(deps: Deps, settings: AuthSettings, users: Store, signing_in: SigningIn) -> list[Registration]:
+    """Signing in with accounts elsewhere and with passkeys. Raises SettingsError."""
     servicer = IdentityServicer(
         deps, providers.read(settings.identity_providers), Relying(f"{settings.url}/oauth/callback"), IdentityStore(),
         users, Accounts(users, signing_in.codes, deps.clock), signing_in,
     )  # fmt: skip
-    return [(identity_pb2_grpc.add_IdentityServiceServicer_to_server, servicer)]
+    passkeys = PasskeyServicer(deps, Ceremonies(settings.url), PasskeyStore(), users, signing_in)
+    return [
+        (identity_pb2_grpc.add_IdentityServiceServicer_to_server, servicer),
+        (passkey_pb2_grpc.add_PasskeyServiceServicer_to_server, passkeys),
+    ]

@@ -21,6 +21,7 @@ from mercat.auth.v1 import (
     mfa_pb2_grpc,
     oauth_pb2_grpc,
     organisation_pb2_grpc,
+    passkey_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     signin_pb2_grpc,
@@ -134,6 +135,10 @@ class Client:
     @cached_property
     def identities(self) -> identity_pb2_grpc.IdentityServiceStub:
         return identity_pb2_grpc.IdentityServiceStub(self.channel)
+
+    @cached_property
+    def passkeys(self) -> passkey_pb2_grpc.PasskeyServiceStub:
+        return passkey_pb2_grpc.PasskeyServiceStub(self.channel)
 
     @cached_property
     def oauth(self) -> oauth_pb2_grpc.OAuthServiceStub:

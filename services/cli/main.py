@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logout": ("account", "Ends the session."),
         "whoami": ("account", "Shows who the commands run as."),
         "password": ("password", "Your password."),
+        "passkeys": ("passkeys", "Keys on your devices that sign you in."),
         "identities": ("elsewhere", "Accounts elsewhere that you sign in with."),
         "device": ("devices", "Devices that wait for you to let them in."),
         "sessions": ("sessions", "Where you are logged in."),

@@ -56,6 +56,7 @@ _NEXT = {
     "NO_SANDBOX_CREDIT": "pay with `mercat topup 10 --card`",
     "NOT_REFUNDABLE": "see what is left of it with `mercat payments get PAYMENT`",
     "PERSONAL_ORGANISATION": "make one for several people with `mercat org create`, and `mercat org use` it",
+    "PASSKEY_NOT_FOUND": "see yours with `mercat passkeys list`",
     "PAYMENT_METHOD_NOT_FOUND": "see yours with `mercat cards list`",
     "PAYMENT_NOT_FOUND": "see yours with `mercat payments list`",
     "PAYMENTS_UNAVAILABLE": "repeat it in a moment; nothing was charged",

@@ -215,7 +215,7 @@ NAMES = {
     "subscription_id": "subscription", "job_id": "job", "upload_id": "upload", "model": "model", "digest": "digest",
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "client_id": "oauth_client",
-    "identity_id": "identity",
+    "identity_id": "identity", "passkey_id": "passkey",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -223,7 +223,7 @@ TEXTS = {
     "filename", "framework", "handle", "homepage", "id", "license", "line_id", "meter", "name", "password",
     "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary", "tag_name",
     "task", "version",
-    "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier",
+    "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
     "user_code",  # of a device, which is nobody's yet
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
@@ -259,7 +259,7 @@ FOREIGN = [
     for method in GUARDED
     if set(contracts.policy(method).roles) != {"admin"}
     for field in _texts(method)
-    if _of(method, field, NAMES) not in (None, "payout", "identity")  # they take days, a provider
+    if _of(method, field, NAMES) not in (None, "payout", "identity", "passkey")  # they take days, a provider, a device
 ]
 
 

@@ -39,7 +39,7 @@ SELECT * FROM identities WHERE user_id = :user_id AND (:before::text = '' OR id 
 
 -- name: count_other_ways(user_id)$
 -- To sign in, beside a password.
-SELECT count(*) FROM identities WHERE user_id = :user_id;
+SELECT (SELECT count(*) FROM passkeys WHERE user_id = :user_id) + (SELECT count(*) FROM identities WHERE user_id = :user_id);
 
 -- name: delete_identity(identity_id, user_id)^
 DELETE FROM identities WHERE id = :identity_id AND user_id = :user_id RETURNING *;

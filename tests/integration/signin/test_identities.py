@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import grpc
 import httpx
 import pytest
-from mercat.auth.v1 import auth_pb2, identity_pb2, mfa_pb2, signin_pb2
+from mercat.auth.v1 import auth_pb2, identity_pb2, mfa_pb2, passkey_pb2, signin_pb2
 
 from services.common.errors import from_rpc_error
 from tests.integration.signin.elsewhere import Elsewhere
@@ -218,6 +218,7 @@ def test_the_only_way_to_sign_in_stays(platform: Platform, elsewhere: Elsewhere)
     unlink = identity_pb2.UnlinkIdentityRequest(identity_id=identity.identity_id)
     assert fails(person.identities.UnlinkIdentity, unlink).reason == "LAST_SIGN_IN"
     assert person.identities.ListIdentities(LIST).identities
+    assert person.passkeys.BeginPasskeyRegistration(passkey_pb2.BeginPasskeyRegistrationRequest())
     assert person.second.EnrollTotp(mfa_pb2.EnrollTotpRequest())
 
 
