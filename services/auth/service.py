@@ -1,23 +1,21 @@
 """Sign-up, sign-in, profile and API keys."""
 
-import asyncpg
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.auth import keys, passwords
+from services.auth.accounts import Accounts, AccountTaken
 from services.auth.organisations.roles import is_person
 from services.auth.organisations.service import RESERVED
 from services.auth.sessions.sessions import Sessions
 from services.auth.settings import AuthSettings
-from services.auth.signin import mailed
 from services.auth.signin.mailed import MailedCodes
 from services.auth.signin.proving import Proving
 from services.auth.signin.strength import Strength
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
-from services.common import audit, call_limits, etags, ids, key_rules, outbox, pages
+from services.common import audit, call_limits, etags, ids, key_rules, pages
 from services.common.errors import (
-    AlreadyExists,
     CredentialInvalid,
     EtagMismatch,
     InvalidFields,
@@ -28,10 +26,6 @@ from services.common.events import broadcast
 from services.common.rpc.context import Context, caller
 from services.common.rpc.principals import FORGET_SUBJECT
 from services.common.service import Deps
-
-
-class AccountTaken(AlreadyExists, reason="ACCOUNT_TAKEN"):
-    """The email or the username has an account; the violation names the field."""
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
@@ -49,7 +43,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._settings = settings
         self._sessions = sessions
         self._proving = proving
-        self._codes = codes
+        self._accounts = Accounts(store, codes, deps.clock)
         self._strength = strength
 
     async def ensure_admin(self, email: str, password: str) -> None:
@@ -66,27 +60,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, email: str, username: str, password: str, role: int, display_name: str, *, known: bool
     ) -> str:
         """`known`: the address needs no verification. Raises AccountTaken."""
-        user_id, org_id = ids.new("usr"), ids.new("org")
-        audit.about("user", user_id)
-        audit.by(user_id, org_id)
         password_hash = await passwords.hash_password(password)
-        try:
-            async with self._database.transaction() as connection:
-                await self._store.add_user(
-                    connection, user_id=user_id, org_id=org_id, email=email, username=username,
-                    password_hash=password_hash, role=role, display_name=display_name, is_verified=known,
-                    now=self._clock.now(),
-                )  # fmt: skip
-                if not known:
-                    user = {"id": user_id, "email": email, "username": username}
-                    await self._codes.send(connection, mailed.VERIFY, user)
-                event = event_pb2.UserSignedUp(user_id=user_id, org_id=org_id, email=email)
-                await outbox.add(connection, event)
-        except asyncpg.UniqueViolationError as e:
-            field = "email" if e.constraint_name == "users_email" else "username"
-            problem = Violation(field, "has an account already; sign in, or choose another")
-            raise AccountTaken(f"this {field} is taken", violations=[problem]) from None
-        return user_id
+        async with self._database.transaction() as connection:
+            return await self._accounts.add(connection, email, username, password_hash, role, display_name, known=known)
 
     async def SignUp(self, request: auth_pb2.SignUpRequest, context: Context) -> auth_pb2.SignUpResponse:
         role = request.role or auth_pb2.ROLE_CONSUMER
@@ -103,7 +79,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             user = await self._store.get_user(connection, user_id)
             session = await self._sessions.open(connection, user_id)
         assert user is not None
-        return auth_pb2.SignUpResponse(profile=_profile(user), session=session)
+        return auth_pb2.SignUpResponse(profile=profile_of(user), session=session)
 
     async def SignIn(self, request: auth_pb2.SignInRequest, context: Context) -> auth_pb2.SignInResponse:
         proved = self._proving.sign_in(request.email, request.password, request.code)
@@ -111,7 +87,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             audit.about("user", user["id"])
             audit.by(user["id"], user["org_id"])
             session = await self._sessions.open(connection, user["id"], second_factor=second_factor)
-        return auth_pb2.SignInResponse(profile=_profile(user), session=session)
+        return auth_pb2.SignInResponse(profile=profile_of(user), session=session)
 
     async def RefreshSession(
         self, request: auth_pb2.RefreshSessionRequest, context: Context
@@ -136,7 +112,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             user = await self._store.get_user(connection, principal.user_id)
         if user is None:
             raise CredentialInvalid("this account is closed")
-        profile = _profile(user)
+        profile = profile_of(user)
         profile.org_id, profile.organisation = principal.org_id, principal.handle
         return profile
 
@@ -207,7 +183,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.GetJwksResponse(keys=[key.public_jwk() for key in self._signer.keys])
 
 
-def _profile(user: Row) -> auth_pb2.Profile:
+def profile_of(user: Row) -> auth_pb2.Profile:
+    """Of who is signed in, in their personal organisation."""
     profile = auth_pb2.Profile(
         user_id=user["id"], email=user["email"], username=user["username"], role=user["role"],
         is_verified=user["is_verified"], org_id=user["org_id"], organisation=user["username"],

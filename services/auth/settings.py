@@ -21,6 +21,10 @@ class AuthSettings(MailSettings):
         None, "list of leaked passwords, as Have I Been Pwned gives it: lines of SHA-1 and count, sorted; empty: the "
         "30,000 most used",
     )  # fmt: skip
+    identity_providers: str = option(
+        "", "who people may sign in with: a JSON list of {id, client_id, client_secret, issuer, name, trusted}; of "
+        "google and github the issuer is known", secret=True,
+    )  # fmt: skip
     address_failures: int = option(
         20, "failed sign-ins from one network address before it must wait, longer each time", unit="attempts", ge=1
     )

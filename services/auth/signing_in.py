@@ -40,25 +40,26 @@ class SigningIn:
 
     def __init__(self, deps: Deps, settings: AuthSettings, users: Store, signer: Signer) -> None:
         self._deps = deps
-        store, factor_store, self.session_store = SignInStore(), FactorStore(), SessionStore()
-        self.sealer = sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
+        store = self.store = SignInStore()
+        factor_store, self.session_store = FactorStore(), SessionStore()
+        sealer = self.sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
-        self.letters = letters = Letters(outbox, deps.clock)
+        letters = self.letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
         self.sessions = Sessions(
             deps.database, self.session_store, users, signer, deps.principals, deps.events, deps.clock
         )
         factors = SecondFactors(factor_store, sealer, letters, deps.clock)
-        self._lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
+        self.lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
         self.strength = Strength(LeakedPasswords(settings.leaked_passwords))
-        self.proving = Proving(deps.database, users, self._lockout, factors)
+        self.proving = Proving(deps.database, users, self.lockout, factors)
         self._passwords = PasswordServicer(
             deps.database,
             users,
             store,
             self.codes,
             letters,
-            self._lockout,
+            self.lockout,
             self.strength,
             self.proving,
             self.sessions,
@@ -82,7 +83,7 @@ class SigningIn:
         while True:
             try:
                 async with self._deps.database.transaction() as connection:
-                    await self._lockout.sweep(connection)
+                    await self.lockout.sweep(connection)
             except MercatError as e:
                 log.warning("sweep of sign-ins: %s", e)
             await asyncio.sleep(_SWEEP)

@@ -1,9 +1,11 @@
-"""Access tokens: short-lived JWTs signed with Ed25519 (RFC 7519, RFC 8037)."""
+"""Access tokens: short-lived JWTs signed with Ed25519 (RFC 7519, RFC 8037, RFC 9068)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 
@@ -11,7 +13,7 @@ from services.common.clock import Clock
 from services.common.errors import CredentialInvalid
 from services.common.signing import ALGORITHM, SigningKey
 
-ISSUER = AUDIENCE = "mercat"
+AUDIENCE = "mercat"
 TYPE = "at+jwt"  # RFC 9068
 LIFETIME = timedelta(minutes=15)
 # Values of `acr`: NIST SP 800-63B's assurance levels.
@@ -21,41 +23,74 @@ PASSWORD, SECOND_FACTOR = "aal1", "aal2"
 @dataclass(frozen=True)
 class Proof:
     """The session that a token is of, when its owner last proved who they are, whether a second factor was part of
-    that, and the organisation; empty: the personal one."""
+    that, the organisation (empty: the personal one), the scopes it is held to (None: all), and the OAuth client that
+    it was given to (empty: none)."""
 
     user_id: str
     session_id: str
     at: datetime
     second_factor: bool
     org_id: str = ""
+    scopes: frozenset[str] | None = None
+    client_id: str = ""
 
 
 @dataclass(frozen=True)
+class ClientProof:
+    """The OAuth client that a token is of, the service account it acts as, and the scopes it is held to."""
+
+    account_id: str
+    client_id: str
+    scopes: frozenset[str]
+    token_id: str
+
+
 class Signer:
     """Signs access tokens with the first of its keys, and checks those that any of them signed: a key is replaced by
-    putting another before it, and goes when the last token it signed has ended."""
+    putting another before it, and goes when the last token it signed has ended. The file is read again when it has
+    changed, so that no process need be started anew."""
 
-    keys: Sequence[SigningKey]
-    clock: Clock
+    def __init__(self, path: Path, clock: Clock, issuer: str) -> None:
+        """`issuer`: the URL of this platform. Raises as SigningKey.load_all."""
+        self._path, self._clock, self._issuer = path, clock, issuer
+        self._keys = SigningKey.load_all(path)
+        self._read_at = path.stat().st_mtime_ns
 
-    @classmethod
-    def load(cls, path: Path, clock: Clock) -> "Signer":
-        """As SigningKey.load_all."""
-        return cls(SigningKey.load_all(path), clock)
+    @property
+    def keys(self) -> Sequence[SigningKey]:
+        """Of now."""
+        with suppress(OSError, ValueError, TypeError):  # while it is being replaced the keys of before are good
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._read_at:
+                self._keys, self._read_at = SigningKey.load_all(self._path), changed
+        return self._keys
 
     def sign(self, proof: Proof) -> tuple[str, datetime]:
-        """A token, and when it ends."""
-        now = self.clock.now()
-        expires = now + LIFETIME
+        """A token of a session, and when it ends."""
         claims: dict[str, object] = {
-            "iss": ISSUER, "aud": AUDIENCE, "sub": proof.user_id, "sid": proof.session_id, "iat": now, "exp": expires,
-            "auth_time": int(proof.at.timestamp()), "acr": SECOND_FACTOR if proof.second_factor else PASSWORD,
+            "sub": proof.user_id, "sid": proof.session_id, "auth_time": int(proof.at.timestamp()),
+            "acr": SECOND_FACTOR if proof.second_factor else PASSWORD,
         }  # fmt: skip
         if proof.org_id:
             claims["org"] = proof.org_id
-        return self.keys[0].sign(claims, TYPE), expires
+        if proof.client_id:
+            claims["client_id"] = proof.client_id
+        return self._sign(claims, proof.scopes)
 
-    def check(self, token: str) -> tuple[Proof, datetime]:
+    def sign_for_client(self, proof: ClientProof) -> tuple[str, datetime]:
+        """A token of a client's own, and when it ends."""
+        claims = {"sub": proof.account_id, "client_id": proof.client_id, "jti": proof.token_id}
+        return self._sign(claims, proof.scopes)
+
+    def _sign(self, claims: Mapping[str, object], scopes: frozenset[str] | None) -> tuple[str, datetime]:
+        now = self._clock.now()
+        expires = now + LIFETIME
+        said = {"iss": self._issuer, "aud": AUDIENCE, "iat": now, "exp": expires, **claims}
+        if scopes is not None:
+            said["scope"] = " ".join(sorted(scopes))
+        return self.keys[0].sign(said, TYPE), expires
+
+    def check(self, token: str) -> tuple[Proof | ClientProof, datetime]:
         """What a token was signed for, and when it ends. Raises CredentialInvalid for every other token."""
         try:
             header = jwt.get_unverified_header(token)
@@ -63,18 +98,24 @@ class Signer:
             if header.get("typ") != TYPE or key is None:
                 raise CredentialInvalid("the access token is not one of ours")
             claims = jwt.decode(
-                token, key.public, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
-                options={
-                    "require": ["exp", "iat", "sub", "sid", "aud", "iss", "auth_time"],
-                    "verify_exp": False, "verify_iat": False,
-                },
+                token, key.public, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=[self._issuer, AUDIENCE],
+                options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_exp": False, "verify_iat": False},
             )  # fmt: skip
-        except jwt.InvalidTokenError:
+            proof = self._proof(claims)
+        except (jwt.InvalidTokenError, KeyError):
             raise CredentialInvalid("the access token is not valid") from None
-        zone = self.clock.now().tzinfo
-        expires = datetime.fromtimestamp(int(claims["exp"]), zone)
-        if expires <= self.clock.now():  # by the injected clock, not the library's
+        expires = datetime.fromtimestamp(int(claims["exp"]), self._clock.now().tzinfo)
+        if expires <= self._clock.now():  # by the injected clock, not the library's
             raise CredentialInvalid("the access token has expired; sign in or refresh the session")
-        at, org_id = datetime.fromtimestamp(int(claims["auth_time"]), zone), str(claims.get("org", ""))
-        second_factor = claims.get("acr") == SECOND_FACTOR
-        return Proof(str(claims["sub"]), str(claims["sid"]), at, second_factor, org_id), expires
+        return proof, expires
+
+    def _proof(self, claims: Mapping[str, Any]) -> Proof | ClientProof:
+        """Raises KeyError where a claim is missing."""
+        scopes = frozenset(str(claims["scope"]).split()) if "scope" in claims else None
+        if "jti" in claims:
+            return ClientProof(str(claims["sub"]), str(claims["client_id"]), scopes or frozenset(), str(claims["jti"]))
+        at = datetime.fromtimestamp(int(claims["auth_time"]), self._clock.now().tzinfo)
+        return Proof(
+            str(claims["sub"]), str(claims["sid"]), at, claims.get("acr") == SECOND_FACTOR, str(claims.get("org", "")),
+            scopes, str(claims.get("client_id", "")),
+        )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from mercat.auth.v1 import auth_pb2, signin_pb2
 
-from services.cli import output
+from services.cli import devices, elsewhere, output
 from services.cli.command import Session, command, demo_account
 from services.cli.session import Refusal, connection, mail_folder
 from services.common.errors import Unauthenticated
@@ -91,7 +91,12 @@ def verify(
 
 def login(
     session: Session,
-    email: Annotated[str, typer.Argument(help="Asked for when it is left out.")] = "",
+    email: Annotated[str, typer.Argument(help="Of an account with a password.")] = "",
+    password: Annotated[bool, typer.Option("--password", help="By email and password.")] = False,
+    elsewhere_: Annotated[
+        str, typer.Option("--with", metavar="PROVIDER", help="With an account elsewhere, such as google or github.")
+    ] = "",
+    username: Annotated[str, typer.Option(help="With --with: of an account that is made by this.")] = "",
     demo: Annotated[str, typer.Option(metavar="NAME", help="As admin, publisher or consumer of `mercat up`.")] = "",
     code: Annotated[
         str, typer.Option(help="Of your second factor, or a recovery code; asked for when it is needed.")
@@ -100,22 +105,34 @@ def login(
 ) -> None:
     """Logs in; the session is kept for the next commands.
 
-    Several logins side by side: give each its --profile.
+    Shows a code and the page where you let it in, in a browser anywhere; or, with an email address, asks for the
+    password here; or signs in elsewhere, in the browser of this machine. Several logins side by side: give each its
+    --profile.
 
     Examples:
 
+      mercat login
+
       mercat login ada@example.com
+
+      mercat login --with google
 
       mercat login --demo consumer
 
       mercat login --demo admin --profile admin
     """
+    if elsewhere_:
+        _welcome(session, elsewhere.log_in(session, elsewhere_, username, code))
+        return
+    if not (demo or email or password or password_stdin):
+        _welcome(session, devices.log_in(session))
+        return
     if demo:
-        email, password = demo_account(demo)
+        email, said = demo_account(demo)
     else:
         email = email or typer.prompt("Email", err=True)
-        password = asked_password(password_stdin, confirm=False)
-    request = auth_pb2.SignInRequest(email=email, password=password, code=code)
+        said = asked_password(password_stdin, confirm=False)
+    request = auth_pb2.SignInRequest(email=email, password=said, code=code)
     try:
         answer = session.client.auth.SignIn(request)
     except Unauthenticated as error:

@@ -17,9 +17,12 @@ from mercat.auth.v1 import (
     audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
+    identity_pb2_grpc,
     keys_pb2_grpc,
     mfa_pb2_grpc,
+    oauth_pb2_grpc,
     organisation_pb2_grpc,
+    passkey_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     signin_pb2_grpc,
@@ -135,6 +138,26 @@ class Client:
     @cached_property
     def sessions(self) -> sessions_pb2_grpc.SessionServiceStub:
         return sessions_pb2_grpc.SessionServiceStub(self.channel)
+
+    @cached_property
+    def identities(self) -> identity_pb2_grpc.IdentityServiceStub:
+        return identity_pb2_grpc.IdentityServiceStub(self.channel)
+
+    @cached_property
+    def passkeys(self) -> passkey_pb2_grpc.PasskeyServiceStub:
+        return passkey_pb2_grpc.PasskeyServiceStub(self.channel)
+
+    @cached_property
+    def oauth(self) -> oauth_pb2_grpc.OAuthServiceStub:
+        return oauth_pb2_grpc.OAuthServiceStub(self.channel)
+
+    @cached_property
+    def oauth_clients(self) -> oauth_pb2_grpc.OAuthClientServiceStub:
+        return oauth_pb2_grpc.OAuthClientServiceStub(self.channel)
+
+    @cached_property
+    def devices(self) -> oauth_pb2_grpc.DeviceServiceStub:
+        return oauth_pb2_grpc.DeviceServiceStub(self.channel)
 
     @cached_property
     def second_factor(self) -> mfa_pb2_grpc.SecondFactorServiceStub:

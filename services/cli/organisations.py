@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from mercat.auth.v1 import organisation_pb2 as pb
 
-from services.cli import organisation_access, output
+from services.cli import organisation_access, organisation_clients, output
 from services.cli.command import Session, command
 from services.cli.paging import Limit, gather
 from services.cli.session import Refusal
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     for function in (create, use, show, rename, members, role, remove, leave, transfer):
         org.command()(command(function))
     organisation_access.add_to(org)
+    organisation_clients.add_to(org)
     app.add_typer(org, name="org")
 
 

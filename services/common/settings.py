@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     admin_password: str = option("", "password of the first administrator; empty: the home's", secret=True)
     verified_emails: str = option("", "email addresses that need no verification, separated by commas")
     grpc: str = option("", "host:port where clients reach the front door")
+    public_url: str = option(
+        "", "where browsers and OAuth's clients reach this platform, https://…; empty: http:// and the front door",
+        pattern=r"^(https?://[^/?#]+)?$",
+    )  # fmt: skip
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     limit_share: float = option(1.0, "this process's share of the rate limits while Redis is gone", gt=0, le=1)
     test_clock: bool = option(False, "time can be moved ahead, by `mercat clock`: for tests and sandboxes")
@@ -66,6 +70,11 @@ class Settings(BaseSettings):
     trace_endpoint: str = option("", "OpenTelemetry collector, OTLP over gRPC: http://127.0.0.1:4317; empty: none")
     trace_ratio: float = option(0.01, "share of calls that are traced without their caller asking", ge=0, le=1)
     log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def url(self) -> str:
+        """Where this platform is reached over HTTP: the issuer of its access tokens."""
+        return self.public_url or f"http://{self.grpc or '127.0.0.1:8000'}"
 
     @property
     def repository(self) -> Path:

@@ -194,7 +194,7 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     unknown = {"match": {"prefix": "/", "headers": [_GRPC]}, "direct_response": {"status": 404}}
     table.append(unknown | {"typed_per_filter_config": _NO_REST})
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
-    prefixes = ("/docs/", "/console/", OPENAI, "/v2/", "/.well-known/")
+    prefixes = ("/docs/", "/console/", OPENAI, "/oauth/", "/v2/", "/.well-known/")
     table += [_gateway_route({"path": path}) for path in exact]
     table += [_gateway_route({"prefix": prefix}) for prefix in prefixes]
     # REST paths end here until they are rewritten; without it they would have no route, and so no CORS.

@@ -1,7 +1,8 @@
--- name: add_session(id, user_id, now, expires_at, second_factor, ip_address, user_agent)!
-INSERT INTO sessions
-    (id, user_id, created_at, last_used_at, expires_at, authenticated_at, second_factor, ip_address, user_agent)
-VALUES (:id, :user_id, :now, :now, :expires_at, :now, :second_factor, :ip_address::text::inet, :user_agent);
+-- name: add_session(id, user_id, now, expires_at, at, second_factor, ip_address, user_agent, client_id, scopes)!
+INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, authenticated_at, second_factor, ip_address,
+    user_agent, client_id, scopes)
+VALUES (:id, :user_id, :now, :now, :expires_at, :at, :second_factor, :ip_address::text::inet, :user_agent, :client_id,
+    :scopes::text::jsonb);
 
 -- name: add_refresh_token(token_hash, session_id, user_id, org_id, expires_at)!
 INSERT INTO refresh_tokens (token_hash, family, user_id, org_id, expires_at)
@@ -16,12 +17,12 @@ RETURNING family AS session_id, org_id;
 -- No row: it has ended.
 UPDATE sessions SET last_used_at = :now, expires_at = :expires_at, ip_address = :ip_address::text::inet,
     user_agent = :user_agent
-WHERE id = :session_id RETURNING user_id, authenticated_at, second_factor;
+WHERE id = :session_id RETURNING user_id, authenticated_at, second_factor, client_id, scopes;
 
 -- name: prove_session(session_id, user_id, now, second_factor)^
 -- No row: it has ended.
 UPDATE sessions SET authenticated_at = :now, second_factor = second_factor OR :second_factor
-WHERE id = :session_id AND user_id = :user_id RETURNING authenticated_at, second_factor;
+WHERE id = :session_id AND user_id = :user_id RETURNING authenticated_at, second_factor, client_id, scopes;
 
 -- name: is_open(session_id, user_id)$
 SELECT EXISTS (SELECT FROM sessions WHERE id = :session_id AND user_id = :user_id);
@@ -40,7 +41,8 @@ SELECT family AS session_id, user_id, used_at IS NOT NULL AS used FROM refresh_t
 DELETE FROM sessions WHERE id = :session_id AND user_id = :user_id RETURNING id;
 
 -- name: end_sessions_of(user_id, kept)$
-WITH ended AS (DELETE FROM sessions WHERE user_id = :user_id AND id <> :kept RETURNING id)
+WITH ended AS (DELETE FROM sessions WHERE user_id = :user_id AND id <> :kept RETURNING id),
+    devices AS (DELETE FROM device_codes WHERE user_id = :user_id)
 SELECT count(*) FROM ended;
 
 -- name: forget_sessions(now)!

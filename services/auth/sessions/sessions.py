@@ -2,14 +2,16 @@
 
 import hashlib
 import ipaddress
+import json
 import secrets
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 
 from services.auth.sessions.store import SessionStore
-from services.auth.store import Store
+from services.auth.store import Row, Store
 from services.auth.tokens import Proof, Signer
 from services.common import audit, ids
 from services.common.clock import Clock
@@ -44,15 +46,19 @@ class Sessions:
         self._events = events
         self._clock = clock
 
-    async def open(self, connection: Connection, user_id: str, *, second_factor: bool = False) -> auth_pb2.Session:
-        """A new session of the caller's device; forgets those that have run out."""
+    async def open(
+        self, connection: Connection, user_id: str, *, second_factor: bool = False, at: datetime | None = None,
+        client_id: str = "", scopes: frozenset[str] | None = None,
+    ) -> auth_pb2.Session:  # fmt: skip
+        """A new session of the caller's device; forgets those that have run out. `at`: when its owner proved who they
+        are, otherwise now. For an OAuth client, and held to scopes, where they are given."""
         now, session_id = self._clock.now(), ids.new("ses")
         await self._store.forget_sessions(connection, now)
+        proof = Proof(user_id, session_id, at or now, second_factor, "", scopes, client_id)
         await self._store.add_session(
-            connection, session_id=session_id, user_id=user_id, now=now, expires_at=now + REFRESH_LIFETIME,
-            second_factor=second_factor, ip_address=_address(), user_agent=current().user_agent,
+            connection, proof, now=now, expires_at=now + REFRESH_LIFETIME, ip_address=_address(),
+            user_agent=current().user_agent,
         )  # fmt: skip
-        proof = Proof(user_id, session_id, now, second_factor)
         return await self._with_refresh_token(connection, self.access(proof), proof)
 
     def access(self, proof: Proof) -> auth_pb2.Session:
@@ -73,8 +79,11 @@ class Sessions:
         session.refresh_expires_at.FromDatetime(expires)
         return session
 
-    async def refresh(self, token: str, organisation: str = "") -> auth_pb2.Session:
+    async def refresh(
+        self, token: str, organisation: str = "", narrowed: frozenset[str] | None = None
+    ) -> auth_pb2.Session:
         """Trades a refresh token for new tokens, of the organisation whose handle is given, else of the one of before.
+        `narrowed`: scopes among those of the session that the access token is held to; None: all of them.
 
         Raises:
             CredentialInvalid: it is unknown, used or expired. One that is used a second time ends its session, since
@@ -93,8 +102,9 @@ class Sessions:
                     raise CredentialInvalid(_ENDED)
                 user_id = row["user_id"]
                 org_id = await self._organisation(connection, user_id, used["org_id"] or "", organisation)
-                proof = Proof(user_id, session_id, row["authenticated_at"], row["second_factor"], org_id)
-                return await self._with_refresh_token(connection, self.access(proof), proof)
+                proof = _proof(row, user_id, session_id, org_id)
+                access = self.access(proof if narrowed is None else replace(proof, scopes=narrowed))
+                return await self._with_refresh_token(connection, access, proof)
         async with self._database.transaction() as connection:
             found = await self._store.find_session_of(connection, _hash(token))
             if found is not None and found["used"]:
@@ -118,6 +128,10 @@ class Sessions:
             raise PermissionDenied("you are not in this session's organisation any more", reason="NOT_A_MEMBER")
         return org_id
 
+    async def end(self, connection: Connection, session_id: str, user_id: str) -> None:
+        """Ends one, if it has not ended. Call `forget` when it has committed."""
+        await self._store.end_session(connection, session_id, user_id)
+
     async def end_by_token(self, token: str) -> None:
         """Signs out; nothing for a token that is unknown."""
         async with self._database.transaction() as connection:
@@ -137,7 +151,7 @@ class Sessions:
         row = await self._store.prove_session(connection, session_id, user_id, now, second_factor=second_factor)
         if row is None:
             raise CredentialInvalid("this session has ended; sign in again")
-        return Proof(user_id, session_id, row["authenticated_at"], row["second_factor"], org_id)
+        return _proof(row, user_id, session_id, org_id)
 
     async def end_all(self, connection: Connection, user_id: str, kept: str = "") -> int:
         """Ends a user's sessions but one; how many. Call `forget` when it has committed."""
@@ -148,6 +162,13 @@ class Sessions:
         changed = event_pb2.PrincipalChanged(user_id=user_id)
         self._principals.forget(changed)  # here before the answer, elsewhere as soon as they hear of it
         await broadcast(self._events, FORGET_SUBJECT, changed.SerializeToString())
+
+
+def _proof(row: Row, user_id: str, session_id: str, org_id: str) -> Proof:
+    scopes = None if row["scopes"] is None else frozenset(json.loads(row["scopes"]))
+    return Proof(
+        user_id, session_id, row["authenticated_at"], row["second_factor"], org_id, scopes, row["client_id"] or ""
+    )
 
 
 def _address() -> str | None:

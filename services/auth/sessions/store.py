@@ -1,8 +1,10 @@
 """The tables of sessions, one typed method per named query."""
 
+import json
 from datetime import datetime
 
 from services.auth.store import Row
+from services.auth.tokens import Proof
 from services.common.db import Connection, load_queries
 
 
@@ -13,12 +15,14 @@ class SessionStore:
         self._q = load_queries("services.auth.sessions")
 
     async def add_session(
-        self, c: Connection, *, session_id: str, user_id: str, now: datetime, expires_at: datetime,
-        second_factor: bool, ip_address: str | None, user_agent: str,
+        self, c: Connection, proof: Proof, *, now: datetime, expires_at: datetime, ip_address: str | None,
+        user_agent: str,
     ) -> None:  # fmt: skip
         await self._q.add_session(
-            c, id=session_id, user_id=user_id, now=now, expires_at=expires_at, second_factor=second_factor,
-            ip_address=ip_address, user_agent=user_agent,
+            c, id=proof.session_id, user_id=proof.user_id, now=now, expires_at=expires_at, at=proof.at,
+            second_factor=proof.second_factor, ip_address=ip_address, user_agent=user_agent,
+            client_id=proof.client_id or None,
+            scopes=None if proof.scopes is None else json.dumps(sorted(proof.scopes)),
         )  # fmt: skip
 
     async def add_refresh_token(
@@ -70,7 +74,7 @@ class SessionStore:
         return await self._q.end_session(c, session_id=session_id, user_id=user_id) is not None
 
     async def end_sessions_of(self, c: Connection, user_id: str, kept: str = "") -> int:
-        """Ends all but one; how many."""
+        """Ends all but one, and what they let in that has not come in yet; how many."""
         return int(await self._q.end_sessions_of(c, user_id=user_id, kept=kept))
 
     async def forget_sessions(self, c: Connection, now: datetime) -> None:

@@ -33,6 +33,10 @@ class Subject:
                 "too many wrong passwords or codes; wait before the next attempt, or set a new password with"
                 " `mercat password forgot`", reason="ACCOUNT_LOCKED", retry_after=wait,
             )  # fmt: skip
+        if self.key.startswith("device:"):
+            return ResourceExhausted(
+                "too many wrong codes of devices; wait before the next attempt", reason="CODE_LOCKED", retry_after=wait
+            )
         return ResourceExhausted(
             "too many failed sign-ins from your address; wait before the next attempt", reason="ADDRESS_LOCKED",
             retry_after=wait,
@@ -41,6 +45,11 @@ class Subject:
 
 def account(email: str) -> Subject:
     return Subject("account:" + hashlib.sha256(email.strip().lower().encode()).hexdigest(), FREE)
+
+
+def device(user_id: str) -> Subject:
+    """Somebody who types codes of devices."""
+    return Subject(f"device:{user_id}", FREE)
 
 
 def network(address: str, free: int) -> Subject | None:
@@ -65,9 +74,13 @@ class Lockout:
 
     def subjects(self, email: str) -> list[Subject]:
         """Of the call under way: the account that is tried, and the caller's network address."""
+        return [account(email), *self.addresses()]
+
+    def addresses(self) -> list[Subject]:
+        """Of the call under way: the caller's network address, where it is one."""
         call = maybe_current()
         address = network(call.address, self._address_failures) if call is not None else None
-        return [account(email), *([address] if address else [])]
+        return [address] if address else []
 
     async def check(self, subjects: Sequence[Subject]) -> None:
         """Raises ResourceExhausted, with a retry hint, while one of them is locked."""

@@ -59,6 +59,15 @@ class Proving:
             yield connection, user, second_factor
 
     @asynccontextmanager
+    async def elsewhere(self, user_id: str, code: str) -> AsyncIterator[tuple[Connection, Row, bool]]:
+        """As `sign_in`, of somebody whom another place has proved: in place of the password alone."""
+        user = await self._user(user_id)
+        subjects = self._lockout.subjects(user["email"])
+        await self._lockout.check(subjects)
+        async with self._proved(subjects, user, code, wants_code=user["second_factor"]) as (connection, second_factor):
+            yield connection, user, second_factor
+
+    @asynccontextmanager
     async def again(self, user_id: str, password: str, code: str) -> AsyncIterator[tuple[Connection, bool]]:
         """As `sign_in`, of somebody who is signed in: by a code where they have a second factor, else by password.
         Raises InvalidFields when that one is missing."""

@@ -33,7 +33,8 @@ SELECT locked_until FROM before WHERE locked_until > :now;
 DELETE FROM sign_in_failures WHERE subject = :subject;
 
 -- name: lock_user(user_id)^
-SELECT id, email, username, is_verified FROM users WHERE id = :user_id AND deleted_at IS NULL FOR UPDATE;
+SELECT id, email, username, display_name, is_verified, password_hash FROM users
+WHERE id = :user_id AND deleted_at IS NULL FOR UPDATE;
 
 -- name: list_codes(user_id, purpose, since)
 -- When each was sent, the oldest first.

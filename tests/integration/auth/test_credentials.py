@@ -127,7 +127,7 @@ def test_public_keys_check_tokens(platform: Platform) -> None:
     )
     found = platform.anonymous.auth.GetJwks(auth_pb2.GetJwksRequest()).keys[0]
     key = jwt.PyJWK({n: getattr(found, n) for n in ("kty", "crv", "kid", "use", "alg", "x")})
-    claims = jwt.decode(signed.session.access_token, key, algorithms=["EdDSA"], audience="mercat", issuer="mercat")
+    claims = jwt.decode(signed.session.access_token, key, algorithms=["EdDSA"], audience="mercat", issuer=platform.rest)
     assert claims["sub"] == signed.profile.user_id
 
 

@@ -1,6 +1,9 @@
 """Keys and tokens are what they say, and nothing near them is."""
 
+import os
+import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import jwt
@@ -12,7 +15,6 @@ from services.auth import keys
 from services.auth.scopes import BY_ROLE
 from services.auth.tokens import LIFETIME, Proof, Signer
 from services.common.errors import CredentialInvalid
-from services.common.signing import SigningKey
 
 _SECRET = keys.generate(test=False)
 PROOF = Proof("usr_1", "ses_1", datetime(2029, 12, 31, tzinfo=UTC), second_factor=True)
@@ -54,7 +56,7 @@ class Clock:
 
 def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
     clock = Clock()
-    signer = Signer.load(tmp_path / "secrets" / "jwt.pem", clock)  # type: ignore[arg-type]
+    signer = Signer(tmp_path / "secrets" / "jwt.pem", clock, "mercat")  # type: ignore[arg-type]
     token, expires = signer.sign(PROOF)
     assert signer.check(token) == (PROOF, expires)
     clock.at += LIFETIME - timedelta(seconds=1)
@@ -66,18 +68,18 @@ def test_a_token_ends_by_the_clock(tmp_path: Path) -> None:
 
 def test_the_key_is_kept_and_is_the_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "jwt.pem"
-    token, _ = Signer.load(path, Clock()).sign(PROOF)  # type: ignore[arg-type]
+    token, _ = Signer(path, Clock(), "mercat").sign(PROOF)  # type: ignore[arg-type]
     assert path.stat().st_mode & 0o777 == 0o600
-    assert Signer.load(path, Clock()).check(token)[0] == PROOF  # type: ignore[arg-type]
+    assert Signer(path, Clock(), "mercat").check(token)[0] == PROOF  # type: ignore[arg-type]
     with pytest.raises(CredentialInvalid):
-        Signer.load(tmp_path / "other.pem", Clock()).check(token)  # type: ignore[arg-type]
+        Signer(tmp_path / "other.pem", Clock(), "mercat").check(token)  # type: ignore[arg-type]
 
 
 def test_a_key_is_replaced_by_putting_another_before_it(tmp_path: Path) -> None:
     old, new, both = (tmp_path / name for name in ("old.pem", "new.pem", "both.pem"))
-    before, after = (Signer.load(path, Clock()) for path in (old, new))  # type: ignore[arg-type]
+    before, after = (Signer(path, Clock(), "mercat") for path in (old, new))  # type: ignore[arg-type]
     both.write_bytes(new.read_bytes() + old.read_bytes())
-    signer = Signer.load(both, Clock())  # type: ignore[arg-type]
+    signer = Signer(both, Clock(), "mercat")  # type: ignore[arg-type]
     assert signer.check(before.sign(PROOF)[0])[0] == PROOF
     token, _ = signer.sign(PROOF)
     assert after.check(token)[0] == PROOF
@@ -86,16 +88,37 @@ def test_a_key_is_replaced_by_putting_another_before_it(tmp_path: Path) -> None:
     assert [key.kid for key in signer.keys] == [after.keys[0].kid, before.keys[0].kid]
 
 
+def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    path, next_path = tmp_path / "jwt.pem", tmp_path / "next.pem"
+    signer = Signer(path, Clock(), "https://ai.example")  # type: ignore[arg-type]
+    before, old = signer.sign(PROOF)[0], path.read_bytes()
+    other = Signer(next_path, Clock(), "https://ai.example")  # type: ignore[arg-type]
+    # Published first, signing later, and then alone.
+    path.write_bytes(old + next_path.read_bytes())
+    os.utime(path, ns=(1, 1))
+    assert [key.kid for key in signer.keys][1:] == [key.kid for key in other.keys]
+    path.write_bytes(b"half a fi")
+    os.utime(path, ns=(2, 2))
+    assert len(signer.keys) == 2
+    path.write_bytes(next_path.read_bytes() + old)
+    os.utime(path, ns=(3, 3))
+    assert other.check(signer.sign(PROOF)[0])[0] == PROOF
+    assert signer.check(before)[0] == PROOF
+    path.write_bytes(next_path.read_bytes())
+    os.utime(path, ns=(4, 4))
+    with pytest.raises(CredentialInvalid):
+        signer.check(before)
+
+
 @given(st.text())
 def test_no_text_breaks_a_signer(text: str) -> None:
     with pytest.raises(CredentialInvalid):
         _signer().check(text)
 
 
+@cache
 def _signer() -> Signer:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Signer([SigningKey.of(Ed25519PrivateKey.generate())], Clock())  # type: ignore[arg-type]
+    return Signer(Path(tempfile.mkdtemp()) / "jwt.pem", Clock(), "mercat")  # type: ignore[arg-type]
 
 
 def test_the_published_key_checks_tokens() -> None:
