@@ -28,7 +28,9 @@ from services.common.events import consume
 from services.common.mail.outbox import MailOutbox
 from services.common.mail.transport import transport_of
 from services.common.rpc.server import Registration
-from services.common.sealing import Sealer
+from services.common.sealing import Sealer, Unsealable
+from services.common.secrets.keyring import Keyring
+from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Task
 
 log = logging.getLogger(__name__)
@@ -42,13 +44,14 @@ class SigningIn:
         self._deps = deps
         store, factor_store, self.session_store = SignInStore(), FactorStore(), SessionStore()
         sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
+        keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
         letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
         self.sessions = Sessions(
             deps.database, self.session_store, users, signer, deps.principals, deps.events, deps.clock
         )
-        factors = SecondFactors(factor_store, sealer, letters, deps.clock)
+        self._factors = factors = SecondFactors(factor_store, keyring, sealer, letters, deps.clock)
         self._lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
         self.strength = Strength(LeakedPasswords(settings.leaked_passwords))
         self.proving = Proving(deps.database, users, self._lockout, factors)
@@ -78,7 +81,13 @@ class SigningIn:
         await consume(self._deps.events, self._deps.database, "password-resets", kinds, self._passwords.send_reset)
 
     async def _sweep(self) -> None:
-        """Forgets codes past their time and failures of long ago."""
+        """Forgets codes past their time and failures of long ago; first puts secrets of before under keys of each
+        person."""
+        try:
+            if found := await self._factors.reseal(self._deps.database):
+                log.info("%d secrets of second factors are under keys of their owners now", found)
+        except (MercatError, Unsealable) as e:
+            log.warning("secrets of second factors: %s", e)
         while True:
             try:
                 async with self._deps.database.transaction() as connection:
