@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,6 +24,7 @@ from gateway_rest.settings import GatewaySettings
 from gateway_rest.shim import Shim
 from gateway_rest.upstream import Upstream
 from services.common.errors import Internal, to_status
+from services.common.rpc.mutual import Mutual
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +143,14 @@ def _listen(host: str, port: int, *, reuse_port: bool) -> socket.socket:
 async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, then lets requests under way end. Raises OSError when the address is taken."""
     host, _, port = listen.rpartition(":")
+    mutual = Mutual.of(settings)
+    shown: dict[str, Any] = {
+        "ssl_certfile": mutual.certificate, "ssl_keyfile": mutual.key, "ssl_ca_certs": str(mutual.ca),
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+    } if mutual else {}  # fmt: skip
     config = uvicorn.Config(
         build(settings),
+        **shown,
         http="httptools",
         ws="none",
         loop="none",

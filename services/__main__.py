@@ -26,6 +26,7 @@ from services.common.events import Events
 from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.idempotency import IdempotencyKeys
+from services.common.rpc.mutual import Mutual
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
@@ -85,7 +86,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     base = load(Settings)
     clock = SystemClock()
     worker_id = ids.new("wrk")
-    control = InternalChannel(base.control or listen, base.internal_token)
+    mutual = Mutual.of(base)
+    control = InternalChannel(base.control or listen, base.internal_token, mutual)
     redis: Redis = Redis.from_url(base.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
     principals, limiter = Principals(control), Limiter(redis, base.limit_scale, base.limit_share)
@@ -114,7 +116,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         tasks += [asyncio.create_task(outbox.relay(database, events), name=f"{name}-outbox")]
         tasks += [asyncio.create_task(_sweep(database, keys, clock), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
-    await server.start(listen, public_services(), reuse_port=base.reuse_port)
+    described = None if base.production else public_services()
+    await server.start(listen, described, reuse_port=base.reuse_port, mutual=mutual)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()
     gc.freeze()
