@@ -187,7 +187,11 @@ def main() -> None:
     names = [n for name in args.names for n in (CONTROL if name == "control" else (name,))]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=os.environ.get("MERCAT_LOG_LEVEL", "INFO"), handlers=[handler])
+    level = logging.getLevelNamesMapping().get(os.environ.get("MERCAT_LOG_LEVEL") or "INFO", logging.INFO)
+    # What libraries say to those who mend them holds headers and bodies, and so secrets.
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler])
+    for own in ("services", "gateway_rest"):
+        logging.getLogger(own).setLevel(level)
     if args.metrics:
         start_http_server(args.metrics, "127.0.0.1")
     uvloop.run(_main(names, args.listen))
