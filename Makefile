@@ -15,6 +15,9 @@ STRIPE_MOCK_VERSION := 0.203.0
 UV_VERSION := 0.13.9
 OPENAI_NODE_VERSION := 6.49.0
 AMCHECK_VERSION := 18.4.0-beta.17
+CYCLONEDX_VERSION := 7.5.0
+PIP_LICENSES_VERSION := 5.5.5
+PIP_AUDIT_VERSION := 2.10.1
 
 # The first Python that is new enough; PYTHON=… chooses another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
@@ -24,7 +27,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-format check-lint check-types check-proto check-breaking check-imports check-gen
 
-.PHONY: help install up test mutate robustness check format gen bench tools browser lock clean $(CHECKS)
+.PHONY: help install up test mutate robustness fuzz audit check format gen bench tools browser lock clean $(CHECKS)
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +56,21 @@ mutate: $(STAMP) ## Change the pure money modules in each small way, and see tes
 
 robustness: $(STAMP) ## Run the cases of what Mercat must survive, 20,000 calls each (ARGS="--minutes 22": the long run as well)
 	@$(BIN)/pytest -m case --calls 20000 $(ARGS) $(T)
+
+fuzz: $(STAMP) ## Throw random bytes at every parser of what comes from outside (F=target ARGS="--runs 1000000 --seed N")
+	@$(BIN)/python -m tests.fuzz $(or $(F),all) $(ARGS)
+
+AUDIT := .tools/audit/.ready-$(CYCLONEDX_VERSION)-$(PIP_LICENSES_VERSION)-$(PIP_AUDIT_VERSION)
+
+audit: $(STAMP) $(AUDIT) ## Write down components, licences and known vulnerabilities into audit/ (exit status 3: advisories cannot be asked)
+	@$(BIN)/python -m tests.audit
+
+# In an environment of their own: what they need is no part of what they describe.
+$(AUDIT):
+	@"$(PYTHON)" -m venv .tools/audit
+	@.tools/audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==$(CYCLONEDX_VERSION) \
+		pip-licenses==$(PIP_LICENSES_VERSION) pip-audit==$(PIP_AUDIT_VERSION)
+	@touch $@
 
 check: $(STAMP) ## Format, lint, types, contracts, imports, generated code: all in under a minute
 	@$(MAKE) --jobs=4 --keep-going $(SYNC) $(CHECKS)

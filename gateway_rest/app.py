@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +24,8 @@ from gateway_rest import docs, oauth, openai, replies
 from gateway_rest.settings import GatewaySettings
 from gateway_rest.shim import Shim
 from gateway_rest.upstream import Upstream
-from services.common.errors import Internal, to_status
+from services.common.errors import Internal, NotFound, to_status
+from services.common.rpc.mutual import Mutual
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,11 @@ async def _failed(request: Request, error: Exception) -> Response:
     return replies.error(to_status(Internal("an internal error", reason="INTERNAL")))
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    """A path of this edge's own under a method that it does not have."""
+    return replies.error(to_status(NotFound("nothing answers to this method here; see /docs", reason="NO_SUCH_PATH")))
+
+
 def build(settings: GatewaySettings) -> Starlette:
     """Raises ValueError when the settings name no gRPC service to call."""
     opened: list[Upstream] = []
@@ -87,19 +96,20 @@ def build(settings: GatewaySettings) -> Starlette:
         expose_headers=_EXPOSED,
         max_age=86400,
     )
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             *docs.routes(),
             *oauth.routes(settings, lambda: opened[0]),
             *openai.routes(settings, lambda: opened[0]),
-            Route("/{path:path}", _Everything(shim)),
         ],
         middleware=[cors] if origins else [],
-        exception_handlers={Exception: _failed},
+        exception_handlers={Exception: _failed, HTTPException: _refused},
         lifespan=lifespan,
     )
+    app.router.default = _Everything(shim)  # no route: its pattern would not match a line feed
+    return app
 
 
 class _Server(uvicorn.Server):
@@ -141,8 +151,14 @@ def _listen(host: str, port: int, *, reuse_port: bool) -> socket.socket:
 async def serve(listen: str, settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, then lets requests under way end. Raises OSError when the address is taken."""
     host, _, port = listen.rpartition(":")
+    mutual = Mutual.of(settings)
+    shown: dict[str, Any] = {
+        "ssl_certfile": mutual.certificate, "ssl_keyfile": mutual.key, "ssl_ca_certs": str(mutual.ca),
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+    } if mutual else {}  # fmt: skip
     config = uvicorn.Config(
         build(settings),
+        **shown,
         http="httptools",
         ws="none",
         loop="none",

@@ -27,6 +27,7 @@ from services.common.limits import Limiter
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import IdempotencyKeys
+from services.common.rpc.mutual import Mutual
 from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
@@ -87,7 +88,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     base = load(Settings)
     clock = SystemClock()
     worker_id = ids.new("wrk")
-    control = InternalChannel(base.control or listen, base.internal_token)
+    mutual = Mutual.of(base)
+    control = InternalChannel(base.control or listen, base.internal_token, mutual)
     redis: Redis = Redis.from_url(base.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
     principals, limiter = Principals(control), Limiter(redis, base.limit_scale, base.limit_share)
@@ -122,7 +124,8 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         tasks += [asyncio.create_task(_sweep(database, keys, clock), name=f"{name}-sweep")]
         tasks += [asyncio.create_task(keys.hold(), name=f"{name}-keys")]
         tasks += [asyncio.create_task(denials.keep(), name=f"{name}-denials")]
-    await server.start(listen, public_services(), reuse_port=base.reuse_port)
+    described = None if base.production else public_services()
+    await server.start(listen, described, reuse_port=base.reuse_port, mutual=mutual)
     tasks += [asyncio.create_task(task(), name=s.name) for s in services for task in s.tasks]
     gc.collect()
     gc.freeze()
@@ -194,7 +197,11 @@ def main() -> None:
     names = [n for name in args.names for n in (CONTROL if name == "control" else (name,))]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=os.environ.get("MERCAT_LOG_LEVEL", "INFO"), handlers=[handler])
+    level = logging.getLevelNamesMapping().get(os.environ.get("MERCAT_LOG_LEVEL") or "INFO", logging.INFO)
+    # What libraries say to those who mend them holds headers and bodies, and so secrets.
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler])
+    for own in ("services", "gateway_rest"):
+        logging.getLogger(own).setLevel(level)
     if args.metrics:
         start_http_server(args.metrics, "127.0.0.1")
     uvloop.run(_main(names, args.listen))

@@ -13,6 +13,10 @@ class AuthSettings(MailSettings):
         "", "keys that encrypt secrets at rest, 32 bytes each in base64, the newest first, separated by commas; "
         "empty: the home's", secret=True,
     )  # fmt: skip
+    sealing_transit: str = option(
+        "", "key of Vault's transit engine that wraps the keys of accounts instead (VAULT_ADDR, VAULT_TOKEN, …); "
+        "empty: the keys above",
+    )  # fmt: skip
     verify_email: str = option(
         "auto", "whether publishing and paying need a verified email address: always, never, or auto: when there is an "
         "SMTP server", pattern="^(auto|always|never)$",

@@ -28,7 +28,9 @@ from services.common.events import consume
 from services.common.mail.outbox import MailOutbox
 from services.common.mail.transport import transport_of
 from services.common.rpc.server import Registration
-from services.common.sealing import Sealer
+from services.common.sealing import Sealer, Unsealable
+from services.common.secrets.keyring import Keyring
+from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Task
 
 log = logging.getLogger(__name__)
@@ -43,28 +45,21 @@ class SigningIn:
         store = self.store = SignInStore()
         factor_store, self.session_store = FactorStore(), SessionStore()
         sealer = self.sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
+        keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
         letters = self.letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
         self.sessions = Sessions(
             deps.database, self.session_store, users, signer, deps.principals, deps.events, deps.clock
         )
-        factors = SecondFactors(factor_store, sealer, letters, deps.clock)
+        self._factors = factors = SecondFactors(factor_store, keyring, sealer, letters, deps.clock)
         self.lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
         self.strength = Strength(LeakedPasswords(settings.leaked_passwords))
         self.proving = Proving(deps.database, users, self.lockout, factors)
         self._passwords = PasswordServicer(
-            deps.database,
-            users,
-            store,
-            self.codes,
-            letters,
-            self.lockout,
-            self.strength,
-            self.proving,
-            self.sessions,
+            deps.database, users, store, self.codes, letters, self.lockout, self.strength, self.proving, self.sessions,
             deps.clock,
-        )
+        )  # fmt: skip
         seconds = SecondFactorServicer(deps.database, users, factor_store, factors, self.sessions, letters, deps.clock)
         sessions = SessionServicer(deps.database, self.session_store, self.sessions, self.proving, deps.clock)
         self.registrations: list[Registration] = [
@@ -79,7 +74,13 @@ class SigningIn:
         await consume(self._deps.events, self._deps.database, "password-resets", kinds, self._passwords.send_reset)
 
     async def _sweep(self) -> None:
-        """Forgets codes past their time and failures of long ago."""
+        """Forgets codes past their time and failures of long ago; first puts secrets of before under keys of each
+        person."""
+        try:
+            if found := await self._factors.reseal(self._deps.database):
+                log.info("%d secrets of second factors are under keys of their owners now", found)
+        except (MercatError, Unsealable) as e:
+            log.warning("secrets of second factors: %s", e)
         while True:
             try:
                 async with self._deps.database.transaction() as connection:

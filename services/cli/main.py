@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("restart", "Restarts processes one after the other, while calls go on."),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
+        "secrets": ("secrets", "The keys that secrets lie under in the database."),
         "mail": ("mail", "Shows mail that went into a folder, for want of an SMTP server, the newest first."),
         "clock": ("clock", "The time of a platform with a test clock."),
         "config": ("config", "Prints and checks every setting."),
@@ -145,10 +146,11 @@ def main() -> None:
 
 def _known() -> tuple[type[Exception], ...]:
     """Failures whose text is for the person at the terminal."""
+    from services.common.secrets.sources import SecretUnavailable
     from services.common.settings import SettingsError
     from services.embedded.errors import StartError
 
-    return (StartError, SettingsError)
+    return (StartError, SettingsError, SecretUnavailable)
 
 
 def _escaped(text: str) -> str:

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -158,18 +160,25 @@ def migrate(home: HomeOption = None) -> None:
 
 
 async def _migrate(settings: UpSettings, place: Home) -> None:
+    async with postgres_of(settings, place) as url:
+        await _migrate_all(url)
+
+
+@asynccontextmanager
+async def postgres_of(settings: UpSettings, place: Home) -> AsyncIterator[str]:
+    """The address of a home's database, which is started where Mercat does not run."""
     if settings.postgres_url:
-        await _migrate_all(settings.postgres_url)
+        yield settings.postgres_url
         return
     postgres = Postgres(place.path / "postgres", log=place.log("postgres"))
     if place.is_locked():
         postgres.locate()
-        await _migrate_all(postgres.url)
+        yield postgres.url
         return
     place.open(min_free_mb=settings.min_free_mb)
     try:
         async with postgres:
-            await _migrate_all(postgres.url)
+            yield postgres.url
     finally:
         place.close()
 

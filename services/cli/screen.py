@@ -22,7 +22,8 @@ def closing(connection: Connection, calls: Calls | None = None, console: Console
         ("console", connection.console),
     ]
     if connection.tls is not None:
-        rows.append(("TLS", f"https://{connection.tls.address}  (authority: {connection.tls.ca})"))
+        authority = f"  (authority: {connection.tls.ca})" if connection.tls.ca else ""
+        rows.append(("TLS", f"https://{connection.tls.address}{authority}"))
     _aligned(console, rows)
     if connection.accounts:
         console.print("\n[bold]Accounts[/]")

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from services.common.secrets.sources import SecretUnavailable, resolve
 
 PREFIX = "MERCAT_"
 HOME_FILE = "mercat.toml"
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     )
     control: str = option("", "host:port of the control process")
     internal_token: str = option("", "proves a call to come from Mercat itself; empty: the home's", secret=True)
+    internal_ca: Path | None = option(
+        None,
+        "authority (PEM) of the certificates that Mercat's processes show each other; empty: they talk without TLS",
+    )
+    internal_certificate: Path | None = option(None, "certificate (PEM) that this process shows the others")
+    internal_key: Path | None = option(None, "key (PEM) of that certificate")
     jwt_key_file: Path | None = option(None, "Ed25519 key (PEM) that signs access tokens; empty: the home's")
     admin_email: str = option("admin@mercat.localhost", "email address of the first administrator")
     admin_password: str = option("", "password of the first administrator; empty: the home's", secret=True)
@@ -63,6 +71,10 @@ class Settings(BaseSettings):
     )  # fmt: skip
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     limit_share: float = option(1.0, "this process's share of the rate limits while Redis is gone", gt=0, le=1)
+    production: bool = option(
+        False, "open to a network: the port without TLS serves this machine alone, contracts are not described by "
+        "reflection, and network addresses have a rate",
+    )  # fmt: skip
     test_clock: bool = option(False, "time can be moved ahead, by `mercat clock`: for tests and sandboxes")
     reuse_port: bool = option(False, "let a process that takes this one's place listen at the same address")
     ready_file: Path | None = option(None, "made when this process serves; empty: none")
@@ -80,6 +92,18 @@ class Settings(BaseSettings):
     def repository(self) -> Path:
         """The folder of published models, for Triton and for the workers that see it."""
         return (self.model_repository or self.home / "repository").absolute()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _secret(cls, value: Any, info: ValidationInfo) -> Any:
+        """Of a secret the place may be said instead: `file:/path`, `env:NAME` or `vault:PATH#FIELD`."""
+        extra = cls.model_fields[info.field_name or ""].json_schema_extra
+        if not isinstance(value, str) or not isinstance(extra, dict) or not extra.get("secret"):
+            return value
+        try:
+            return resolve(value)
+        except SecretUnavailable as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("home", mode="after")
     @classmethod
@@ -134,7 +158,7 @@ def load(cls: type[S], **values: Any) -> S:
 
 def _sentence(problem: Mapping[str, Any]) -> str:
     name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
-    return f"{name}={problem.get('input')!s}: {problem['msg']}"
+    return f"{name}={problem.get('input')!s}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.embedded.envoy_config import FrontDoor, bootstrap
+from services.embedded.envoy_tls import secret
 from services.embedded.errors import StartError
 from services.embedded.process import Spec
 from services.embedded.server import Server, socket_folder, write_private
@@ -36,7 +37,9 @@ class Envoy(Server):
         names = ("admin.sock", "admin-next.sock")
         admin = socket_folder(self.folder) / names[self.door.admin_socket.name == names[0]]
         admin.unlink(missing_ok=True)
-        self.door = replace(self.door, admin_socket=admin)
+        self.door = replace(self.door, admin_socket=admin, secrets=self.folder / "certificate.json")
+        if self.door.certificate is not None and self.door.private_key is not None:
+            write_private(self.door.secrets, secret(self.door.certificate.absolute(), self.door.private_key.absolute()))
         write_private(self.folder / "envoy.json", json.dumps(bootstrap(self.door), indent=1))
 
     def spec(self) -> Spec:

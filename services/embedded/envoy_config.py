@@ -12,8 +12,11 @@ import yaml
 from google.protobuf import descriptor_pb2
 
 from services.common.rpc.addresses import DOOR_KEY
+from services.common.rpc.mutual import Mutual
 from services.embedded.envoy_contracts import Method, transcodable
+from services.embedded.envoy_limits import by_address
 from services.embedded.envoy_replies import local_replies
+from services.embedded.envoy_tls import downstream, upstream
 from services.embedded.envoy_tracing import COLLECTOR, tracing
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
@@ -23,6 +26,7 @@ CONTROL, WORKERS, GATEWAY = "control", "workers", "gateway"
 BODY_MOST = 64 * 1024 * 1024  # bytes of one unary request or reply through the transcoder
 CONNECTION_BUFFER = 1024 * 1024  # bytes
 CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
+HANDSHAKE = "10s"  # in which a client must have said its part of TLS
 OPENAI = "/openai/"
 KSERVE = "inference.GRPCInferenceService"
 _TYPE = "type.googleapis.com/envoy."
@@ -78,7 +82,9 @@ _BY_LOAD = {
 
 @dataclass(frozen=True)
 class FrontDoor:
-    """What clients reach and what is behind it. Addresses are `host:port`."""
+    """What clients reach and what is behind it. Addresses are `host:port`. `tls_host` is where TLS is served, when that
+    is elsewhere; `secrets`: the file that names the certificate, which Envoy watches; `address_rate`: requests that one
+    network address may begin in a second, 0 for any number."""
 
     host: str
     port: int
@@ -89,6 +95,11 @@ class FrontDoor:
     tls_port: int | None = None
     certificate: Path | None = None
     private_key: Path | None = None
+    tls_host: str = ""
+    secrets: Path = Path("certificate.json")
+    mutual: Mutual | None = None
+    reflection: bool = True
+    address_rate: int = 0
     cors_origins: Sequence[str] = ("*",)
     by_load: bool = False
     trusted_hops: int = 0
@@ -112,7 +123,11 @@ def bootstrap(door: FrontDoor) -> dict[str, Any]:
     manager = connection_manager(door)
     listeners = [_listener("front", door.host, door.port, manager)]
     if door.tls_port is not None:
-        listeners.append(_listener("front_tls", door.host, door.tls_port, manager, tls=_tls(door)))
+        listeners.append(
+            _listener(
+                "front_tls", door.tls_host or door.host, door.tls_port, _over_tls(manager), tls=downstream(door.secrets)
+            )
+        )
     config["static_resources"] = {"listeners": listeners, "clusters": clusters(door)}
     return config
 
@@ -123,6 +138,7 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     methods = transcodable(descriptors)
     values = {
         "TRUSTED_HOPS": door.trusted_hops,
+        "BY_ADDRESS": by_address(door.address_rate),
         "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
         "AS_THEY_ARE": as_they_are(methods),
         "TRANSCODER": transcoder(descriptors, methods, sse=False),
@@ -130,9 +146,16 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
         "ROUTES": routes(door, methods, transcoder(descriptors, methods, sse=True)),
     }
     manager: dict[str, Any] = _filled("http.yaml", values)
+    manager["http_filters"] = [known for known in manager["http_filters"] if known]
     if door.trace_endpoint:
         manager |= tracing(door.trace_ratio)
     return {"@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", **manager}
+
+
+def _over_tls(manager: Mapping[str, Any]) -> dict[str, Any]:
+    """Who came by TLS once is told to come by nothing else (RFC 6797)."""
+    told = {"header": {"key": "strict-transport-security", "value": "max-age=31536000"}}
+    return {**manager, "route_config": {**manager["route_config"], "response_headers_to_add": [told]}}
 
 
 def as_they_are(methods: Sequence[Method]) -> dict[str, Any]:
@@ -188,9 +211,8 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     table.append(_gateway_route({"prefix": "/v1/"}))
     served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)
     table += [_grpc_route({"path": method.path}, _cluster_of(method.service), method) for method in served]
-    table += [
-        _grpc_route({"prefix": prefix}, CONTROL, None) for prefix in ("/grpc.reflection.", "/grpc.health.v1.Health/")
-    ]
+    described = ("/grpc.reflection.",) if door.reflection else ()
+    table += [_grpc_route({"prefix": prefix}, CONTROL, None) for prefix in (*described, "/grpc.health.v1.Health/")]
     unknown = {"match": {"prefix": "/", "headers": [_GRPC]}, "direct_response": {"status": 404}}
     table.append(unknown | {"typed_per_filter_config": _NO_REST})
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
@@ -304,6 +326,9 @@ def clusters(door: FrontDoor) -> list[dict[str, Any]]:
     if door.by_load:
         workers |= _BY_LOAD
     found = [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
+    if door.mutual is not None:
+        for cluster, protocol in zip(found, ("h2", "h2", "http/1.1"), strict=True):
+            cluster["transport_socket"] = upstream(door.mutual, protocol)
     if door.trace_endpoint:
         found.append(_collector(door.trace_endpoint))
     return found
@@ -354,27 +379,13 @@ def _listener(
     }
     if tls is not None:
         chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": dict(tls)}
+        chain["transport_socket_connect_timeout"] = HANDSHAKE
     return {
         "name": name,
         "address": _address(f"{host}:{port}"),
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
         "tcp_backlog_size": 4096,
         "filter_chains": [chain],
-    }
-
-
-def _tls(door: FrontDoor) -> dict[str, Any]:
-    pair = {
-        "certificate_chain": {"filename": str(door.certificate)},
-        "private_key": {"filename": str(door.private_key)},
-    }
-    return {
-        "@type": _TYPE + "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context": {
-            "alpn_protocols": ["h2", "http/1.1"],
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "tls_certificates": [pair],
-        },
     }
 
 

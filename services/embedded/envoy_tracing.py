@@ -14,6 +14,9 @@ def tracing(ratio: float) -> dict[str, Any]:
     some = _extension("samplers.trace_id_ratio_based", "TraceIdRatioBasedSamplerConfig", sampling_percentage=share)
     spans = {
         "spawn_upstream_span": False,
+        # Of the address only the path: a query may hold what its caller should not have put there.
+        "max_path_tag_length": 0,
+        "custom_tags": [{"tag": "http.path", "value": "%PATH(NQ)%"}],
         "provider": {
             "name": "envoy.tracers.opentelemetry",
             "typed_config": {

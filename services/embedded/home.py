@@ -11,8 +11,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from services.common.rpc.mutual import Mutual
 from services.embedded.errors import StartError
 from services.embedded.server import kept_secret, write_private
+from services.embedded.settings import UpSettings
+from services.embedded.tls import internal
 
 LAYOUT = 1  # raised when a home of before cannot be used as it is
 
@@ -55,6 +58,12 @@ class Home:
     def secret(self, name: str) -> str:
         """A password of this home, made on first use."""
         return kept_secret(self.path / "secrets" / name)
+
+    def mutual(self, settings: UpSettings) -> Mutual | None:
+        """What Mercat's processes show each other: what they are given, else of this home's authority where that is
+        asked for."""
+        given = Mutual.of(settings)
+        return given or (internal(self.path / "tls") if settings.internal_tls else None)
 
     def open(self, *, min_free_mb: int) -> None:
         """Makes the folder or checks it, and takes its lock. StartError says what is in the way."""

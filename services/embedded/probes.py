@@ -1,25 +1,33 @@
 """Whether a process answers yet. Each is asked again and again until it says so."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common.rpc.mutual import NAME, OVERRIDE, Mutual
 from services.embedded.errors import StartError
 
 _SECONDS = 2.0
 
 
-async def grpc_serving(address: str, service: str = "") -> bool:
+async def grpc_serving(address: str, service: str = "", mutual: Mutual | None = None) -> bool:
     """By the standard health service."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with _channel(address, mutual) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=_SECONDS)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _channel(address: str, mutual: Mutual | None) -> grpc.aio.Channel:
+    if mutual is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, mutual.credentials(), options=[OVERRIDE])
 
 
 async def grpc_answers(address: str, method: str) -> bool:
@@ -33,10 +41,11 @@ async def grpc_answers(address: str, method: str) -> bool:
         return True
 
 
-async def http_ok(address: str, path: str) -> bool:
+async def http_ok(address: str, path: str, mutual: Mutual | None = None) -> bool:
     """By a GET that is answered with 200."""
     host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    tls: dict[str, Any] = {"ssl": mutual.client(), "server_hostname": NAME} if mutual else {}
+    reader, writer = await asyncio.open_connection(host, int(port), **tls)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n".encode())
         line = await asyncio.wait_for(reader.readline(), _SECONDS)

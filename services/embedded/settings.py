@@ -1,6 +1,7 @@
 """Settings of `mercat up`."""
 
 import os
+from pathlib import Path
 
 from services.common.settings import Settings, option
 
@@ -11,6 +12,19 @@ class UpSettings(Settings):
     host: str = option("127.0.0.1", "address the front door listens on; 0.0.0.0: every network of this machine")
     port: int = option(8000, "port of the front door: gRPC, gRPC-Web, REST and console", ge=1, le=65535)
     tls: bool = option(True, "serve the same with TLS at port + 443")
+    tls_certificate: Path | None = option(
+        None, "certificate (PEM, its chain after it) for TLS, read again when it is replaced; empty: one of the home's "
+        "own authority",
+    )  # fmt: skip
+    tls_key: Path | None = option(None, "key (PEM) of that certificate, in the same folder")
+    internal_tls: bool = option(
+        False, "TLS between Mercat's own processes, by certificates of the home's own authority"
+    )
+    address_rate: int = option(
+        -1, "requests that one network address may begin in a second, whoever it says it is; 0: any number; -1: 1000 "
+        "in production, else any number", unit="calls/s", ge=-1, le=1_000_000,
+    )  # fmt: skip
+    max_connections: int = option(20_000, "connections of all clients together", ge=1)
     workers: int = option(
         0, "inference workers; 0: one fewer than there are processor cores", unit="processes", ge=0, le=512
     )
@@ -38,6 +52,15 @@ class UpSettings(Settings):
     @property
     def worker_count(self) -> int:
         return self.workers or max(1, (os.cpu_count() or 2) - 1)
+
+    @property
+    def plain_host(self) -> str:
+        """Where the port without TLS listens."""
+        return "127.0.0.1" if self.production else self.host
+
+    @property
+    def rate_of_an_address(self) -> int:
+        return (1000 if self.production else 0) if self.address_rate < 0 else self.address_rate
 
     @property
     def tls_port(self) -> int | None:

@@ -8,6 +8,7 @@ unprivileged PostgreSQL without its permissions being widened. Standard library 
 
 import ctypes  # at once: the standard library may lie where the later user cannot go
 import os
+import resource
 import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
@@ -44,6 +45,8 @@ def _prctl(*arguments: int) -> int:
 def main(argv: list[str]) -> None:
     parent, death_signal, uid, gid, reach = (int(value) for value in argv[:5])
     program = argv[6:]
+    # Its memory holds secrets, and no crash writes them out. Who looks for one can allow it to a running process.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if uid >= 0 and os.geteuid() == 0:
         _become(uid, gid, bool(reach))
     if death_signal and sys.platform == "linux":

@@ -169,17 +169,22 @@ class Supervisor:
 
     def _front_door(self, addresses: topology.Addresses) -> FrontDoor:
         settings = self.settings
-        files = certificate(self.home.path / "tls", settings.host) if settings.tls_port else None
+        chain, key = self._certificate() if settings.tls_port else (None, None)
         return FrontDoor(
-            host=settings.host,
+            host=settings.plain_host,
             port=settings.port,
             control=addresses.control,
             workers=addresses.workers,
             gateway=addresses.gateway,
             admin_socket=Path(),
             tls_port=settings.tls_port,
-            certificate=files.chain if files else None,
-            private_key=files.key if files else None,
+            certificate=chain,
+            private_key=key,
+            tls_host=settings.host,
+            mutual=self.home.mutual(settings),
+            reflection=not settings.production,
+            address_rate=settings.rate_of_an_address,
+            max_connections=settings.max_connections,
             cors_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
             by_load=settings.balance == "utilization",
             trusted_hops=settings.trusted_hops,
@@ -188,9 +193,22 @@ class Supervisor:
             trace_ratio=settings.trace_ratio,
         )
 
+    def _certificate(self) -> tuple[Path, Path]:
+        """What TLS is served with: chain and key. StartError for one without the other."""
+        chain, key = self.settings.tls_certificate, self.settings.tls_key
+        if chain is None and key is None:
+            made = certificate(self.home.path / "tls", self.settings.host)
+            return made.chain, made.key
+        if chain is None or key is None:
+            raise StartError("MERCAT_TLS_CERTIFICATE and MERCAT_TLS_KEY belong together; set both, or none.")
+        for path in (chain, key):
+            if not os.access(path, os.R_OK):
+                raise StartError(f"{path} cannot be read; correct MERCAT_TLS_CERTIFICATE and MERCAT_TLS_KEY.")
+        return chain, key
+
     async def _answered(self) -> None:
         """Waits until calls through the front door reach control and a worker."""
-        address = topology.reach(self.settings.host, self.settings.port)
+        address = topology.reach(self.settings.plain_host, self.settings.port)
         until = asyncio.get_running_loop().time() + ANSWER_WITHIN
         for method in ("/grpc.health.v1.Health/Check", f"/{KSERVE}/ServerLive"):
             while not await probes.grpc_answers(address, method):
@@ -214,7 +232,7 @@ class Supervisor:
 
     def _connection(self, before: Connection | None) -> Connection:
         settings = self.settings
-        address = topology.reach(settings.host, settings.port)
+        address = topology.reach(settings.plain_host, settings.port)
         password = settings.admin_password or self.home.secret("admin-password")
         accounts = {"admin": Account(email=settings.admin_email, password=password, api_key="")}
         if settings.demo:
@@ -227,7 +245,8 @@ class Supervisor:
                 account.api_key = known.api_key
         tls = None
         if settings.tls_port is not None:
-            ca = str(self.home.path / "tls" / "ca.pem")
+            # Empty: those that this machine trusts.
+            ca = "" if settings.tls_certificate else str(self.home.path / "tls" / "ca.pem")
             tls = Tls(address=topology.reach(settings.host, settings.tls_port), ca=ca)
         return Connection(
             grpc=address,

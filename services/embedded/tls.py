@@ -1,4 +1,4 @@
-"""A certificate authority of the home's own, and the front door's certificate from it."""
+"""A certificate authority of the home's own, and from it the certificates of the front door and the processes."""
 
 import contextlib
 import ipaddress
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from services.common.rpc.mutual import NAME, Mutual
 from services.embedded.server import write_private
 
 CA_DAYS, SERVER_DAYS, RENEW_DAYS = 3650, 397, 30
@@ -42,6 +43,18 @@ def certificate(folder: Path, host: str, now: datetime | None = None) -> Certifi
     if not _current(files.chain, authority, [*names, *addresses], now):
         _issue(files, authority, key, names, addresses, now)
     return files
+
+
+def internal(folder: Path, now: datetime | None = None) -> Mutual:
+    """What Mercat's processes show each other, made or renewed as the front door's. Its authority is another: who has a
+    certificate of the front door's is none of them."""
+    now = now or datetime.now(UTC)
+    folder = folder / "internal"
+    files = Certificate(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    authority, key = _authority(folder, now)
+    if not _current(files.chain, authority, [NAME], now):
+        _issue(files, authority, key, [NAME], [], now)
+    return Mutual(files.ca, files.chain, files.key)
 
 
 def _authority(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -77,13 +90,14 @@ def _issue(
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mercat")])
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, *([] if addresses else [ExtendedKeyUsageOID.CLIENT_AUTH])]
     alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     built = (
         _builder(subject, authority.subject, key.public_key(), now, SERVER_DAYS)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )

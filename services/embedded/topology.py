@@ -57,9 +57,16 @@ def reach(host: str, port: int) -> str:
 def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Addresses) -> dict[str, str]:
     """The variables every own process is given over those there are."""
     demo = [demo_email(name) for name in DEMO_ACCOUNTS] if settings.demo else []
+    mutual = home.mutual(settings)
+    shown = {
+        "MERCAT_INTERNAL_CA": str(mutual.ca), "MERCAT_INTERNAL_CERTIFICATE": str(mutual.certificate),
+        "MERCAT_INTERNAL_KEY": str(mutual.key),
+    } if mutual else {}  # fmt: skip
     return {
         **os.environ,
+        **shown,
         "MERCAT_HOME": str(home.path),
+        "MERCAT_PRODUCTION": str(settings.production),
         "MERCAT_POSTGRES_URL": urls.postgres,
         "MERCAT_REDIS_URL": urls.redis,
         "MERCAT_NATS_URL": urls.nats,
@@ -70,7 +77,7 @@ def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Address
         "MERCAT_ADMIN_EMAIL": settings.admin_email,
         "MERCAT_ADMIN_PASSWORD": settings.admin_password or home.secret("admin-password"),
         "MERCAT_VERIFIED_EMAILS": ",".join(filter(None, [settings.verified_emails, *demo])),
-        "MERCAT_GRPC": reach(settings.host, settings.port),
+        "MERCAT_GRPC": reach(settings.plain_host, settings.port),
         "MERCAT_LOG_LEVEL": settings.log_level,
         "MERCAT_REUSE_PORT": "true",
         "PYTHONUNBUFFERED": "1",
@@ -107,8 +114,12 @@ def _serve(
     if name in addresses.metrics:
         argv += ["--metrics", str(addresses.metrics[name])]
 
+    mutual = home.mutual(settings)
+
     async def ready() -> bool:
-        return await (probes.http_ok(listen, "/healthz") if what == "gateway" else probes.grpc_serving(listen))
+        if what == "gateway":
+            return await probes.http_ok(listen, "/healthz", mutual)
+        return await probes.grpc_serving(listen, mutual=mutual)
 
     return Spec(
         name=name,

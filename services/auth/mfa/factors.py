@@ -1,14 +1,19 @@
 """Accepts the codes of a second factor, each once."""
 
+import logging
+
 from services.auth import codes
 from services.auth.mfa import totp
 from services.auth.mfa.store import FactorStore
 from services.auth.signin.letters import Letters
 from services.auth.store import Row
 from services.common.clock import Clock
-from services.common.db import Connection
+from services.common.db import Connection, Database
 from services.common.errors import Unauthenticated
-from services.common.sealing import Sealer
+from services.common.sealing import Sealer, Unsealable
+from services.common.secrets.keyring import MAGIC, Keyring
+
+log = logging.getLogger(__name__)
 
 
 class SecondFactorWrong(Unauthenticated, reason="SECOND_FACTOR_WRONG"):
@@ -18,9 +23,10 @@ class SecondFactorWrong(Unauthenticated, reason="SECOND_FACTOR_WRONG"):
 class SecondFactors:
     """The secrets of authenticator apps, and recovery codes."""
 
-    def __init__(self, store: FactorStore, sealer: Sealer, letters: Letters, clock: Clock) -> None:
+    def __init__(self, store: FactorStore, keyring: Keyring, sealer: Sealer, letters: Letters, clock: Clock) -> None:
         self._store = store
-        self._sealer = sealer
+        self._keyring = keyring
+        self._sealer = sealer  # of secrets from before there were keys of each person
         self._letters = letters
         self._clock = clock
 
@@ -44,12 +50,31 @@ class SecondFactors:
         row = await self._store.get_totp(connection, user_id)
         if row is None or row["confirmed_at"] is None:
             return False
-        step = totp.step_of(self.open(user_id, row), code, self._clock.now(), row["last_step"])
+        try:
+            secret = await self.open(connection, user_id, row)
+        except Unsealable as e:
+            log.warning("second factor of %s: %s", user_id, e)
+            return False  # recovery codes still work
+        step = totp.step_of(secret, code, self._clock.now(), row["last_step"])
         return step is not None and await self._store.use_step(connection, user_id, row["sealed_secret"], step)
 
-    def seal(self, user_id: str, secret: str) -> bytes:
-        return self._sealer.seal(secret.encode(), f"totp:{user_id}")
+    async def seal(self, connection: Connection, user_id: str, secret: str) -> bytes:
+        return await self._keyring.seal(connection, user_id, secret.encode(), "totp")
 
-    def open(self, user_id: str, row: Row) -> str:
+    async def open(self, connection: Connection, user_id: str, row: Row) -> str:
         """The secret. Raises Unsealable when its key is gone."""
-        return self._sealer.open(row["sealed_secret"], f"totp:{user_id}").decode()
+        sealed = row["sealed_secret"]
+        if sealed.startswith(MAGIC):
+            return (await self._keyring.open(connection, user_id, sealed, "totp")).decode()
+        return self._sealer.open(sealed, f"totp:{user_id}").decode()
+
+    async def reseal(self, database: Database) -> int:
+        """Seals secrets from before there were keys of each person under those; how many."""
+        async with database.connection() as connection:
+            rows = await self._store.sealed_directly(connection, MAGIC)
+        for row in rows:
+            user_id, before = row["user_id"], row["sealed_secret"]
+            async with database.transaction() as connection:
+                sealed = await self.seal(connection, user_id, self._sealer.open(before, f"totp:{user_id}").decode())
+                await self._store.reseal_totp(connection, user_id, before, sealed)
+        return len(rows)

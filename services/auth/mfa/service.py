@@ -50,7 +50,7 @@ class SecondFactorServicer(mfa_pb2_grpc.SecondFactorServiceServicer):
         secret = totp.generate()
         async with self._database.transaction() as connection:
             user = await self._user(connection)
-            sealed = self._factors.seal(user["id"], secret)
+            sealed = await self._factors.seal(connection, user["id"], secret)
             if not await self._store.enroll_totp(connection, user["id"], sealed, self._clock.now()):
                 raise FailedPrecondition(
                     "this account has a second factor; turn it off first with `mercat mfa disable`",
@@ -66,7 +66,8 @@ class SecondFactorServicer(mfa_pb2_grpc.SecondFactorServiceServicer):
             if row is None or row["confirmed_at"] is not None:
                 raise _nothing_to_confirm()
             code = request.code.replace(" ", "")
-            step = totp.step_of(self._factors.open(user["id"], row), code, now, row["last_step"])
+            secret = await self._factors.open(connection, user["id"], row)
+            step = totp.step_of(secret, code, now, row["last_step"])
             if step is None:
                 problem = (
                     "is not what the app should show now; check the clock of its device, and wait for the next one"

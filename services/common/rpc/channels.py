@@ -10,6 +10,7 @@ from grpc import aio
 from services.common.errors import MercatError, Unavailable, from_rpc_error
 from services.common.rpc import local
 from services.common.rpc.context import maybe_current
+from services.common.rpc.mutual import OVERRIDE, Mutual
 
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -35,11 +36,14 @@ class InternalChannel(aio.Channel):
     """What a generated stub takes for a channel: wraps a real one, adds metadata, deadline and error rebuilding. What
     this process serves itself (`here`: handlers by path) does not go through it."""
 
-    def __init__(self, target: str, token: str) -> None:
+    def __init__(self, target: str, token: str, mutual: Mutual | None = None) -> None:
         self.target = target
         self.here: Mapping[str, local.Handler] = {}
         self._token = token
-        self._channel = aio.insecure_channel(target, options=OPTIONS)
+        if mutual is None:
+            self._channel = aio.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = aio.secure_channel(target, mutual.credentials(), options=[*OPTIONS, OVERRIDE])
 
     async def __aenter__(self) -> "InternalChannel":
         return self

@@ -17,6 +17,7 @@ from mercat.common.v1 import policy_pb2
 from services.common.rpc.http2.connection import Limits
 from services.common.rpc.http2.server import Http2Server
 from services.common.rpc.local import Handler
+from services.common.rpc.mutual import Mutual
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import policy_of
 
@@ -85,13 +86,21 @@ class Server:
         self._services.append(service)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
 
-    async def start(self, address: str, reflected: Sequence[str] = (), *, reuse_port: bool = False) -> None:
-        """Binds and serves, and describes the services named in `reflected`. With `reuse_port` its successor may listen
-        beside it. Raises OSError when the address is taken."""
-        names = [*reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-        described = aio_reflection.ReflectionServicer([*dict.fromkeys(names), reflection.SERVICE_NAME])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, self._server)
-        await self._server.listen(address, reuse_port=reuse_port)
+    async def start(
+        self,
+        address: str,
+        reflected: Sequence[str] | None = (),
+        *,
+        reuse_port: bool = False,
+        mutual: Mutual | None = None,
+    ) -> None:
+        """Binds and serves, and describes the services named in `reflected`; None: describes nothing. With
+        `reuse_port` its successor may listen beside it. Raises OSError when the address is taken."""
+        if reflected is not None:
+            names = [*reflected, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            described = aio_reflection.ReflectionServicer([*dict.fromkeys(names), reflection.SERVICE_NAME])
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, self._server)
+        await self._server.listen(address, reuse_port=reuse_port, tls=mutual.server() if mutual else None)
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 

@@ -119,6 +119,8 @@ class _Cursor:
 
 def read(path: Path) -> Gguf:
     """Raises Refused for a file that is not well-formed or holds tensors of a type not known here."""
+    if not path.stat().st_size:
+        raise Refused("GGUF_INVALID", "the file is empty")
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     cursor = _Cursor(data)

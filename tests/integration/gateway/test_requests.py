@@ -113,6 +113,8 @@ async def test_body_never_says_other_than_the_path(rest: httpx.AsyncClient, back
         ("DELETE", "/v1/signup"),
         ("GET", "/v1/models/a/b:unknown/x"),
         ("GET", "/v1/models/a/b%2Fc"),
+        ("GET", "/v1/invoices/a%0Ab%5Cc"),
+        ("POST", "/docs"),
         ("GET", "/mercat.auth.v1.PrincipalService/ResolvePrincipals"),
     ],
 )

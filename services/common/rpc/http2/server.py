@@ -4,6 +4,7 @@ each call in a task of its own, on the event loop's own thread."""
 import asyncio
 import inspect
 import logging
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,7 +110,7 @@ class Http2Server:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """What newer generated code calls beside the older `add_generic_rpc_handlers`; the first suffices."""
 
-    async def listen(self, address: str, *, reuse_port: bool = False) -> None:
+    async def listen(self, address: str, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None) -> None:
         """Binds and serves `host:port` or `unix:/path`. With `reuse_port` others that say so may listen there too, and
         share what comes in. Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ class Http2Server:
         host, _, port = address.rpartition(":")
         self._servers.append(
             await loop.create_server(
-                connection, host.strip("[]"), int(port), backlog=4096, reuse_port=reuse_port or None
+                connection, host.strip("[]"), int(port), backlog=4096, reuse_port=reuse_port or None, ssl=tls
             )
         )
 

@@ -139,7 +139,14 @@ def _tar(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r|*", format=tarfile.PAX_FORMAT) as tar:
             yield tar
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as e:
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as e:  # TypeError: a cut off gzip head
         raise _broken("tar", e) from e
 
 

@@ -38,6 +38,7 @@ def padded(data: bytes, more: int = 0) -> bytes:
 
 
 CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "nothing at all": ("GGUF_INVALID", lambda: b""),
     "nothing after the magic": ("GGUF_CUT_OFF", lambda: b"GGUF"),
     "big-endian": ("GGUF_VERSION", lambda: b"GGUF" + struct.pack(">IQQ", 3, 0, 0)),
     "version 1": ("GGUF_VERSION", lambda: header(version=1)),

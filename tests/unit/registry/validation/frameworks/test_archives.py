@@ -92,6 +92,8 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
         "ARCHIVE_NAME", lambda: tarred(SAVED, special("saved_model.pb", tarfile.REGTYPE))),
     "cut off": ("ARCHIVE_BROKEN", lambda: zipped(SAVED)[:-30]),
     "cut off, tar": ("ARCHIVE_BROKEN", lambda: tarred(SAVED, mode="w")[:515]),
+    "the head of a gzip archive, cut off": ("ARCHIVE_BROKEN", lambda: b"\x1f\x8b\x08"),
+    "a longer one": ("ARCHIVE_BROKEN", lambda: b"\x1f\x8b\x08\x25\0\0"),
     "encrypted": ("ARCHIVE_BROKEN", lambda: _flagged(zipped(SAVED))),
     "a checkpoint": ("PICKLED_CHECKPOINT", lambda: zipped({"m/data.pkl": b".", "m/data/0": b""})),
     "an export of an old form": (
