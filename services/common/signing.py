@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from mercat.auth.v1 import auth_pb2
 
+from services.common.secrets.sources import owner_only
+
 ALGORITHM = "EdDSA"
 _BEGIN = b"-----BEGIN"
 
@@ -36,12 +38,13 @@ class SigningKey:
     @classmethod
     def load(cls, path: Path) -> "SigningKey":
         """Reads the PEM at `path`, or makes it, readable by its owner only, when there is none. Raises TypeError when
-        it holds another kind of key."""
+        it holds another kind of key, and SecretUnavailable when others can read it."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             key = Ed25519PrivateKey.generate()
             path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        owner_only(path)
         return cls._parse(path.read_bytes(), path)
 
     @classmethod

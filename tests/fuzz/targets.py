@@ -1,12 +1,14 @@
 """What is fuzzed: a function of bytes that ends, or raises what it documents, and seeds to begin from. Anything else
 that it raises is a crash, and so is what it must never accept."""
 
+import atexit
 import base64
 import contextlib
 import hashlib
 import hmac
 import io
 import json
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -20,6 +22,7 @@ from urllib.parse import quote
 import grpc
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.protobuf.message import DecodeError
 from mercat.billing.v1 import billing_pb2
 from mercat.common.v1 import tensor_pb2
@@ -82,7 +85,13 @@ def api_key() -> Target:
 
 
 def access_token() -> Target:
-    signer = Signer([SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))], _Clock())  # type: ignore[arg-type]
+    folder = Path(tempfile.mkdtemp(prefix="mercat-fuzz-"))  # looked at as long as the target is run
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "jwt.pem"
+    path.touch(0o600)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    signer = Signer(path, _Clock(), "https://mercat.example")  # type: ignore[arg-type]
     proof = Proof("usr_1", "ses_1", NOW, second_factor=True, org_id="org_1")
     good, _ = signer.sign(proof)
     head, body, _ = good.split(".")

@@ -78,6 +78,7 @@ def test_the_key_is_kept_and_is_the_owners_alone(tmp_path: Path) -> None:
 def test_a_key_is_replaced_by_putting_another_before_it(tmp_path: Path) -> None:
     old, new, both = (tmp_path / name for name in ("old.pem", "new.pem", "both.pem"))
     before, after = (Signer(path, Clock(), "mercat") for path in (old, new))  # type: ignore[arg-type]
+    both.touch(mode=0o600)
     both.write_bytes(new.read_bytes() + old.read_bytes())
     signer = Signer(both, Clock(), "mercat")  # type: ignore[arg-type]
     assert signer.check(before.sign(PROOF)[0])[0] == PROOF

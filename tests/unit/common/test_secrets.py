@@ -11,6 +11,7 @@ from services.common.secrets.sources import SecretUnavailable, resolve
 from services.common.secrets.vault import Transit, VaultSource, client
 from services.common.secrets.wrapping import LocalWrapper, TransitWrapper, Wrapper
 from services.common.settings import Settings, SettingsError, load
+from services.common.signing import SigningKey
 from tests.vault_server import ROOT, Vault, serving
 
 
@@ -136,3 +137,13 @@ def test_a_sealer_takes_up_what_is_added_to_its_file(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
         Sealer.load("", path)
+
+
+def test_a_signing_key_that_others_can_read_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "jwt.pem"
+    made = SigningKey.load(path)
+    assert SigningKey.load(path).kid == made.kid
+    path.chmod(0o640)
+    for load_it in (SigningKey.load, SigningKey.load_all):
+        with pytest.raises(SecretUnavailable, match="chmod 600"):
+            load_it(path)
