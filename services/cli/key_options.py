@@ -32,12 +32,8 @@ Signed = Annotated[
 Budget = Annotated[str, typer.Option(metavar="DOLLARS", help="The most that its calls may cost a month.")]
 
 
-def rules(
-    allow: Sequence[str] | None, deny: Sequence[str] | None, models: Sequence[str] | None, *, signed: bool = False
-) -> auth_pb2.KeyRules:
-    return auth_pb2.KeyRules(
-        allowed_networks=allow or [], denied_networks=deny or [], models=models or [], require_signature=signed
-    )
+def rules(allow: Sequence[str] | None, deny: Sequence[str] | None, models: Sequence[str] | None) -> auth_pb2.KeyRules:
+    return auth_pb2.KeyRules(allowed_networks=allow or [], denied_networks=deny or [], models=models or [])
 
 
 def ahead(span: str) -> Timestamp:
