@@ -12,7 +12,8 @@ from grpc import aio
 from starlette.requests import ClientDisconnect, Request
 
 from gateway_rest.errors import Refusal
-from services.common.errors import InvalidArgument
+from services.common.errors import InvalidArgument, Unauthenticated
+from services.common.signatures import DIGEST, INPUT, BadSignature, check_digest
 
 # Bytes of JSON from which on decoding and encoding move off the event loop.
 _LARGE = 64 * 1024
@@ -29,7 +30,8 @@ def plain(request: Request) -> None:
 
 
 async def body(request: Request, most: int) -> bytes:
-    """The whole body. Raises Refusal for one of more than `most` bytes, before it is read where its length is told."""
+    """The whole body. Raises Refusal for one of more than `most` bytes, before it is read where its length is told, and
+    for one that is not what a signed request's content-digest is of."""
     too_large = Refusal(InvalidArgument(f"the body is larger than {most} bytes", reason="BODY_TOO_LARGE"), 413)
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
@@ -39,6 +41,12 @@ async def body(request: Request, most: int) -> bytes:
         read += chunk
         if len(read) > most:
             raise too_large
+    if INPUT in request.headers and DIGEST in request.headers:
+        # Here, since the services never see this body; whether the signature is good is found out there.
+        try:
+            check_digest(request.headers[DIGEST], bytes(read))
+        except BadSignature as e:
+            raise Refusal(Unauthenticated(str(e), reason="SIGNATURE_INVALID"), 401) from None
     return bytes(read)
 
 

@@ -56,7 +56,7 @@ class Shim:
     async def _handle(self, request: Request) -> Response:
         binding, variables = self._match(request)
         exchange.plain(request)
-        metadata = self._callers.metadata(request)
+        metadata = self._callers.metadata(request, streams=binding.takes_bytes)
         if binding.takes_bytes:
             return await self._upload(binding, variables, request, metadata)
         body = await exchange.body(request, self._most) if binding.body else b""

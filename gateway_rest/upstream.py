@@ -16,6 +16,7 @@ from gateway_rest.errors import MALFORMED, Refusal, pairs
 from gateway_rest.settings import GatewaySettings
 from services.common.errors import InvalidArgument
 from services.common.rpc.addresses import EDGE_KEY
+from services.common.signatures import DIGEST, INPUT, SIGNATURE
 
 Metadata = list[tuple[str, str]]
 
@@ -30,7 +31,10 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 # Of a request, to the call. Everything else, and above all `mercat-internal-…`, stays outside.
-_FORWARDED = ("authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate", "stripe-signature")
+_FORWARDED = (
+    "authorization", "x-api-key", "idempotency-key", "traceparent", "tracestate", "stripe-signature", INPUT, SIGNATURE,
+    DIGEST,
+)  # fmt: skip
 _OWN, _INTERNAL = "mercat-", "mercat-internal-"
 
 # Of a call's metadata, to the response.

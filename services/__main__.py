@@ -31,6 +31,7 @@ from services.common.rpc.pipeline import Guard
 from services.common.rpc.policy import policy_of
 from services.common.rpc.principals import Principals
 from services.common.rpc.server import Server
+from services.common.rpc.signed import Nonces
 from services.common.rpc.tracing import Tracer
 from services.common.service import Deps, Service
 from services.common.settings import Settings, discover, load
@@ -91,6 +92,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     events = await Events.connect(base.nats_url, base.process or "+".join(names))
     principals, limiter = Principals(control), Limiter(redis, base.limit_scale, base.limit_share)
     await principals.listen(events)
+    nonces = Nonces(redis)
     tracer = Tracer(base.trace_endpoint, base.trace_ratio, base.process) if base.trace_endpoint else None
     server = Server()
     services: list[Service] = []
@@ -110,7 +112,7 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
         keys = IdempotencyKeys(database, clock)
         denials = Denials(database)
         denying.append(denials)
-        guard = Guard(base.internal_token, principals, limiter, keys, tracer, denials)
+        guard = Guard(base.internal_token, principals, limiter, keys, tracer, denials, nonces)
         for registration in service.registrations:
             server.add(registration, guard)
         for add_to in service.raw:

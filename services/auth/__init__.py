@@ -19,6 +19,7 @@ from services.auth.principals import PrincipalServicer
 from services.auth.service import AuthServicer
 from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
+from services.auth.signing_keys import SigningKeys
 from services.auth.store import Store
 from services.auth.tokens import Signer
 from services.common.events import consume
@@ -37,6 +38,7 @@ async def build(deps: Deps) -> Service:
         deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength
     )
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
+    signs = SigningKeys(store, signing_in.sealer)
     writer = Writer(audit_store)
     key = SigningKey.load(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
     heads = Heads(deps.database, audit_store, writer, key, deps.control, deps.clock, settings)
@@ -49,11 +51,11 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (auth_pb2_grpc.add_AuthServiceServicer_to_server, servicer),
             (auth_pb2_grpc.add_LimitServiceServicer_to_server, LimitServicer(deps.database, store, deps.events)),
-            (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store, signing_in.letters)),
+            (keys_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(deps, store, signing_in.letters, signs)),
             (
                 auth_pb2_grpc.add_PrincipalServiceServicer_to_server,
                 PrincipalServicer(
-                    deps.database, store, signing_in.session_store, signer, last_used, deps.clock,
+                    deps.database, store, signing_in.session_store, signer, signs, last_used, deps.clock,
                     demands_verification=settings.demands_verification,
                 ),
             ),
@@ -61,7 +63,10 @@ async def build(deps: Deps) -> Service:
                 organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
                 OrganisationServicer(deps, organisations),
             ),
-            (organisation_pb2_grpc.add_InvitationServiceServicer_to_server, InvitationServicer(deps, organisations, signing_in.letters)),
+            (
+                organisation_pb2_grpc.add_InvitationServiceServicer_to_server,
+                InvitationServicer(deps, organisations, signing_in.letters),
+            ),
             (
                 organisation_pb2_grpc.add_ServiceAccountServiceServicer_to_server,
                 ServiceAccountServicer(deps, organisations, store),

@@ -4,12 +4,13 @@ from datetime import datetime, timedelta
 
 from mercat.auth.v1 import keys_pb2, keys_pb2_grpc
 
-from services.auth import keys
+from services.auth import keys, signing_keys
 from services.auth.organisations.roles import check_within
 from services.auth.organisations.standing import forget
 from services.auth.signin.letters import Letters
+from services.auth.signing_keys import SigningKeys
 from services.auth.store import Row, Store
-from services.common import audit, etags, key_rules
+from services.common import audit, etags, key_rules, pages
 from services.common.db import Connection
 from services.common.errors import EtagMismatch, FailedPrecondition, InvalidFields, NotFound, Violation
 from services.common.rpc.context import Context, caller
@@ -22,8 +23,9 @@ _SHARE = "keys:share"
 class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
     """Serves `mercat.auth.v1.ApiKeyService`."""
 
-    def __init__(self, deps: Deps, store: Store, letters: Letters) -> None:
+    def __init__(self, deps: Deps, store: Store, letters: Letters, signs: SigningKeys) -> None:
         self._letters = letters
+        self._signing_keys = signs
         self._database = deps.database
         self._events = deps.events
         self._clock = deps.clock
@@ -73,7 +75,7 @@ class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
             if overlap and _overlaps(row, now):
                 raise FailedPrecondition(
                     "the secret before is good until the last rotation's overlap ends; end that first, with"
-                    " `mercat keys end-overlap`, or rotate without an overlap", reason="ROTATION_UNDER_WAY",
+                    " `mercat keys finish`, or rotate without an overlap", reason="ROTATION_UNDER_WAY",
                 )  # fmt: skip
             secret = keys.generate(test=row["test"])
             row = await self._store.rotate_api_key(
@@ -98,6 +100,43 @@ class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
             audit.changed(before, key)
         await forget(self._events, org_id=row["org_id"], key_id=row["id"])
         return keys_pb2.EndApiKeyOverlapResponse(api_key=key)
+
+    async def CreateSigningKey(
+        self, request: keys_pb2.CreateSigningKeyRequest, context: Context
+    ) -> keys_pb2.CreateSigningKeyResponse:
+        async with self._database.transaction() as connection:
+            row = await self._lock(connection, request.key_id)
+            made, secret = await self._signing_keys.add(
+                connection, row["id"], request.algorithm, request.public_key, self._clock.now()
+            )
+            audit.changed(after=made)
+        await forget(self._events, org_id=row["org_id"], key_id=row["id"])
+        return keys_pb2.CreateSigningKeyResponse(signing_key=made, secret=secret)
+
+    async def ListSigningKeys(
+        self, request: keys_pb2.ListSigningKeysRequest, context: Context
+    ) -> keys_pb2.ListSigningKeysResponse:
+        principal = caller()
+        key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
+        async with self._database.connection() as connection:
+            row = _found(
+                await self._store.get_api_key(
+                    connection, request.key_id, principal.org_id, principal.user_id, shared=_SHARE in principal.scopes
+                )
+            )
+            rows = await self._store.list_signing_keys(connection, row["id"], str(key[0]) if key else "", most + 1)
+        token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
+        found = [signing_keys.message_of(r) for r in rows[:most]]
+        return keys_pb2.ListSigningKeysResponse(signing_keys=found, next_page_token=token)
+
+    async def DeleteSigningKey(
+        self, request: keys_pb2.DeleteSigningKeyRequest, context: Context
+    ) -> keys_pb2.DeleteSigningKeyResponse:
+        async with self._database.transaction() as connection:
+            row = await self._lock(connection, request.key_id)
+            audit.changed(before=await self._signing_keys.delete(connection, row["id"], request.signing_key_id))
+        await forget(self._events, org_id=row["org_id"], key_id=row["id"])
+        return keys_pb2.DeleteSigningKeyResponse()
 
     async def RevokeLeakedKey(
         self, request: keys_pb2.RevokeLeakedKeyRequest, context: Context

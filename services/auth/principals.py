@@ -1,6 +1,7 @@
 """Answers who a credential belongs to, for the other services."""
 
 import json
+from collections.abc import Mapping
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 
@@ -8,6 +9,7 @@ from services.auth import keys, tiers
 from services.auth.keys import LastUsed
 from services.auth.organisations.roles import standing
 from services.auth.sessions.store import SessionStore
+from services.auth.signing_keys import SigningKeys
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import call_limits, key_rules
@@ -21,14 +23,15 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     """Serves `mercat.auth.v1.PrincipalService`."""
 
     def __init__(
-        self, database: Database, store: Store, sessions: SessionStore, signer: Signer, last_used: LastUsed,
-        clock: Clock, *, demands_verification: bool,
+        self, database: Database, store: Store, sessions: SessionStore, signer: Signer, signs: SigningKeys,
+        last_used: LastUsed, clock: Clock, *, demands_verification: bool,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._sessions = sessions
         self._demands_verification = demands_verification
         self._signer = signer
+        self._signs = signs
         self._last_used = last_used
         self._clock = clock
 
@@ -37,16 +40,18 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     ) -> auth_pb2.ResolvePrincipalsResponse:
         digests = {secret: keys.digest(secret) for secret in request.credentials if keys.well_formed(secret)}
         rows: dict[bytes, Row] = {}
+        signing: dict[str, list[auth_pb2.KeySigning.Key]] = {}
         if digests:
             async with self._database.connection() as connection:
                 rows = await self._store.resolve_api_keys(connection, list(digests.values()))
+                signing = await self._signs.of(connection, rows.values())
         response = auth_pb2.ResolvePrincipalsResponse()
         for credential in request.credentials:
             answer = response.answers.add()
             try:
                 if credential.startswith("mk_"):
                     key_hash = digests.get(credential, b"")
-                    principal = self._of_key(key_hash, rows.get(key_hash))
+                    principal = self._of_key(key_hash, rows.get(key_hash), signing)
                 else:
                     principal = await self._of_token(credential)
                 answer.principal.CopyFrom(principal)
@@ -64,12 +69,18 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
 
-    def _of_key(self, key_hash: bytes, row: Row | None) -> auth_pb2.Principal:
+    def _of_key(
+        self, key_hash: bytes, row: Row | None, signing: Mapping[str, list[auth_pb2.KeySigning.Key]]
+    ) -> auth_pb2.Principal:
         if not key_hash:
             raise CredentialInvalid("this is no API key: it is mistyped or cut off")
         if row is not None and row["secret_expires_at"] is not None and row["secret_expires_at"] <= self._clock.now():
             raise CredentialInvalid("this secret of the key was replaced by another, and its time is over")
         principal = self._of_row(row)
+        signs = signing.get(principal.key_id, [])
+        if signs or principal.rules.require_signature:
+            principal.signing.keys.extend(signs)
+            principal.signing.required = principal.rules.require_signature
         self._last_used.mark(key_hash, self._clock.now())
         return principal
 

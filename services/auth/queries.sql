@@ -88,7 +88,7 @@ UPDATE api_keys SET is_active = false
 WHERE id = :key_id AND org_id = :org_id AND coalesce(user_id, service_account_id, org_id) = :owner_id RETURNING *;
 
 -- name: resolve_api_keys(key_hashes)
-SELECT s.secret_hash, s.ends_at AS secret_expires_at, p.*
+SELECT s.secret_hash, s.ends_at AS secret_expires_at, EXISTS (SELECT FROM signing_keys g WHERE g.key_id = s.id) AS signs, p.*
 FROM (
     SELECT id, key_hash AS secret_hash, NULL::timestamptz AS ends_at FROM api_keys
     WHERE key_hash = ANY(:key_hashes::bytea[])
@@ -116,7 +116,7 @@ UPDATE api_keys k SET previous_last_used_at = greatest(k.previous_last_used_at, 
 FROM unnest(:key_hashes::bytea[], :used::timestamptz[]) AS t (key_hash, used) WHERE k.previous_hash = t.key_hash;
 
 -- name: set_key_limit(key_id, owner_id, org_id, call_limit)^
-UPDATE api_keys SET call_limit = :call_limit::text::jsonb
+UPDATE api_keys SET call_limit = :call_limit::text::jsonb, revision = revision + 1
 WHERE id = :key_id AND org_id = :org_id AND coalesce(user_id, service_account_id, org_id) = :owner_id RETURNING *;
 
 -- name: list_limited_keys(owner_id, org_id)
@@ -133,3 +133,16 @@ SELECT id, handle, tier, call_limit FROM organisations WHERE id = :org_id;
 UPDATE organisations SET tier = coalesce(nullif(:tier::smallint, 0), tier),
     call_limit = :call_limit::text::jsonb
 WHERE handle = :handle RETURNING *;
+
+-- name: add_signing_key(id, key_id, algorithm, public_key, sealed_secret, now)^
+INSERT INTO signing_keys (id, key_id, algorithm, public_key, sealed_secret, created_at)
+VALUES (:id, :key_id, :algorithm, :public_key, :sealed_secret, :now) RETURNING *;
+
+-- name: list_signing_keys(key_id, before, most)
+SELECT * FROM signing_keys WHERE key_id = :key_id AND (:before::text = '' OR id < :before) ORDER BY id DESC LIMIT :most;
+
+-- name: delete_signing_key(key_id, signing_key_id)^
+DELETE FROM signing_keys WHERE key_id = :key_id AND id = :signing_key_id RETURNING *;
+
+-- name: signing_keys_of(key_ids)
+SELECT * FROM signing_keys WHERE key_id = ANY(:key_ids::text[]) ORDER BY id DESC;

@@ -41,7 +41,7 @@ class SigningIn:
     def __init__(self, deps: Deps, settings: AuthSettings, users: Store, signer: Signer) -> None:
         self._deps = deps
         store, factor_store, self.session_store = SignInStore(), FactorStore(), SessionStore()
-        sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
+        self.sealer = sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
         self.letters = letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)

@@ -86,6 +86,21 @@ class Store:
         """Whom to write to about a key: (id, email, username)."""
         return [r async for r in self._q.list_key_owners(c, key_id=key_id)]
 
+    async def add_signing_key(self, c: Connection, **columns: Any) -> Row:
+        row: Row = await self._q.add_signing_key(c, **columns)
+        return row
+
+    async def list_signing_keys(self, c: Connection, key_id: str, before: str, most: int) -> list[Row]:
+        return [r async for r in self._q.list_signing_keys(c, key_id=key_id, before=before, most=most)]
+
+    async def delete_signing_key(self, c: Connection, key_id: str, signing_key_id: str) -> Row | None:
+        row: Row | None = await self._q.delete_signing_key(c, key_id=key_id, signing_key_id=signing_key_id)
+        return row
+
+    async def signing_keys_of(self, c: Connection, key_ids: Sequence[str]) -> list[Row]:
+        """Of several keys."""
+        return [r async for r in self._q.signing_keys_of(c, key_ids=key_ids)]
+
     async def update_api_key(
         self, c: Connection, key_id: str, *, name: str, scopes: Sequence[str], expires_at: datetime | None,
         rules: str | None,

@@ -93,9 +93,9 @@ def list_entries(
 
 def _did(entry: pb.AuditEntry) -> str:
     act = entry.action.rpartition("/")[2]
-    if "denied" not in entry.metadata:
+    denied = json_format.MessageToDict(entry.metadata).get("denied")
+    if denied is None:
         return act
-    denied = entry.metadata["denied"]
     times = f", {denied['attempts']} times" if denied["attempts"] != "1" else ""
     return f"{act} (refused: {denied['reason']}{times})"
 

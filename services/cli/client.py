@@ -43,6 +43,7 @@ from mercat.registry.v1 import registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
+from services.cli import signer
 from services.cli.credentials import Credentials
 from services.cli.session import Refusal, Target
 from services.common.errors import (
@@ -53,6 +54,7 @@ from services.common.errors import (
     from_rpc_error,
 )
 from services.common.rpc.policy import Policy, policy_of
+from services.common.signatures import Signer
 
 TIMEOUT = 30.0  # seconds, for a call that is given none
 _WAITS = (0.2, 0.6, 1.5)  # seconds before each repetition
@@ -74,11 +76,11 @@ class Unreachable(Exception):
 class Client:
     """The stubs of every public service. Calls raise MercatError as the server raised it, or Unreachable."""
 
-    def __init__(self, target: Target, credentials: Credentials) -> None:
+    def __init__(self, target: Target, credentials: Credentials, signer: Signer | None = None) -> None:
         self.target = target
         self.credentials = credentials
         self._channel = _open(target)
-        self.channel = grpc.intercept_channel(self._channel, _Around(target, credentials))
+        self.channel = grpc.intercept_channel(self._channel, _Around(target, credentials, signer))
         credentials.refresh = self._refresh
         credentials.reauthenticate = self._reauthenticate
 
@@ -256,12 +258,17 @@ class _Around(
     grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
     grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
 ):
-    def __init__(self, target: Target, credentials: Credentials) -> None:
+    def __init__(self, target: Target, credentials: Credentials, signer: Signer | None) -> None:
         self._target = target
         self._credentials = credentials
+        self._signer = signer
 
-    def _with(self, details: Any, credential: str, *, timeout: float | None, key: str = "") -> Any:
+    def _with(
+        self, details: Any, credential: str, *, timeout: float | None, key: str = "", message: bytes | None = None
+    ) -> Any:
+        """`message`: of a call that does not stream its messages."""
         metadata = list(details.metadata or [])
+        metadata += signer.metadata(self._signer, self._target.address, details.method, message)
         if credential:
             metadata.append(("authorization", f"Bearer {credential}"))
         if key and all(name != "idempotency-key" for name, _ in metadata):
@@ -279,11 +286,12 @@ class _Around(
         rules = policy(details.method)
         credential = self._credential(rules)
         key = str(uuid.uuid4()) if rules.mutates else ""
+        message = request.SerializeToString() if self._signer is not None else None
         renewed = proved = False
         waits = iter(_WAITS)
         repeating = False
         while True:
-            outcome = continuation(self._with(details, credential, timeout=TIMEOUT, key=key), request)
+            outcome = continuation(self._with(details, credential, timeout=TIMEOUT, key=key, message=message), request)
             error = outcome.exception()
             if error is None:
                 return outcome
@@ -311,7 +319,8 @@ class _Around(
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         credential = self._credential(policy(details.method))
-        call = continuation(self._with(details, credential, timeout=None), request)
+        message = request.SerializeToString() if self._signer is not None else None
+        call = continuation(self._with(details, credential, timeout=None, message=message), request)
         return self._messages(call)
 
     def _messages(self, call: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from services.cli import output
 from services.cli.client import Client, Unreachable
 from services.cli.credentials import Credentials
 from services.cli.session import DEFAULT_PROFILE, Logins, Refusal, Target, connection, find_target
+from services.cli.signer import load as load_signer
 from services.common.errors import MercatError
 
 P = ParamSpec("P")
@@ -29,20 +30,28 @@ _COMMON: dict[str, Any] = {
     "api_key": Annotated[
         str, typer.Option(envvar="MERCAT_API_KEY", metavar="KEY", rich_help_panel=_PANEL, help="Call with this key.")
     ],
+    "signing_key": Annotated[
+        str,
+        typer.Option(
+            envvar="MERCAT_SIGNING_KEY", metavar="FILE", rich_help_panel=_PANEL,
+            help="Sign calls of --api-key with this, as `mercat keys signing create` made it.",
+        ),
+    ],
     "profile": Annotated[
         str,
         typer.Option(envvar="MERCAT_PROFILE", metavar="NAME", rich_help_panel=_PANEL, help="Which of several logins."),
     ],
 }  # fmt: skip
-_DEFAULTS: dict[str, Any] = {"as_json": False, "server": "", "api_key": "", "profile": ""}
+_DEFAULTS: dict[str, Any] = {"as_json": False, "server": "", "api_key": "", "signing_key": "", "profile": ""}
 
 
 class Session:
     """What a command is given: the client, and whether it prints JSON."""
 
-    def __init__(self, *, as_json: bool, server: str, api_key: str, profile: str) -> None:
+    def __init__(self, *, as_json: bool, server: str, api_key: str, profile: str, signing_key: str = "") -> None:
         self.json = as_json
         self.api_key = api_key
+        self._signing_key = signing_key if api_key else ""
         self.profile = profile or DEFAULT_PROFILE
         self._asked = (server, profile)
 
@@ -58,7 +67,8 @@ class Session:
     def client(self) -> Client:
         if output.is_terminal():
             self.credentials.ask = self.ask
-        return Client(self.target, self.credentials)
+        signer = load_signer(self._signing_key) if self._signing_key else None
+        return Client(self.target, self.credentials, signer)
 
     def ask(self, what: str) -> str:
         """Asks the person at the terminal for their `password`, or a `code` of their second factor."""

@@ -14,6 +14,7 @@ from services.cli.command import Session
 from services.cli.limits import said
 from services.cli.times import parse_span
 
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Its id, key_….")]
 Scopes = Annotated[list[str] | None, typer.Option(help="What it may do, such as inference:call; repeatable.")]
 Expires = Annotated[str, typer.Option(metavar="SPAN", help="When it ends, from now: 12h, 30d.")]
 Test = Annotated[bool, typer.Option("--test", help="Calls models without money.")]
@@ -24,6 +25,9 @@ Allow = Annotated[
 Deny = Annotated[list[str] | None, typer.Option(metavar="NETWORK", help="Calls do not come from here; repeatable.")]
 Models = Annotated[
     list[str] | None, typer.Option("--model", metavar="MODEL", help="Calls this only: ada/adder, ada/*; repeatable.")
+]
+Signed = Annotated[
+    bool | None, typer.Option("--require-signature/--no-require-signature", help="Calls must be signed.")
 ]
 Budget = Annotated[str, typer.Option(metavar="DOLLARS", help="The most that its calls may cost a month.")]
 
@@ -63,6 +67,8 @@ def show(key: auth_pb2.ApiKey, secret: str = "") -> None:
     ):  # fmt: skip
         if values:
             facts.append((name, ", ".join(values)))
+    if key.rules.require_signature:
+        facts.append(("calls", "must be signed"))
     if key.HasField("limit"):
         facts.append(("limit", said(key.limit)))
     if key.HasField("previous_expires_at") and key.previous_expires_at.ToDatetime(UTC) > datetime.now(UTC):

@@ -9,27 +9,27 @@ from google.protobuf.duration_pb2 import Duration
 from mercat.auth.v1 import auth_pb2, organisation_pb2
 from mercat.auth.v1 import keys_pb2 as pb
 
-from services.cli import output
+from services.cli import output, signing
 from services.cli.command import Session, command
 from services.cli.key_options import (
     Allow,
     Budget,
     Deny,
     Expires,
+    Key,
     Models,
     Scopes,
+    Signed,
     Test,
     ahead,
     rules,
     set_budget,
     show,
 )
-from services.cli.limits import Burst, Concurrent, Daily, Monthly, Rate, call_limit
+from services.cli.limits import Burst, Concurrent, Daily, Monthly, Rate, given_limit
 from services.cli.paging import Limit, gather
 from services.cli.times import parse_span
 from services.cli.wallet import parse_money
-
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Its id, key_….")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +39,10 @@ def register(app: typer.Typer) -> None:
     keys.command("show")(command(show_key))
     keys.command("update")(command(update))
     keys.command("rotate")(command(rotate))
-    keys.command("end-overlap")(command(end_overlap))
+    keys.command("finish")(command(finish))
     keys.command("revoke")(command(revoke))
-    keys.command("report-leak")(command(report_leak))
+    keys.command("leaked")(command(leaked))
+    signing.add_to(keys)
     app.add_typer(keys, name="keys")
 
 
@@ -64,7 +65,7 @@ def create(
     """
     request = auth_pb2.CreateApiKeyRequest(name=name, scopes=scope or [], test=test, rules=rules(allow, deny, models))
     if rate or burst or concurrent or daily or monthly:
-        request.limit.CopyFrom(call_limit(rate, burst, concurrent, daily, monthly, remove=False))
+        request.limit.MergeFrom(given_limit(rate, burst, concurrent, daily, monthly))
     if expires:
         request.expires_at.CopyFrom(ahead(expires))
     nanos = parse_money(budget) if budget else 0
@@ -144,10 +145,12 @@ def update(
     scope: Scopes = None, expires: Expires = "",
     never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not end by itself.")] = False,
     allow: Allow = None, deny: Deny = None, models: Models = None,
+    require_signature: Signed = None,
     no_rules: Annotated[bool, typer.Option("--no-rules", help="Takes all rules away.")] = False,
 ) -> None:  # fmt: skip
-    """Changes what is given, within five seconds everywhere. Of --allow, --deny and --model those that are given take the
-    place of what the key had; `mercat limits key` changes its limits and `mercat budgets set` its budget.
+    """Changes what is given, within five seconds everywhere. Of --allow, --deny, --model and --require-signature those
+    that are given take the place of what the key had; `mercat limits key` changes its limits and `mercat budgets set`
+    its budget.
 
     Examples:
 
@@ -160,14 +163,18 @@ def update(
         request.expires_at.CopyFrom(ahead(expires))
     if no_rules:
         request.rules.SetInParent()
-    elif allow or deny or models:
+    elif allow or deny or models or require_signature is not None:
         known = session.client.keys.GetApiKey(pb.GetApiKeyRequest(key_id=key)).api_key
         request.etag = known.etag
         request.rules.CopyFrom(known.rules)
-        for field, given in (("allowed_networks", allow), ("denied_networks", deny), ("models", models)):
+        for given, kept in (
+            (allow, request.rules.allowed_networks), (deny, request.rules.denied_networks),
+            (models, request.rules.models),
+        ):  # fmt: skip
             if given:
-                request.rules.ClearField(field)
-                getattr(request.rules, field).extend(given)
+                kept[:] = given
+        if require_signature is not None:
+            request.rules.require_signature = require_signature
     say_one(session, session.client.keys.UpdateApiKey(request).api_key)
 
 
@@ -189,10 +196,10 @@ def rotate(
     say_new(session, session.client.keys.RotateApiKey(request))
 
 
-def end_overlap(session: Session, key: Key) -> None:
+def finish(session: Session, key: Key) -> None:
     """Ends the secret before a rotation now.
 
-    Example: mercat keys end-overlap key_06b3c…
+    Example: mercat keys finish key_06b3c…
     """
     ended = session.client.keys.EndApiKeyOverlap(pb.EndApiKeyOverlapRequest(key_id=key)).api_key
     if session.json:
@@ -201,13 +208,13 @@ def end_overlap(session: Session, key: Key) -> None:
         output.say(f"Only the newest secret of {output.clean(ended.name)} ({ended.key_id}) is good.")
 
 
-def report_leak(
+def leaked(
     session: Session,
     found_at: Annotated[str, typer.Option("--found-at", help="Where it was found; its owner sees it.")] = "",
 ) -> None:
     """Ends a key, whosever it is, by its secret, which is typed or read from standard input. Takes no account.
 
-    Example: mercat keys report-leak --found-at https://example.com/paste < found.txt
+    Example: mercat keys leaked --found-at https://example.com/paste < found.txt
     """
     if output.is_terminal():
         secret = str(typer.prompt("Secret", hide_input=True, err=True))

@@ -34,11 +34,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(limits, name="limits")
 
 
-def call_limit(
+def _limit(
     rate: int, burst: int, concurrent: int, daily: str, monthly: str, *, remove: bool
 ) -> limits_pb2.CallLimit | None:
-    if remove:
-        return None
+    return None if remove else given_limit(rate, burst, concurrent, daily, monthly)
+
+
+def given_limit(rate: int, burst: int, concurrent: int, daily: str, monthly: str) -> limits_pb2.CallLimit:
+    """Refusal when none is given."""
     limit = limits_pb2.CallLimit(calls_per_second=rate, burst=burst or 2 * rate, concurrent_calls=concurrent)
     for name, given in (("daily", daily), ("monthly", monthly)):
         if given:
@@ -115,7 +118,7 @@ def key(
       mercat limits key key_06b3c… --remove
     """
     request = auth_pb2.SetKeyLimitRequest(
-        key_id=key, limit=call_limit(rate, burst, concurrent, daily, monthly, remove=remove)
+        key_id=key, limit=_limit(rate, burst, concurrent, daily, monthly, remove=remove)
     )
     made = session.client.limits.SetKeyLimit(request).api_key
     if session.json:
@@ -134,7 +137,7 @@ def model(
 
     Example: mercat limits model adder --rate 500
     """
-    name, limit = session.full_name(model), call_limit(rate, burst, concurrent, daily, monthly, remove=remove)
+    name, limit = session.full_name(model), _limit(rate, burst, concurrent, daily, monthly, remove=remove)
     request = registry_pb2.SetModelLimitRequest(model=name, limit=limit)
     made = session.client.registry.SetModelLimit(request).model
     if session.json:
@@ -160,7 +163,7 @@ def account(
     if tier and tier not in _TIERS:
         raise typer.BadParameter(f"there is no tier {tier!r}; there are {', '.join(_TIERS)}")
     given = rate or burst or concurrent or daily or monthly
-    limit = call_limit(rate, burst, concurrent, daily, monthly, remove=False) if given else None
+    limit = _limit(rate, burst, concurrent, daily, monthly, remove=False) if given else None
     request = auth_pb2.SetAccountLimitRequest(handle=handle, tier=_TIERS.get(tier, 0), limit=limit)  # type: ignore[arg-type]
     made = session.client.limits.SetAccountLimit(request).account
     if session.json:

@@ -9,7 +9,7 @@ from services.cli import output
 from services.cli.command import Session, command
 from services.cli.key_options import Allow, Deny, Expires, Models, Scopes, Test, ahead, rules
 from services.cli.keys import say_new, show_keys
-from services.cli.limits import Burst, Concurrent, Daily, Monthly, Rate, call_limit
+from services.cli.limits import Burst, Concurrent, Daily, Monthly, Rate, given_limit
 from services.cli.paging import Limit, gather
 
 _ROLE = "owner, admin, billing, developer, viewer or one of your own."
@@ -44,8 +44,8 @@ def invite(
     role: Annotated[str, typer.Option(help=_ROLE)] = "developer",
     expires: Expires = "",
 ) -> None:
-    """Invites somebody by mail; the code is shown too, this once. It works for an account of that address, once, for seven
-    days.
+    """Invites somebody by mail; the code is shown too, this once. It works for an account of that address, once, for
+    seven days.
 
     Example: mercat org invite ada@example.com --role admin
     """
@@ -219,8 +219,8 @@ def create_key(
     models: Models = None, rate: Rate = 0, burst: Burst = 0, concurrent: Concurrent = 0, daily: Daily = "",
     monthly: Monthly = "",
 ) -> None:  # fmt: skip
-    """Makes a key that is nobody's own, and so outlives memberships. Its secret is shown this once. `mercat keys` shows,
-    changes and rotates it.
+    """Makes a key that is nobody's own, and so outlives memberships. Its secret is shown this once. `mercat keys`
+    shows, changes and rotates it.
 
     Example: mercat org keys create backend --scope inference:call --allow 10.0.0.0/8
     """
@@ -228,7 +228,7 @@ def create_key(
         name=name, service_account_id=account, scopes=scope or [], test=test, rules=rules(allow, deny, models)
     )
     if rate or burst or concurrent or daily or monthly:
-        request.limit.CopyFrom(call_limit(rate, burst, concurrent, daily, monthly, remove=False))
+        request.limit.MergeFrom(given_limit(rate, burst, concurrent, daily, monthly))
     if expires:
         request.expires_at.CopyFrom(ahead(expires))
     say_new(session, session.client.service_accounts.CreateOrganisationKey(request))

@@ -32,7 +32,7 @@ def column(rules: auth_pb2.KeyRules | None) -> str | None:
     if rules is None or not rules.ByteSize():
         return None
     wrong: list[Violation] = []
-    usual = auth_pb2.KeyRules(models=rules.models)
+    usual = auth_pb2.KeyRules(models=rules.models, require_signature=rules.require_signature)
     for field in ("allowed_networks", "denied_networks"):
         for at, text in enumerate(getattr(rules, field)):
             try:

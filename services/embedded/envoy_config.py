@@ -91,6 +91,7 @@ class FrontDoor:
     private_key: Path | None = None
     cors_origins: Sequence[str] = ("*",)
     by_load: bool = False
+    trusted_hops: int = 0
     # What tells the processes behind it that an address is as the front door saw it.
     token: str = ""
     trace_endpoint: str = ""
@@ -121,6 +122,7 @@ def connection_manager(door: FrontDoor) -> dict[str, Any]:
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(door.descriptors.read_bytes())
     methods = transcodable(descriptors)
     values = {
+        "TRUSTED_HOPS": door.trusted_hops,
         "REST_LUA": (TEMPLATES / "rest.lua").read_text(),
         "AS_THEY_ARE": as_they_are(methods),
         "TRANSCODER": transcoder(descriptors, methods, sse=False),
@@ -179,6 +181,9 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     # CORS filter knows no policy. What no binding fits goes on to the gateway, which says so.
     events = {"prefix": "/v1/", "headers": [{"name": "accept", "string_match": {"contains": "text/event-stream"}}]}
     per_filter = {"envoy.filters.http.grpc_json_transcoder": dict(sse)}
+    # What a signature is of must be seen as it was sent: the transcoder would change it.
+    signed = {"prefix": "/v1/", "headers": [{"name": "signature-input", "present_match": True}]}
+    table.append(_gateway_route(signed) | {"typed_per_filter_config": _NO_REST})
     table.append(_gateway_route(events) | {"typed_per_filter_config": per_filter})
     table.append(_gateway_route({"prefix": "/v1/"}))
     served = sorted(methods, key=lambda method: _cluster_of(method.service) != WORKERS)

@@ -23,6 +23,10 @@ class UpSettings(Settings):
     envoy_concurrency: int = option(
         0, "event loops of Envoy; 0: half the processor cores", unit="threads", ge=0, le=256
     )
+    trusted_hops: int = option(
+        0, "proxies of yours before the front door, each of which appends the address that it sees to x-forwarded-for",
+        ge=0, le=10,
+    )  # fmt: skip
     cors_origins: str = option("*", "origins whose pages may call, separated by commas")
     min_free_mb: int = option(512, "free space the home must have at the start", unit="MiB", ge=0)
     start_timeout: int = option(90, "how long a process may take until it answers", unit="seconds", ge=1)

@@ -182,6 +182,7 @@ class Supervisor:
             private_key=files.key if files else None,
             cors_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
             by_load=settings.balance == "utilization",
+            trusted_hops=settings.trusted_hops,
             token=door_token(settings.internal_token or self.home.secret("internal-token")),
             trace_endpoint=settings.trace_endpoint,
             trace_ratio=settings.trace_ratio,

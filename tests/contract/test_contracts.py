@@ -137,7 +137,7 @@ def test_what_is_kept_of_audited_requests_holds_no_secret() -> None:
 
 
 # What only takes away is never held up.
-TAKES_AWAY = {"RevokeApiKey", "DetachPaymentMethod", "CancelSubscription"}
+TAKES_AWAY = {"RevokeApiKey", "EndApiKeyOverlap", "DeleteSigningKey", "DetachPaymentMethod", "CancelSubscription"}
 COSTLY = re.compile(r"(billing|credits|keys|ledger|limits|refunds):write")
 
 

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2, sessions_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2, sessions_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
@@ -214,7 +214,7 @@ NAMES = {
     "invoice_id": "invoice", "payment_id": "payment", "payment_method_id": "payment_method", "request_id": "call",
     "subscription_id": "subscription", "job_id": "job", "upload_id": "upload", "model": "model", "digest": "digest",
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
-    "session_id": "session",
+    "session_id": "session", "signing_key_id": "signing_key",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -239,6 +239,8 @@ FILLED: dict[str, Any] = {
     "PredictRequest.inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [[1, 2, 3, 4]]}],
     "EmbedRequest.inputs": ["x"], "QuoteRequest.units": {"requests": 1},
     "components": [{"meter": "requests", "nanos_per_million": 1000}],
+    "algorithm": "SIGNATURE_ALGORITHM_HMAC_SHA256", "DeleteSigningKeyRequest.key_id": "key_00000000000000000000000000",
+    "signing_key_id": "sgk_00000000000000000000000000",
 }  # fmt: skip
 
 
@@ -273,6 +275,8 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found = {"user": members["viewer"].profile.user_id}
     found["session"] = victim.sessions.ListSessions(sessions_pb2.ListSessionsRequest()).sessions[0].session_id
     found["key"] = victim.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k")).api_key.key_id
+    signing = keys_pb2.CreateSigningKeyRequest(key_id=found["key"], algorithm=auth_pb2.SIGNATURE_ALGORITHM_HMAC_SHA256)
+    found["signing_key"] = victim.keys.CreateSigningKey(signing).signing_key.signing_key_id
     invite = org.CreateInvitationRequest(email="guest@example.com", role="viewer")
     found["invitation"] = victim.invitations.CreateInvitation(invite).invitation.invitation_id
     account = org.CreateServiceAccountRequest(name="ci", role="viewer")

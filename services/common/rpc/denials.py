@@ -1,8 +1,9 @@
 """Refused attempts for the audit log: of what the contract calls sensitive, and of keys against their rules.
 
-They are gathered in memory and written some seconds later, by a transaction of their own. Who tries again and again fills no disk:
-equal attempts of a minute are two entries at most, the first and how many came after it, and of one caller, of
-one organisation and of one process only so many different ones are kept in a minute; the rest is counted by a metric."""
+They are gathered in memory and written some seconds later, by a transaction of their own. Who tries again and again
+fills no disk: equal attempts of a minute are two entries at most, the first and how many came after it, and of one
+caller, of one organisation and of one process only so many different ones are kept in a minute; a metric counts the
+rest."""
 
 import asyncio
 import ipaddress
@@ -33,6 +34,7 @@ class _Attempt:
     """The first of a minute's equal attempts, and how many came after it."""
 
     event: event_pb2.AuditRecorded
+    denied: dict[str, str]
     more: int = 0
 
 
@@ -49,7 +51,7 @@ class Denials:
     def note(self, call: Call, error: MercatError, *, audited: bool) -> None:
         """Takes a refusal into account. `audited`: the contract calls the method sensitive."""
         refused = isinstance(error, Unauthenticated | PermissionDenied) and error.reason not in _ASKING
-        if not (refused or error.reason in _LOCKED) or not (audited or error.reason.startswith("KEY_")):
+        if not (refused or error.reason in _LOCKED) or not (audited or error.reason.startswith(("KEY_", "SIGNATURE_"))):
             return
         self._turn()
         user_id, org_id = call.actor or (call.principal.user_id, call.principal.org_id)
@@ -64,8 +66,9 @@ class Denials:
             DROPPED.labels().inc()
             return
         self._counted.update(what for what, _ in bounds)
-        attempt = self._attempts[key] = _Attempt(audit.event_of(call))
-        attempt.event.metadata.update({"denied": {"reason": error.reason, "code": error.code.name, "attempts": "1"}})
+        denied = {"reason": error.reason, "code": error.code.name, "attempts": "1"}
+        attempt = self._attempts[key] = _Attempt(audit.event_of(call), denied)
+        attempt.event.metadata.update({"denied": denied})
         self._ready.append(attempt.event)
 
     def _turn(self) -> None:
@@ -77,7 +80,7 @@ class Denials:
                 again = event_pb2.AuditRecorded()
                 again.CopyFrom(attempt.event)
                 audit.renew(again)
-                again.metadata["denied"]["attempts"] = str(attempt.more)
+                again.metadata.update({"denied": {**attempt.denied, "attempts": str(attempt.more)}})
                 self._ready.append(again)
         self._attempts, self._counted, self._since = {}, Tally(), time.monotonic()
 

@@ -41,6 +41,7 @@ from services.common.rpc.denials import Denials
 from services.common.rpc.idempotency import Answer, IdempotencyKeys
 from services.common.rpc.policy import Policy, validate
 from services.common.rpc.principals import Principals
+from services.common.rpc.signed import Nonces, Signatures
 from services.common.rpc.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Guard:
     idempotency: IdempotencyKeys | None = None
     tracer: Tracer | None = None
     denials: Denials | None = None
+    nonces: Nonces | None = None
 
 
 def credential_of(metadata: dict[str, str | bytes]) -> str:
@@ -95,7 +97,8 @@ class Pipeline:
         self.policy = policy
         self.guard = guard
         self._addresses = Addresses(guard.internal_token)
-        self._validates = not streams_in
+        self._signatures = Signatures(guard.nonces, self._addresses)
+        self._streams_in = streams_in
         # Calls of models end by their model's timeout; a second timer would be felt.
         self._bounds_itself = policy.rate == policy_pb2.RATE_CLASS_INFERENCE
         self._calls_models = self._bounds_itself or "inference:call" in policy.scopes  # or has them called later
@@ -133,6 +136,8 @@ class Pipeline:
             call.principal = known if known is not None else await principals.resolve(credential)
             if call.principal.HasField("rules"):
                 key_rules.check_address(call.principal.rules, call.address)
+            if call.principal.HasField("signing"):
+                await self._signatures.check(call.principal, metadata, context, streams_in=self._streams_in)
         elif policy.access != policy_pb2.ACCESS_PUBLIC:
             raise CredentialMissing("this call needs an API key or an access token: send `authorization: Bearer …`")
         if policy.access == policy_pb2.ACCESS_ACCOUNT:

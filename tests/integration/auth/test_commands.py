@@ -116,7 +116,8 @@ def test_keys_from_making_to_rotating(person: Callable[[], Person]) -> None:
     )  # fmt: skip
     key = made["apiKey"]["keyId"]
     assert made["apiKey"]["rules"] == {
-        "allowedNetworks": ["127.0.0.0/8"], "deniedNetworks": ["127.0.0.2/32"], "models": ["ada/*"]
+        "allowedNetworks": ["127.0.0.0/8"], "deniedNetworks": ["127.0.0.2/32"], "models": ["ada/*"],
+        "requireSignature": False,
     }  # fmt: skip
     shown = ada("keys", "show", key)
     for text in ("127.0.0.0/8", "127.0.0.2/32", "ada/*", "20 calls a second", "1,000 a day"):
@@ -130,7 +131,7 @@ def test_keys_from_making_to_rotating(person: Callable[[], Person]) -> None:
     assert rotated["secret"] != made["secret"]
     assert "secret before" in ada("keys", "show", key)
     assert "ROTATION_UNDER_WAY" in ada.refused("keys", "rotate", key)
-    ada("keys", "end-overlap", key)
+    ada("keys", "finish", key)
     assert "secret before" not in ada("keys", "show", key)
     assert "rules" not in ada.json("keys", "update", key, "--no-rules")
     assert "no network" in ada.refused("keys", "update", key, "--allow", "10.0.0.1/8")
@@ -141,3 +142,28 @@ def test_a_key_whose_budget_cannot_be_set_is_not_left_behind(person: Callable[[]
     ada = person()
     assert ada.refused("keys", "create", "k", "--budget", "2000000000")
     assert [k["isActive"] for k in ada.json("keys", "list")["apiKeys"]] == [False]
+
+
+def test_commands_sign_their_calls(person: Callable[[], Person], tmp_path: Path) -> None:
+    ada = person()
+    made = ada.json("keys", "create", "signed")
+    key, secret = made["apiKey"]["keyId"], made["secret"]
+    files = [tmp_path / name for name in ("ed25519.json", "hmac.json")]
+    one = ada.json("keys", "signing", "create", key, "--out", str(files[0]))
+    two = ada.json("keys", "signing", "create", key, "--out", str(files[1]), "--hmac")
+    assert "cannot be made" in ada.refused("keys", "signing", "create", key, "--out", str(files[0]))
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    listed = ada.json("keys", "signing", "list", key)["signingKeys"]
+    assert [k["signingKeyId"] for k in listed] == [two["signingKeyId"], one["signingKeyId"]]
+    assert ada.json("keys", "update", key, "--require-signature")["rules"]["requireSignature"]
+    deadline = time.monotonic() + 5
+    while "SIGNATURE_MISSING" not in ada.run("whoami", "--api-key", secret).stderr:
+        assert time.monotonic() < deadline
+    for file in files:
+        assert ada.name in ada("whoami", "--api-key", secret, "--signing-key", str(file))
+        assert "model" in ada("search", "--api-key", secret, "--signing-key", str(file))
+    ada("keys", "signing", "delete", key, one["signingKeyId"])
+    while "SIGNATURE_INVALID" not in ada.run("whoami", "--api-key", secret, "--signing-key", str(files[0])).stderr:
+        assert time.monotonic() < deadline + 20
+    assert "holds no signing key" in ada.refused("whoami", "--api-key", secret, "--signing-key", str(tmp_path))
+    assert "rules" not in ada.json("keys", "update", key, "--no-require-signature")

@@ -40,7 +40,9 @@ def test_a_key_that_lacks_a_scope(platform: Platform) -> None:
     made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k", scopes=["keys:read"]))
     headers = {"authorization": f"Bearer {made.secret}", "user-agent": "an intruder"}
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.7")) as client:
-        codes = {client.post(f"{platform.rest}/v1/keys", json={"name": "x"}, headers=headers).status_code for _ in range(40)}
+        codes = {
+            client.post(f"{platform.rest}/v1/keys", json={"name": "x"}, headers=headers).status_code for _ in range(40)
+        }
     assert codes == {403}
     (entry,) = denied(person, "SCOPE_MISSING")
     assert (entry.user_id, entry.key_id) == (person.profile.user_id, made.api_key.key_id)
@@ -64,7 +66,7 @@ def test_a_key_from_where_it_may_not_be_used_also_by_workers(platform: Platform)
 
 def test_sign_ins_that_fail_are_in_the_account_s_own_log(platform: Platform) -> None:
     person = platform.session(platform.sign_up())
-    before = len([e for e in person.audit.ListAuditEntries(audit_pb2.ListAuditEntriesRequest()).entries])
+    before = len(person.audit.ListAuditEntries(audit_pb2.ListAuditEntriesRequest()).entries)
     wrong = auth_pb2.SignInRequest(email=person.email, password="not the password")
     reasons = [refused(platform.anonymous.auth.SignIn, wrong) for _ in range(5)]
     assert reasons[0] == "SIGN_IN_FAILED"

@@ -129,7 +129,9 @@ class Books:
         return person
 
     async def admin(self) -> list[tuple[str, str]]:
-        signed = await self.auth.SignIn(auth_pb2.SignInRequest(email=ADMIN, password=PASSWORD), metadata=_somewhere(self.token))
+        signed = await self.auth.SignIn(
+            auth_pb2.SignInRequest(email=ADMIN, password=PASSWORD), metadata=_somewhere(self.token)
+        )
         return [("authorization", f"Bearer {signed.session.access_token}")]
 
     async def top_up(self, person: Person, nanos: int, key: str = "") -> billing_pb2.TopUpWalletResponse:

@@ -24,6 +24,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2, inference_pb2_grpc
 
+from services.common.rpc.addresses import DOOR_KEY, Addresses, door_token
 from services.embedded.envoy import Envoy, program
 from services.embedded.envoy_config import DESCRIPTORS, FrontDoor, bootstrap
 from services.embedded.envoy_contracts import transcodable
@@ -85,6 +86,22 @@ async def reached(address: str) -> None:
                 return
             await asyncio.sleep(0.02)
     raise AssertionError("the front door does not reach the workers")
+
+
+async def test_the_address_is_the_connection_s_or_what_trusted_proxies_appended(door: Door, tmp_path: Path) -> None:
+    front, port = door.envoy.door, free_ports(1)[0]
+    hops = {"x-forwarded-for": "198.51.100.1, 198.51.100.2, 198.51.100.3"}
+    for trusted, expected in ((0, "127.0.0.1"), (1, "198.51.100.3"), (2, "198.51.100.2")):
+        there = replace(front, port=port, tls_port=None, trusted_hops=trusted, token=door_token("internal"))
+        async with (
+            Envoy(tmp_path / str(trusted), there, concurrency=1) as envoy,
+            httpx.AsyncClient(base_url=envoy.url, timeout=10) as rest,
+        ):
+            address = Addresses("internal").of(seen(await rest.get("/v1/me", headers=hops)), "ipv4:192.0.2.1:1")
+            assert address == expected
+            assert seen(await rest.get("/v1/me", headers={**hops, DOOR_KEY: "guess 198.51.100.9"}))[DOOR_KEY] == (
+                f"{door_token('internal')} {expected}"
+            )
 
 
 def seen(response: httpx.Response) -> dict[str, str]:

@@ -81,5 +81,5 @@ def test_settings_that_are_named_exist() -> None:
     known = {
         f"MERCAT_{name.upper()}" for name in re.findall(r"^    (\w+): .* = option\(", source("services"), re.MULTILINE)
     }
-    known |= {"MERCAT_SERVER", "MERCAT_API_KEY", "MERCAT_PROFILE", "MERCAT_CA"}
+    known |= {"MERCAT_SERVER", "MERCAT_API_KEY", "MERCAT_PROFILE", "MERCAT_CA", "MERCAT_SIGNING_KEY"}
     assert set(re.findall(r"MERCAT_[A-Z_]+[A-Z]", text)) <= known

@@ -18,8 +18,7 @@ def allowed(rules: auth_pb2.KeyRules, address: str) -> bool:
     try:
         key_rules.check_address(rules, address)
     except AddressDenied as e:
-        assert e.metadata == {"address": address}
-        return False
+        return e.metadata != {"address": address}
     return True
 
 

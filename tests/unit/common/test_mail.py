@@ -14,7 +14,9 @@ TEMPLATES = Path(services.common.mail.__file__).parent / "templates"
 KINDS = sorted(path.stem for path in TEMPLATES.glob("*.txt"))
 VALUES = {
     "username": "ada", "code": "7k3q-9x2m-b4tv-h8wd", "what": "Something was changed", "more": "More of it.",
-    "at": "2026-11-26 12:00", "address": "192.0.2.7", "email": "ada@example.com",
+    "at": "2026-11-26 12:00", "address": "192.0.2.7", "email": "ada@example.com", "organisation": "Acme Corporation",
+    "handle": "acme", "inviter": "grace", "role": "viewer", "expires": "2026-12-03 12:00", "name": "backend",
+    "key_id": "key_06b3c", "prefix": "mk_live_abcd", "whole": "yes",
 }  # fmt: skip
 
 

@@ -40,6 +40,23 @@ ROLE_PUBLISHER: Role.ValueType  # 2
 ROLE_ADMIN: Role.ValueType  # 3
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _SignatureAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_ALGORITHM_UNSPECIFIED: _SignatureAlgorithm.ValueType  # 0
+    SIGNATURE_ALGORITHM_ED25519: _SignatureAlgorithm.ValueType  # 1
+    SIGNATURE_ALGORITHM_HMAC_SHA256: _SignatureAlgorithm.ValueType  # 2
+
+class SignatureAlgorithm(_SignatureAlgorithm, metaclass=_SignatureAlgorithmEnumTypeWrapper): ...
+
+SIGNATURE_ALGORITHM_UNSPECIFIED: SignatureAlgorithm.ValueType  # 0
+SIGNATURE_ALGORITHM_ED25519: SignatureAlgorithm.ValueType  # 1
+SIGNATURE_ALGORITHM_HMAC_SHA256: SignatureAlgorithm.ValueType  # 2
+Global___SignatureAlgorithm: _TypeAlias = SignatureAlgorithm  # noqa: Y015
+
 class _Tier:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -236,6 +253,9 @@ class KeyRules(_message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
     DENIED_NETWORKS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    REQUIRE_SIGNATURE_FIELD_NUMBER: _builtins.int
+    require_signature: _builtins.bool
+    """Calls must be signed by one of its signing keys (RFC 9421)."""
     @_builtins.property
     def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses that calls may come from: `203.0.113.7`, `10.0.0.0/8`, `2001:db8::/32`. Empty: all."""
@@ -254,10 +274,11 @@ class KeyRules(_message.Message):
         allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
         denied_networks: _abc.Iterable[_builtins.str] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        require_signature: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "denied_networks", b"denied_networks", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "denied_networks", b"denied_networks", "models", b"models", "require_signature", b"require_signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,6 +904,7 @@ class Principal(_message.Message):
     HAS_SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     UNVERIFIED_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    SIGNING_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """A user, a service account, or of a shared key the organisation."""
     org_id: _builtins.str
@@ -919,6 +941,10 @@ class Principal(_message.Message):
     def rules(self) -> Global___KeyRules:
         """Of the key; absent: none."""
 
+    @_builtins.property
+    def signing(self) -> Global___KeySigning:
+        """Of the key's calls; absent: they are not signed."""
+
     def __init__(
         self,
         *,
@@ -938,14 +964,64 @@ class Principal(_message.Message):
         has_second_factor: _builtins.bool = ...,
         unverified: _builtins.bool = ...,
         rules: Global___KeyRules | None = ...,
+        signing: Global___KeySigning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "key_limit", b"key_limit", "rules", b"rules"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "key_limit", b"key_limit", "rules", b"rules", "signing", b"signing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "handle", b"handle", "has_second_factor", b"has_second_factor", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "rules", b"rules", "scopes", b"scopes", "second_factor_used", b"second_factor_used", "session_id", b"session_id", "test", b"test", "unverified", b"unverified", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_limit", b"account_limit", "auth_time", b"auth_time", "expires_at", b"expires_at", "handle", b"handle", "has_second_factor", b"has_second_factor", "key_id", b"key_id", "key_limit", b"key_limit", "org_id", b"org_id", "role", b"role", "rules", b"rules", "scopes", b"scopes", "second_factor_used", b"second_factor_used", "session_id", b"session_id", "signing", b"signing", "test", b"test", "unverified", b"unverified", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class KeySigning(_message.Message):
+    """What signatures of a key's calls are checked with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Key(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SIGNING_KEY_ID_FIELD_NUMBER: _builtins.int
+        ALGORITHM_FIELD_NUMBER: _builtins.int
+        KEY_FIELD_NUMBER: _builtins.int
+        signing_key_id: _builtins.str
+        algorithm: Global___SignatureAlgorithm.ValueType
+        key: _builtins.bytes
+        """The public key of Ed25519, else the shared secret."""
+        def __init__(
+            self,
+            *,
+            signing_key_id: _builtins.str = ...,
+            algorithm: Global___SignatureAlgorithm.ValueType = ...,
+            key: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "key", b"key", "signing_key_id", b"signing_key_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    required: _builtins.bool
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeySigning.Key]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___KeySigning.Key] | None = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "required", b"required"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeySigning: _TypeAlias = KeySigning  # noqa: Y015
 
 @_typing.final
 class AccountLimit(_message.Message):

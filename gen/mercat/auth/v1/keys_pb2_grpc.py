@@ -56,6 +56,21 @@ class ApiKeyServiceStub:
                 request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.SerializeToString,
                 response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.FromString,
                 _registered_method=True)
+        self.CreateSigningKey = channel.unary_unary(
+                '/mercat.auth.v1.ApiKeyService/CreateSigningKey',
+                request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyResponse.FromString,
+                _registered_method=True)
+        self.ListSigningKeys = channel.unary_unary(
+                '/mercat.auth.v1.ApiKeyService/ListSigningKeys',
+                request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysResponse.FromString,
+                _registered_method=True)
+        self.DeleteSigningKey = channel.unary_unary(
+                '/mercat.auth.v1.ApiKeyService/DeleteSigningKey',
+                request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeLeakedKey = channel.unary_unary(
                 '/mercat.auth.v1.ApiKeyService/RevokeLeakedKey',
                 request_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.RevokeLeakedKeyRequest.SerializeToString,
@@ -100,6 +115,28 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSigningKey(self, request, context):
+        """Gives a key another signing key, whose signatures of its calls are checked from within five seconds on. Of
+        HMAC-SHA256 the secret is in this answer and nowhere else. RESOURCE_EXHAUSTED when the key has five.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSigningKeys(self, request, context):
+        """The signing keys of a key, newest first. NOT_FOUND when the caller has no such key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSigningKey(self, request, context):
+        """Ends a signing key. NOT_FOUND when the key has no such one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeLeakedKey(self, request, context):
         """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
         the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
@@ -131,6 +168,21 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.EndApiKeyOverlap,
                     request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.FromString,
                     response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.SerializeToString,
+            ),
+            'CreateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSigningKey,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyResponse.SerializeToString,
+            ),
+            'ListSigningKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSigningKeys,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysResponse.SerializeToString,
+            ),
+            'DeleteSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSigningKey,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyResponse.SerializeToString,
             ),
             'RevokeLeakedKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeLeakedKey,
@@ -248,6 +300,87 @@ class ApiKeyService:
             '/mercat.auth.v1.ApiKeyService/EndApiKeyOverlap',
             mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapRequest.SerializeToString,
             mercat_dot_auth_dot_v1_dot_keys__pb2.EndApiKeyOverlapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.ApiKeyService/CreateSigningKey',
+            mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_keys__pb2.CreateSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSigningKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.ApiKeyService/ListSigningKeys',
+            mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_keys__pb2.ListSigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.ApiKeyService/DeleteSigningKey',
+            mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_keys__pb2.DeleteSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,14 @@ class ApiKeyServiceStub:
     """
     EndApiKeyOverlap: _grpc.UnaryUnaryMultiCallable[_keys_pb2.EndApiKeyOverlapRequest, _keys_pb2.EndApiKeyOverlapResponse]
     """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+    CreateSigningKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateSigningKeyRequest, _keys_pb2.CreateSigningKeyResponse]
+    """Gives a key another signing key, whose signatures of its calls are checked from within five seconds on. Of
+    HMAC-SHA256 the secret is in this answer and nowhere else. RESOURCE_EXHAUSTED when the key has five.
+    """
+    ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListSigningKeysRequest, _keys_pb2.ListSigningKeysResponse]
+    """The signing keys of a key, newest first. NOT_FOUND when the caller has no such key."""
+    DeleteSigningKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteSigningKeyRequest, _keys_pb2.DeleteSigningKeyResponse]
+    """Ends a signing key. NOT_FOUND when the key has no such one."""
     RevokeLeakedKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeLeakedKeyRequest, _keys_pb2.RevokeLeakedKeyResponse]
     """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
     the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
@@ -76,6 +84,14 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     EndApiKeyOverlap: _aio.UnaryUnaryMultiCallable[_keys_pb2.EndApiKeyOverlapRequest, _keys_pb2.EndApiKeyOverlapResponse]  # type: ignore[assignment]
     """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+    CreateSigningKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateSigningKeyRequest, _keys_pb2.CreateSigningKeyResponse]  # type: ignore[assignment]
+    """Gives a key another signing key, whose signatures of its calls are checked from within five seconds on. Of
+    HMAC-SHA256 the secret is in this answer and nowhere else. RESOURCE_EXHAUSTED when the key has five.
+    """
+    ListSigningKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListSigningKeysRequest, _keys_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
+    """The signing keys of a key, newest first. NOT_FOUND when the caller has no such key."""
+    DeleteSigningKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteSigningKeyRequest, _keys_pb2.DeleteSigningKeyResponse]  # type: ignore[assignment]
+    """Ends a signing key. NOT_FOUND when the key has no such one."""
     RevokeLeakedKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeLeakedKeyRequest, _keys_pb2.RevokeLeakedKeyResponse]  # type: ignore[assignment]
     """Revokes a key whose secret is not secret any more; for whoever has found it, which having it proves. The answer is
     the same whether there is such a key, was one, or never was. Of a rotated key the secret before ends alone. Who owns
@@ -124,6 +140,32 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.EndApiKeyOverlapResponse, _abc.Awaitable[_keys_pb2.EndApiKeyOverlapResponse]]:
         """Ends the secret before a rotation now. FAILED_PRECONDITION when there is none."""
+
+    @_abc_1.abstractmethod
+    def CreateSigningKey(
+        self,
+        request: _keys_pb2.CreateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.CreateSigningKeyResponse, _abc.Awaitable[_keys_pb2.CreateSigningKeyResponse]]:
+        """Gives a key another signing key, whose signatures of its calls are checked from within five seconds on. Of
+        HMAC-SHA256 the secret is in this answer and nowhere else. RESOURCE_EXHAUSTED when the key has five.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSigningKeys(
+        self,
+        request: _keys_pb2.ListSigningKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListSigningKeysResponse, _abc.Awaitable[_keys_pb2.ListSigningKeysResponse]]:
+        """The signing keys of a key, newest first. NOT_FOUND when the caller has no such key."""
+
+    @_abc_1.abstractmethod
+    def DeleteSigningKey(
+        self,
+        request: _keys_pb2.DeleteSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.DeleteSigningKeyResponse, _abc.Awaitable[_keys_pb2.DeleteSigningKeyResponse]]:
+        """Ends a signing key. NOT_FOUND when the key has no such one."""
 
     @_abc_1.abstractmethod
     def RevokeLeakedKey(

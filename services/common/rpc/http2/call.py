@@ -31,15 +31,18 @@ class Call:
     """A call, with as much of `grpc.aio.ServicerContext` as there are users of."""
 
     __slots__ = (
-        "_deadline_timer", "_messages", "_metadata", "_reader", "_room", "code", "connection", "deadline", "details",
-        "encoding", "half_closed", "handler", "headers_sent", "id", "incoming", "path", "pending", "received", "rest",
-        "send_window", "serialize", "task", "timed_out", "trailing", "unread", "window",
+        "_deadline_timer", "_messages", "_metadata", "_reader", "_room", "authority", "code", "connection", "deadline",
+        "details",
+        "encoding", "half_closed", "handler", "headers_sent", "id", "incoming", "path", "pending", "raw", "received",
+        "rest", "send_window", "serialize", "signed", "task", "timed_out", "trailing", "unread", "window",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", stream_id: int, send_window: int) -> None:
         self.connection = connection
         self.id = stream_id
-        self.path = ""
+        self.path = self.authority = ""
+        self.signed = False  # has a signature
+        self.raw = b""  # of a unary call with a signature: its message, as it came
         self.rest = False  # came as REST, and was made gRPC by Envoy's transcoder
         self.handler: Any = None
         self.serialize: Any = None
@@ -116,6 +119,8 @@ class Call:
                     self.path = value
                 elif name == ":method":
                     method = value
+                elif name == ":authority":
+                    self.authority = value
             elif name == "content-type":
                 kind = value
             elif name == "grpc-timeout":
@@ -131,6 +136,8 @@ class Call:
                     raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"{name} is not base64") from None
             elif name not in _OWN:
                 metadata.append((name, value))
+                if name == _SIGNED:
+                    self.signed = True
         self._metadata = tuple(metadata)
         if method != "POST" or not kind.startswith("application/grpc"):
             raise Refused(grpc.StatusCode.INTERNAL, "only gRPC is spoken here")
@@ -194,7 +201,10 @@ class Call:
         """The one message of a unary request. Raises Refused when there is none, or more."""
         if len(self._messages) != 1 or self.incoming:
             raise Refused(grpc.StatusCode.INTERNAL, "a unary call has one message")
-        return self._messages.popleft()
+        message = self._messages.popleft()
+        if self.signed:
+            self.raw = message
+        return message
 
     async def requests(self) -> AsyncIterator[Any]:
         """The messages of a request stream; the peer's window opens as they are read."""
@@ -245,6 +255,7 @@ class Call:
             self.task.cancel()
 
 
+_SIGNED = "signature-input"
 _TRANSCODED = "x-envoy-original-method"  # outsiders cannot say so: the front door removes it
 # Headers of the transport, no metadata of the caller's.
 _OWN = frozenset({"te", "grpc-accept-encoding", "accept-encoding", "content-length"})
