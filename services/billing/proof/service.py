@@ -67,7 +67,7 @@ def asked(request: proof_pb2.ProveLedgerRequest, now: datetime) -> tuple[datetim
         end = next_month(start)
     elif request.HasField("start_time") or request.HasField("end_time"):
         start, end = span(request, now)
-        start = max(start, BEGINNING)
+        start, end = max(start, BEGINNING), min(end, next_month(now))  # or it would take every month until year 9999
     else:
         start, end = month_of(now), next_month(now)
     if start > now:

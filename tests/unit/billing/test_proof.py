@@ -175,3 +175,5 @@ def test_this_month_is_asked_for_when_nothing_is_said() -> None:
     request = proof_pb2.ProveLedgerRequest()
     request.start_time.FromDatetime(start)
     assert asked(request, NOW) == (start, NOW)
+    request.end_time.FromDatetime(datetime(9999, 12, 31, tzinfo=UTC))
+    assert asked(request, NOW) == (start, datetime(2026, 12, 1, tzinfo=UTC))  # nothing was begun after that
