@@ -1,10 +1,12 @@
 """The way to a provider and back: authorization code with PKCE, state and nonce (RFC 6749, RFC 7636, OpenID Connect
 Core 1.0), and for GitHub its own questions in place of an ID token."""
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -58,6 +60,11 @@ class Relying:
         self._back = back
         self._known: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Of all questions: to read the authorities takes tens of milliseconds."""
+        return httpx2.create_ssl_context()
+
     async def begin(self, provider: Provider, state: str, secrets: Secrets) -> str:
         """The URL to open in a browser. Raises ProviderUnavailable."""
         said = await self._metadata(provider)
@@ -78,13 +85,18 @@ class Relying:
             )  # fmt: skip
             if provider.kind == "github":
                 return await self._github(provider, client, said)
-        claims = await self._claims(provider, said, str(token.get("id_token", "")), secrets.nonce)
+            claims = await self._claims(provider, said, str(token.get("id_token", "")), secrets.nonce)
+            if not claims.get("email") and isinstance(said.get("userinfo_endpoint"), str):
+                answer = (await client.get(said["userinfo_endpoint"])).raise_for_status().json()
+                if answer.get("sub") != claims["sub"]:  # it may be of another token (OpenID Connect Core, 5.3.2)
+                    raise IdentityRefused(f"{provider.name} tells of somebody else")
+                claims = {**answer, **claims}
         return _of_claims(provider, claims)
 
     def _client(self, provider: Provider) -> AsyncOAuth2Client:
         return AsyncOAuth2Client(
             provider.client_id, provider.client_secret or None, scope=provider.asked, redirect_uri=self._back,
-            code_challenge_method="S256", timeout=_TIMEOUT, follow_redirects=False,
+            code_challenge_method="S256", timeout=_TIMEOUT, follow_redirects=False, verify=self._trust,
             token_endpoint_auth_method="client_secret_basic" if provider.client_secret else "none",
         )  # fmt: skip
 
@@ -108,7 +120,10 @@ class Relying:
         kept = self._known.get(url)
         if kept is not None and not fresh and time.monotonic() - kept[0] < _KEPT:
             return kept[1]
-        async with _failures(provider), httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False) as client:
+        async with (
+            _failures(provider),
+            httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, verify=self._trust) as client,
+        ):
             answer = await client.get(url)
             answer.raise_for_status()
             said = answer.json() if len(answer.content) <= _LARGEST else None

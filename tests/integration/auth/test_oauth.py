@@ -125,6 +125,15 @@ def test_a_token_calls_models_within_its_scopes(platform: Platform, owner: Accou
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert record.key_id == made.client.client_id
+    # Work goes on after the call, as whom it was begun.
+    predict = inference_pb2.PredictRequest(model=model, inputs=[x])
+    job = program.jobs.CreateJob(inference_pb2.CreateJobRequest(predict=predict)).job
+    until = time.monotonic() + 20
+    while job.state not in (inference_pb2.JOB_STATE_SUCCEEDED, inference_pb2.JOB_STATE_FAILED):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+        job = program.jobs.GetJob(inference_pb2.GetJobRequest(job_id=job.job_id)).job
+    assert job.state == inference_pb2.JOB_STATE_SUCCEEDED, job.error
     # What no key may do without a person, no client may either.
     assert fails(reader.auth.CreateApiKey, auth_pb2.CreateApiKeyRequest(name="k")).reason == "SCOPE_MISSING"
 
