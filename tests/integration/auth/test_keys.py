@@ -409,6 +409,6 @@ def test_whether_there_was_a_key_is_not_told(platform: Platform, person: Account
             if name not in ("date", "mercat-request-id", "ratelimit")
         }
         assert (answer.status_code, answer.text) == (200, "{}"), secret
-        assert said.keys() == {"content-type", "content-length", "server"}, said
+        assert said.keys() == {"content-type", "content-length", "server", "x-content-type-options"}, said
     ended(good)
     assert platform.value("SELECT count(*) FROM auth.audit_logs") - before <= 3  # none for what is no key
