@@ -63,7 +63,13 @@ def child(name: str, runs: int, seed: int, corpus: str) -> None:
         (Path(corpus) / f"seed-{number}").write_bytes(data)
 
     async def fuzz() -> None:
-        options = [f"-runs={runs}", f"-seed={seed}", f"-max_len={target.longest}", "-timeout=5", "-print_final_stats=1"]
+        options = [
+            f"-runs={runs}",
+            f"-seed={seed}",
+            f"-max_len={target.longest}",
+            "-timeout=30",
+            "-print_final_stats=1",
+        ]
         atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={corpus}/crash-", corpus], target.run)
         atheris.Fuzz()
 
@@ -84,22 +90,24 @@ def atheris_run(name: str, runs: int, seed: int) -> tuple[int, int]:
 
 
 def main() -> int:
-    from tests.fuzz.targets import TARGETS
-
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("target", choices=[*TARGETS, "all", "list"])
+    parser.add_argument("target", help="a name, all, or list")
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--engine", choices=["atheris", "loop"])
     parser.add_argument("--input", help="one input, in base64, to run again")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child:  # before anything is imported that it instruments
+        child(args.target, args.runs, args.seed, args.child)
+        return 0
+    from tests.fuzz.targets import TARGETS
+
     if args.target == "list":
         print("\n".join(TARGETS))
         return 0
-    if args.child:
-        child(args.target, args.runs, args.seed, args.child)
-        return 0
+    if args.target not in (*TARGETS, "all"):
+        parser.error(f"there is no target {args.target}; there are {', '.join(TARGETS)}")
     there = importlib.util.find_spec("atheris") is not None
     engine, failed = args.engine or ("atheris" if there else "loop"), 0
     for name in TARGETS if args.target == "all" else [args.target]:

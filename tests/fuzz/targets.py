@@ -1,6 +1,7 @@
 """What is fuzzed: a function of bytes that ends, or raises what it documents, and seeds to begin from. Anything else
 that it raises is a crash, and so is what it must never accept."""
 
+import asyncio
 import atexit
 import base64
 import contextlib
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -227,12 +229,11 @@ def path() -> Target:
     router = Router((b.verb, b.template, b) for b in contracts.bindings())
 
     def run(data: bytes) -> None:
-        try:
+        with contextlib.suppress(ValueError):
             plain = normal(data.decode("latin-1"))
-        except ValueError:
-            return
-        assert "/../" not in plain
-        router.match("GET", plain)
+            assert "/../" not in plain
+            router.match("GET", plain)
+            router.match("POST", plain)
 
     return Target(run, [b"/v1/models/a/b:predict", b"/v1//me/%2e%2e/x", b"/v1/keys/key_1%2f..:revoke"], 512)
 
@@ -303,6 +304,25 @@ class _Transport:
         return 0
 
 
+class _Loop:
+    """An event loop that never turns: what is to happen later in it does not."""
+
+    def __init__(self) -> None:
+        self._real = asyncio.get_running_loop()
+
+    def call_soon(self, *args: Any) -> None:
+        return None
+
+    def call_at(self, when: float, *args: Any) -> Any:
+        return SimpleNamespace(cancel=lambda: None)
+
+    def time(self) -> float:
+        return 0.0
+
+    def create_future(self) -> "asyncio.Future[None]":
+        return self._real.create_future()
+
+
 def http2() -> Target:
     """What a peer sends on one connection, whose calls are all refused when they are there."""
     limits = Limits(message=1 << 16, streams=100)
@@ -313,6 +333,7 @@ def http2() -> Target:
     def run(data: bytes) -> None:
         open_: set[Connection] = set()
         connection = Connection(limits, refuse, open_)
+        connection.loop = _Loop()  # type: ignore[assignment]
         connection.connection_made(_Transport())  # type: ignore[arg-type]
         half = len(data) // 2
         connection.data_received(frames.PREFACE + data[:half])

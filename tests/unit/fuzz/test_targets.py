@@ -1,5 +1,6 @@
 """A short run of each fuzz target; `python -m tests.fuzz TARGET --runs 1000000` is the long one."""
 
+import base64
 import random
 
 import pytest
@@ -24,6 +25,26 @@ async def test_what_it_begins_from_is_good(name: str) -> None:
     for data in target.seeds:
         assert len(data) <= target.longest
         target.run(data)
+
+
+# Inputs that crashed once, by target, in base64.
+MENDED = [
+    ("gguf", ""),
+    ("archive", "H4sI"),
+    ("archive", "H4sIlQAA"),
+    (
+        "http2",
+        (
+            "AAAMBAAAAAAAAAQAAABkAAUAEAAAAABDAQQAAAABAAc6bWV0aG9kBFBPU1QABTpwYXRoBC8AAAAAAAAAAAQIYS9iAAxjb250ZW50LXR5"
+            "cGUQYXBwbGljYW9udC9pZ3JwYwAFYS1iaW4CQUEAAAoAAQB0AAABAAAAAAVoZWxsbw=="
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), MENDED)
+async def test_what_crashed_once_does_not(name: str, text: str) -> None:
+    TARGETS[name]().run(base64.b64decode(text))
 
 
 def test_a_crash_is_counted_and_one_seed_makes_one_run(

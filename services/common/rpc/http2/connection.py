@@ -160,6 +160,8 @@ class Connection(Outgoing):
             headers = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
         except UnicodeDecodeError as e:
             raise f.ConnectionFailed(f.PROTOCOL_ERROR, "headers that are not UTF-8") from e
+        if not all(name for name, _ in headers):
+            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "a header without a name")
         entries = self._decoder.header_table.dynamic_entries
         after = (len(entries), entries[0] if entries else None)
         if before[0] != after[0] or before[1] is not after[1] or len(self._blocks) >= _BLOCKS:

@@ -81,7 +81,16 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error) as e:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        IndexError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        zlib.error,
+    ) as e:  # fmt: skip - IndexError: a file without a name
         raise _broken("zip", e) from e
 
 

@@ -94,6 +94,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "cut off, tar": ("ARCHIVE_BROKEN", lambda: tarred(SAVED, mode="w")[:515]),
     "the head of a gzip archive, cut off": ("ARCHIVE_BROKEN", lambda: b"\x1f\x8b\x08"),
     "a longer one": ("ARCHIVE_BROKEN", lambda: b"\x1f\x8b\x08\x25\0\0"),
+    "a file without a name": ("ARCHIVE_BROKEN", lambda: zipped({"": b"x"})),
     "encrypted": ("ARCHIVE_BROKEN", lambda: _flagged(zipped(SAVED))),
     "a checkpoint": ("PICKLED_CHECKPOINT", lambda: zipped({"m/data.pkl": b".", "m/data/0": b""})),
     "an export of an old form": (
