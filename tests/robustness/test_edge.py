@@ -371,7 +371,7 @@ async def test_calls_go_through_all_of_it(closed: Platform, outside: httpx.Async
         "/v1/models/no/body:predict", json={"inputs": [{"name": "x", "data": [1]}]}, headers=dict(person.metadata)
     )
     assert missing.status_code == 404
-    request = inference_pb2.QuoteRequest(model="no/body")
+    request = inference_pb2.QuoteRequest(model="no/body", units={"requests": 1})
     with pytest.raises(grpc.RpcError) as refused:
         await asyncio.to_thread(lambda: person.inference.Quote(request))
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
