@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.common.settings import PREFIX, Row, Settings, SettingsError, describe, discover, load, unknown_variables
-from services.embedded.envoy_config import DESCRIPTORS
+from services.embedded.envoy_door import DESCRIPTORS
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,8 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from services.embedded.envoy_config import FrontDoor, bootstrap
+from services.embedded.envoy_config import bootstrap
+from services.embedded.envoy_door import FrontDoor
 from services.embedded.envoy_tls import secret
 from services.embedded.errors import StartError
 from services.embedded.process import Spec

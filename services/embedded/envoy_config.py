@@ -3,28 +3,24 @@ started or written here. What does not depend on either lies in `envoy/` at the 
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from google.protobuf import descriptor_pb2
 
 from services.common.rpc.addresses import DOOR_KEY
-from services.common.rpc.mutual import Mutual
+from services.embedded.envoy_clusters import CONNECTION_BUFFER, clusters
 from services.embedded.envoy_contracts import Method, transcodable
+from services.embedded.envoy_door import CONTROL, GATEWAY, WORKERS, FrontDoor, socket_address
 from services.embedded.envoy_limits import by_address
 from services.embedded.envoy_replies import local_replies
-from services.embedded.envoy_tls import downstream, upstream
-from services.embedded.envoy_tracing import COLLECTOR, tracing
+from services.embedded.envoy_tls import downstream
+from services.embedded.envoy_tracing import tracing
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
-DESCRIPTORS = Path(__file__).parents[2] / "gen" / "descriptors.binpb"
 
-CONTROL, WORKERS, GATEWAY = "control", "workers", "gateway"
 BODY_MOST = 64 * 1024 * 1024  # bytes of one unary request or reply through the transcoder
-CONNECTION_BUFFER = 1024 * 1024  # bytes
 CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
 HANDSHAKE = "10s"  # in which a client must have said its part of TLS
 OPENAI = "/openai/"
@@ -58,58 +54,6 @@ _TOO_LARGE = {
         },
     },
 }
-
-# Workers that use less of their processors get more calls, by the load reports in their trailers.
-_BY_LOAD = {
-    "load_balancing_policy": {
-        "policies": [
-            {
-                "typed_extension_config": {
-                    "name": "envoy.load_balancing_policies.client_side_weighted_round_robin",
-                    "typed_config": {
-                        "@type": _TYPE + "extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
-                        ".ClientSideWeightedRoundRobin",
-                        "blackout_period": "1s",
-                        "weight_expiration_period": "10s",
-                        "weight_update_period": "0.5s",
-                    },
-                }
-            }
-        ]
-    }
-}
-
-
-@dataclass(frozen=True)
-class FrontDoor:
-    """What clients reach and what is behind it. Addresses are `host:port`. `tls_host` is where TLS is served, when that
-    is elsewhere; `secrets`: the file that names the certificate, which Envoy watches; `address_rate`: requests that one
-    network address may begin in a second, 0 for any number."""
-
-    host: str
-    port: int
-    control: str
-    workers: Sequence[str]
-    gateway: str
-    admin_socket: Path
-    tls_port: int | None = None
-    certificate: Path | None = None
-    private_key: Path | None = None
-    tls_host: str = ""
-    secrets: Path = Path("certificate.json")
-    mutual: Mutual | None = None
-    reflection: bool = True
-    address_rate: int = 0
-    cors_origins: Sequence[str] = ("*",)
-    by_load: bool = False
-    trusted_hops: int = 0
-    # What tells the processes behind it that an address is as the front door saw it.
-    token: str = ""
-    trace_endpoint: str = ""
-    trace_ratio: float = 0.0
-    descriptors: Path = DESCRIPTORS
-    max_connections: int = 20_000
-    max_heap_bytes: int = 2 * 1024**3
 
 
 def bootstrap(door: FrontDoor) -> dict[str, Any]:
@@ -291,86 +235,6 @@ def _cors(door: FrontDoor) -> dict[str, Any]:
     }
 
 
-def clusters(door: FrontDoor) -> list[dict[str, Any]]:
-    """Where requests go. Workers are watched and chosen by load; the others are single."""
-    workers = _cluster(WORKERS, door.workers, http2=True) | {
-        "lb_policy": "LEAST_REQUEST",
-        # Never all of them for want of a healthy one: an unhealthy worker has nothing to answer with.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "health_checks": [
-            {
-                "timeout": "1s",
-                "interval": "1s",
-                "no_traffic_interval": "0.25s",
-                "no_traffic_healthy_interval": "1s",
-                "unhealthy_interval": "0.25s",
-                "unhealthy_threshold": 2,
-                "healthy_threshold": 1,
-                "grpc_health_check": {},
-            }
-        ],
-        # By broken connections only: an UNAVAILABLE that a worker answers says nothing about this worker.
-        "outlier_detection": {
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 3,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_consecutive_gateway_failure": 0,
-            "enforcing_success_rate": 0,
-            "enforcing_local_origin_success_rate": 0,
-            "interval": "1s",
-            "base_ejection_time": "2s",
-            "max_ejection_time": "10s",
-            "max_ejection_percent": 50,
-        },
-    }
-    if door.by_load:
-        workers |= _BY_LOAD
-    found = [_cluster(CONTROL, [door.control], http2=True), workers, _cluster(GATEWAY, [door.gateway], http2=False)]
-    if door.mutual is not None:
-        for cluster, protocol in zip(found, ("h2", "h2", "http/1.1"), strict=True):
-            cluster["transport_socket"] = upstream(door.mutual, protocol)
-    if door.trace_endpoint:
-        found.append(_collector(door.trace_endpoint))
-    return found
-
-
-def _collector(endpoint: str) -> dict[str, Any]:
-    url = urlsplit(endpoint)
-    cluster = _cluster(COLLECTOR, [f"{url.hostname}:{url.port or 4317}"], http2=True)
-    if url.scheme == "https":
-        tls = {"@type": _TYPE + "extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": url.hostname}
-        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
-    return cluster
-
-
-def _cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, Any]:
-    protocol: dict[str, Any] = {"http_protocol_options": {}}
-    if http2:
-        window = {"initial_stream_window_size": 1024 * 1024, "initial_connection_window_size": 16 * 1024 * 1024}
-        # Calls to a process that says nothing any more end with its connection, not each by its own deadline.
-        alive = {"connection_keepalive": {"interval": "1s", "timeout": "3s"}}
-        protocol = {"http2_protocol_options": {"max_concurrent_streams": 10_000, **window, **alive}}
-    limits = {"max_connections": 20_000, "max_pending_requests": 20_000, "max_requests": 100_000, "max_retries": 1000}
-    named = any(not host.replace(".", "").isdigit() for host, _, _ in (a.rpartition(":") for a in addresses))
-    return {
-        "name": name,
-        "type": "STRICT_DNS" if named else "STATIC",
-        "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
-        "circuit_breakers": {"thresholds": [limits]},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": protocol,
-            }
-        },
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(a)}} for a in addresses]}],
-        },
-    }
-
-
 def _listener(
     name: str, host: str, port: int, manager: Mapping[str, Any], *, tls: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -382,16 +246,11 @@ def _listener(
         chain["transport_socket_connect_timeout"] = HANDSHAKE
     return {
         "name": name,
-        "address": _address(f"{host}:{port}"),
+        "address": socket_address(f"{host}:{port}"),
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
         "tcp_backlog_size": 4096,
         "filter_chains": [chain],
     }
-
-
-def _address(address: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
 def _filled(file: str, values: Mapping[str, Any]) -> Any:

@@ -12,7 +12,8 @@ from services.common.rpc.addresses import door_token
 from services.embedded import probes, status, topology
 from services.embedded.connection import Account, Connection, Tls
 from services.embedded.envoy import Envoy
-from services.embedded.envoy_config import KSERVE, FrontDoor
+from services.embedded.envoy_config import KSERVE
+from services.embedded.envoy_door import FrontDoor
 from services.embedded.errors import ChildFailed, StartError
 from services.embedded.home import Home
 from services.embedded.nats import Nats

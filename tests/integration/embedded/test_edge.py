@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from services.embedded.envoy import Envoy
-from services.embedded.envoy_config import FrontDoor
+from services.embedded.envoy_door import FrontDoor
 from services.embedded.ports import free_ports
 from services.embedded.process import Child
 from services.embedded.tls import Certificate, certificate

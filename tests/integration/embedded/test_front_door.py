@@ -26,8 +26,9 @@ from mercat.inference.v1 import inference_pb2, inference_pb2_grpc
 
 from services.common.rpc.addresses import DOOR_KEY, Addresses, door_token
 from services.embedded.envoy import Envoy, program
-from services.embedded.envoy_config import DESCRIPTORS, FrontDoor, bootstrap
+from services.embedded.envoy_config import bootstrap
 from services.embedded.envoy_contracts import transcodable
+from services.embedded.envoy_door import DESCRIPTORS, FrontDoor
 from services.embedded.ports import free_ports
 from services.embedded.process import Child
 from services.embedded.tls import certificate

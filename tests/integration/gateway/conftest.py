@@ -23,7 +23,7 @@ from services.common.rpc.addresses import door_token
 from services.common.rpc.http2.connection import Limits
 from services.common.rpc.http2.server import Http2Server
 from services.embedded.envoy import Envoy
-from services.embedded.envoy_config import FrontDoor
+from services.embedded.envoy_door import FrontDoor
 from services.embedded.ports import free_ports
 
 TOKEN = "internal"
