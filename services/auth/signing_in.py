@@ -21,9 +21,10 @@ from services.auth.signin.proving import Proving
 from services.auth.signin.service import PasswordServicer
 from services.auth.signin.store import SignInStore
 from services.auth.signin.strength import Strength
-from services.auth.store import Store
+from services.auth.store import Row, Store
 from services.auth.tokens import Signer
-from services.common.errors import MercatError
+from services.common.db import Connection
+from services.common.errors import FailedPrecondition, MercatError
 from services.common.events import consume
 from services.common.mail.outbox import MailOutbox
 from services.common.mail.transport import transport_of
@@ -68,6 +69,14 @@ class SigningIn:
             (mfa_pb2_grpc.add_SecondFactorServiceServicer_to_server, seconds),
         ]
         self.tasks: list[Task] = [outbox.run, self._send_resets, self._sweep]
+
+    async def check_another_way(self, connection: Connection, user: Row) -> None:
+        """That a user still can sign in. Raises FailedPrecondition."""
+        if not user["password_hash"] and not await self.store.count_other_ways(connection, user["id"]):
+            raise FailedPrecondition(
+                "this is your only way to sign in; set a password first, with `mercat password forgot`",
+                reason="LAST_SIGN_IN",
+            )
 
     async def _send_resets(self) -> None:
         kinds = [event_pb2.PasswordResetRequested]

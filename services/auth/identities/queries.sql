@@ -37,9 +37,5 @@ UPDATE identities SET last_used_at = :now, email = :email WHERE id = :identity_i
 -- name: list_identities(user_id, before, most)
 SELECT * FROM identities WHERE user_id = :user_id AND (:before::text = '' OR id < :before) ORDER BY id DESC LIMIT :most;
 
--- name: count_other_ways(user_id)$
--- To sign in, beside a password.
-SELECT (SELECT count(*) FROM passkeys WHERE user_id = :user_id) + (SELECT count(*) FROM identities WHERE user_id = :user_id);
-
 -- name: delete_identity(identity_id, user_id)^
 DELETE FROM identities WHERE id = :identity_id AND user_id = :user_id RETURNING *;

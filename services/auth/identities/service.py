@@ -246,11 +246,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             if user is None or row is None:
                 raise NotFound("you have no such account elsewhere; see `mercat identities list`",
                                reason="IDENTITY_NOT_FOUND")  # fmt: skip
-            if not user["password_hash"] and not await self.store.count_other_ways(connection, user_id):
-                raise FailedPrecondition(
-                    "this is your only way to sign in; set a password first, with `mercat password forgot`",
-                    reason="LAST_SIGN_IN",
-                )
+            await self.signing_in.check_another_way(connection, user)
             audit.changed(_message(row))
             name = self.providers[row["provider"]].name if row["provider"] in self.providers else row["provider"]
             await self.signing_in.letters.changed(

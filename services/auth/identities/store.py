@@ -68,10 +68,6 @@ class IdentityStore:
     async def list_identities(self, c: Connection, user_id: str, before: str, most: int) -> list[Row]:
         return [r async for r in self._q.list_identities(c, user_id=user_id, before=before, most=most)]
 
-    async def count_other_ways(self, c: Connection, user_id: str) -> int:
-        """In which a user signs in, beside a password."""
-        return int(await self._q.count_other_ways(c, user_id=user_id))
-
     async def delete_identity(self, c: Connection, identity_id: str, user_id: str) -> Row | None:
         row: Row | None = await self._q.delete_identity(c, identity_id=identity_id, user_id=user_id)
         return row

@@ -25,7 +25,3 @@ SELECT * FROM passkeys WHERE user_id = :user_id AND (:before::text = '' OR id < 
 
 -- name: delete_passkey(passkey_id, user_id)^
 DELETE FROM passkeys WHERE id = :passkey_id AND user_id = :user_id RETURNING *;
-
--- name: count_other_ways(user_id)$
--- To sign in, beside a password.
-SELECT (SELECT count(*) FROM passkeys WHERE user_id = :user_id) + (SELECT count(*) FROM identities WHERE user_id = :user_id);

@@ -19,7 +19,6 @@ from services.common.db import Connection
 from services.common.errors import (
     AlreadyExists,
     CredentialInvalid,
-    FailedPrecondition,
     InvalidFields,
     NotFound,
     PermissionDenied,
@@ -163,11 +162,7 @@ class PasskeyServicer(passkey_pb2_grpc.PasskeyServiceServicer):
             row = await self.store.delete_passkey(connection, request.passkey_id, user["id"])
             if row is None:
                 raise NotFound("you have no such passkey; see `mercat passkeys list`", reason="PASSKEY_NOT_FOUND")
-            if not user["password_hash"] and not await self.store.count_other_ways(connection, user["id"]):
-                raise FailedPrecondition(
-                    "this is your only way to sign in; set a password first, with `mercat password forgot`",
-                    reason="LAST_SIGN_IN",
-                )
+            await self.signing_in.check_another_way(connection, user)
             audit.changed(_message(row))
             await self.signing_in.letters.changed(
                 connection, user, f"A passkey, {row['name']}, does not sign in to your account any more"

@@ -44,7 +44,3 @@ class PasskeyStore:
     async def delete_passkey(self, c: Connection, passkey_id: str, user_id: str) -> Row | None:
         row: Row | None = await self._q.delete_passkey(c, passkey_id=passkey_id, user_id=user_id)
         return row
-
-    async def count_other_ways(self, c: Connection, user_id: str) -> int:
-        """In which a user signs in, beside a password."""
-        return int(await self._q.count_other_ways(c, user_id=user_id))

@@ -70,3 +70,7 @@ DELETE FROM mail_codes WHERE expires_at < :now;
 
 -- name: forget_old_failures(since, now)!
 DELETE FROM sign_in_failures WHERE failed_at < :since AND (locked_until IS NULL OR locked_until < :now);
+
+-- name: count_other_ways(user_id)$
+-- To sign in, beside a password.
+SELECT (SELECT count(*) FROM passkeys WHERE user_id = :user_id) + (SELECT count(*) FROM identities WHERE user_id = :user_id);

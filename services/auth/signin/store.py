@@ -77,3 +77,7 @@ class SignInStore:
         """Codes that have expired, and failures before `since`."""
         await self._q.forget_codes(c, now=now)
         await self._q.forget_old_failures(c, since=since, now=now)
+
+    async def count_other_ways(self, c: Connection, user_id: str) -> int:
+        """In which a user signs in, beside a password."""
+        return int(await self._q.count_other_ways(c, user_id=user_id))

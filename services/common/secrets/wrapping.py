@@ -5,12 +5,14 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from services.common.errors import Unavailable
 from services.common.sealing import Sealer, Unsealable
 from services.common.secrets.sources import SecretUnavailable
-from services.common.secrets.vault import Transit, client
+
+if TYPE_CHECKING:
+    from services.common.secrets.vault import Transit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class TransitWrapper(Wrapper):
     """Under a key of Vault's transit engine. What a key is of lies in front of it, since not all kinds of transit keys
     authenticate more than what they encrypt."""
 
-    def __init__(self, transit: Transit) -> None:
+    def __init__(self, transit: "Transit") -> None:
         self._transit = transit
 
     async def under(self) -> str:
@@ -81,7 +83,11 @@ async def _asked(question: Callable[[], T]) -> T:
 
 def wrapper_of(transit: str, sealer: Sealer) -> Wrapper:
     """Vault's, by the name of its key, else the installation's own. Raises SecretUnavailable."""
-    return TransitWrapper(Transit(client(), transit)) if transit else LocalWrapper(sealer)
+    if not transit:
+        return LocalWrapper(sealer)
+    from services.common.secrets.vault import Transit, client  # which only those import who have one
+
+    return TransitWrapper(Transit(client(), transit))
 
 
 def _digest(about: str) -> bytes:
