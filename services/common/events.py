@@ -96,17 +96,21 @@ class Events:
             log.warning("nats: %s", e)
 
     async def pull(
-        self, stream: str, durable: str, subject: str, *, batch: int, ack_wait: float = 30.0, max_pending: int = 1000
-    ) -> AsyncIterator[Sequence[Msg]]:
-        """Batches of messages of a durable consumer, for ever; survives the server's absence and its own loss."""
+        self, stream: str, durable: str, subjects: Sequence[str], *, batch: int, ack_wait: float = 30.0,
+        max_pending: int = 1000,
+    ) -> AsyncIterator[Sequence[Msg]]:  # fmt: skip
+        """Batches of messages of a durable consumer, for ever; survives the server's absence and its own loss. What was
+        made with other subjects or limits is brought to these."""
         config = ConsumerConfig(
-            durable_name=durable, filter_subject=subject, ack_wait=ack_wait, max_ack_pending=max_pending, max_deliver=-1
-        )
+            name=durable, durable_name=durable, filter_subjects=list(subjects), ack_wait=ack_wait,
+            max_ack_pending=max_pending, max_deliver=-1,
+        )  # fmt: skip
         subscription: JetStreamContext.PullSubscription | None = None
         while True:
             try:
                 if subscription is None:
-                    subscription = await self.js.pull_subscribe(subject, durable, stream=stream, config=config)
+                    await self.js.add_consumer(stream, config)
+                    subscription = await self.js.pull_subscribe_bind(durable, stream)
                 messages = await subscription.fetch(batch, timeout=5)
             except TimeoutError:
                 continue
@@ -133,7 +137,7 @@ async def consume(
 
     async def one(message: Msg) -> None:
         kind = by_subject.get(message.subject)
-        if kind is None:
+        if kind is None:  # given out before this consumer was narrowed to what it handles now
             await message.ack()
             return
         event_id = (message.headers or {}).get(
@@ -148,7 +152,8 @@ async def consume(
             log.exception("%s could not handle %s", consumer, event_id)
             await message.nak(delay=1)
 
-    async for messages in events.pull(EVENT_STREAM, consumer, EVENT_SUBJECTS, batch=100):
+    # Its own subjects alone: the server writes to disk for each message that a consumer is given and answers.
+    async for messages in events.pull(EVENT_STREAM, consumer, list(by_subject), batch=100):
         for message in messages:
             await one(message)
 

@@ -49,7 +49,7 @@ class Jobs:
 
     async def work(self) -> None:
         """Takes jobs from the queue, for ever; a message only when there is a slot for it."""
-        async for messages in self._events.pull(JOB_STREAM, DURABLE, JOB_SUBJECT, batch=1, ack_wait=_ACK_WAIT):
+        async for messages in self._events.pull(JOB_STREAM, DURABLE, [JOB_SUBJECT], batch=1, ack_wait=_ACK_WAIT):
             for message in messages:
                 await self._slots.acquire()
                 self._start(self._bring(message))

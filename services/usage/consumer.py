@@ -54,7 +54,7 @@ class Consumer:
         room = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as taking:
             async for messages in self._events.pull(
-                USAGE_STREAM, DURABLE, USAGE_SUBJECT, batch=_MESSAGES, ack_wait=_ACK_WAIT
+                USAGE_STREAM, DURABLE, [USAGE_SUBJECT], batch=_MESSAGES, ack_wait=_ACK_WAIT
             ):
                 await room.acquire()
                 taking.create_task(self._take_held(messages)).add_done_callback(lambda _: room.release())
