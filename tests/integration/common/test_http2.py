@@ -67,7 +67,7 @@ class Methods(grpc.GenericRpcHandler):
 
 @pytest.fixture
 async def served() -> AsyncIterator[tuple[Http2Server, Methods, str]]:
-    server, methods = Http2Server(Limits(message=MOST)), Methods()
+    server, methods = Http2Server(Limits(message=MOST, resets=100)), Methods()
     server.add_generic_rpc_handlers([methods])
     listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
@@ -322,12 +322,26 @@ async def test_other_protocols_are_cut_off(served):
     await writer.wait_closed()
 
 
+def left_at_once(raw: "Raw", streams: range) -> None:
+    """Opens streams, each only to be cancelled."""
+    for stream in streams:
+        block = raw.block("/t/wait")
+        raw.send(f.frame(f.HEADERS, f.END_HEADERS, stream, block) + f.frame(f.RST_STREAM, 0, stream, bytes(4)))
+
+
 async def test_streams_that_are_only_opened_to_be_cancelled_come_to_an_end(served, channel):
     async with Raw(served[2]) as raw:
-        block = raw.block("/t/wait")
-        raw.send(f.frame(f.HEADERS, f.END_HEADERS, 1, block))
-        block = raw.block("/t/wait")  # now all of it is in the table
-        for stream in range(3, 2 * 10_100, 2):
-            raw.send(f.frame(f.HEADERS, f.END_HEADERS, stream, block) + f.frame(f.RST_STREAM, 0, stream, bytes(4)))
+        left_at_once(raw, range(1, 2 * 200, 2))
         assert await raw.error() == f.ENHANCE_YOUR_CALM
     assert await channel.unary_unary("/t/echo")(b"others go on") == b"others go on"
+
+
+async def test_a_connection_that_lasts_may_have_any_number_of_streams_cancelled(served):
+    async with Raw(served[2]) as raw:
+        for at in range(0, 2 * 1000, 2 * 90):
+            left_at_once(raw, range(at + 1, at + 2 * 90, 2))
+            await asyncio.sleep(0.2)
+        stream = 2 * 1100 + 1
+        raw.send(f.frame(f.HEADERS, f.END_HEADERS, stream, raw.block("/t/echo")))
+        raw.send(f.frame(f.DATA, f.END_STREAM, stream, MESSAGE))
+        assert (await raw.until(f.DATA))[1:] == (stream, MESSAGE)

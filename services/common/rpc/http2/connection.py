@@ -13,15 +13,18 @@ from services.common.rpc.http2.outgoing import Outgoing
 
 _BLOCKS = 256  # header blocks whose meaning is remembered
 _HEADERS = 64 * 1024  # octets of one request's headers
-_RESETS = 10_000  # streams a peer may cancel beyond those that it lets end, before it is asked to calm down
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`message`: bytes of one gRPC message. The windows are octets that a peer may send before it is read."""
+    """`message`: bytes of one gRPC message. The windows are octets that a peer may send before it is read. `resets`:
+    streams that a peer may cancel at once before it is asked to calm down; so many more in each second: the front door
+    brings everybody's on one connection, which lasts."""
 
     message: int
     streams: int = 10_000
+    resets: int = 10_000
+    resets_per_second: int = 1_000
     stream_window: int = 1 << 20
     connection_window: int = 16 << 20
 
@@ -42,7 +45,8 @@ class Connection(Outgoing):
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and start of a block that goes on
         self._last_stream = 0
         self._unread = 0
-        self._resets = 0
+        self._resets = 0.0
+        self._reset_at = 0.0  # event loop's clock
 
     # asyncio.Protocol
 
@@ -243,8 +247,10 @@ class Connection(Outgoing):
             raise f.ConnectionFailed(f.PROTOCOL_ERROR, "RST_STREAM of a stream that was not opened")
         call = self.calls.pop(stream, None)
         if call is not None:
-            self._resets += 1
-            if self._resets > _RESETS:
+            before, self._reset_at = self._reset_at, self.loop.time()
+            forgiven = (self._reset_at - before) * self.limits.resets_per_second
+            self._resets = max(0.0, self._resets - forgiven) + 1
+            if self._resets > self.limits.resets:
                 raise f.ConnectionFailed(f.ENHANCE_YOUR_CALM, "streams are opened only to be cancelled")
             call.pending.clear()
             call.has_room()
