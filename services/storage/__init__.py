@@ -4,16 +4,20 @@ What the bytes mean, and whether they are fit to be served, is the registry's.""
 from mercat.storage.v1 import storage_pb2_grpc
 
 from services.common.service import Deps, Service
+from services.storage.artifacts import ArtifactServicer
 from services.storage.blobs import Blobs
 from services.storage.objects import Objects, ObjectServicer
-from services.storage.service import ArtifactServicer, StorageServicer
+from services.storage.service import StorageServicer
+from services.storage.settings import StorageSettings
 from services.storage.spool import Spool
 from services.storage.store import Store
 
 
 async def build(deps: Deps) -> Service:
     settings = deps.settings
-    store, blobs, spool = Store(), Blobs.open(settings.storage_url, settings.home), Spool(settings.home / "uploads")
+    assert isinstance(settings, StorageSettings)
+    store, spool = Store(), Spool(settings.home / "uploads")
+    blobs = Blobs.open(settings.storage_url, settings.home, settings.storage_cache_mb << 20)
     objects = Objects.open(settings.storage_url, settings.home)
     storage = StorageServicer(deps.database, store, blobs, spool, deps.clock)
     return Service(

@@ -1,12 +1,23 @@
--- name: add_upload(id, org_id, filename, size_bytes, digest, complete, now, expires_at)^
-INSERT INTO uploads (id, org_id, filename, size_bytes, digest, complete, created_at, expires_at)
-VALUES (:id, :org_id, :filename, :size_bytes, :digest, :complete, :now, :expires_at) RETURNING *;
+-- name: add_upload(id, org_id, filename, size_bytes, digest, metadata, complete, now, expires_at)^
+INSERT INTO uploads (id, org_id, filename, size_bytes, digest, metadata, complete, created_at, expires_at)
+VALUES (:id, :org_id, :filename, :size_bytes, :digest, :metadata, :complete, :now, :expires_at) RETURNING *;
+
+-- name: list_uploads(org_id, digest, before, now, most)
+SELECT * FROM uploads WHERE org_id = :org_id AND expires_at >= :now AND (:digest::text = '' OR digest = :digest)
+    AND (:before::text IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :most;
+
+-- name: keep_upload(id, expires_at)^
+UPDATE uploads SET expires_at = :expires_at WHERE id = :id RETURNING *;
+
+-- name: delete_upload(id, org_id)$
+DELETE FROM uploads WHERE id = :id AND org_id = :org_id RETURNING id;
 
 -- name: get_upload(id, org_id)^
 SELECT * FROM uploads WHERE id = :id AND org_id = :org_id;
 
--- name: complete_upload(id)^
-UPDATE uploads SET complete = true WHERE id = :id RETURNING *;
+-- name: complete_upload(id, digest)^
+UPDATE uploads SET complete = true, digest = :digest WHERE id = :id RETURNING *;
 
 -- name: take_expired(now, most)
 DELETE FROM uploads WHERE id IN (

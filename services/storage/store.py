@@ -17,20 +17,36 @@ class Store:
 
     async def add_upload(
         self, c: Connection, *, upload_id: str, org_id: str, filename: str, size_bytes: int, digest: str,
-        complete: bool, now: datetime, expires_at: datetime,
+        metadata: str, complete: bool, now: datetime, expires_at: datetime,
     ) -> Row:  # fmt: skip
         row: Row = await self._q.add_upload(
-            c, id=upload_id, org_id=org_id, filename=filename, size_bytes=size_bytes, digest=digest, complete=complete,
-            now=now, expires_at=expires_at,
+            c, id=upload_id, org_id=org_id, filename=filename, size_bytes=size_bytes, digest=digest, metadata=metadata,
+            complete=complete, now=now, expires_at=expires_at,
         )  # fmt: skip
         return row
+
+    async def list_uploads(
+        self, c: Connection, org_id: str, digest: str, before: str | None, now: datetime, most: int
+    ) -> list[Row]:
+        """Newest first; of any digest where that is empty."""
+        return [
+            r async for r in self._q.list_uploads(c, org_id=org_id, digest=digest, before=before, now=now, most=most)
+        ]
+
+    async def keep_upload(self, c: Connection, upload_id: str, expires_at: datetime) -> Row | None:
+        row: Row | None = await self._q.keep_upload(c, id=upload_id, expires_at=expires_at)
+        return row
+
+    async def delete_upload(self, c: Connection, upload_id: str, org_id: str) -> bool:
+        return await self._q.delete_upload(c, id=upload_id, org_id=org_id) is not None
 
     async def get_upload(self, c: Connection, upload_id: str, org_id: str) -> Row | None:
         row: Row | None = await self._q.get_upload(c, id=upload_id, org_id=org_id)
         return row
 
-    async def complete_upload(self, c: Connection, upload_id: str) -> Row:
-        row: Row = await self._q.complete_upload(c, id=upload_id)
+    async def complete_upload(self, c: Connection, upload_id: str, digest: str) -> Row | None:
+        """None when it was given up meanwhile."""
+        row: Row | None = await self._q.complete_upload(c, id=upload_id, digest=digest)
         return row
 
     async def take_expired(self, c: Connection, now: datetime, most: int) -> list[str]:
