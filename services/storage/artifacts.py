@@ -9,6 +9,7 @@ from services.common.db import Database
 from services.common.errors import DataLoss, InvalidFields, NotFound, Violation
 from services.common.rpc.context import Context
 from services.storage.blobs import Blobs
+from services.storage.shelf import Shelf
 from services.storage.spool import Spool
 from services.storage.store import Row, Store
 
@@ -19,16 +20,21 @@ class ArtifactNotFound(NotFound, reason="ARTIFACT_NOT_FOUND"): ...
 class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
     """Serves `mercat.storage.v1.ArtifactService` to the other services."""
 
-    def __init__(self, database: Database, store: Store, blobs: Blobs, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, blobs: Blobs, spool: Spool, shelf: Shelf, clock: Clock
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._blobs = blobs
         self._spool = spool
+        self._shelf = shelf
         self._clock = clock
 
     async def StatArtifact(
         self, request: storage_pb2.StatArtifactRequest, context: Context
     ) -> storage_pb2.StatArtifactResponse:
+        async with self._database.transaction() as connection:
+            await self._store.use_artifact(connection, request.digest, self._clock.now())
         row = await self._get(request.digest, request.org_id)
         return storage_pb2.StatArtifactResponse(
             digest=row["digest"], size_bytes=row["size_bytes"], filename=row["filename"]
@@ -62,13 +68,9 @@ class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
                 found = await self._spool.digest(name)
                 if (held, found) != (first.size_bytes, first.digest):
                     raise DataLoss(f"{held} bytes that are {found} arrived", reason="ARTIFACT_CORRUPT")
-                await self._blobs.put(found, self._spool.path(name))
+                await self._shelf.put(found, self._spool.path(name), held)
             finally:
                 self._spool.remove(name)
-        async with self._database.transaction() as connection:
-            await self._store.add_artifact(
-                connection, digest=found, size_bytes=held, org_id="", filename="", now=self._clock.now()
-            )
         return storage_pb2.StoreArtifactResponse(digest=found, size_bytes=held)
 
     async def _get(self, digest: str, org_id: str = "") -> Row:

@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from obstore.store import LocalStore, from_url
 from services.common.errors import FailedPrecondition, NotFound, Unavailable
 from services.storage.cache import Cache
 
+_FOLDER, _NAME = "sha256", re.compile("[0-9a-f]{64}")
 PIECE = 1024 * 1024  # bytes of one piece of a download
 # Of a file that is sent to an object store: S3 takes 10,000 parts at most, and the largest artifact has 50 GiB.
 _PART, _PARTS_AT_ONCE = 16 * 1024 * 1024, 4  # bytes; so many are held in memory
@@ -39,13 +41,16 @@ class Blobs:
     @staticmethod
     def _key(digest: str) -> str:
         name = digest.removeprefix("sha256:")
-        return f"sha256/{name[:2]}/{name}"
+        return f"{_FOLDER}/{name[:2]}/{name}"
 
     async def exists(self, digest: str) -> bool:
+        """Raises Unavailable."""
         try:
             await obstore.head_async(self._store, self._key(digest))
         except FileNotFoundError:
             return False
+        except OSError as e:
+            raise _away() from e
         return True
 
     async def put(self, digest: str, path: Path) -> None:
@@ -99,6 +104,16 @@ class Blobs:
             )
         try:
             return str(await obstore.sign_async(self._store, "GET", self._key(digest), lifetime))
+        except OSError as e:
+            raise _away() from e
+
+    async def listed(self, older: timedelta) -> AsyncIterator[list[str]]:
+        """Digests of all that is older than that, by what the store says itself. Raises Unavailable."""
+        until = datetime.now(UTC) - older
+        try:
+            async for page in obstore.list(self._store, _FOLDER, chunk_size=1000):
+                names = [str(o["path"]).rpartition("/")[2] for o in page if o["last_modified"] < until]
+                yield [f"sha256:{name}" for name in names if _NAME.fullmatch(name)]
         except OSError as e:
             raise _away() from e
 

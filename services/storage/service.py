@@ -26,6 +26,7 @@ from services.common.errors import (
 from services.common.rpc.context import Context, caller
 from services.storage.artifacts import ArtifactNotFound
 from services.storage.blobs import Blobs
+from services.storage.shelf import Shelf
 from services.storage.spool import Spool
 from services.storage.store import Row, Store
 
@@ -45,11 +46,14 @@ def _not_found() -> UploadNotFound:
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Serves `mercat.storage.v1.StorageService`."""
 
-    def __init__(self, database: Database, store: Store, blobs: Blobs, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, blobs: Blobs, spool: Spool, shelf: Shelf, clock: Clock
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._blobs = blobs
         self._spool = spool
+        self._shelf = shelf
         self._clock = clock
 
     async def CreateUpload(
@@ -58,6 +62,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         org_id, now = caller().org_id, self._clock.now()
         async with self._database.transaction() as connection:
             known = await self._store.get_artifact(connection, request.digest, org_id) if request.digest else None
+            if known is not None:
+                await self._store.use_artifact(connection, request.digest, now)
             if known is not None and known["size_bytes"] != request.size_bytes:
                 problem = Violation("size_bytes", f"your artifact of this digest has {known['size_bytes']} bytes")
                 raise InvalidFields(violations=[problem])
@@ -143,13 +149,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
                 f"the bytes that arrived are {found}, not {row['digest']}; send them again from the start",
                 reason="UPLOAD_CORRUPT",
             )
-        await self._blobs.put(found, self._spool.path(row["id"]))
-        async with self._database.transaction() as connection:
-            await self._store.add_artifact(
-                connection, digest=found, size_bytes=row["size_bytes"], org_id=row["org_id"],
-                filename=row["filename"], now=self._clock.now(),
-            )  # fmt: skip
-            complete = await self._store.complete_upload(connection, row["id"], found)
+        complete = await self._shelf.put(
+            found, self._spool.path(row["id"]), row["size_bytes"], org_id=row["org_id"], filename=row["filename"],
+            then=lambda connection: self._store.complete_upload(connection, row["id"], found),
+        )  # fmt: skip
         self._spool.remove(row["id"])
         if complete is None:
             raise _not_found()

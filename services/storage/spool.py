@@ -9,10 +9,10 @@ import hmac
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from io import BufferedWriter
+from io import FileIO
 from pathlib import Path
 
-from services.common.errors import Aborted, DataLoss, InvalidFields, OutOfRange, Violation
+from services.common.errors import Aborted, DataLoss, InvalidFields, OutOfRange, Unavailable, Violation
 
 MAX_CHUNK = 2 * 1024 * 1024  # bytes
 _SYNC_EVERY = 16 * 1024 * 1024  # bytes
@@ -48,10 +48,11 @@ class Spool:
             Aborted: the offset is not that of the upload, or somebody else is writing it.
             DataLoss: the chunks are not what the checksum says.
             OutOfRange: there is more than `size`; nothing past it is kept.
+            Unavailable: the disk is full, or broken.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         expected = _Checksum(checksum) if checksum else None
-        with self._claim(upload_id), self.path(upload_id).open("ab") as file:
+        with self._claim(upload_id), self.path(upload_id).open("ab", buffering=0) as file:
             _lock(file)
             held = synced = file.tell()
             if offset != held:
@@ -65,22 +66,21 @@ class Spool:
                         raise InvalidFields(violations=[Violation("chunk.data", f"at most {MAX_CHUNK} bytes")])
                     if held + len(chunk) > size:
                         raise OutOfRange(f"more than the {size} bytes announced", reason="UPLOAD_TOO_LONG")
-                    await asyncio.to_thread(file.write, chunk)
+                    await asyncio.to_thread(_write, file, chunk)
                     held += len(chunk)
                     if expected is not None:
                         expected.hash.update(chunk)
                     if held - synced >= _SYNC_EVERY:
-                        await asyncio.to_thread(_sync, file)
+                        await asyncio.to_thread(_write, file, b"", sync=True)
                         synced = held
                 if expected is not None:
                     expected.check()
             except BaseException:
                 if expected is not None:
-                    file.flush()
                     file.truncate(offset)
                 raise
             finally:
-                _sync(file)
+                _write(file, b"", sync=True)
         return held
 
     @contextmanager
@@ -89,7 +89,7 @@ class Spool:
         Aborted when somebody has it."""
         with self._claim(upload_id):
             try:
-                file = self.path(upload_id).open("ab")
+                file = self.path(upload_id).open("rb+", buffering=0)
             except FileNotFoundError:
                 yield
                 return
@@ -143,7 +143,7 @@ def _busy() -> Aborted:
     return Aborted("another call is at work on this upload", reason="UPLOAD_BUSY", retry_after=1)
 
 
-def _lock(file: BufferedWriter) -> None:
+def _lock(file: FileIO) -> None:
     """Until it is closed, or its process dies. Raises Aborted when another process has it, or had it and removed it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,6 +154,14 @@ def _lock(file: BufferedWriter) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def _sync(file: BufferedWriter) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _write(file: FileIO, data: bytes, *, sync: bool = False) -> None:
+    """Raises Unavailable."""
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError as e:
+        text = "what is uploaded cannot be kept: the disk is full, or broken"
+        raise Unavailable(text, reason="STORAGE_UNAVAILABLE", retry_after=30) from e

@@ -1,6 +1,6 @@
 """The tables of storage, one typed method per named query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,3 +64,32 @@ class Store:
         """None when it is not stored, or not by that organisation."""
         row: Row | None = await self._q.get_artifact(c, digest=digest, org_id=org_id)
         return row
+
+    async def use_artifact(self, c: Connection, digest: str, now: datetime) -> None:
+        """Keeps it from being removed for a while."""
+        await self._q.use_artifact(c, digest=digest, now=now)
+
+    async def unused_artifacts(self, c: Connection, before: datetime, most: int) -> list[str]:
+        return [r["digest"] async for r in self._q.unused_artifacts(c, before=before, most=most)]
+
+    async def use_artifacts(self, c: Connection, digests: Sequence[str], now: datetime) -> None:
+        await self._q.use_artifacts(c, digests=digests, now=now)
+
+    async def condemn_artifacts(self, c: Connection, digests: Sequence[str], before: datetime) -> None:
+        await self._q.condemn_artifacts(c, digests=digests, before=before)
+
+    async def condemn_strays(self, c: Connection, digests: Sequence[str], now: datetime) -> None:
+        """Those of which there is no row."""
+        known = {r["digest"] async for r in self._q.known_artifacts(c, digests=digests)}
+        for digest in digests:
+            if digest not in known:
+                await self._q.condemn_stray(c, digest=digest, now=now)
+
+    async def next_condemned(self, c: Connection) -> str | None:
+        """One to remove, locked; None when there is none that nobody else is removing."""
+        digest: str | None = await self._q.next_condemned(c)
+        return digest
+
+    async def drop_artifact(self, c: Connection, digest: str) -> None:
+        await self._q.drop_owners(c, digest=digest)
+        await self._q.drop_artifact(c, digest=digest)

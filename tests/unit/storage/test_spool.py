@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import hashlib
+import resource
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from services.common.errors import Aborted, DataLoss, InvalidFields, OutOfRange
+from services.common.errors import Aborted, DataLoss, InvalidFields, OutOfRange, Unavailable
 from services.storage.spool import MAX_CHUNK, Spool
 
 
@@ -95,3 +97,26 @@ async def test_processes_that_share_the_folder_keep_off_each_other(spool: Spool,
         with pytest.raises(Aborted), spool.claim("u"):
             pass
     assert await spool.append("u", 3, 9, pieces(b"def")) == 6
+
+
+async def test_a_full_disk_is_said_and_what_was_kept_goes_on(spool: Spool) -> None:
+    assert await spool.append("u", 0, 9, pieces(b"abc")) == 3
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+    try:
+        with pytest.raises(Unavailable):
+            await spool.append("u", 3, 9, pieces(b"defghi"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert spool.offset("u") == 5
+    assert await spool.append("u", 5, 9, pieces(b"fghi")) == 9
+    assert spool.path("u").read_bytes() == b"abcdefghi"
+
+
+async def test_a_claim_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
+    for _ in range(2):
+        with spool.claim("u"):
+            pass
+        (tmp_path / "uploads").mkdir(exist_ok=True)
+    assert not list((tmp_path / "uploads").iterdir())
