@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from datetime import UTC
 from email.utils import format_datetime
 
@@ -48,7 +47,7 @@ def metadata(text: str) -> dict[str, str]:
         name, _, value = pair.partition(" ")
         try:
             found[name] = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise bad("upload-metadata", "is pairs of a name and, in base64, UTF-8") from None
     return found
 

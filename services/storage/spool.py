@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import fcntl
 import hashlib
 import hmac
@@ -128,7 +127,7 @@ class _Checksum:
         self.hash = hashlib.new(name, usedforsecurity=False)
         try:
             self._value = base64.b64decode(value, validate=True)
-        except binascii.Error:
+        except ValueError:
             self._value = b""
         if len(self._value) != self.hash.digest_size:
             problem = f"is no {name} digest in base64"

@@ -5,12 +5,13 @@ scanners that look for what is known to be bad have missed is a long list (`test
 import io
 import pickletools
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from services.registry.validation.report import Refused
 
-_MOST_SHOWN = 5
+MOST_SHOWN = 5
 _MOST_READ = 5_000_000  # operations
 # Of TorchScript's own pickler (torch/csrc/jit/serialization/pickler.cpp): no import by computed names, no extension
 # registry, no calls but of what GLOBAL has named.
@@ -34,8 +35,10 @@ def check(data: bytes, where: str) -> None:
     """Raises Refused for a pickle that TorchScript would not have written."""
     last = None
     try:
-        for operation, argument, _ in _operations(io.BytesIO(data)):
+        for count, (operation, argument, _) in enumerate(_operations(data)):
             last = operation
+            if operation == "LONG_BINPUT" and int(argument) > count:  # or readers make room for so many
+                raise _pickled("it remembers things under numbers that it has no reason for", where)
             if operation == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
                 raise _pickled(f"it would import {_name(argument)}", where)
             if operation not in _OPERATIONS:
@@ -53,7 +56,7 @@ def imported(data: bytes) -> list[str]:
     texts: list[str] = []
     memo: dict[int, str] = {}
     try:
-        for operation, argument, _ in _operations(io.BytesIO(data)):
+        for operation, argument, _ in _operations(data):
             if operation in ("GLOBAL", "INST"):
                 found.append(_name(argument))
             elif operation == "STACK_GLOBAL":
@@ -70,7 +73,7 @@ def imported(data: bytes) -> list[str]:
                 texts.append(argument)
     except ValueError:
         pass
-    return list(dict.fromkeys(found))[:_MOST_SHOWN]
+    return list(dict.fromkeys(found))[:MOST_SHOWN]
 
 
 def told(data: bytes) -> str:
@@ -79,18 +82,23 @@ def told(data: bytes) -> str:
     return f", which would import {', '.join(names)}" if names else ""
 
 
-def _operations(file: io.BytesIO) -> Iterator[tuple[str, Any, int | None]]:
-    """Of every pickle in a file: an unpickler may be called again where one has ended. Raises ValueError."""
-    size, read = len(file.getbuffer()), 0
-    while file.tell() < size:
-        try:
-            for operation, argument, at in pickletools.genops(file):
-                yield operation.name, argument, at
-                read += 1
-                if read > _MOST_READ:
-                    raise ValueError("more operations than are looked at")
-        except (UnicodeDecodeError, OverflowError, IndexError, MemoryError) as e:
-            raise ValueError(str(e)) from e
+def _operations(data: bytes) -> Iterator[tuple[str, Any, int | None]]:
+    """Of every pickle in it: an unpickler may be called again where one has ended. Raises ValueError."""
+    file, read = io.BytesIO(data), 0
+    while file.tell() < len(data):
+        found = pickletools.genops(file)
+        while True:
+            try:
+                with warnings.catch_warnings(action="ignore"):  # of strange escapes in texts
+                    operation, argument, at = next(found)
+            except StopIteration:
+                break
+            except (UnicodeDecodeError, OverflowError, IndexError, MemoryError) as e:
+                raise ValueError(str(e)) from e
+            yield operation.name, argument, at
+            read += 1
+            if read > _MOST_READ:
+                raise ValueError("more operations than are looked at")
 
 
 def _name(argument: Any) -> str:

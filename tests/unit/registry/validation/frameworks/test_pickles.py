@@ -83,6 +83,7 @@ TRICKS = {
     "protocol of the future": b"\x80\x09cos\nsystem\n)R.",
     "a name that is not ASCII": "\x80\x02cos\nsüstem\n)R.".encode("latin-1"),
     "a length past the end": b"\x80\x02X\xff\xff\xff\x7fabc.",
+    "a memo of 800 million places": b"\x80\x02Nr\x00\x00\x00\x30.",
     "nothing": b"",
     "noise": bytes(range(256)),
 }
