@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mercat.storage.v1 import storage_pb2 as s
 
+from tests.integration.registry.test_files import WEIGHTS
+from tests.integration.registry.test_files import graph as several
 from tests.platform import Account, Platform
 
 SIZE = 256 * 1024**2  # bytes
@@ -45,3 +47,26 @@ def test_a_killed_push_goes_on(platform: Platform, tmp_path: Path) -> None:
     assert "NOT_ONNX" in again.stdout + again.stderr  # it arrived, and was looked at
     after = uploads(person)
     assert [(u.upload_id, u.state) for u in after] == [(before.upload_id, s.Upload.STATE_COMPLETE)]
+
+
+def test_a_push_of_several_files(platform: Platform, tmp_path: Path) -> None:
+    person = platform.publisher()
+    files = {"large.onnx": several(), "w.bin": WEIGHTS.tobytes(), "CARD.md": b"# Adds\n"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    env = {"MERCAT_SERVER": platform.grpc, "MERCAT_API_KEY": person.api_key}
+    pushed = platform.command(
+        "models", "push", str(tmp_path / "large.onnx"), "--data", str(tmp_path / "w.bin"), "--version-card",
+        str(tmp_path / "CARD.md"), "--name", "several", "--version", "1.0.0", "--summary", "s", "--category", "other",
+        "--task", "t", "--license", "MIT", **env,
+    )  # fmt: skip
+    assert pushed.returncode == 0, pushed.stderr
+    shown = platform.command("models", "show", f"{person.profile.username}/several@1.0.0", **env).stdout
+    assert "w.bin" in shown
+    assert "Add 1" in shown
+    got = tmp_path / "got.bin"
+    back = platform.command(
+        "models", "download", "several@1.0.0", "--file", "w.bin", "--to", str(got), **env
+    )  # fmt: skip
+    assert back.returncode == 0, back.stderr
+    assert got.read_bytes() == files["w.bin"]
