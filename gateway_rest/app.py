@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway_rest import docs, oauth, openai, replies
+from gateway_rest import docs, oauth, openai, replies, tus
 from gateway_rest.settings import GatewaySettings
 from gateway_rest.shim import Shim
 from gateway_rest.upstream import Upstream
@@ -38,6 +38,7 @@ _EXPOSED = [
     "x-request-id",
     "ratelimit",
     "retry-after",
+    *tus.SHOWN,
 ]
 _LEAVING = 1.0  # seconds in which connections are told with their next answer that it is their last
 _GRACE = 10  # seconds for requests under way when the process is told to end
@@ -103,6 +104,7 @@ def build(settings: GatewaySettings) -> Starlette:
             *docs.routes(),
             *oauth.routes(settings, lambda: opened[0]),
             *openai.routes(settings, lambda: opened[0]),
+            *tus.routes(settings, lambda: opened[0]),
         ],
         middleware=[cors] if origins else [],
         exception_handlers={Exception: _failed, HTTPException: _refused},

@@ -34,6 +34,9 @@ settings.register_profile(
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--calls", type=int, default=1_000, help=f"of each case of robustness; {WHOLE} make it whole")
     parser.addoption("--seed", type=int, help="the number that a random test printed, to replay it")
+    parser.addoption(
+        "--upload-gib", type=float, default=1 / 16, help="how large the uploads are that are killed; 5: whole"
+    )
     parser.addoption("--minutes", type=float, default=0.0, help="how long the long run of the robustness tests takes")
 
 

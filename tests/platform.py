@@ -399,6 +399,10 @@ class Platform:
                 model=model, version=version, digest=digest, settings=settings, signature=signature, samples=samples
             )
         )
+        return self.until_validated(person, model, version)
+
+    def until_validated(self, person: Account, model: str, version: str) -> registry_pb2.Version:
+        """The version when its validation has ended, either way."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             got = person.registry.GetVersion(registry_pb2.GetVersionRequest(model=model, version=version)).version
@@ -423,10 +427,14 @@ class Platform:
             )
         got = self.validated(person, model, self.upload(person, graph), version, batch=batch, **settings)
         assert got.state == registry_pb2.VERSION_STATE_DRAFT, got.findings
-        person.registry.SubmitVersion(registry_pb2.SubmitVersionRequest(model=model, version=version))
-        self.admin().registry.ApproveVersion(registry_pb2.ApproveVersionRequest(model=model, version=version))
         if price is not None:
             components = [billing_pb2.PriceComponent(meter=m, nanos_per_million=n) for m, n in price.items()]
             person.billing.SetModelPrice(billing_pb2.SetModelPriceRequest(model=model, components=components))
-        person.registry.PublishVersion(registry_pb2.PublishVersionRequest(model=model, version=version))
+        self.through_review(person, model, version)
         return model
+
+    def through_review(self, person: Account, model: str, version: str) -> None:
+        """From draft to published."""
+        person.registry.SubmitVersion(registry_pb2.SubmitVersionRequest(model=model, version=version))
+        self.admin().registry.ApproveVersion(registry_pb2.ApproveVersionRequest(model=model, version=version))
+        person.registry.PublishVersion(registry_pb2.PublishVersionRequest(model=model, version=version))

@@ -57,6 +57,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
         "models": ("models", "Push, describe, price, review and publish models."),
+        "uploads": ("uploads", "Files on their way to the platform."),
         "price": ("pricing", "What calls to models cost, and from when on."),
     },
     "Money": {

@@ -8,11 +8,12 @@ from mercat.registry.v1 import registry_pb2
 
 from services.cli import output, reviewing
 from services.cli.command import Session, command
+from services.cli.downloading import download
 from services.cli.inputs import read_text
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_price
 from services.cli.pushing import push
-from services.cli.versions import STATES, findings, show_spec, show_text
+from services.cli.versions import STATES, findings, show_scan, show_spec, show_text
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     for name, function in (("create", create), ("update", update), ("list", list_models), ("show", show)):
         models.command(name)(command(function))
     models.command("price")(command(price))
+    models.command("download")(command(download))
     reviewing.register(models)
     app.add_typer(models, name="models")
 
@@ -174,9 +176,11 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         ("version", f"{version.model}@{version.version}"), ("state", STATES[version.state]),
         ("review", version.review_note), ("framework", version.framework), ("digest", version.digest),
         ("size", output.size(version.size_bytes)), ("batches", batch),
+        *(("with", f"{file.name}, {output.size(file.size_bytes)}, {file.digest}") for file in version.files),
         *(("takes", show_spec(spec)) for spec in version.signature.inputs),
         *(("gives", show_spec(spec)) for spec in version.signature.outputs),
         *show_text(version),
+        *show_scan(version),
         *(("sample", sample.title) for sample in version.samples),
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),

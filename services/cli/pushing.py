@@ -72,6 +72,11 @@ def push(
     labels: Annotated[
         list[str] | None, typer.Option(metavar="OUTPUT=FILE", help="What its positions mean: a JSON list. Repeatable.")
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Values of an ONNX file that lie beside it, by its name. Repeatable."),
+    ] = None,
+    version_card: Annotated[str, typer.Option(metavar="FILE", help="About this version: Markdown.")] = "",
     notes: Annotated[str, typer.Option(help="What is new in this version.")] = "",
     submit: Annotated[bool, typer.Option("--submit", help="Ask for its review at once.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the validation.")] = 300.0,
@@ -91,6 +96,8 @@ def push(
       mercat models push scripted.pt --name my-model --version 2.0.0 --input "x=FP32[-1,4]"
 
       mercat models push saved_model/ --name my-model --version 2.1.0
+
+      mercat models push large.onnx --data large.onnx.data --name my-model --version 3.0.0
     """
     if not tokenizer and (context or chat_template or stop):
         raise typer.BadParameter("--context, --chat-template and --stop go with --tokenizer")
@@ -126,6 +133,10 @@ def push(
             )  # fmt: skip
         request.digest = digest_of(file)
         upload(session.client, file, request.digest, quiet=quiet)
+    for path in data or ():
+        _add_file(session, request, Path(path), registry_pb2.FILE_ROLE_EXTERNAL_DATA)
+    if version_card:
+        _add_file(session, request, Path(version_card), registry_pb2.FILE_ROLE_CARD)
     _begin(session, request)
     made = validated(session.client, request.model, version, wait, quiet=quiet)
     if made.state == registry_pb2.VERSION_STATE_REFUSED:
@@ -151,6 +162,16 @@ def push(
         ("state", "waits for review" if submit else f"draft; go on with `mercat models submit {new.name}@{version}`"),
     ])  # fmt: skip
     return 0
+
+
+def _add_file(
+    session: Session, request: registry_pb2.CreateVersionRequest, file: Path, role: registry_pb2.FileRole.ValueType
+) -> None:  # fmt: skip
+    if not file.is_file():
+        raise Refusal(f"there is no file {file}.")
+    digest = digest_of(file)
+    upload(session.client, file, digest, quiet=session.json)
+    request.files.add(name=file.name, role=role, digest=digest)
 
 
 def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) -> bool:

@@ -1,4 +1,5 @@
-"""`mercat models submit|approve|reject|publish|deprecate|release|reviews|alias`: a version's way to the market."""
+"""`mercat models submit|approve|reject|publish|deprecate|release|delete|undelete|reviews|alias`: a version's way to the
+market."""
 
 from typing import Annotated
 
@@ -8,12 +9,13 @@ from mercat.registry.v1 import registry_pb2
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.paging import Limit, gather
+from services.cli.versions import STATES
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Of your own without the publisher.")]
 
 
 def register(models: typer.Typer) -> None:
-    for function in (submit, reviews, approve, reject, publish, deprecate, release, alias):
+    for function in (submit, reviews, approve, reject, publish, deprecate, release, delete, undelete, alias):
         models.command()(command(function))
 
 
@@ -108,6 +110,27 @@ def release(session: Session, version: Reference) -> None:
     model, number = session.version_of(version)
     request = registry_pb2.ReleaseVersionRequest(model=model, version=number)
     _done(session, session.client.registry.ReleaseVersion(request).version, "is in service again")
+
+
+def delete(session: Session, version: Reference) -> None:
+    """Gives up a version that was never published. It can be taken back for a week; its number stays taken.
+
+    Example: mercat models delete adder@1.0.0
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.DeleteVersionRequest(model=model, version=number)
+    _done(session, session.client.registry.DeleteVersion(request).version, "is deleted; `undelete` takes that back")
+
+
+def undelete(session: Session, version: Reference) -> None:
+    """Takes back that a version was deleted, while its files are kept.
+
+    Example: mercat models undelete adder@1.0.0
+    """
+    model, number = session.version_of(version)
+    request = registry_pb2.UndeleteVersionRequest(model=model, version=number)
+    made = session.client.registry.UndeleteVersion(request).version
+    _done(session, made, f"is {STATES[made.state]} again")
 
 
 def alias(session: Session, name: Annotated[str, typer.Argument(help="Such as stable.")], version: Reference) -> None:

@@ -35,8 +35,7 @@ def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
     if not size:
         raise Refusal(f"{file} is empty.")
     storage = client.storage
-    request = storage_pb2.CreateUploadRequest(filename=file.name, size_bytes=size, digest=digest)
-    state = storage.CreateUpload(request).upload
+    state = _begun(client, file.name, size, digest)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=output.console(error=True), disable=_silent(quiet), transient=True) as bars:
         bar = bars.add_task(f"uploading {file.name}", total=size)
@@ -56,7 +55,20 @@ def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
                 if state.offset <= before:
                     raise Refusal(f"{file} became shorter while it was sent.", "push it again when it is whole")
     if state.state != storage_pb2.Upload.STATE_COMPLETE:
-        storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=state.upload_id), timeout=600)
+        storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=state.upload_id), timeout=3600)
+
+
+def _begun(client: Client, name: str, size: int, digest: str) -> storage_pb2.Upload:
+    """An upload of these bytes that was broken off, by this command or another one; else a new one."""
+    request = storage_pb2.ListUploadsRequest(digest=digest)
+    begun = [
+        upload for upload in client.storage.ListUploads(request).uploads
+        if upload.state == storage_pb2.Upload.STATE_OPEN and upload.size_bytes == size
+    ]  # fmt: skip
+    if begun:
+        return max(begun, key=lambda upload: upload.offset)
+    asked = storage_pb2.CreateUploadRequest(filename=name, size_bytes=size, digest=digest)
+    return client.storage.CreateUpload(asked).upload
 
 
 def _where(client: Client, upload_id: str, error: Exception) -> storage_pb2.Upload:

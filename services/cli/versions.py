@@ -42,6 +42,18 @@ def show_text(version: registry_pb2.Version) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def show_scan(version: registry_pb2.Version) -> list[tuple[str, str]]:
+    """What is in its graph; nothing where that is not known."""
+    if not version.HasField("scan"):
+        return []
+    scan = version.scan
+    ranked = sorted(scan.operators.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        ("weights", f"{scan.parameters:,}, {output.size(scan.weight_bytes)}"),
+        ("operators", ", ".join(f"{name} {count:,}" for name, count in ranked)),
+    ]
+
+
 def findings(version: registry_pb2.Version) -> None:
     """Why validation refused a version."""
     output.table(["code", "where", "what"], [(f.code, f.where, f.message) for f in version.findings], empty="")

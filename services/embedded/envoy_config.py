@@ -23,7 +23,7 @@ TEMPLATES = Path(__file__).parents[2] / "envoy"
 BODY_MOST = 64 * 1024 * 1024  # bytes of one unary request or reply through the transcoder
 CONTROL_TIMEOUT, WORKERS_TIMEOUT, STREAM_IDLE = "60s", "300s", "3600s"
 HANDSHAKE = "10s"  # in which a client must have said its part of TLS
-OPENAI = "/openai/"
+OPENAI, TUS = "/openai/", "/tus/"
 KSERVE = "inference.GRPCInferenceService"
 _TYPE = "type.googleapis.com/envoy."
 # gRPC and gRPC-Web, and what the transcoder has made of REST.
@@ -160,7 +160,7 @@ def routes(door: FrontDoor, methods: Sequence[Method], sse: Mapping[str, Any]) -
     unknown = {"match": {"prefix": "/", "headers": [_GRPC]}, "direct_response": {"status": 404}}
     table.append(unknown | {"typed_per_filter_config": _NO_REST})
     exact = ("/", "/docs", "/openapi.json", "/healthz", "/console", "/favicon.ico")
-    prefixes = ("/docs/", "/console/", OPENAI, "/oauth/", "/v2/", "/.well-known/")
+    prefixes = ("/docs/", "/console/", OPENAI, TUS, "/oauth/", "/v2/", "/.well-known/")
     table += [_gateway_route({"path": path}) for path in exact]
     table += [_gateway_route({"prefix": prefix}) for prefix in prefixes]
     # REST paths end here until they are rewritten; without it they would have no route, and so no CORS.
@@ -215,8 +215,10 @@ def _grpc_route(match: Mapping[str, Any], cluster: str, method: Method | None) -
 
 def _gateway_route(match: Mapping[str, Any]) -> dict[str, Any]:
     action: dict[str, Any] = {"cluster": GATEWAY, "timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
-    if match.get("prefix") == OPENAI:
-        action["idle_timeout"] = STREAM_IDLE  # before its first token a stream is as silent as one over gRPC
+    if match.get("prefix") in (OPENAI, TUS):
+        # Before its first token a stream is as silent as one over gRPC, and so is an upload whose bytes are all there
+        # until they have been read again and stored. Neither its body nor its time has a limit here.
+        action["idle_timeout"] = STREAM_IDLE
     return {"match": dict(match), "route": action}
 
 
@@ -225,12 +227,16 @@ def _cors(door: FrontDoor) -> dict[str, Any]:
     # `*` is never the authorization. OpenAI's client describes itself in headers of its own.
     allowed = "authorization,content-type,idempotency-key,grpc-timeout,x-grpc-web,x-user-agent,traceparent,tracestate,*"
     shown = "grpc-status,grpc-message,grpc-status-details-bin,mercat-request-id,mercat-cost-nanos,mercat-model-version"
+    tus = (
+        "location,mercat-digest,tus-resumable,tus-version,tus-extension,tus-max-size,tus-checksum-algorithm,"
+        "upload-offset,upload-length,upload-metadata,upload-expires"
+    )
     return {
         "@type": _TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
         "allow_origin_string_match": origins,
-        "allow_methods": "GET,POST,PUT,PATCH,DELETE,OPTIONS",
+        "allow_methods": "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS",
         "allow_headers": allowed,
-        "expose_headers": f"{shown},mercat-cache,x-request-id,ratelimit,ratelimit-policy,retry-after",
+        "expose_headers": f"{shown},mercat-cache,x-request-id,ratelimit,ratelimit-policy,retry-after,{tus}",
         "max_age": "86400",
     }
 

@@ -1,6 +1,7 @@
 """Models and their immutable versions, from upload over validation and review to publication and deprecation.
 How models are found is the marketplace's, how they are run the inference workers'."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,17 +28,18 @@ async def build(deps: "Deps") -> "Service":
     validator = Validator(
         deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters
     )  # fmt: skip
+    undelete = timedelta(seconds=settings.undelete_seconds)
     quarantine = Quarantine(deps.database, store, deps.clock)
     return Service(
         "registry",
         registrations=[
             (
                 registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake, repository),
+                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake, repository, undelete),
             ),
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
-                DeploymentServicer(deps.database, store, repository, quarantine),
+                DeploymentServicer(deps.database, store, repository, quarantine, deps.clock, undelete),
             ),
         ],
         tasks=[validator.work, repository.keep],

@@ -1,7 +1,10 @@
 """Tells the inference workers and billing what a model reference means now."""
 
+from datetime import timedelta
+
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 
+from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
@@ -10,6 +13,8 @@ from services.registry.lifecycle import CALLABLE
 from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
 from services.registry.store import Store
+
+_MARGIN = timedelta(seconds=5)  # between the last moment to take a version back and the first to remove its files
 
 
 class VersionNotFound(NotFound, reason="VERSION_NOT_FOUND"): ...
@@ -25,7 +30,12 @@ class VersionQuarantined(FailedPrecondition, reason="VERSION_QUARANTINED"):
 class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     """Serves `mercat.registry.v1.DeploymentService`."""
 
-    def __init__(self, database: Database, store: Store, repository: Repository, quarantine: Quarantine) -> None:
+    def __init__(
+        self, database: Database, store: Store, repository: Repository, quarantine: Quarantine, clock: Clock,
+        undelete: timedelta,
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._undelete = undelete
         self._database = database
         self._store = store
         self._repository = repository
@@ -75,6 +85,14 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
         if row is None:
             raise VersionNotFound(f"{request.model_id} has no version {request.version}")
         return registry_pb2.ResolveDigestResponse(digest=row["digest"])
+
+    async def ListNeededArtifacts(
+        self, request: registry_pb2.ListNeededArtifactsRequest, context: Context
+    ) -> registry_pb2.ListNeededArtifactsResponse:
+        since = self._clock.now() - self._undelete - _MARGIN
+        async with self._database.connection() as connection:
+            digests = await self._store.needed_artifacts(connection, list(request.digests), since)
+        return registry_pb2.ListNeededArtifactsResponse(digests=digests)
 
     async def ResolveOwner(
         self, request: registry_pb2.ResolveOwnerRequest, context: Context

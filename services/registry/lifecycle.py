@@ -1,6 +1,7 @@
 """A version's life: which step leads from which state to which, and who may take it."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 
 from mercat.registry.v1 import registry_pb2
@@ -31,6 +32,11 @@ STEPS = {
     "publish": Step(frozenset({V.VERSION_STATE_APPROVED}), V.VERSION_STATE_PUBLISHED, Actor.OWNER),
     "release": Step(frozenset({V.VERSION_STATE_QUARANTINED}), V.VERSION_STATE_PUBLISHED, Actor.ADMIN),
     "deprecate": Step(frozenset({V.VERSION_STATE_PUBLISHED}), V.VERSION_STATE_DEPRECATED, Actor.OWNER),
+    "delete": Step(
+        frozenset({V.VERSION_STATE_REFUSED, V.VERSION_STATE_DRAFT, V.VERSION_STATE_APPROVED}),
+        V.VERSION_STATE_DELETED,
+        Actor.OWNER,
+    ),
 }
 CALLABLE = frozenset({V.VERSION_STATE_PUBLISHED, V.VERSION_STATE_DEPRECATED})
 _NEXT: dict[int, str] = {
@@ -40,6 +46,7 @@ _NEXT: dict[int, str] = {
     V.VERSION_STATE_REVIEW: "it waits for a reviewer",
     V.VERSION_STATE_APPROVED: "publish it first",
     V.VERSION_STATE_QUARANTINED: "it kept bringing its engine down; push a corrected one as a new version",
+    V.VERSION_STATE_DELETED: "its owner gave it up",
 }
 
 
@@ -61,3 +68,14 @@ def advance(step: str, state: int) -> int:
             f"cannot {step} a version that is {name_of(state)}{hint}", metadata={"state": name_of(state), "step": step}
         )
     return s.target
+
+
+def undeleted(state: int, before: int | None, deleted_at: datetime | None, now: datetime, kept: timedelta) -> int:
+    """The state that a deleted version goes back to. Raises WrongState for one that is not deleted, or was for longer
+    than `kept`."""
+    told = {"state": name_of(state), "step": "undelete"}
+    if state != V.VERSION_STATE_DELETED or before is None or deleted_at is None:
+        raise WrongState(f"cannot undelete a version that is {name_of(state)}", metadata=told)
+    if now - deleted_at >= kept:
+        raise WrongState("its files are gone; push it as a new version", metadata=told)
+    return before

@@ -67,12 +67,26 @@ WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 SELECT version FROM versions WHERE model_id = :model_id AND state = 6;
 
 -- name: move_version(id, state, review_note, now)!
--- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED.
+-- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED, 9 DELETED.
 UPDATE versions SET state = :state::smallint, review_note = :review_note,
+    deleted_from = CASE WHEN :state::smallint = 9 THEN state END,
+    deleted_at = CASE WHEN :state::smallint = 9 THEN :now::timestamptz END,
     submitted_at = CASE WHEN :state::smallint = 4 THEN :now ELSE submitted_at END,
     published_at = CASE WHEN :state::smallint = 6 THEN :now ELSE published_at END,
     deprecated_at = CASE WHEN :state::smallint = 7 THEN :now ELSE deprecated_at END
 WHERE id = :id;
+
+-- name: add_version_file(version_id, digest)!
+INSERT INTO version_files (version_id, digest) VALUES (:version_id, :digest) ON CONFLICT DO NOTHING;
+
+-- name: needed_artifacts(digests, since)
+-- Those of every version that is there, or was deleted after an instant.
+SELECT found.digest FROM (
+    SELECT digest, id FROM versions WHERE digest = ANY(:digests)
+    UNION SELECT served_digest, id FROM versions WHERE served_digest <> '' AND served_digest = ANY(:digests)
+    UNION SELECT digest, version_id FROM version_files WHERE digest = ANY(:digests)
+) AS found JOIN versions v ON v.id = found.id
+WHERE v.state <> 9 OR v.deleted_at > :since GROUP BY found.digest;
 
 -- name: set_alias(model_id, alias, version)!
 INSERT INTO aliases (model_id, alias, version) VALUES (:model_id, :alias, :version)
@@ -91,10 +105,11 @@ UPDATE versions SET claimed_until = :until WHERE id = (
 -- name: hold_validation(id, until)!
 UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 
--- name: finish_validation(id, state, framework, form, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes)!
+-- name: finish_validation(id, state, framework, form, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes, scan)!
 UPDATE versions SET state = :state, framework = :framework, form = :form, signature = :signature, text = :text,
     served_digest = :served_digest, served_size_bytes = :served_size_bytes, findings = :findings::text::jsonb,
-    measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, claimed_until = NULL
+    measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, scan = :scan,
+    claimed_until = NULL
 WHERE id = :id AND state = 1;
 
 -- name: add_crash(id, version_id, worker_id, now)!

@@ -41,7 +41,9 @@ def version_of(row: Row, model: str) -> registry_pb2.Version:
             served_size_bytes=row["served_size_bytes"],
         )
     )  # fmt: skip
-    for name in ("created_at", "published_at", "deprecated_at"):
+    if row["scan"]:
+        version.scan.ParseFromString(row["scan"])
+    for name in ("created_at", "published_at", "deprecated_at", "deleted_at"):
         if row[name] is not None:
             getattr(version, name).FromDatetime(row[name])
     return version

@@ -52,6 +52,15 @@ def text_of(report: Report) -> registry_pb2.TextModel:
     )  # fmt: skip
 
 
+def scan_of(report: Report) -> bytes:
+    """As it is kept; empty where nothing was seen."""
+    scan = report.scan
+    if not scan.operators:
+        return b""
+    made = registry_pb2.Scan(operators=dict(scan.operators), parameters=scan.parameters, weight_bytes=scan.weight_bytes)
+    return made.SerializeToString(deterministic=True)
+
+
 async def stored(storage: Any, path: Path) -> storage_pb2.StoreArtifactResponse:
     """Stores what a validation made. Raises what StoreArtifact does, OSError."""
     with path.open("rb") as file:

@@ -1,6 +1,7 @@
 """Models: create, describe, list. Their versions are in `service_versions.py`."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import asyncpg
 from mercat.auth.v1 import auth_pb2
@@ -28,9 +29,9 @@ class RegistryServicer(VersionMethods):
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None],
-        repository: Repository,
+        repository: Repository, undelete: timedelta,
     ) -> None:  # fmt: skip
-        super().__init__(control, wake, repository)
+        super().__init__(control, wake, repository, undelete)
         self._database = database
         self._store = store
         self._clock = clock

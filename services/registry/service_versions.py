@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
-from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
+from mercat.storage.v1 import storage_pb2_grpc
 
 from services.common import audit, ids, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import AlreadyExists, FailedPrecondition, InvalidFields, NotFound, Violation
+from services.common.errors import AlreadyExists, FailedPrecondition, InvalidFields, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
-from services.registry import lifecycle, references
+from services.registry import files, lifecycle, references
 from services.registry.deployments import VersionNotFound
 from services.registry.lifecycle import CALLABLE, Actor
 from services.registry.repository import Repository
@@ -38,7 +39,10 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _sees_all: Callable[[Row], bool]
     _changed: Callable[..., Any]
 
-    def __init__(self, control: InternalChannel, wake: Callable[[], None], repository: Repository) -> None:
+    def __init__(
+        self, control: InternalChannel, wake: Callable[[], None], repository: Repository, undelete: timedelta
+    ) -> None:  # fmt: skip
+        self._undelete = undelete
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
         self._wake = wake
         self._repository = repository
@@ -51,18 +55,13 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         _check_settings(request.settings)
         async with self._database.connection() as connection:
             model = await self._owned(connection, request.model)
-        try:
-            artifact = await self._storage.StatArtifact(
-                storage_pb2.StatArtifactRequest(digest=request.digest, org_id=principal.org_id)
-            )
-        except NotFound:
-            problem = Violation("digest", "is not of an upload of yours that is complete")
-            raise InvalidFields(violations=[problem], reason="ARTIFACT_NOT_FOUND") from None
+        artifact = await files.stat(self._storage, "digest", request.digest, principal.org_id)
         version_id = ids.new("ver")
         audit.about("version", version_id)
         document = registry_pb2.Version(settings=request.settings, samples=request.samples)
         for name in request.labels:
             document.labels[name].CopyFrom(request.labels[name])
+        await files.describe(self._storage, request.files, principal.org_id, document)
         try:
             async with self._database.transaction() as connection:
                 await self._store.add_version(
@@ -72,6 +71,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
                     document=document.SerializeToString(deterministic=True), release_notes=request.release_notes,
                     now=self._clock.now(),
                 )  # fmt: skip
+                for file in document.files:
+                    await self._store.add_version_file(connection, version_id, file.digest)
                 row = await self._store.get_version(connection, model["id"], request.version)
         except asyncpg.UniqueViolationError:
             problem = Violation("version", "exists already; versions are immutable, choose the next number")
@@ -176,6 +177,27 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.DeprecateVersionResponse:
         version = await self._step("deprecate", request.model, request.version, request.reason)
         return registry_pb2.DeprecateVersionResponse(version=version)
+
+    async def DeleteVersion(
+        self, request: registry_pb2.DeleteVersionRequest, context: Context
+    ) -> registry_pb2.DeleteVersionResponse:
+        return registry_pb2.DeleteVersionResponse(version=await self._step("delete", request.model, request.version))
+
+    async def UndeleteVersion(
+        self, request: registry_pb2.UndeleteVersionRequest, context: Context
+    ) -> registry_pb2.UndeleteVersionResponse:
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            model = await self._owned(connection, request.model)
+            row = await self._store.get_version(connection, model["id"], request.version, lock=True)
+            if row is None:
+                raise VersionNotFound(f"{request.model} has no version {request.version}")
+            audit.about("version", row["id"])
+            state = lifecycle.undeleted(row["state"], row["deleted_from"], row["deleted_at"], now, self._undelete)
+            await self._store.move_version(connection, row["id"], state, row["review_note"], now)
+            row = await self._store.get_version(connection, model["id"], request.version)
+        assert row is not None
+        return registry_pb2.UndeleteVersionResponse(version=version_of(row, request.model))
 
     async def SetAlias(self, request: registry_pb2.SetAliasRequest, context: Context) -> registry_pb2.SetAliasResponse:
         async with self._database.transaction() as connection:

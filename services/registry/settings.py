@@ -13,3 +13,4 @@ class RegistrySettings(Settings):
     triton_context: int = option(2048, "most tokens of prompt and answer there, where the model takes as many", ge=16)
     triton_memory_mb: int = option(2048, "keys and values of the answers that it makes", unit="MiB", ge=16)
     converters: str = option("", "Python that has torch or tensorflow, to convert their models; empty: Mercat's own")
+    undelete_seconds: float = option(604800.0, "how long a deleted version can be taken back", unit="s", ge=0)

@@ -77,6 +77,13 @@ class Store:
     async def move_version(self, c: Connection, version_id: str, state: int, note: str, now: datetime) -> None:
         await self._q.move_version(c, id=version_id, state=state, review_note=note, now=now)
 
+    async def add_version_file(self, c: Connection, version_id: str, digest: str) -> None:
+        await self._q.add_version_file(c, version_id=version_id, digest=digest)
+
+    async def needed_artifacts(self, c: Connection, digests: Sequence[str], since: datetime) -> list[str]:
+        """Those that a version needs, also one that was deleted since an instant."""
+        return [r["digest"] async for r in self._q.needed_artifacts(c, digests=digests, since=since)]
+
     async def model_of_version(self, c: Connection, version_id: str) -> Row | None:
         row: Row | None = await self._q.model_of_version(c, version_id=version_id)
         return row

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from services.common.db import Database
 from services.common.errors import MercatError
 from services.common.rpc.channels import InternalChannel
 from services.registry.scratch import scratch, sweep
-from services.registry.served import differences, signature_of, stored, text_of, told
+from services.registry.served import differences, scan_of, signature_of, stored, text_of, told
 from services.registry.store import Row, Store
-from services.registry.validation import Finding, Report, Told, limits, validate
+from services.registry.validation import File, Finding, Report, Told, limits, validate
+from services.registry.validation.report import DATA, TOKENIZER
 
 log = logging.getLogger(__name__)
 _POLL = 1.0  # seconds; another process may have made the version
 _CLAIM = timedelta(seconds=20)  # that a version is left to a process that says no more
 _RENEW = 5.0  # seconds
+_MOST = 8 * 1024**3  # bytes of what a version is made of: more is not even fetched
+BUNDLED: dict[int, str] = {registry_pb2.FILE_ROLE_EXTERNAL_DATA: DATA, registry_pb2.FILE_ROLE_TOKENIZER: TOKENIZER}
 
 
 class Validator:
@@ -86,14 +90,25 @@ class Validator:
             except MercatError as e:
                 log.warning("the claim on %s was not renewed: %s", version_id, e)
 
+    async def _fetch(self, digest: str, path: Path) -> None:
+        with path.open("wb") as file:
+            async for piece in self._storage.FetchArtifact(storage_pb2.FetchArtifactRequest(digest=digest)):
+                file.write(piece.data)
+
     async def _validate(self, row: Row) -> None:
         declared = tensor_pb2.Signature.FromString(row["signature"])
+        beside = [file for file in registry_pb2.Version.FromString(row["document"]).files if file.role in BUNDLED]
         with scratch(self._folder) as folder:
             path, made = folder / "model.onnx", folder / "made.onnx"
-            with path.open("wb") as file:
-                async for piece in self._storage.FetchArtifact(storage_pb2.FetchArtifactRequest(digest=row["digest"])):
-                    file.write(piece.data)
-            report = await _report(path, made, told(row, self._converters))
+            if (size := row["size_bytes"] + sum(file.size_bytes for file in beside)) > _MOST:
+                finding = Finding("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {_MOST:,}")
+                report = Report(findings=(finding,))
+            else:
+                await self._fetch(row["digest"], path)
+                files = [File(str(folder / f"file-{i}"), f.name, BUNDLED[f.role]) for i, f in enumerate(beside)]
+                for file, known in zip(files, beside, strict=True):
+                    await self._fetch(known.digest, Path(file.path))
+                report = await _report(path, made, told(row, self._converters), files)
             findings = [*report.findings, *(() if report.findings else differences(row, report))]
             keep = report.made and not findings
             served = await stored(self._storage, made) if keep else storage_pb2.StoreArtifactResponse()
@@ -108,6 +123,7 @@ class Validator:
                 served_size_bytes=served.size_bytes,
                 findings=[{"code": f.code, "message": f.message, "where": f.where} for f in findings],
                 load_us=report.load_us, run_us=report.run_us, memory_bytes=report.memory_bytes,
+                scan=b"" if findings else scan_of(report),
             )  # fmt: skip
         log.info("validated %s: %s", row["id"], [f.code for f in findings] or "fit to be served")
         if report.form and report.made:
@@ -119,10 +135,10 @@ class Validator:
                      report.text.divergence, report.text.agreement * 100)  # fmt: skip
 
 
-async def _report(path: Path, made: Path, told: Told) -> Report:
+async def _report(path: Path, made: Path, told: Told, files: Sequence[File]) -> Report:
     """Of an artifact. One that this code has no answer to is refused: it must not hold up those behind it."""
     try:
-        return await validate(path, limits(path), made, told)
+        return await validate(path, limits(path), made, told, files)
     except OSError:
         raise
     except Exception:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import io
 import json
+import pickle
 import shutil
 import struct
 import tempfile
@@ -37,6 +38,7 @@ from gateway_rest.openai.calls import parsed
 from gateway_rest.openai.chat import ChatBody
 from gateway_rest.openai.errors import Invalid
 from gateway_rest.paths import Router, normal
+from gateway_rest.tus import headers
 from services.auth import keys
 from services.auth.tokens import Proof, Signer
 from services.billing.payments import signature
@@ -50,7 +52,7 @@ from services.common.signing import SigningKey
 from services.inference import kserve, predict
 from services.inference.tensors import Signature
 from services.registry.validation import formats, gguf_file
-from services.registry.validation.frameworks import archives
+from services.registry.validation.frameworks import archives, pickles
 from services.registry.validation.report import Refused as NotAModel
 from tests.decoders import tiny_gguf
 
@@ -285,6 +287,53 @@ def archive() -> Target:
     return Target(run, [packed.getvalue(), packed.getvalue()[:200], b"\x1f\x8b\x08" + bytes(20)], 4096)
 
 
+class _Named(pickle.Unpickler):
+    """Imports nothing; knows what it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.names: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.names.add(f"{module}.{name}")
+        return type("Nothing", (), {"__init__": lambda *_: None, "__setstate__": lambda *_: None})
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def pickled() -> Target:
+    """What is let through, Python's own unpickler takes for the names that were seen, and for no others."""
+    torch = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(ctorch\nFloatStorage\nX\x01\x00\x00\x000tQK\x00)Rq\x00h\x00."
+    own = b"\x80\x02c__torch__.m\nM\n)\x81}q\x01X\x01\x00\x00\x00w](K\x01\x88eccollections\nOrderedDict\n)Rsb."
+
+    def run(data: bytes) -> None:
+        seen = set(pickles.imported(data))
+        try:
+            pickles.check(data, "")
+        except NotAModel:
+            return
+        unpickler = _Named(data)
+        with contextlib.suppress(Exception):  # what TorchScript would not make sense of either
+            unpickler.load()
+        assert len(seen) == pickles.MOST_SHOWN or unpickler.names <= seen, unpickler.names - seen
+        assert all(name.startswith(("__torch__", "torch", "collections.OrderedDict")) for name in unpickler.names)
+
+    return Target(run, [torch, own, pickle.dumps({"a": [1, (2.5, None)]}, 2), b"\x80\x02cos\nsystem\n)R."], 1024)
+
+
+def tus() -> Target:
+    """The headers of tus."""
+
+    def run(data: bytes) -> None:
+        said = data.decode("latin-1")
+        for read in (headers.metadata, lambda value: headers.number(value, "upload-length")):
+            with contextlib.suppress(Refusal):
+                read(said)
+
+    return Target(run, [b"filename bS5vbm54,digest c2hhMjU2OmFi", b"name YQ==, empty", b"1234567"], 512)
+
+
 class _Transport:
     """Where a connection writes to nobody."""
 
@@ -362,5 +411,5 @@ def http2() -> Target:
 TARGETS: dict[str, Callable[[], Target]] = {
     "api-key": api_key, "access-token": access_token, "receipt": receipt, "stripe": stripe, "kserve": kserve_request,
     "predict": predict_request, "rest": rest, "path": path, "openai": openai, "gguf": gguf, "archive": archive,
-    "http2": http2,
+    "http2": http2, "pickle": pickled, "tus": tus,
 }  # fmt: skip

@@ -226,6 +226,7 @@ TEXTS = {
     "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
     "user_code",  # of a device, which is nobody's yet
+    "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from services.registry.validation import engine, onnx_model
 from services.registry.validation.formats import ARCHIVE, GGUF, ONNX, framework
-from services.registry.validation.frameworks.archives import form_of
+from services.registry.validation.frameworks import torch_archive
+from services.registry.validation.frameworks.archives import Form, form_of
 from services.registry.validation.frameworks.compare import compare
 from services.registry.validation.report import Limits, Refused, Report
 
@@ -17,6 +18,8 @@ def examine(path: Path, made: Path, limits: Limits, cases: Path | None = None) -
     kind = framework(path)
     try:
         if kind == ARCHIVE and (form := form_of(path)):
+            if form is not Form.SAVED_MODEL:
+                torch_archive.check(path, form)
             return Report(framework=form.framework, form=form)
         if kind == GGUF:
             from services.registry.validation import gguf_model  # slow to import, and needed for nothing else

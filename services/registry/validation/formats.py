@@ -5,7 +5,9 @@ import zipfile
 from pathlib import Path
 
 from services.registry.validation.frameworks.archives import is_archive
+from services.registry.validation.frameworks.pickles import told
 
+_LOOKED_AT = 4 * 1024 * 1024  # bytes of a pickle, to say what is in it
 GGUF, ONNX, ARCHIVE = "gguf", "onnx", "archive"
 _MAGIC = (
     (b"GGUF", "a GGUF model"),
@@ -49,7 +51,7 @@ def foreign(path: Path) -> str:
     if not head:
         return "an empty file"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "a Python pickle"
+        return f"a Python pickle{told(_beginning(path))}"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
     if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -62,6 +64,11 @@ def foreign(path: Path) -> str:
         if head.startswith(magic):
             return name
     return ""
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LOOKED_AT)
 
 
 def _archive(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Examines an ONNX model: form, bounds, outside references, operators, signature, and a run. Runs in the child only."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 from services.common.text_model import DECODER, TEXT_KEY, TOKENIZER_KEY
 from services.registry.validation import engine, text_model
 from services.registry.validation.formats import foreign
-from services.registry.validation.report import Finding, Limits, Refused, Report, Tensor
+from services.registry.validation.report import Finding, Limits, Refused, Report, Scan, Tensor
 
 _DATATYPES = {
     onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.INT8: "INT8", onnx.TensorProto.INT16: "INT16",
@@ -32,6 +33,7 @@ _MOST_FINDINGS = 20
 _MOST_AXES = 32
 _MOST_TENSORS = 1000  # inputs, and outputs
 _LONGEST_NAME = 200
+_MOST_OPERATORS = 200  # that a report names
 
 
 def examine(path: Path, limits: Limits) -> Report:
@@ -40,23 +42,25 @@ def examine(path: Path, limits: Limits) -> Report:
         raise Refused("NOT_ONNX", f"this is {kind}, not an ONNX model")
     if (size := path.stat().st_size) > limits.artifact_bytes:
         raise Refused("FILE_TOO_LARGE", f"it has {size:,} bytes; at most {limits.artifact_bytes:,}")
-    model = _parse(path)
+    model = parse(path)
     findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
     if findings:
         return Report(findings=tuple(findings))
     inputs, outputs = _signature(model)
     _check(path)
+    scan = _scan(model, limits)
     entries = {p.key: p.value for p in model.metadata_props if p.key in (TEXT_KEY, TOKENIZER_KEY)}
     del model
     texts = text_model.read(entries) if entries else None
     if texts is not None and texts.config.kind == DECODER:
-        return text_model.decoder(path, texts, inputs, outputs)
+        return replace(text_model.decoder(path, texts, inputs, outputs), scan=scan)
     session, load_us = engine.load(path)
-    report = replace(_run(session, path, inputs, outputs, limits), load_us=load_us)
+    report = replace(_run(session, path, inputs, outputs, limits), load_us=load_us, scan=scan)
     return report if texts is None else text_model.encoder(session, texts, report)
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """Raises Refused."""
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
@@ -67,7 +71,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
+def bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
     """A graph or function, and every graph inside it."""
     if depth > limits.depth:
         raise Refused("GRAPH_TOO_DEEP", f"graphs inside graphs deeper than {limits.depth}", body.name)
@@ -77,10 +81,10 @@ def _bodies(body: Any, depth: int, limits: Limits) -> Iterator[Any]:
         attributes += body.attribute_proto
     for attribute in attributes:
         for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            yield from _bodies(inner, depth + 1, limits)
+            yield from bodies(inner, depth + 1, limits)
 
 
-def _tensors(body: Any) -> Iterator[Any]:
+def tensors(body: Any) -> Iterator[Any]:
     """Every tensor written down in a graph or function, graphs inside it excepted."""
     attributes = [a for node in body.node for a in node.attribute]
     sparse: list[Any] = []
@@ -111,12 +115,25 @@ def _walk(model: onnx.ModelProto, limits: Limits) -> Iterator[Finding]:
     nodes = 0
     training = [g for info in model.training_info for g in (info.initialization, info.algorithm)]
     for outer in (model.graph, *model.functions, *training):
-        for body in _bodies(outer, 0, limits):
+        for body in bodies(outer, 0, limits):
             nodes += len(body.node)
             if nodes > limits.nodes:
                 raise Refused("GRAPH_TOO_LARGE", f"more than {limits.nodes} nodes")
-            for tensor in _tensors(body):
+            for tensor in tensors(body):
                 yield from _tensor(tensor, limits)
+
+
+def _scan(model: onnx.ModelProto, limits: Limits) -> Scan:
+    operators: Counter[str] = Counter()
+    parameters = weight_bytes = 0
+    for outer in (model.graph, *model.functions):
+        for body in bodies(outer, 0, limits):
+            operators.update(f"{n.domain}.{n.op_type}"[:_LONGEST_NAME].removeprefix(".") for n in body.node)
+            for tensor in tensors(body):
+                size = size_of(tensor, limits) or 0
+                weight_bytes += size
+                parameters += size * 8 // _bits(tensor.data_type)
+    return Scan(tuple(operators.most_common(_MOST_OPERATORS)), parameters, weight_bytes)
 
 
 def _tensor(tensor: Any, limits: Limits) -> Iterator[Finding]:
@@ -127,12 +144,16 @@ def _tensor(tensor: Any, limits: Limits) -> Iterator[Finding]:
     if (least := min(tensor.dims, default=0)) < 0:
         yield Finding("TENSOR_DIMENSIONS", f"a dimension is {least}", tensor.name)
         return
-    bits = _bits(tensor.data_type)
-    size = _bytes(tensor.dims, bits, limits.tensor_bytes)
+    size = size_of(tensor, limits)
     if size is None:
         yield Finding("TENSOR_TOO_LARGE", f"it claims more than {limits.tensor_bytes:,} bytes", tensor.name)
     elif tensor.raw_data and len(tensor.raw_data) < size:
         yield Finding("TENSOR_CUT_OFF", f"it claims {size:,} bytes and has {len(tensor.raw_data):,}", tensor.name)
+
+
+def size_of(tensor: Any, limits: Limits) -> int | None:
+    """Bytes of what a tensor claims to hold, none of its dimensions being negative; None for more than one may."""
+    return _bytes(tensor.dims, _bits(tensor.data_type), limits.tensor_bytes)
 
 
 def _bytes(dims: Iterable[int], bits: int, most: int) -> int | None:

@@ -1,14 +1,16 @@
 """Has an artifact examined and, where it cannot be served as it is, made into what can be."""
 
+import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from services.registry.validation.child import plain, refused, run
 from services.registry.validation.conversion import Told, converted
 from services.registry.validation.formats import GGUF, framework
-from services.registry.validation.report import Limits, Report
+from services.registry.validation.report import File, Limits, Report
 
 _GGUF_SPEED = 4 * 1024**2  # bytes a second, at least, on the slowest machine
 
@@ -26,12 +28,16 @@ def limits(path: Path) -> Limits:
     )  # fmt: skip
 
 
-async def validate(path: Path, limits: Limits, made: Path | None = None, told: Told | None = None) -> Report:
-    """Validates one artifact, by its absolute path. What can be served is written to `made` where the artifact cannot
-    be; without it, to nowhere that is kept. Whatever the artifact does to the child, the answer is a report. Raises
-    OSError when there is no room for what is to be written."""
+async def validate(
+    path: Path, limits: Limits, made: Path | None = None, told: Told | None = None, files: Sequence[File] = ()
+) -> Report:
+    """Validates one artifact, by its absolute path, with the files that belong to it. What can be served is written to
+    `made` where the artifact cannot be; without it, to nowhere that is kept. Whatever the artifact does to the child,
+    the answer is a report. Raises OSError when there is no room for what is to be written."""
     with tempfile.TemporaryDirectory(prefix="validate-") as folder:
         target = made or Path(folder, "made")
+        if files:
+            return await _bundled(path, limits, target, files, Path(folder))
         argv = [sys.executable, "-m", "services.registry.validation", str(path), str(target)]
         report = await run(argv, limits, Path(folder))
         if report.form and not report.findings:
@@ -39,3 +45,24 @@ async def validate(path: Path, limits: Limits, made: Path | None = None, told: T
         if report.made and not plain(target):
             return refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
     return report
+
+
+async def _bundled(path: Path, limits: Limits, target: Path, files: Sequence[File], folder: Path) -> Report:
+    """Of the one file that is made of all of them."""
+    whole = target.with_name(f"{target.name}.whole")
+    try:
+        argv = [sys.executable, "-m", "services.registry.validation.bundle", str(path), str(whole)]
+        given = json.dumps([[file.path, file.name, file.role] for file in files])
+        report = await run([*argv, given], replace(limits, file_bytes=limits.artifact_bytes), folder)
+        if report.findings:
+            return report
+        if not plain(whole):
+            return refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
+        argv = [sys.executable, "-m", "services.registry.validation", str(whole), str(target)]
+        report = await run(argv, limits, folder)
+        if not report.findings:
+            whole.replace(target)
+            report = replace(report, made=True)
+        return report
+    finally:
+        whole.unlink(missing_ok=True)

@@ -18,6 +18,18 @@ class Limits:
     depth: int = 16  # of graphs inside graphs
 
 
+DATA, TOKENIZER = "external data", "tokenizer"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that belongs to a model, under the name by which the model knows it; its role is one of those above."""
+
+    path: str
+    name: str
+    role: str
+
+
 @dataclass(frozen=True)
 class Finding:
     """Why an artifact is refused. `code` is stable; `where` names the node, tensor or file."""
@@ -28,11 +40,12 @@ class Finding:
 
     def __post_init__(self) -> None:
         # Both may quote the artifact: kept short, and without characters that no database or terminal should see.
-        object.__setattr__(self, "message", _harmless(self.message, 500))
-        object.__setattr__(self, "where", _harmless(self.where, 200))
+        object.__setattr__(self, "message", harmless(self.message, 500))
+        object.__setattr__(self, "where", harmless(self.where, 200))
 
 
-def _harmless(text: str, most: int) -> str:
+def harmless(text: str, most: int) -> str:
+    """At most so many characters, and only such as a terminal may be shown."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
 
 
@@ -72,6 +85,16 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """What is in a graph: how often each operator occurs (`Gemm`, `com.microsoft.Attention`), graphs inside it and
+    functions included; its weights, and the bytes that they take."""
+
+    operators: tuple[tuple[str, int], ...] = ()
+    parameters: int = 0
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Report:
     """What the child found. Without findings the artifact is fit to be served, or what the child `made` of it is.
     `framework`: what the content is, empty for what is nothing known. `form`: how it is written down, where it has to
@@ -88,6 +111,7 @@ class Report:
     made: bool = False
     form: str = ""
     difference: float = 0.0
+    scan: Scan = Scan()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -101,8 +125,13 @@ class Report:
             for side in ("inputs", "outputs")
         )
         findings = tuple(Finding(**f) for f in data["findings"])
+        seen = data["scan"]
         said = Text(**data["text"]) if data["text"] is not None else None
         return cls(
             findings, inputs, outputs, int(data["load_us"]), int(data["run_us"]), int(data["memory_bytes"]),
             str(data["framework"]), said, bool(data["made"]), str(data["form"]), float(data["difference"]),
+            Scan(
+                tuple((harmless(str(name), 200), int(n)) for name, n in seen["operators"]),
+                int(seen["parameters"]), int(seen["weight_bytes"]),
+            ),
         )  # fmt: skip

@@ -32,6 +32,9 @@ MENDED = [
     ("gguf", ""),
     ("archive", "H4sI"),
     ("archive", "H4sIlQAA"),
+    ("tus", "bmFtZSBRLj09bmFtWyB0+Q=="),
+    ("pickle", "gAJjX190b3JjaF9fLm0KTQopgXJjdAopUnNiLg=="),
+    ("pickle", "gAJTJ1xvJwou"),
     (
         "http2",
         (

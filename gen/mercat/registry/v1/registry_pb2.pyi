@@ -38,6 +38,8 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     VERSION_STATE_DEPRECATED: _VersionState.ValueType  # 7
     VERSION_STATE_QUARANTINED: _VersionState.ValueType  # 8
     """Taken out of service: it kept bringing its engine down."""
+    VERSION_STATE_DELETED: _VersionState.ValueType  # 9
+    """Given up by its owner, who may take that back for a while."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
 
@@ -51,6 +53,8 @@ VERSION_STATE_PUBLISHED: VersionState.ValueType  # 6
 VERSION_STATE_DEPRECATED: VersionState.ValueType  # 7
 VERSION_STATE_QUARANTINED: VersionState.ValueType  # 8
 """Taken out of service: it kept bringing its engine down."""
+VERSION_STATE_DELETED: VersionState.ValueType  # 9
+"""Given up by its owner, who may take that back for a while."""
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 class _Placement:
@@ -80,6 +84,35 @@ PLACEMENT_TRITON: Placement.ValueType  # 2
 PLACEMENT_TRITON_OR_EMBEDDED: Placement.ValueType  # 3
 """Triton, and the embedded engine while Triton cannot be reached."""
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+class _FileRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_ROLE_UNSPECIFIED: _FileRole.ValueType  # 0
+    FILE_ROLE_EXTERNAL_DATA: _FileRole.ValueType  # 1
+    """Values of tensors of an ONNX model, which names the file as their location."""
+    FILE_ROLE_TOKENIZER: _FileRole.ValueType  # 2
+    """A tokenizer.json, of an encoder."""
+    FILE_ROLE_LABELS: _FileRole.ValueType  # 3
+    """A JSON object: by the name of an output, the list of what its positions mean."""
+    FILE_ROLE_CARD: _FileRole.ValueType  # 4
+    """Markdown about this version."""
+
+class FileRole(_FileRole, metaclass=_FileRoleEnumTypeWrapper): ...
+
+FILE_ROLE_UNSPECIFIED: FileRole.ValueType  # 0
+FILE_ROLE_EXTERNAL_DATA: FileRole.ValueType  # 1
+"""Values of tensors of an ONNX model, which names the file as their location."""
+FILE_ROLE_TOKENIZER: FileRole.ValueType  # 2
+"""A tokenizer.json, of an encoder."""
+FILE_ROLE_LABELS: FileRole.ValueType  # 3
+"""A JSON object: by the name of an output, the list of what its positions mean."""
+FILE_ROLE_CARD: FileRole.ValueType  # 4
+"""Markdown about this version."""
+Global___FileRole: _TypeAlias = FileRole  # noqa: Y015
 
 class _TextKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -459,6 +492,10 @@ class Version(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     SERVED_DIGEST_FIELD_NUMBER: _builtins.int
     SERVED_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
+    SCAN_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
     model: _builtins.str
     version: _builtins.str
@@ -478,6 +515,8 @@ class Version(_message.Message):
     served_digest: _builtins.str
     """What workers load when that is not the artifact itself but was made of it in validation; else empty."""
     served_size_bytes: _builtins.int
+    card: _builtins.str
+    """Markdown: what its file of this role says."""
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -499,6 +538,16 @@ class Version(_message.Message):
     @_builtins.property
     def text(self) -> Global___TextModel:
         """What it is to text calls; absent: no text model."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionFile]:
+        """What belongs to it beside its artifact."""
+
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def scan(self) -> Global___Scan:
+        """What validation saw in the graph that is served; absent where it was refused, and of GGUF files."""
 
     def __init__(
         self,
@@ -526,14 +575,101 @@ class Version(_message.Message):
         text: Global___TextModel | None = ...,
         served_digest: _builtins.str = ...,
         served_size_bytes: _builtins.int = ...,
+        files: _abc.Iterable[Global___VersionFile] | None = ...,
+        card: _builtins.str = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        scan: Global___Scan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "published_at", b"published_at", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deprecated_at", b"deprecated_at", "digest", b"digest", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class Scan(_message.Message):
+    """What is in an ONNX graph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OperatorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    parameters: _builtins.int
+    """Weights and constants, and the bytes that they take."""
+    weight_bytes: _builtins.int
+    @_builtins.property
+    def operators(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How often each operator occurs, those of other domains than ONNX's own with their domain before them."""
+
+    def __init__(
+        self,
+        *,
+        operators: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        parameters: _builtins.int = ...,
+        weight_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operators", b"operators", "parameters", b"parameters", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scan: _TypeAlias = Scan  # noqa: Y015
+
+@_typing.final
+class VersionFile(_message.Message):
+    """A file of a version beside its artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    role: Global___FileRole.ValueType
+    digest: _builtins.str
+    """Of a completed upload of the same organisation."""
+    size_bytes: _builtins.int
+    """Not taken, only told."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: Global___FileRole.ValueType = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "role", b"role", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionFile: _TypeAlias = VersionFile  # noqa: Y015
 
 @_typing.final
 class TextModel(_message.Message):
@@ -858,6 +994,7 @@ class CreateVersionRequest(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     RELEASE_NOTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     digest: _builtins.str
@@ -875,6 +1012,10 @@ class CreateVersionRequest(_message.Message):
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]: ...
     @_builtins.property
     def labels(self) -> _containers.MessageMap[_builtins.str, Global___Labels]: ...
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionFile]:
+        """What belongs to it beside the artifact, each under another name."""
+
     def __init__(
         self,
         *,
@@ -887,10 +1028,11 @@ class CreateVersionRequest(_message.Message):
         samples: _abc.Iterable[Global___Sample] | None = ...,
         labels: _abc.Mapping[_builtins.str, Global___Labels] | None = ...,
         release_notes: _builtins.str = ...,
+        files: _abc.Iterable[Global___VersionFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "labels", b"labels", "model", b"model", "release_notes", b"release_notes", "samples", b"samples", "settings", b"settings", "signature", b"signature", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "files", b"files", "framework", b"framework", "labels", b"labels", "model", b"model", "release_notes", b"release_notes", "samples", b"samples", "settings", b"settings", "signature", b"signature", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1310,6 +1452,90 @@ class DeprecateVersionResponse(_message.Message):
 Global___DeprecateVersionResponse: _TypeAlias = DeprecateVersionResponse  # noqa: Y015
 
 @_typing.final
+class DeleteVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVersionRequest: _TypeAlias = DeleteVersionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVersionResponse: _TypeAlias = DeleteVersionResponse  # noqa: Y015
+
+@_typing.final
+class UndeleteVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteVersionRequest: _TypeAlias = UndeleteVersionRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteVersionResponse: _TypeAlias = UndeleteVersionResponse  # noqa: Y015
+
+@_typing.final
 class SetModelLimitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1625,6 +1851,46 @@ class ResolveDigestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveDigestResponse: _TypeAlias = ResolveDigestResponse  # noqa: Y015
+
+@_typing.final
+class ListNeededArtifactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeededArtifactsRequest: _TypeAlias = ListNeededArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class ListNeededArtifactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeededArtifactsResponse: _TypeAlias = ListNeededArtifactsResponse  # noqa: Y015
 
 @_typing.final
 class ResolveOwnerRequest(_message.Message):

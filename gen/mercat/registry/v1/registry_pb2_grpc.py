@@ -104,6 +104,16 @@ class RegistryServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.FromString,
                 _registered_method=True)
+        self.DeleteVersion = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/DeleteVersion',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionResponse.FromString,
+                _registered_method=True)
+        self.UndeleteVersion = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/UndeleteVersion',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionResponse.FromString,
+                _registered_method=True)
         self.SetModelLimit = channel.unary_unary(
                 '/mercat.registry.v1.RegistryService/SetModelLimit',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SetModelLimitRequest.SerializeToString,
@@ -217,6 +227,21 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteVersion(self, request, context):
+        """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
+        then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteVersion(self, request, context):
+        """DELETED → what it was before, by the owner, while its files are kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetModelLimit(self, request, context):
         """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds.
         """
@@ -303,6 +328,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeprecateVersion,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionResponse.SerializeToString,
+            ),
+            'UndeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteVersion,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionResponse.SerializeToString,
             ),
             'SetModelLimit': grpc.unary_unary_rpc_method_handler(
                     servicer.SetModelLimit,
@@ -704,6 +739,60 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/DeleteVersion',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.DeleteVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/UndeleteVersion',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.UndeleteVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetModelLimit(request,
             target,
             options=(),
@@ -783,6 +872,11 @@ class DeploymentServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.FromString,
                 _registered_method=True)
+        self.ListNeededArtifacts = channel.unary_unary(
+                '/mercat.registry.v1.DeploymentService/ListNeededArtifacts',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.FromString,
+                _registered_method=True)
         self.ResolveOwner = channel.unary_unary(
                 '/mercat.registry.v1.DeploymentService/ResolveOwner',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveOwnerRequest.SerializeToString,
@@ -815,6 +909,13 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNeededArtifacts(self, request, context):
+        """Those of some artifacts that a version needs, or one that can still be taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveOwner(self, request, context):
         """Who owns a model, whatever its state.
         """
@@ -839,6 +940,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ResolveDigest,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.SerializeToString,
+            ),
+            'ListNeededArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNeededArtifacts,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.SerializeToString,
             ),
             'ResolveOwner': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveOwner,
@@ -928,6 +1034,33 @@ class DeploymentService:
             '/mercat.registry.v1.DeploymentService/ResolveDigest',
             mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveDigestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNeededArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.DeploymentService/ListNeededArtifacts',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,12 @@ class RegistryServiceStub:
     """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]
+    """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
+    then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+    """
+    UndeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UndeleteVersionRequest, _registry_pb2.UndeleteVersionResponse]
+    """DELETED → what it was before, by the owner, while its files are kept."""
     SetModelLimit: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetModelLimitRequest, _registry_pb2.SetModelLimitResponse]
     """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]
@@ -97,6 +103,12 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Puts a version that was quarantined back into service. For platform admins."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]  # type: ignore[assignment]
     """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]  # type: ignore[assignment]
+    """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
+    then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+    """
+    UndeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.UndeleteVersionRequest, _registry_pb2.UndeleteVersionResponse]  # type: ignore[assignment]
+    """DELETED → what it was before, by the owner, while its files are kept."""
     SetModelLimit: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetModelLimitRequest, _registry_pb2.SetModelLimitResponse]  # type: ignore[assignment]
     """Limits the calls of all callers of a model together, by the owner; felt everywhere within seconds."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]  # type: ignore[assignment]
@@ -217,6 +229,24 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
 
     @_abc_1.abstractmethod
+    def DeleteVersion(
+        self,
+        request: _registry_pb2.DeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteVersionResponse, _abc.Awaitable[_registry_pb2.DeleteVersionResponse]]:
+        """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
+        then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteVersion(
+        self,
+        request: _registry_pb2.UndeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.UndeleteVersionResponse, _abc.Awaitable[_registry_pb2.UndeleteVersionResponse]]:
+        """DELETED → what it was before, by the owner, while its files are kept."""
+
+    @_abc_1.abstractmethod
     def SetModelLimit(
         self,
         request: _registry_pb2.SetModelLimitRequest,
@@ -247,6 +277,8 @@ class DeploymentServiceStub:
     """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
     ResolveDigest: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveDigestRequest, _registry_pb2.ResolveDigestResponse]
     """The file that was published as a version, whatever its state now."""
+    ListNeededArtifacts: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListNeededArtifactsRequest, _registry_pb2.ListNeededArtifactsResponse]
+    """Those of some artifacts that a version needs, or one that can still be taken back."""
     ResolveOwner: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]
     """Who owns a model, whatever its state."""
 
@@ -261,6 +293,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """A version brought its engine down. Three times within ten minutes take it out of service; its findings say so."""
     ResolveDigest: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveDigestRequest, _registry_pb2.ResolveDigestResponse]  # type: ignore[assignment]
     """The file that was published as a version, whatever its state now."""
+    ListNeededArtifacts: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListNeededArtifactsRequest, _registry_pb2.ListNeededArtifactsResponse]  # type: ignore[assignment]
+    """Those of some artifacts that a version needs, or one that can still be taken back."""
     ResolveOwner: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]  # type: ignore[assignment]
     """Who owns a model, whatever its state."""
 
@@ -290,6 +324,14 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ResolveDigestResponse, _abc.Awaitable[_registry_pb2.ResolveDigestResponse]]:
         """The file that was published as a version, whatever its state now."""
+
+    @_abc_1.abstractmethod
+    def ListNeededArtifacts(
+        self,
+        request: _registry_pb2.ListNeededArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListNeededArtifactsResponse, _abc.Awaitable[_registry_pb2.ListNeededArtifactsResponse]]:
+        """Those of some artifacts that a version needs, or one that can still be taken back."""
 
     @_abc_1.abstractmethod
     def ResolveOwner(

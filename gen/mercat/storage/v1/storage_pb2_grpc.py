@@ -49,6 +49,16 @@ class StorageServiceStub:
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetUploadRequest.SerializeToString,
                 response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetUploadResponse.FromString,
                 _registered_method=True)
+        self.ListUploads = channel.unary_unary(
+                '/mercat.storage.v1.StorageService/ListUploads',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsResponse.FromString,
+                _registered_method=True)
+        self.DeleteUpload = channel.unary_unary(
+                '/mercat.storage.v1.StorageService/DeleteUpload',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadResponse.FromString,
+                _registered_method=True)
         self.CompleteUpload = channel.unary_unary(
                 '/mercat.storage.v1.StorageService/CompleteUpload',
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.CompleteUploadRequest.SerializeToString,
@@ -59,14 +69,19 @@ class StorageServiceStub:
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactResponse.FromString,
                 _registered_method=True)
+        self.GetDownloadUrl = channel.unary_unary(
+                '/mercat.storage.v1.StorageService/GetDownloadUrl',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateUpload(self, request, context):
-        """Opens an upload of known size and digest. When the account has stored these bytes already, the
-        upload is complete at once and nothing need be sent.
+        """Opens an upload of known size. When its digest is known, too, and the account has stored these bytes already, the
+        upload is complete at once and nothing need be sent; whether others have stored them makes no difference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,7 +90,8 @@ class StorageServiceServicer:
     def WriteUpload(self, request_iterator, context):
         """Appends chunks (at most 2 MiB each) from `offset` on; the stream may break at any point and be taken up again
         from the offset that GetUpload names. ABORTED when the offset is not the upload's; OUT_OF_RANGE
-        when more is sent than was announced. Over HTTP: POST the bytes as the body.
+        when more is sent than was announced. What arrived before a break is kept, and keeps the upload for another 24 hours;
+        of a stream with a `checksum` all is kept or nothing. Over HTTP: POST the bytes as the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +99,20 @@ class StorageServiceServicer:
 
     def GetUpload(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUploads(self, request, context):
+        """Uploads of the account that have not expired, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUpload(self, request, context):
+        """Gives an upload up; what arrived of it is removed. The artifact of a complete one stays.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -97,6 +127,14 @@ class StorageServiceServicer:
 
     def DownloadArtifact(self, request, context):
         """The bytes of an artifact of the caller's own organisation, or a range of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDownloadUrl(self, request, context):
+        """An address at the object store itself from which anybody who has it may read an artifact of the caller's own
+        organisation for a while. FAILED_PRECONDITION where artifacts lie in a folder: use DownloadArtifact there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +158,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetUploadRequest.FromString,
                     response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetUploadResponse.SerializeToString,
             ),
+            'ListUploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUploads,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsResponse.SerializeToString,
+            ),
+            'DeleteUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUpload,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadResponse.SerializeToString,
+            ),
             'CompleteUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteUpload,
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.CompleteUploadRequest.FromString,
@@ -129,6 +177,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DownloadArtifact,
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactResponse.SerializeToString,
+            ),
+            'GetDownloadUrl': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDownloadUrl,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +276,60 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
+    def ListUploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.StorageService/ListUploads',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.ListUploadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.StorageService/DeleteUpload',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DeleteUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CompleteUpload(request,
             target,
             options=(),
@@ -266,6 +373,33 @@ class StorageService:
             '/mercat.storage.v1.StorageService/DownloadArtifact',
             mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactRequest.SerializeToString,
             mercat_dot_storage_dot_v1_dot_storage__pb2.DownloadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDownloadUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.StorageService/GetDownloadUrl',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.GetDownloadUrlResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,41 +32,59 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CreateUploadRequest, _storage_pb2.CreateUploadResponse]
-    """Opens an upload of known size and digest. When the account has stored these bytes already, the
-    upload is complete at once and nothing need be sent.
+    """Opens an upload of known size. When its digest is known, too, and the account has stored these bytes already, the
+    upload is complete at once and nothing need be sent; whether others have stored them makes no difference.
     """
     WriteUpload: _grpc.StreamUnaryMultiCallable[_storage_pb2.WriteUploadRequest, _storage_pb2.WriteUploadResponse]
     """Appends chunks (at most 2 MiB each) from `offset` on; the stream may break at any point and be taken up again
     from the offset that GetUpload names. ABORTED when the offset is not the upload's; OUT_OF_RANGE
-    when more is sent than was announced. Over HTTP: POST the bytes as the body.
+    when more is sent than was announced. What arrived before a break is kept, and keeps the upload for another 24 hours;
+    of a stream with a `checksum` all is kept or nothing. Over HTTP: POST the bytes as the body.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetUploadRequest, _storage_pb2.GetUploadResponse]
+    ListUploads: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListUploadsRequest, _storage_pb2.ListUploadsResponse]
+    """Uploads of the account that have not expired, newest first."""
+    DeleteUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteUploadRequest, _storage_pb2.DeleteUploadResponse]
+    """Gives an upload up; what arrived of it is removed. The artifact of a complete one stays."""
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CompleteUploadRequest, _storage_pb2.CompleteUploadResponse]
     """Checks size and digest and makes the artifact. DATA_LOSS when the bytes are not those announced:
     the upload is then emptied.
     """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_storage_pb2.DownloadArtifactRequest, _storage_pb2.DownloadArtifactResponse]
     """The bytes of an artifact of the caller's own organisation, or a range of them."""
+    GetDownloadUrl: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetDownloadUrlRequest, _storage_pb2.GetDownloadUrlResponse]
+    """An address at the object store itself from which anybody who has it may read an artifact of the caller's own
+    organisation for a while. FAILED_PRECONDITION where artifacts lie in a folder: use DownloadArtifact there.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.CreateUploadRequest, _storage_pb2.CreateUploadResponse]  # type: ignore[assignment]
-    """Opens an upload of known size and digest. When the account has stored these bytes already, the
-    upload is complete at once and nothing need be sent.
+    """Opens an upload of known size. When its digest is known, too, and the account has stored these bytes already, the
+    upload is complete at once and nothing need be sent; whether others have stored them makes no difference.
     """
     WriteUpload: _aio.StreamUnaryMultiCallable[_storage_pb2.WriteUploadRequest, _storage_pb2.WriteUploadResponse]  # type: ignore[assignment]
     """Appends chunks (at most 2 MiB each) from `offset` on; the stream may break at any point and be taken up again
     from the offset that GetUpload names. ABORTED when the offset is not the upload's; OUT_OF_RANGE
-    when more is sent than was announced. Over HTTP: POST the bytes as the body.
+    when more is sent than was announced. What arrived before a break is kept, and keeps the upload for another 24 hours;
+    of a stream with a `checksum` all is kept or nothing. Over HTTP: POST the bytes as the body.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetUploadRequest, _storage_pb2.GetUploadResponse]  # type: ignore[assignment]
+    ListUploads: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListUploadsRequest, _storage_pb2.ListUploadsResponse]  # type: ignore[assignment]
+    """Uploads of the account that have not expired, newest first."""
+    DeleteUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteUploadRequest, _storage_pb2.DeleteUploadResponse]  # type: ignore[assignment]
+    """Gives an upload up; what arrived of it is removed. The artifact of a complete one stays."""
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.CompleteUploadRequest, _storage_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Checks size and digest and makes the artifact. DATA_LOSS when the bytes are not those announced:
     the upload is then emptied.
     """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_storage_pb2.DownloadArtifactRequest, _storage_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """The bytes of an artifact of the caller's own organisation, or a range of them."""
+    GetDownloadUrl: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetDownloadUrlRequest, _storage_pb2.GetDownloadUrlResponse]  # type: ignore[assignment]
+    """An address at the object store itself from which anybody who has it may read an artifact of the caller's own
+    organisation for a while. FAILED_PRECONDITION where artifacts lie in a folder: use DownloadArtifact there.
+    """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -75,8 +93,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.CreateUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.CreateUploadResponse, _abc.Awaitable[_storage_pb2.CreateUploadResponse]]:
-        """Opens an upload of known size and digest. When the account has stored these bytes already, the
-        upload is complete at once and nothing need be sent.
+        """Opens an upload of known size. When its digest is known, too, and the account has stored these bytes already, the
+        upload is complete at once and nothing need be sent; whether others have stored them makes no difference.
         """
 
     @_abc_1.abstractmethod
@@ -87,7 +105,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_pb2.WriteUploadResponse, _abc.Awaitable[_storage_pb2.WriteUploadResponse]]:
         """Appends chunks (at most 2 MiB each) from `offset` on; the stream may break at any point and be taken up again
         from the offset that GetUpload names. ABORTED when the offset is not the upload's; OUT_OF_RANGE
-        when more is sent than was announced. Over HTTP: POST the bytes as the body.
+        when more is sent than was announced. What arrived before a break is kept, and keeps the upload for another 24 hours;
+        of a stream with a `checksum` all is kept or nothing. Over HTTP: POST the bytes as the body.
         """
 
     @_abc_1.abstractmethod
@@ -96,6 +115,22 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.GetUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.GetUploadResponse, _abc.Awaitable[_storage_pb2.GetUploadResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListUploads(
+        self,
+        request: _storage_pb2.ListUploadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.ListUploadsResponse, _abc.Awaitable[_storage_pb2.ListUploadsResponse]]:
+        """Uploads of the account that have not expired, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteUpload(
+        self,
+        request: _storage_pb2.DeleteUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.DeleteUploadResponse, _abc.Awaitable[_storage_pb2.DeleteUploadResponse]]:
+        """Gives an upload up; what arrived of it is removed. The artifact of a complete one stays."""
 
     @_abc_1.abstractmethod
     def CompleteUpload(
@@ -114,6 +149,16 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_storage_pb2.DownloadArtifactResponse]]:
         """The bytes of an artifact of the caller's own organisation, or a range of them."""
+
+    @_abc_1.abstractmethod
+    def GetDownloadUrl(
+        self,
+        request: _storage_pb2.GetDownloadUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.GetDownloadUrlResponse, _abc.Awaitable[_storage_pb2.GetDownloadUrlResponse]]:
+        """An address at the object store itself from which anybody who has it may read an artifact of the caller's own
+        organisation for a while. FAILED_PRECONDITION where artifacts lie in a folder: use DownloadArtifact there.
+        """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

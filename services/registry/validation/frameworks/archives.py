@@ -2,6 +2,7 @@
 
 import errno
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -12,12 +13,17 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from services.registry.validation.frameworks.pickles import told
 from services.registry.validation.report import Refused
 
 _MOST_ENTRIES = 20_000
 _MOST_BYTES = 4 * 1024**3  # of all that is unpacked
 _LONGEST, _DEEPEST = 250, 16  # characters, folders
 _BLOCK = 1 << 20
+_LOOKED_AT = 4 * 1024 * 1024  # bytes of a pickle, to say what is in it
+# What stands before a file in a zip archive (APPNOTE.TXT 4.3.7), and what its flags and sizes mean.
+_HEAD = struct.Struct("<4sHHHHHIIIHH")
+_UTF8, _SIZES_BEHIND, _IN_EXTRA = 0x800, 0x8, 0xFFFFFFFF
 # Of a SavedModel this is what TensorFlow reads; whatever else lies beside it is left where it is.
 _FILES, _FOLDERS = ("saved_model.pb", "fingerprint.pb"), ("variables", "assets")
 
@@ -65,11 +71,11 @@ def form_of(path: Path) -> Form | None:
         raise Refused("EXPORT_TOO_OLD", text)
     if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
         return Form.TORCHSCRIPT
-    if any(PurePosixPath(name).name == "data.pkl" for name in names):
-        text = (
-            "a PyTorch checkpoint, which is a Python pickle: opening it runs whatever it says. Push the model itself,"
-        )
-        raise Refused("PICKLED_CHECKPOINT", f"{text} saved with torch.export.save or torch.jit.save")
+    if pickled := [name for name in names if PurePosixPath(name).name == "data.pkl"]:
+        with opened(path) as archive, archive.open(pickled[0]) as data:
+            what = told(data.read(_LOOKED_AT))
+        text = f"a PyTorch checkpoint: a Python pickle{what}. Opening it runs whatever it says; push the model itself,"
+        raise Refused("PICKLED_CHECKPOINT", f"{text} saved with torch.export.save or torch.jit.save", pickled[0])
     if "config.json" in inside and any(name.endswith(".h5") for name in inside):
         raise Refused("KERAS_FILE", "a Keras file; write a SavedModel with `model.export(folder)` and push that folder")
     return None
@@ -105,7 +111,36 @@ def entries(archive: zipfile.ZipFile) -> list[Entry]:
             raise Refused("ARCHIVE_BROKEN", "it is encrypted", info.filename)
         if not info.is_dir():
             found.append(Entry(info.orig_filename, info.file_size, info))
-    return _checked(found)
+    checked = _checked(found)
+    _same_everywhere(archive)
+    return checked
+
+
+def _same_everywhere(archive: zipfile.ZipFile) -> None:
+    """Whoever reads a zip archive by its directory, and whoever reads it by what stands before each file, finds the
+    same files, none of which lies in another. Raises Refused."""
+    file = archive.fp
+    assert file is not None
+    until = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < until or (not until and info.header_offset):
+            raise Refused("ARCHIVE_TAMPERED", "files lie over each other, or something lies before them", info.filename)
+        file.seek(info.header_offset)
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or head[:4] != b"PK\3\4":
+            raise Refused("ARCHIVE_TAMPERED", "a file is not where the directory says", info.filename)
+        _, _, flags, method, _, _, crc, packed, size, name, extra = _HEAD.unpack(head)
+        known = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+        there = file.read(name) == known and (flags, method) == (info.flag_bits, info.compress_type)
+        if there and not flags & _SIZES_BEHIND:
+            there = (
+                crc == info.CRC and packed in (info.compress_size, _IN_EXTRA) and size in (info.file_size, _IN_EXTRA)
+            )
+        if not there:
+            raise Refused("ARCHIVE_TAMPERED", "what stands before a file is not what the directory says", info.filename)
+        until = info.header_offset + _HEAD.size + name + extra + info.compress_size
+    if until > archive.start_dir:
+        raise Refused("ARCHIVE_TAMPERED", "files lie over the directory")
 
 
 def unpack(path: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from services.registry.validation.frameworks import pickles
 from services.registry.validation.frameworks.archives import Entry, Form, entries, opened
 from services.registry.validation.report import Refused
 
@@ -45,6 +46,8 @@ def check(path: Path, form: Form) -> None:
         for name, entry in found.items():
             if form is Form.TORCHSCRIPT and name.startswith("code/") and name.endswith(".py"):
                 _check_code(name, read(entry))
+            elif form is Form.TORCHSCRIPT and name.endswith(".pkl"):
+                pickles.check(read(entry), name)
             elif form is Form.TORCH_EXPORT and name.endswith(".json"):
                 _check_graph(name, read(entry))
 
