@@ -1,7 +1,7 @@
 """Who people and programs are: users and organisations, sessions, API keys, and the audit log.
 What somebody may do with what they are is decided by the contract's policies, not here."""
 
-from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc, team_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.auth import granting
@@ -24,6 +24,8 @@ from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
 from services.auth.signing_keys import SigningKeys
 from services.auth.store import Store
+from services.auth.teams.service import TeamServicer
+from services.auth.teams.store import TeamStore
 from services.auth.tokens import Signer
 from services.common.events import consume
 from services.common.service import Deps, Service
@@ -73,6 +75,10 @@ async def build(deps: Deps) -> Service:
             (
                 organisation_pb2_grpc.add_ServiceAccountServiceServicer_to_server,
                 ServiceAccountServicer(deps, organisations, store),
+            ),
+            (
+                team_pb2_grpc.add_TeamServiceServicer_to_server,
+                TeamServicer(deps, TeamStore(), organisations),
             ),
             (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
             *signing_in.registrations,
