@@ -33,6 +33,7 @@ from mercat.auth.v1 import (
     organisation_pb2_grpc,
     passkey_pb2_grpc,
     sessions_pb2_grpc,
+    sso_pb2_grpc,
     team_pb2_grpc,
 )
 from mercat.billing.v1 import (
@@ -112,6 +113,7 @@ class Account:
             "keys": keys_pb2_grpc.ApiKeyServiceStub,
             "organisations": organisation_pb2_grpc.OrganisationServiceStub,
             "sessions": sessions_pb2_grpc.SessionServiceStub,
+            "sso": sso_pb2_grpc.SsoServiceStub,
             "teams": team_pb2_grpc.TeamServiceStub,
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,

@@ -40,7 +40,15 @@ async def build(deps: Deps) -> Service:
     last_used = LastUsed(deps.database, store)
     signing_in = SigningIn(deps, settings, store, signer)
     servicer = AuthServicer(
-        deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength
+        deps,
+        settings,
+        store,
+        signer,
+        signing_in.sessions,
+        signing_in.proving,
+        signing_in.codes,
+        signing_in.strength,
+        signing_in.requiring,
     )
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
     signs = SigningKeys(store, signing_in.sealer)
@@ -85,7 +93,7 @@ async def build(deps: Deps) -> Service:
             *granting.registrations(
                 deps, oauth_store, store, organisations, signing_in, signer, principals.of_token
             ),
-            *granting.without_password(deps, settings, store, signing_in),
+            *granting.without_password(deps, settings, store, organisations, signing_in),
         ],
         tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
         close=last_used.flush,

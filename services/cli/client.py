@@ -26,6 +26,7 @@ from mercat.auth.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
     signin_pb2_grpc,
+    sso_pb2_grpc,
     team_pb2_grpc,
 )
 from mercat.billing.v1 import (
@@ -127,6 +128,10 @@ class Client:
     @cached_property
     def teams(self) -> team_pb2_grpc.TeamServiceStub:
         return team_pb2_grpc.TeamServiceStub(self.channel)
+
+    @cached_property
+    def sso(self) -> sso_pb2_grpc.SsoServiceStub:
+        return sso_pb2_grpc.SsoServiceStub(self.channel)
 
     @cached_property
     def service_accounts(self) -> organisation_pb2_grpc.ServiceAccountServiceStub:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from mercat.auth.v1 import organisation_pb2 as pb
 
-from services.cli import organisation_access, organisation_clients, output, teams
+from services.cli import organisation_access, organisation_clients, output, sso, teams
 from services.cli.command import Session, command
 from services.cli.organisation_members import Member, member_id
 from services.cli.paging import Limit, gather
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     organisation_access.add_to(org)
     organisation_clients.add_to(org)
     teams.add_to(org)
+    sso.add_to(org)
     app.add_typer(org, name="org")
 
 

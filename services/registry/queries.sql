@@ -15,7 +15,9 @@ FROM models m WHERE m.id = coalesce(
 );
 
 -- name: former_addresses(model_id)
-SELECT publisher || '/' || name AS model FROM model_addresses WHERE model_id = :model_id ORDER BY model;
+SELECT a.publisher || '/' || a.name AS model FROM model_addresses a
+WHERE a.model_id = :model_id AND NOT EXISTS (SELECT FROM models m WHERE m.publisher = a.publisher AND m.name = a.name)
+ORDER BY model;
 
 -- name: list_models(org_id, before, most)
 -- With an organisation all of its own, else the published ones.

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2, team_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2, sso_pb2, team_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
@@ -216,21 +216,24 @@ NAMES = {
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "signing_key_id": "signing_key",
     "client_id": "oauth_client", "team_id": "team", "transfer_id": "transfer",
+    "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
+    "SetSsoConnectionRequest.client_id": None,  # at the provider
     "identity_id": "identity", "passkey_id": "passkey",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
     "alias", "category", "code", "currency", "current_password", "description", "display_name", "email", "etag",
     "filename", "framework", "handle", "homepage", "id", "license", "line_id", "meter", "name", "organisation",
-    "password", "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary", "tag_name",
-    "task", "version",
+    "password", "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary",
+    "tag_name", "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
+    "issuer", "client_id", "client_secret", "default_role", "domain",
     "user_code",  # of a device, which is nobody's yet
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
     "model": "nobody/nothing", "digest": "sha256:" + "ab" * 32, "payment_method": "pm_none", "budget": "none",
-    "role": "none-such",
+    "role": "none-such", "sso_domain": "none.example",
 }  # fmt: skip
 # What requests need beside the name.
 FILLED: dict[str, Any] = {
@@ -315,6 +318,8 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["digest"] = platform.upload(victim, graphs.addition())
     platform.validated(victim, found["model"], found["digest"])
     friend = platform.organisation(platform.sign_up(auth_pb2.ROLE_PUBLISHER)).profile.organisation
+    domain = sso_pb2.AddSsoDomainRequest(domain=f"{handle}.example")
+    found["sso_domain"] = victim.sso.AddSsoDomain(domain).domain.domain
     offer = transfer_pb2.TransferModelRequest(model=found["model"], organisation=friend)
     found["transfer"] = victim.transfers.TransferModel(offer).transfer.transfer_id
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
@@ -392,6 +397,9 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     assert victim.invitations.ListInvitations(org.ListInvitationsRequest()).invitations
     assert victim.service_accounts.ListServiceAccounts(org.ListServiceAccountsRequest()).service_accounts
     assert victim.oauth_clients.ListOAuthClients(oauth_pb2.ListOAuthClientsRequest()).clients
+    assert [d.domain for d in victim.sso.ListSsoDomains(sso_pb2.ListSsoDomainsRequest()).domains] == [
+        theirs["sso_domain"]
+    ]
     assert [t.member_count for t in victim.teams.ListTeams(team_pb2.ListTeamsRequest()).teams] == [1]
     assert victim.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest()).budgets
     assert victim.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest()).payment_methods

@@ -75,6 +75,7 @@ ON CONFLICT (org_id, name) DO UPDATE SET scopes = excluded.scopes;
 
 -- name: role_in_use(org_id, name, now)$
 SELECT EXISTS (SELECT FROM members WHERE org_id = :org_id AND role = :name)
+    OR EXISTS (SELECT FROM sso_connections WHERE org_id = :org_id AND default_role = :name)
     OR EXISTS (SELECT FROM teams WHERE org_id = :org_id AND role = :name)
     OR EXISTS (SELECT FROM service_accounts WHERE org_id = :org_id AND role = :name AND deleted_at IS NULL)
     OR EXISTS (SELECT FROM invitations WHERE org_id = :org_id AND role = :name AND accepted_at IS NULL

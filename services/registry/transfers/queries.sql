@@ -26,4 +26,6 @@ DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name;
 UPDATE models SET org_id = :org_id, publisher = :publisher, name = :name WHERE id = :id;
 
 -- name: add_address(publisher, name, model_id)!
-INSERT INTO model_addresses (publisher, name, model_id) VALUES (:publisher, :name, :model_id);
+-- A model that was made in the moment in which another left its address may have left a row there.
+INSERT INTO model_addresses (publisher, name, model_id) VALUES (:publisher, :name, :model_id)
+ON CONFLICT (publisher, name) DO UPDATE SET model_id = excluded.model_id;
