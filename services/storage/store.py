@@ -1,6 +1,6 @@
 """The tables of storage, one typed method per named query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +43,10 @@ class Store:
         await self._q.add_artifact(c, digest=digest, size_bytes=size_bytes, now=now)
         if org_id:
             await self._q.add_owner(c, digest=digest, org_id=org_id, filename=filename)
+
+    async def share_artifacts(self, c: Connection, digests: Sequence[str], org_id: str) -> None:
+        """Makes artifacts an organisation's too, as if it had uploaded them."""
+        await self._q.share_artifacts(c, digests=list(digests), org_id=org_id)
 
     async def get_artifact(self, c: Connection, digest: str, org_id: str = "") -> Row | None:
         """None when it is not stored, or not by that organisation."""

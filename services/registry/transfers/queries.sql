@@ -19,6 +19,9 @@ WHERE t.id = :transfer_id AND t.ended_at IS NULL AND t.expires_at > :now;
 -- Nothing: it was ended meanwhile.
 UPDATE model_transfers SET ended_at = :now WHERE id = :transfer_id AND ended_at IS NULL RETURNING id;
 
+-- name: digests_of(model_id)
+SELECT DISTINCT digest FROM versions WHERE model_id = :model_id ORDER BY digest;
+
 -- name: forget_address(publisher, name)!
 DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name;
 

@@ -102,6 +102,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServiceServicer):
         event = event_pb2.ModelMoved(
             model_id=model["id"], from_model=before, to_model=f"{moved['publisher']}/{moved['name']}",
             from_org_id=model["org_id"], to_org_id=moved["org_id"],
+            digests=await self._transfers.digests_of(connection, model["id"]),
         )  # fmt: skip
         await outbox.add(connection, event)
         audit.changed(_address(model), _address(moved))

@@ -190,11 +190,16 @@ class ModelMoved(_message.Message):
     TO_MODEL_FIELD_NUMBER: _builtins.int
     FROM_ORG_ID_FIELD_NUMBER: _builtins.int
     TO_ORG_ID_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     from_model: _builtins.str
     to_model: _builtins.str
     from_org_id: _builtins.str
     to_org_id: _builtins.str
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of its versions' artifacts, which are the new owner's too from then on."""
+
     def __init__(
         self,
         *,
@@ -203,10 +208,11 @@ class ModelMoved(_message.Message):
         to_model: _builtins.str = ...,
         from_org_id: _builtins.str = ...,
         to_org_id: _builtins.str = ...,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_model", b"from_model", "from_org_id", b"from_org_id", "model_id", b"model_id", "to_model", b"to_model", "to_org_id", b"to_org_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "from_model", b"from_model", "from_org_id", b"from_org_id", "model_id", b"model_id", "to_model", b"to_model", "to_org_id", b"to_org_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
