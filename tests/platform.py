@@ -33,6 +33,8 @@ from mercat.auth.v1 import (
     organisation_pb2_grpc,
     passkey_pb2_grpc,
     sessions_pb2_grpc,
+    sso_pb2_grpc,
+    team_pb2_grpc,
 )
 from mercat.billing.v1 import (
     billing_pb2,
@@ -49,7 +51,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
+from mercat.registry.v1 import registry_pb2, registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
@@ -96,6 +98,7 @@ class Account:
     def __getattr__(self, name: str) -> Any:
         stubs = {
             "auth": auth_pb2_grpc.AuthServiceStub, "registry": registry_pb2_grpc.RegistryServiceStub,
+            "transfers": transfer_pb2_grpc.TransferServiceStub,
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
@@ -110,6 +113,8 @@ class Account:
             "keys": keys_pb2_grpc.ApiKeyServiceStub,
             "organisations": organisation_pb2_grpc.OrganisationServiceStub,
             "sessions": sessions_pb2_grpc.SessionServiceStub,
+            "sso": sso_pb2_grpc.SsoServiceStub,
+            "teams": team_pb2_grpc.TeamServiceStub,
             "invitations": organisation_pb2_grpc.InvitationServiceStub,
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,

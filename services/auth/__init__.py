@@ -1,7 +1,7 @@
 """Who people and programs are: users and organisations, sessions, API keys, and the audit log.
 What somebody may do with what they are is decided by the contract's policies, not here."""
 
-from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc
+from mercat.auth.v1 import audit_pb2_grpc, auth_pb2_grpc, keys_pb2_grpc, organisation_pb2_grpc, team_pb2_grpc
 from mercat.event.v1 import event_pb2
 
 from services.auth import granting
@@ -24,6 +24,8 @@ from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
 from services.auth.signing_keys import SigningKeys
 from services.auth.store import Store
+from services.auth.teams.service import TeamServicer
+from services.auth.teams.store import TeamStore
 from services.auth.tokens import Signer
 from services.common.events import consume
 from services.common.service import Deps, Service
@@ -38,7 +40,15 @@ async def build(deps: Deps) -> Service:
     last_used = LastUsed(deps.database, store)
     signing_in = SigningIn(deps, settings, store, signer)
     servicer = AuthServicer(
-        deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength
+        deps,
+        settings,
+        store,
+        signer,
+        signing_in.sessions,
+        signing_in.proving,
+        signing_in.codes,
+        signing_in.strength,
+        signing_in.requiring,
     )
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
     signs = SigningKeys(store, signing_in.sealer)
@@ -74,12 +84,16 @@ async def build(deps: Deps) -> Service:
                 organisation_pb2_grpc.add_ServiceAccountServiceServicer_to_server,
                 ServiceAccountServicer(deps, organisations, store),
             ),
+            (
+                team_pb2_grpc.add_TeamServiceServicer_to_server,
+                TeamServicer(deps, TeamStore(), organisations),
+            ),
             (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
             *signing_in.registrations,
             *granting.registrations(
                 deps, oauth_store, store, organisations, signing_in, signer, principals.of_token
             ),
-            *granting.without_password(deps, settings, store, signing_in),
+            *granting.without_password(deps, settings, store, organisations, signing_in),
         ],
         tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
         close=last_used.flush,

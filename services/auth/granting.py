@@ -1,6 +1,6 @@
 """Puts together what makes Mercat an OAuth 2.0 server and a client of others, and signing in without a password."""
 
-from mercat.auth.v1 import identity_pb2_grpc, oauth_pb2_grpc, passkey_pb2_grpc
+from mercat.auth.v1 import identity_pb2_grpc, oauth_pb2_grpc, passkey_pb2_grpc, sso_pb2_grpc
 
 from services.auth.accounts import Accounts
 from services.auth.identities import providers
@@ -17,6 +17,9 @@ from services.auth.passkeys.service import PasskeyServicer
 from services.auth.passkeys.store import PasskeyStore
 from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
+from services.auth.sso.connecting import Connecting
+from services.auth.sso.domains import Dns
+from services.auth.sso.service import SsoServicer
 from services.auth.store import Store
 from services.auth.tokens import Signer
 from services.common.rpc.server import Registration
@@ -38,14 +41,28 @@ def registrations(
     ]
 
 
-def without_password(deps: Deps, settings: AuthSettings, users: Store, signing_in: SigningIn) -> list[Registration]:
-    """Signing in with accounts elsewhere and with passkeys. Raises SettingsError."""
+def without_password(
+    deps: Deps, settings: AuthSettings, users: Store, organisations: OrganisationStore, signing_in: SigningIn
+) -> list[Registration]:
+    """Signing in with accounts elsewhere, an organisation's provider among them, and with passkeys. Raises
+    SettingsError."""
+    relying = Relying(f"{settings.url}/oauth/callback")
+    connecting = Connecting(
+        deps.database,
+        signing_in.sso_store,
+        organisations,
+        signing_in.keyring,
+        deps.clock,
+        settings.sso_private_networks,
+    )
     servicer = IdentityServicer(
-        deps, providers.read(settings.identity_providers), Relying(f"{settings.url}/oauth/callback"), IdentityStore(),
-        users, Accounts(users, signing_in.codes, deps.clock), signing_in,
+        deps, providers.read(settings.identity_providers), relying, IdentityStore(), users,
+        Accounts(users, signing_in.codes, deps.clock), signing_in, connecting,
     )  # fmt: skip
+    sso = SsoServicer(deps, connecting, relying, Dns(settings.dns_server))
     passkeys = PasskeyServicer(deps, Ceremonies(settings.url), PasskeyStore(), users, signing_in)
     return [
         (identity_pb2_grpc.add_IdentityServiceServicer_to_server, servicer),
+        (sso_pb2_grpc.add_SsoServiceServicer_to_server, sso),
         (passkey_pb2_grpc.add_PasskeyServiceServicer_to_server, passkeys),
     ]

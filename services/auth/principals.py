@@ -12,11 +12,12 @@ from services.auth.organisations.roles import standing
 from services.auth.sessions.store import SessionStore
 from services.auth.signing_keys import SigningKeys
 from services.auth.store import Row, Store
+from services.auth.teams.store import TeamNotFound
 from services.auth.tokens import ClientProof, Signer
 from services.common import call_limits, key_rules
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import CredentialInvalid
+from services.common.errors import CredentialInvalid, NotFound
 from services.common.rpc.context import Context
 
 
@@ -75,6 +76,24 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         async with self._database.connection() as connection:
             row = await self._store.get_key_principal(connection, request.key_id, request.user_id, request.org_id)
         return auth_pb2.GetPrincipalResponse(principal=self._of_row(row))
+
+    async def FindOrganisation(
+        self, request: auth_pb2.FindOrganisationRequest, context: Context
+    ) -> auth_pb2.FindOrganisationResponse:
+        async with self._database.connection() as connection:
+            org_id = await self._store.find_organisation(connection, request.handle)
+        if org_id is None:
+            raise NotFound(f"there is no organisation {request.handle}", reason="ORGANISATION_NOT_FOUND")
+        return auth_pb2.FindOrganisationResponse(org_id=org_id)
+
+    async def ListTeamUsers(
+        self, request: auth_pb2.ListTeamUsersRequest, context: Context
+    ) -> auth_pb2.ListTeamUsersResponse:
+        async with self._database.connection() as connection:
+            found = await self._store.list_team_users(connection, request.team_id, request.org_id)
+        if found is None:
+            raise TeamNotFound("the organisation has no such team; see `mercat org team list`")
+        return auth_pb2.ListTeamUsersResponse(user_ids=found)
 
     def _of_key(
         self, key_hash: bytes, row: Row | None, signing: Mapping[str, list[auth_pb2.KeySigning.Key]]

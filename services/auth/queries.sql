@@ -102,10 +102,21 @@ WHERE key_id = :key_id AND (:owner_id::text = '' OR principal_id = :owner_id) AN
 
 -- name: get_member_principal(user_id, org_id)^
 SELECT u.id AS principal_id, u.role AS owner_role, o.id AS org_id, o.handle, o.personal_of, o.tier, o.call_limit,
-    m.role AS member_role, r.scopes AS role_scopes, u.is_verified, f.confirmed_at IS NOT NULL AS second_factor
+    m.role AS member_role, r.scopes AS role_scopes, team_roles(m.org_id, m.user_id) AS team_roles, u.is_verified,
+    f.confirmed_at IS NOT NULL AS second_factor
 FROM users u JOIN members m ON m.user_id = u.id JOIN organisations o ON o.id = m.org_id
 LEFT JOIN roles r ON r.org_id = o.id AND r.name = m.role LEFT JOIN totp_factors f ON f.user_id = u.id
 WHERE u.id = :user_id AND u.deleted_at IS NULL AND (o.id = :org_id OR (:org_id = '' AND o.personal_of = u.id));
+
+-- name: find_organisation(handle)$
+SELECT o.id FROM organisations o LEFT JOIN users u ON u.id = o.personal_of
+WHERE o.handle = :handle AND u.deleted_at IS NULL;
+
+-- name: has_team(team_id, org_id)$
+SELECT EXISTS (SELECT FROM teams WHERE id = :team_id AND org_id = :org_id);
+
+-- name: list_team_users(team_id)
+SELECT user_id FROM team_members WHERE team_id = :team_id;
 
 -- name: touch_api_keys(key_hashes, used)!
 UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, t.used)

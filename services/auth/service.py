@@ -12,6 +12,7 @@ from services.auth.settings import AuthSettings
 from services.auth.signin.mailed import MailedCodes
 from services.auth.signin.proving import Proving
 from services.auth.signin.strength import Strength
+from services.auth.sso.requiring import Requiring
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common import audit, call_limits, etags, ids, key_rules, pages
@@ -33,7 +34,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     def __init__(
         self, deps: Deps, settings: AuthSettings, store: Store, signer: Signer, sessions: Sessions, proving: Proving,
-        codes: MailedCodes, strength: Strength,
+        codes: MailedCodes, strength: Strength, requiring: Requiring,
     ) -> None:  # fmt: skip
         self._database = deps.database
         self._events = deps.events
@@ -45,6 +46,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._proving = proving
         self._accounts = Accounts(store, codes, deps.clock)
         self._strength = strength
+        self._requiring = requiring
 
     async def ensure_admin(self, email: str, password: str) -> None:
         """Makes the first administrator when there is none of this email."""
@@ -71,6 +73,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         if request.username in RESERVED:
             raise InvalidFields(violations=[Violation("username", "is reserved; choose another")])
         await self._strength.check(request.password, [request.email, request.username, request.display_name])
+        async with self._database.connection() as connection:
+            await self._requiring.check_new(connection, request.email)
         user_id = await self._add_user(
             request.email, request.username, request.password, role, request.display_name,
             known=self._settings.is_known(request.email),
@@ -86,6 +90,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         async with proved as (connection, user, second_factor):
             audit.about("user", user["id"])
             audit.by(user["id"], user["org_id"])
+            await self._requiring.check(connection, user["id"])
             session = await self._sessions.open(connection, user["id"], second_factor=second_factor)
         return auth_pb2.SignInResponse(profile=profile_of(user), session=session)
 

@@ -29,6 +29,13 @@ class AuthSettings(MailSettings):
         "", "who people may sign in with: a JSON list of {id, client_id, client_secret, issuer, name, trusted}; of "
         "google and github the issuer is known", secret=True,
     )  # fmt: skip
+    sso_private_networks: bool = option(
+        False, "whether the providers of organisations' single sign-on may be in private networks and on this machine"
+    )
+    dns_server: str = option(
+        "", "who is asked for the records that prove domains, ADDRESS:PORT; empty: whom this machine asks",
+        pattern=r"^(|[0-9.]+:\d{1,5}|\[[0-9a-f:]+\]:\d{1,5})$",
+    )  # fmt: skip
     address_failures: int = option(
         20, "failed sign-ins from one network address before it must wait, longer each time", unit="attempts", ge=1
     )

@@ -21,6 +21,8 @@ from services.auth.signin.proving import Proving
 from services.auth.signin.service import PasswordServicer
 from services.auth.signin.store import SignInStore
 from services.auth.signin.strength import Strength
+from services.auth.sso.requiring import Requiring
+from services.auth.sso.store import SsoStore
 from services.auth.store import Row, Store
 from services.auth.tokens import Signer
 from services.common.db import Connection
@@ -46,7 +48,7 @@ class SigningIn:
         store = self.store = SignInStore()
         factor_store, self.session_store = FactorStore(), SessionStore()
         sealer = self.sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
-        keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
+        keyring = self.keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
         outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
         letters = self.letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
@@ -56,6 +58,8 @@ class SigningIn:
         self._factors = factors = SecondFactors(factor_store, keyring, sealer, letters, deps.clock)
         self.lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
         self.strength = Strength(LeakedPasswords(settings.leaked_passwords))
+        self.sso_store = SsoStore()
+        self.requiring = Requiring(self.sso_store)
         self.proving = Proving(deps.database, users, self.lockout, factors)
         self._passwords = PasswordServicer(
             deps.database, users, store, self.codes, letters, self.lockout, self.strength, self.proving, self.sessions,

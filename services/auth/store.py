@@ -147,6 +147,16 @@ class Store:
         row: Row | None = await self._q.get_member_principal(c, user_id=user_id, org_id=org_id)
         return row
 
+    async def find_organisation(self, c: Connection, handle: str) -> str | None:
+        org_id: str | None = await self._q.find_organisation(c, handle=handle)
+        return org_id
+
+    async def list_team_users(self, c: Connection, team_id: str, org_id: str) -> list[str] | None:
+        """None when the organisation has no such team."""
+        if not await self._q.has_team(c, team_id=team_id, org_id=org_id):
+            return None
+        return [r["user_id"] async for r in self._q.list_team_users(c, team_id=team_id)]
+
     async def set_key_limit(
         self, c: Connection, key_id: str, owner_id: str, org_id: str, call_limit: str | None
     ) -> Row | None:

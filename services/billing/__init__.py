@@ -18,6 +18,7 @@ from services.billing.corrections.service import CorrectionServicer
 from services.billing.credits.grants import Grants
 from services.billing.credits.service import CreditServicer
 from services.billing.leasing import Leasing
+from services.billing.moves.following import Moves
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
 from services.billing.prices.announcing import Announcer
@@ -65,6 +66,10 @@ async def build(deps: Deps) -> Service:
         kinds: list[type[Message]] = [event_pb2.UserSignedUp, event_pb2.OrganisationCreated]
         await consume(deps.events, deps.database, "wallets", kinds, billing.open_account)
 
+    async def moved() -> None:
+        follow = Moves(store, deps.control).follow
+        await consume(deps.events, deps.database, "moved-models", [event_pb2.ModelMoved], follow)
+
     return Service(
         "billing",
         registrations=[
@@ -80,7 +85,7 @@ async def build(deps: Deps) -> Service:
             (corrections_pb2_grpc.add_CorrectionServiceServicer_to_server, corrections),
         ],
         tasks=[
-            signed_up, leases.recover, grants.expire, announcer.repeat, *payments.tasks, *recurring.tasks,
+            signed_up, moved, leases.recover, grants.expire, announcer.repeat, *payments.tasks, *recurring.tasks,
             *proof.tasks,
         ],
         close=payments.close,

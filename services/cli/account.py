@@ -96,7 +96,10 @@ def login(
     elsewhere_: Annotated[
         str, typer.Option("--with", metavar="PROVIDER", help="With an account elsewhere, such as google or github.")
     ] = "",
-    username: Annotated[str, typer.Option(help="With --with: of an account that is made by this.")] = "",
+    sso: Annotated[
+        str, typer.Option(metavar="DOMAIN", help="With your organisation's own sign-in, such as acme.com.")
+    ] = "",
+    username: Annotated[str, typer.Option(help="With --with or --sso: of an account that is made by this.")] = "",
     demo: Annotated[str, typer.Option(metavar="NAME", help="As admin, publisher or consumer of `mercat up`.")] = "",
     code: Annotated[
         str, typer.Option(help="Of your second factor, or a recovery code; asked for when it is needed.")
@@ -117,12 +120,14 @@ def login(
 
       mercat login --with google
 
+      mercat login --sso acme.com
+
       mercat login --demo consumer
 
       mercat login --demo admin --profile admin
     """
-    if elsewhere_:
-        _welcome(session, elsewhere.log_in(session, elsewhere_, username, code))
+    if elsewhere_ or sso:
+        _welcome(session, elsewhere.log_in(session, elsewhere_, username, code, sso))
         return
     if not (demo or email or password or password_stdin):
         _welcome(session, devices.log_in(session))

@@ -26,6 +26,8 @@ from mercat.auth.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
     signin_pb2_grpc,
+    sso_pb2_grpc,
+    team_pb2_grpc,
 )
 from mercat.billing.v1 import (
     billing_pb2_grpc,
@@ -42,7 +44,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
-from mercat.registry.v1 import registry_pb2_grpc
+from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
@@ -122,6 +124,14 @@ class Client:
     @cached_property
     def invitations(self) -> organisation_pb2_grpc.InvitationServiceStub:
         return organisation_pb2_grpc.InvitationServiceStub(self.channel)
+
+    @cached_property
+    def teams(self) -> team_pb2_grpc.TeamServiceStub:
+        return team_pb2_grpc.TeamServiceStub(self.channel)
+
+    @cached_property
+    def sso(self) -> sso_pb2_grpc.SsoServiceStub:
+        return sso_pb2_grpc.SsoServiceStub(self.channel)
 
     @cached_property
     def service_accounts(self) -> organisation_pb2_grpc.ServiceAccountServiceStub:
@@ -226,6 +236,10 @@ class Client:
     @cached_property
     def registry(self) -> registry_pb2_grpc.RegistryServiceStub:
         return registry_pb2_grpc.RegistryServiceStub(self.channel)
+
+    @cached_property
+    def transfers(self) -> transfer_pb2_grpc.TransferServiceStub:
+        return transfer_pb2_grpc.TransferServiceStub(self.channel)
 
     @cached_property
     def storage(self) -> storage_pb2_grpc.StorageServiceStub:

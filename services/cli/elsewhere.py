@@ -53,14 +53,20 @@ def list_identities(session: Session, limit: Limit = 50) -> None:
     )  # fmt: skip
 
 
-def link(session: Session, provider: Annotated[str, typer.Argument(help="Such as google or github.")]) -> None:
+def link(
+    session: Session,
+    provider: Annotated[str, typer.Argument(help="Such as google or github.")] = "",
+    sso: Annotated[str, typer.Option(metavar="DOMAIN", help="Your organisation's own instead, such as acme.com.")] = "",
+) -> None:
     """Signs in elsewhere, and from then on with that account here.
 
     Example: mercat identities link github
     """
+    if bool(provider) == bool(sso):
+        raise typer.BadParameter("name a provider, or --sso DOMAIN")
     stub = session.client.identities
     visit = _Visit()
-    begin = pb.BeginIdentityLinkRequest(provider=provider, **visit.asks)
+    begin = pb.BeginIdentityLinkRequest(provider=provider, domain=sso, **visit.asks)
     code = visit.go(stub.BeginIdentityLink(begin).authorization_url)
     made = stub.LinkIdentity(pb.LinkIdentityRequest(identity_code=code, code_verifier=visit.verifier)).identity
     if session.json:
@@ -83,11 +89,12 @@ def unlink(
         output.say(f"{output.clean(identity)} is unlinked.")
 
 
-def log_in(session: Session, provider: str, username: str, code: str) -> auth_pb2.Profile:
-    """Signs in elsewhere and keeps the login; makes an account where there is none. Raises MercatError, or Refusal."""
+def log_in(session: Session, provider: str, username: str, code: str, domain: str = "") -> auth_pb2.Profile:
+    """Signs in elsewhere, with an organisation's own provider by its domain, and keeps the login, which is for that
+    organisation; makes an account where there is none. Raises MercatError, or Refusal."""
     stub = session.client.identities
     visit = _Visit()
-    begin = pb.BeginIdentitySignInRequest(provider=provider, **visit.asks)
+    begin = pb.BeginIdentitySignInRequest(provider=provider, domain=domain, **visit.asks)
     found = visit.go(stub.BeginIdentitySignIn(begin).authorization_url)
     request = pb.SignInWithIdentityRequest(
         identity_code=found, code_verifier=visit.verifier, username=username, code=code
@@ -100,6 +107,8 @@ def log_in(session: Session, provider: str, username: str, code: str) -> auth_pb
         request.code = session.ask("code")
         answer = stub.SignInWithIdentity(request)
     session.credentials.keep(answer.profile, answer.session)
+    if answer.organisation:
+        session.credentials.switch(answer.organisation)
     return answer.profile
 
 

@@ -6,7 +6,7 @@ import typer
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import output, reviewing
+from services.cli import output, reviewing, transferring
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     models.command("price")(command(price))
     models.command("download")(command(download))
     reviewing.register(models)
+    transferring.register(models)
     app.add_typer(models, name="models")
 
 

@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 from mercat.auth.v1 import organisation_pb2 as pb
 
-from services.cli import organisation_access, organisation_clients, output
+from services.cli import organisation_access, organisation_clients, output, sso, teams
 from services.cli.command import Session, command
+from services.cli.organisation_members import Member, member_id
 from services.cli.paging import Limit, gather
 from services.cli.session import Refusal
-
-Member = Annotated[str, typer.Argument(metavar="USER", help="Username, email address or id, usr_….")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +19,8 @@ def register(app: typer.Typer) -> None:
         org.command()(command(function))
     organisation_access.add_to(org)
     organisation_clients.add_to(org)
+    teams.add_to(org)
+    sso.add_to(org)
     app.add_typer(org, name="org")
 
 
@@ -134,7 +135,7 @@ def role(
 
     Example: mercat org role ada admin
     """
-    request = pb.SetMemberRoleRequest(user_id=_user_id(session, user), role=role)
+    request = pb.SetMemberRoleRequest(user_id=member_id(session, user), role=role)
     member = session.client.organisations.SetMemberRole(request).member
     if session.json:
         output.say_json(member)
@@ -147,7 +148,7 @@ def remove(session: Session, user: Member) -> None:
 
     Example: mercat org remove ada
     """
-    user_id = _user_id(session, user)
+    user_id = member_id(session, user)
     session.client.organisations.RemoveMember(pb.RemoveMemberRequest(user_id=user_id))
     if session.json:
         output.say_json({"userId": user_id})
@@ -172,20 +173,9 @@ def transfer(session: Session, user: Member) -> None:
 
     Example: mercat org transfer ada
     """
-    request = pb.TransferOwnershipRequest(user_id=_user_id(session, user))
+    request = pb.TransferOwnershipRequest(user_id=member_id(session, user))
     member = session.client.organisations.TransferOwnership(request).member
     if session.json:
         output.say_json(member)
     else:
         output.say(f"{member.username} owns it now, and you are an admin.")
-
-
-def _user_id(session: Session, user: str) -> str:
-    """Of a member as a person types them. Refusal when there is none."""
-    if user.startswith("usr_"):
-        return user
-    answer = gather(session.client.organisations.ListMembers, pb.ListMembersRequest(), "members", 100_000)
-    found = [m.user_id for m in answer.members if user.lower() in (m.username, m.email.lower())]
-    if not found:
-        raise Refusal(f"{user} is no member.", "see `mercat org members`")
-    return found[0]

@@ -9,6 +9,7 @@ from mercat.usage.v1 import usage_pb2
 
 from services.cli import output
 from services.cli.command import Session
+from services.cli.teams import team_id
 from services.cli.times import parse_time
 from services.common import money
 
@@ -48,6 +49,7 @@ def query(
     version: Annotated[str, typer.Option(help="Only of this version.")] = "",
     key: Annotated[str, typer.Option(metavar="KEY_ID", help="Only by this key.")] = "",
     member: Annotated[str, typer.Option(metavar="USER_ID", help="Only by this member.")] = "",
+    team: Annotated[str, typer.Option(metavar="TEAM", help="Only by who is in this team now.")] = "",
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with this tag. Repeatable.")] = None,
 ) -> None:
     """Shows what was counted of a meter, by groups and over time.
@@ -65,7 +67,7 @@ def query(
         view=usage_pb2.USAGE_VIEW_PUBLISHER if publisher else usage_pb2.USAGE_VIEW_CONSUMER, meter=meter,
         aggregation=_one_of("--agg", _AGGREGATIONS, aggregation), group_by=[_DIMENSIONS[name] for name in names],
         tag_name=tag_name, model=session.full_name(model) if model else "", version=version, key_id=key,
-        user_id=member, tags=tag or (),
+        user_id=member, team_id=team_id(session, team) if team else "", tags=tag or (),
     )  # fmt: skip
     if of:
         request.unique_of = _one_of("--of", _DIMENSIONS, of)

@@ -49,11 +49,24 @@ async def record(connection: Connection) -> None:
     if call is None or not call.audited:
         return
     call.audited = False
+    await outbox.add(connection, _event(call))
+
+
+async def also(connection: Connection, org_id: str) -> None:
+    """Adds the audit event of the current call to another organisation's log too, whose affair it is as well. After
+    `about` and `changed`."""
+    if call := maybe_current():
+        event = _event(call)
+        event.org_id = org_id
+        await outbox.add(connection, event)
+
+
+def _event(call: Call) -> event_pb2.AuditRecorded:
     event = event_of(call)
     before, after = call.change
     said = {"request": call.request, "before": before, "after": after}
     json_format.ParseDict({name: shown(m) for name, m in said.items() if m is not None}, event.metadata)
-    await outbox.add(connection, event)
+    return event
 
 
 def event_of(call: Call) -> event_pb2.AuditRecorded:

@@ -55,9 +55,11 @@ def check_address(rules: auth_pb2.KeyRules, address: str) -> None:
         raise AddressDenied(f"this key may not be used from {address}", metadata={"address": address})
 
 
-def check_model(rules: auth_pb2.KeyRules, model: str) -> None:
-    """`model`: publisher/name. Raises ModelDenied."""
-    if not _model_allowed(rules.SerializeToString(deterministic=True), model):
+def check_model(rules: auth_pb2.KeyRules, model: str, former: Iterable[str] = ()) -> None:
+    """`model`: publisher/name; `former`: addresses that lead to it, either of which may be what is allowed. Raises
+    ModelDenied."""
+    said = rules.SerializeToString(deterministic=True)
+    if not (_model_allowed(said, model) or any(_model_allowed(said, name) for name in former)):
         raise ModelDenied(f"this key may not call {model}", metadata={"model": model})
 
 

@@ -154,7 +154,14 @@ class Deployments:
                 if d.proto.org_id == org_id:
                     del self._by_reference[reference]
 
+        async def moved(message: Msg) -> None:
+            model = event_pb2.ModelMoved.FromString(message.data).model_id
+            for reference, d in list(self._by_reference.items()):
+                if d.proto.model_id == model:
+                    self._fly(reference)  # calls go on; from the answer on they earn for the new owner
+
         await listen(events, "mercat.event.DiscountChanged", discounted)
+        await listen(events, "mercat.event.ModelMoved", moved)
         await listen(events, "mercat.event.ModelChanged", changed)
         await listen(events, "mercat.event.PriceChanged", changed)
 

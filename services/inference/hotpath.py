@@ -112,7 +112,7 @@ class HotPath:
         ConcurrencyLimited."""
         caller = call.principal
         if caller.HasField("rules"):
-            key_rules.check_model(caller.rules, deployment.proto.model)
+            key_rules.check_model(caller.rules, deployment.proto.model, deployment.proto.former_models)
         limited = allowance.limits(caller, deployment.proto)
         slots = await self._slots.enter(allowance.slots(limited))
         try:

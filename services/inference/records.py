@@ -28,7 +28,7 @@ class Records:
         own = usage_pb2.UsageRecord(request_id=call.request_id, latency_us=latency_us)
         key: tuple[object, ...] = (
             deployment.price_id, deployment.version_id, p.user_id, p.key_id, p.org_id, p.test, units, cost, lease_id,
-            call.tags,
+            call.tags, deployment.proto.org_id,
         )  # fmt: skip
         if rated is not None or deployment.measured:
             key, units, cost, rated = _apart(own, key, units, cost, rated, measured=deployment.measured)

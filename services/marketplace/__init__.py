@@ -19,7 +19,7 @@ async def build(deps: Deps) -> Service:
 
     async def follow() -> None:
         await catalogue.load()
-        kinds = [event_pb2.ModelChanged, event_pb2.PriceChanged, event_pb2.UsageStored]
+        kinds = [event_pb2.ModelChanged, event_pb2.ModelMoved, event_pb2.PriceChanged, event_pb2.UsageStored]
         await consume(deps.events, deps.database, "storefront", kinds, catalogue.apply)
 
     return Service(

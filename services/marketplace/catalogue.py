@@ -51,21 +51,27 @@ class Catalogue:
             await self._store.count_calls(connection, event.models)
             self._dirty.update(m.model for m in event.models)
             return
-        assert isinstance(event, event_pb2.ModelChanged | event_pb2.PriceChanged)
         await self._store.begin_change(connection)
-        listing = await self._compose(event.model)
-        if listing is None:
-            await self._store.remove_listing(connection, event.model)
+        if isinstance(event, event_pb2.ModelMoved):
+            await self._store.rename_listing(connection, event.from_model, event.to_model)
+            names = [event.from_model, event.to_model]
         else:
-            await self._store.put_listing(connection, listing, self._clock.now())
-        self._changed.add(event.model)
+            assert isinstance(event, event_pb2.ModelChanged | event_pb2.PriceChanged)
+            names = [event.model]
+        for name in names:
+            listing = await self._compose(name)
+            if listing is None:
+                await self._store.remove_listing(connection, name)
+            else:
+                await self._store.put_listing(connection, listing, self._clock.now())
+        self._changed.update(names)
         self._wake.set()
 
     async def _compose(self, model: str) -> marketplace_pb2.Listing | None:
-        """None for a model that has no published version."""
+        """None for a model that has no published version, or not this address any more."""
         try:
             found = (await self._registry.GetModel(registry_pb2.GetModelRequest(model=model))).model
-            if not found.latest_version:
+            if not found.latest_version or found.model != model:
                 return None
             version = await self._registry.GetVersion(
                 registry_pb2.GetVersionRequest(model=model, version=found.latest_version)
@@ -74,6 +80,13 @@ class Catalogue:
             return None
         price = await self._billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model))
         return marketplace_pb2.Listing(model=found, version=version.version, price=price.price)
+
+    async def address(self, model: str) -> str:
+        """Where a model is now that had another address; empty when there is none that others may know of."""
+        try:
+            return (await self._registry.GetModel(registry_pb2.GetModelRequest(model=model))).model.model
+        except NotFound:
+            return ""
 
     async def rebuild(self) -> int:
         """Composes every published model anew, and the index with it; answers how many there are."""

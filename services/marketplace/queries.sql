@@ -2,6 +2,11 @@
 INSERT INTO listings (model, document, changed_at) VALUES (:model, :document, :now)
 ON CONFLICT (model) DO UPDATE SET document = excluded.document, changed_at = excluded.changed_at;
 
+-- name: rename_listing(from_model, to_model)!
+-- With its statistics; not over one that is there.
+UPDATE listings SET model = :to_model
+WHERE model = :from_model AND NOT EXISTS (SELECT FROM listings WHERE model = :to_model);
+
 -- name: remove_listing(model)!
 DELETE FROM listings WHERE model = :model;
 

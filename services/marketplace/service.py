@@ -55,6 +55,9 @@ class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     ) -> marketplace_pb2.GetListingResponse:
         async with self._database.connection() as connection:
             listing = await self._store.get_listing(connection, request.model)
+        if listing is None and (address := await self._catalogue.address(request.model)):
+            async with self._database.connection() as connection:
+                listing = await self._store.get_listing(connection, address)
         if listing is None:
             raise ModelNotFound(f"there is no published model {request.model}; find one with `mercat search`")
         return marketplace_pb2.GetListingResponse(listing=listing)

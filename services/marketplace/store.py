@@ -24,6 +24,10 @@ class Store:
             c, model=listing.model.model, document=listing.SerializeToString(deterministic=True), now=now
         )
 
+    async def rename_listing(self, c: Connection, from_model: str, to_model: str) -> None:
+        """Takes the statistics along."""
+        await self._q.rename_listing(c, from_model=from_model, to_model=to_model)
+
     async def remove_listing(self, c: Connection, model: str) -> None:
         await self._q.remove_listing(c, model=model)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 async def build(deps: "Deps") -> "Service":
     # Here, since the processes in which models are opened and converted import a part of this package only.
-    from mercat.registry.v1 import registry_pb2_grpc
+    from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
 
     from services.common.service import Service
     from services.registry.deployments import DeploymentServicer
@@ -19,6 +19,8 @@ async def build(deps: "Deps") -> "Service":
     from services.registry.service import RegistryServicer
     from services.registry.settings import RegistrySettings
     from services.registry.store import Store
+    from services.registry.transfers.service import TransferServicer
+    from services.registry.transfers.store import TransferStore
     from services.registry.validator import Validator
 
     settings = deps.settings
@@ -40,6 +42,10 @@ async def build(deps: "Deps") -> "Service":
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
                 DeploymentServicer(deps.database, store, repository, quarantine, deps.clock, undelete),
+            ),
+            (
+                transfer_pb2_grpc.add_TransferServiceServicer_to_server,
+                TransferServicer(deps, store, TransferStore()),
             ),
         ],
         tasks=[validator.work, repository.keep],

@@ -66,11 +66,14 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                         f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down"
                     )
                 row = await self._store.get_version(connection, model["id"], spare)
+            former = await self._store.former_addresses(connection, model["id"])
         if row is None or row["state"] not in CALLABLE:
             if not wanted:
                 raise ModelNotFound(missing)
             raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
-        return registry_pb2.ResolveDeploymentResponse(deployment=self._repository.deployment(model, row))
+        deployment = self._repository.deployment(model, row)
+        deployment.former_models.extend(former)
+        return registry_pb2.ResolveDeploymentResponse(deployment=deployment)
 
     async def ReportCrash(
         self, request: registry_pb2.ReportCrashRequest, context: Context
@@ -103,5 +106,8 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
         if model is None:
             raise ModelNotFound(f"there is no model {reference.model}")
         return registry_pb2.ResolveOwnerResponse(
-            model_id=model["id"], org_id=model["org_id"], published=bool(model["published_at"])
+            model_id=model["id"],
+            org_id=model["org_id"],
+            published=bool(model["published_at"]),
+            model=f"{model['publisher']}/{model['name']}",
         )

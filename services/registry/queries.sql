@@ -1,12 +1,23 @@
 -- name: add_model(id, org_id, publisher, name, display_name, summary, description, category, task, tags, license, homepage, now)!
+-- An address that a model had before leads to the new one from now on.
+WITH taken AS (DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name)
 INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, category, task, tags, license,
     homepage, created_at, updated_at)
 VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :category, :task, :tags, :license,
     :homepage, :now, :now);
 
 -- name: get_model(publisher, name)^
+-- By its address, or one from before that no other model has.
 SELECT m.*, (SELECT coalesce(jsonb_object_agg(a.alias, a.version), '{}') FROM aliases a WHERE a.model_id = m.id) AS aliases
-FROM models m WHERE m.publisher = :publisher AND m.name = :name;
+FROM models m WHERE m.id = coalesce(
+    (SELECT id FROM models WHERE publisher = :publisher AND name = :name),
+    (SELECT model_id FROM model_addresses WHERE publisher = :publisher AND name = :name)
+);
+
+-- name: former_addresses(model_id)
+SELECT a.publisher || '/' || a.name AS model FROM model_addresses a
+WHERE a.model_id = :model_id AND NOT EXISTS (SELECT FROM models m WHERE m.publisher = a.publisher AND m.name = a.name)
+ORDER BY model;
 
 -- name: list_models(org_id, before, most)
 -- With an organisation all of its own, else the published ones.

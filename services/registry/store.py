@@ -21,8 +21,13 @@ class Store:
         await self._q.add_model(c, **columns)
 
     async def get_model(self, c: Connection, publisher: str, name: str) -> Row | None:
+        """By its address, or one that it had before."""
         row: Row | None = await self._q.get_model(c, publisher=publisher, name=name)
         return row
+
+    async def former_addresses(self, c: Connection, model_id: str) -> list[str]:
+        """Each as `publisher/name`."""
+        return [r["model"] async for r in self._q.former_addresses(c, model_id=model_id)]
 
     async def list_models(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
         """All models of an organisation, or the published ones of all when it is empty."""

@@ -4,9 +4,13 @@ What the bytes mean, and whether they are fit to be served, is the registry's.""
 from collections.abc import Sequence
 from datetime import timedelta
 
+from google.protobuf.message import Message
+from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 
+from services.common.db import Connection
+from services.common.events import consume
 from services.common.service import Deps, Service
 from services.storage.artifacts import ArtifactServicer
 from services.storage.blobs import Blobs
@@ -33,6 +37,14 @@ async def build(deps: Deps) -> Service:
     every, after = settings.storage_collect, timedelta(seconds=settings.storage_collect_after)
     shelf = Shelf(deps.database, store, blobs, deps.clock, needed, every, after)
     storage = StorageServicer(deps.database, store, blobs, spool, shelf, deps.clock)
+
+    async def share(connection: Connection, event: Message) -> None:
+        assert isinstance(event, event_pb2.ModelMoved)
+        await store.share_artifacts(connection, event.digests, event.to_org_id)
+
+    async def moved() -> None:
+        await consume(deps.events, deps.database, "moved-artifacts", [event_pb2.ModelMoved], share)
+
     return Service(
         "storage",
         registrations=[
@@ -43,5 +55,5 @@ async def build(deps: Deps) -> Service:
             ),
             (storage_pb2_grpc.add_ObjectServiceServicer_to_server, ObjectServicer(objects)),
         ],
-        tasks=[storage.sweep, shelf.collect],
+        tasks=[storage.sweep, shelf.collect, moved],
     )

@@ -32,6 +32,13 @@ ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes, used_at = :
 -- name: add_owner(digest, org_id, filename)!
 INSERT INTO artifact_owners (digest, org_id, filename) VALUES (:digest, :org_id, :filename) ON CONFLICT DO NOTHING;
 
+-- name: share_artifacts(digests, org_id)!
+-- Whoever has uploaded one keeps it.
+INSERT INTO artifact_owners (digest, org_id, filename)
+SELECT DISTINCT ON (digest) digest, :org_id, filename FROM artifact_owners WHERE digest = ANY(:digests::text[])
+ORDER BY digest, org_id
+ON CONFLICT DO NOTHING;
+
 -- name: get_artifact(digest, org_id)^
 -- An empty organisation is any, or none: what services made has no owner.
 SELECT a.digest, a.size_bytes, coalesce(o.filename, '') AS filename

@@ -60,6 +60,10 @@ class Store:
         if org_id:
             await self._q.add_owner(c, digest=digest, org_id=org_id, filename=filename)
 
+    async def share_artifacts(self, c: Connection, digests: Sequence[str], org_id: str) -> None:
+        """Makes artifacts an organisation's too, as if it had uploaded them."""
+        await self._q.share_artifacts(c, digests=list(digests), org_id=org_id)
+
     async def get_artifact(self, c: Connection, digest: str, org_id: str = "") -> Row | None:
         """None when it is not stored, or not by that organisation."""
         row: Row | None = await self._q.get_artifact(c, digest=digest, org_id=org_id)

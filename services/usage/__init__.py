@@ -48,7 +48,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 usage_pb2_grpc.add_UsageServiceServicer_to_server,
-                UsageServicer(deps.database, store, deps.events, deps.clock),
+                UsageServicer(deps.database, store, deps.events, deps.control, deps.clock),
             ),
             (
                 usage_pb2_grpc.add_SettlementServiceServicer_to_server,

@@ -41,7 +41,7 @@ WHERE r.org_id = :org_id AND r.model_id = :model_id AND r.timestamp >= :start AN
     AND r.rating ->> 'share_ppm' IS DISTINCT FROM '0'
 GROUP BY u.key;
 
--- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_id, tags, most)
+-- name: query(org_id, publisher, meter, aggregation, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_ids, tags, most)
 -- `latest` is the value beside the greatest request id; ordered aggregates would sort all rows for every question.
 SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
     CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
@@ -55,11 +55,11 @@ SELECT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS
         END AS value
 FROM metered(:org_id, :publisher, :meter, :start, :until, :first, :last)
 WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
-    AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
+    AND (:key_id::text = '' OR key_id = :key_id) AND (:user_ids::text[] IS NULL OR user_id = ANY(:user_ids))
     AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;
 
--- name: query_unique(org_id, publisher, meter, unique_of, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_id, tags, most)
+-- name: query_unique(org_id, publisher, meter, unique_of, groups, tag_name, bucket, start, until, first, last, model, version, key_id, user_ids, tags, most)
 SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
     SELECT DISTINCT CASE :bucket WHEN '' THEN NULL ELSE date_trunc(:bucket, at, 'UTC') END AS bucket,
         CASE WHEN 'model' = ANY(:groups::text[]) THEN model ELSE '' END AS model,
@@ -73,7 +73,7 @@ SELECT bucket, model, version, key_id, user_id, tags, count(*) AS value FROM (
             ELSE coalesce(CASE :tag_name WHEN '' THEN tags::text ELSE tags ->> :tag_name END, '') END AS different
     FROM metered(:org_id, :publisher, :meter, :start, :until, :first, :last)
     WHERE (:model::text = '' OR model = :model) AND (:version::text = '' OR version = :version)
-        AND (:key_id::text = '' OR key_id = :key_id) AND (:user_id::text = '' OR user_id = :user_id)
+        AND (:key_id::text = '' OR key_id = :key_id) AND (:user_ids::text[] IS NULL OR user_id = ANY(:user_ids))
         AND (:tags::text IS NULL OR tags @> :tags::text::jsonb)
 ) d
 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY bucket, value DESC, model, version, key_id, user_id, tags LIMIT :most;

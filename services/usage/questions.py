@@ -2,7 +2,7 @@
 
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,7 +39,8 @@ class QueryTooLarge(OutOfRange, reason="QUERY_TOO_LARGE"):
 
 @dataclass(frozen=True)
 class Question:
-    """A QueryUsage, checked. `filters`: the arguments that narrow the calls, `""` and None for those not given."""
+    """A QueryUsage, checked. `filters`: the arguments that narrow the calls, `""` and None for those not given; to an
+    empty list of users there are no calls."""
 
     publisher: bool
     meter: str
@@ -50,12 +51,12 @@ class Question:
     bucket: str
     start: datetime
     until: datetime
-    filters: Mapping[str, str | None]
+    filters: Mapping[str, str | list[str] | None]
 
     @property
     def rolls_up(self) -> bool:
         """Whether rollups, which know no more than models, can answer it."""
-        narrowed = {name for name, value in self.filters.items() if value}
+        narrowed = {name for name, value in self.filters.items() if value not in ("", None)}
         return self.aggregation in _MERGED and self.groups <= {"model"} and narrowed <= {"model"}
 
     def merge(self, one: int, other: int) -> int:
@@ -63,8 +64,11 @@ class Question:
         return _MERGED[self.aggregation](one, other)
 
 
-def read(request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime) -> Question:
-    """Raises InvalidFields for what is not of the contract, and for what publishers may not ask."""
+def read(
+    request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime, team: Sequence[str] | None = None
+) -> Question:
+    """`team`: who is in the team that is asked for. Raises InvalidFields for what is not of the contract, and for what
+    publishers may not ask."""
     wrong: list[Violation] = []
     publisher = request.view == usage_pb2.USAGE_VIEW_PUBLISHER
 
@@ -88,7 +92,7 @@ def read(request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime)
         wrong.append(Violation("unique_of", "goes with the aggregation UNIQUE"))
     if request.tag_name and "tag" not in groups | {unique_of}:
         wrong.append(Violation("tag_name", "goes with the dimension TAG"))
-    theirs = [field for field in ("key_id", "user_id", "tags") if publisher and getattr(request, field)]
+    theirs = [field for field in ("key_id", "user_id", "team_id", "tags") if publisher and getattr(request, field)]
     wrong += [Violation(field, "publishers cannot ask by it: it is their consumers' own") for field in theirs]
     try:
         wanted = dict(tags.read(request.tags)) if request.tags else {}
@@ -97,7 +101,8 @@ def read(request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime)
     if wrong:
         raise InvalidFields(violations=wrong)
     filters = {
-        "model": request.model, "version": request.version, "key_id": request.key_id, "user_id": request.user_id,
+        "model": request.model, "version": request.version, "key_id": request.key_id,
+        "user_ids": _users(request.user_id, team),
         "tags": json.dumps(wanted) if wanted else None,
     }  # fmt: skip
     assert aggregation is not None
@@ -106,6 +111,13 @@ def read(request: usage_pb2.QueryUsageRequest, start: datetime, until: datetime)
         publisher, request.meter, aggregation, unique_of, frozenset(groups), request.tag_name, bucket, start, until,
         filters,
     )  # fmt: skip
+
+
+def _users(user_id: str, team: Sequence[str] | None) -> list[str] | None:
+    """Whose calls are asked for; None: everybody's."""
+    if not user_id:
+        return None if team is None else list(team)
+    return [user_id] if team is None or user_id in team else []
 
 
 def point_of(row: Mapping[str, Any]) -> usage_pb2.UsagePoint:

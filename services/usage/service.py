@@ -1,9 +1,10 @@
 """Usage, for those who called and those whose models were called."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from nats.aio.msg import Msg
@@ -13,6 +14,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import OutOfRange, UsageRecordNotFound
 from services.common.events import Events, listen
+from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 from services.common.spans import span
 from services.usage import questions
@@ -29,8 +31,11 @@ class WatcherBehind(OutOfRange, reason="WATCHER_BEHIND"): ...
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     """Serves `mercat.usage.v1.UsageService`."""
 
-    def __init__(self, database: Database, store: Store, events: Events, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, events: Events, control: InternalChannel, clock: Clock
+    ) -> None:
         self._database = database
+        self._auth = auth_pb2_grpc.PrincipalServiceStub(control)
         self._store = store
         self._totals = Totals(store)
         self._events = events
@@ -86,10 +91,16 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         )
 
     async def QueryUsage(self, request: usage_pb2.QueryUsageRequest, context: Context) -> usage_pb2.QueryUsageResponse:
-        question = questions.read(request, *self._span(request))
+        team = await self._team(request.team_id) if request.team_id else None
+        question = questions.read(request, *self._span(request), team)
         async with self._database.connection() as connection:
             rows = await self._totals.query(connection, caller().org_id, question)
         return usage_pb2.QueryUsageResponse(points=[questions.point_of(r) for r in rows])
+
+    async def _team(self, team_id: str) -> Sequence[str]:
+        """Who is in a team of the caller's organisation. Raises NotFound."""
+        asked = auth_pb2.ListTeamUsersRequest(org_id=caller().org_id, team_id=team_id)
+        return (await self._auth.ListTeamUsers(asked)).user_ids
 
     async def StreamUsage(
         self, request: usage_pb2.StreamUsageRequest, context: Context

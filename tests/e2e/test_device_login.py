@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from tests.dns_server import DnsServer
 from tests.e2e.test_signing_in import Terminal
 from tests.integration.signin.elsewhere import Elsewhere
 from tests.platform import PASSWORD, Platform
@@ -109,3 +110,45 @@ def test_somebody_logs_in_with_an_account_elsewhere(own_platform: Callable[..., 
         assert "PROVIDER_NOT_FOUND" in laptop.refused("login", "--with", "nobody")
     finally:
         elsewhere.stop()
+
+
+def test_a_companys_people_log_in_by_the_companys_provider(
+    own_platform: Callable[..., Platform], tmp_path: Path
+) -> None:
+    elsewhere, names = Elsewhere(), DnsServer()
+    try:
+        running = own_platform(
+            env={"MERCAT_DNS_SERVER": names.address, "MERCAT_SSO_PRIVATE_NETWORKS": "true"}
+        )  # fmt: skip
+        ada, acme = Terminal(running, tmp_path / "ada"), f"acme-{token_hex(4)}"
+        domain = f"{acme}.example"
+        ada("signup", f"{acme}-ada@example.com", f"{acme}-ada", "--password-stdin", typed=PASSWORD)
+        ada("org", "create", acme)
+        ada("org", "use", acme)
+        connect = ("org", "sso", "set", elsewhere.issuer, "--client-id", "mercat", "--role", "developer")
+        assert elsewhere.issuer in ada(*connect, "--secret-stdin", typed="a secret")
+        record = ada.json("org", "sso", "domain", domain)
+        assert "SSO_RECORD_MISSING" in ada.refused("org", "sso", "verify", domain)
+        names.records[record["recordName"]] = [record["recordValue"]]
+        assert "is yours" in ada("org", "sso", "verify", domain)
+        assert domain in ada("org", "sso", "show")
+        assert ada.json("org", "sso", "show")["connection"]["defaultRole"] == "developer"
+
+        grace = Terminal(running, tmp_path / "grace")
+        grace._environment["BROWSER"] = "true"  # the test is the browser
+        elsewhere.put("grace", email=f"grace@{domain}", email_verified=True, preferred_username=f"{acme}-grace")
+        waiting = Waiting(grace, "--sso", domain, until=re.compile(rf"{elsewhere.issuer}/\S+"))
+        httpx.get(elsewhere.authorize(waiting.found, "grace"), follow_redirects=True)
+        status, said, failed = waiting.end()
+        assert status == 0, failed
+        assert f"as {acme}-grace" in said
+        assert grace.json("whoami")["organisation"] == acme  # the login is for it
+        assert f"{acme}-grace" in ada("org", "members")
+        assert f"{acme}-grace" in ada.refused("org", "sso", "remove")
+        ada("org", "sso", "forget", domain, "--force")
+        assert "SSO_NOT_FOUND" in grace.refused("login", "--sso", domain)
+        ada("org", "sso", "remove", "--force")
+        assert "no connection" in ada("org", "sso", "show")
+    finally:
+        elsewhere.stop()
+        names.stop()

@@ -15,12 +15,12 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2, sso_pb2, team_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
-from mercat.registry.v1 import registry_pb2
+from mercat.registry.v1 import registry_pb2, transfer_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
 
@@ -215,29 +215,32 @@ NAMES = {
     "subscription_id": "subscription", "job_id": "job", "upload_id": "upload", "model": "model", "digest": "digest",
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "signing_key_id": "signing_key",
-    "client_id": "oauth_client",
+    "client_id": "oauth_client", "team_id": "team", "transfer_id": "transfer",
+    "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
+    "SetSsoConnectionRequest.client_id": None,  # at the provider
     "identity_id": "identity", "passkey_id": "passkey",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
     "alias", "category", "code", "currency", "current_password", "description", "display_name", "email", "etag",
-    "filename", "framework", "handle", "homepage", "id", "license", "line_id", "meter", "name", "password",
-    "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary", "tag_name",
-    "task", "version",
+    "filename", "framework", "handle", "homepage", "id", "license", "line_id", "meter", "name", "organisation",
+    "password", "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary",
+    "tag_name", "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
+    "issuer", "client_id", "client_secret", "default_role", "domain",
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
     "model": "nobody/nothing", "digest": "sha256:" + "ab" * 32, "payment_method": "pm_none", "budget": "none",
-    "role": "none-such",
+    "role": "none-such", "sso_domain": "none.example",
 }  # fmt: skip
 # What requests need beside the name.
 FILLED: dict[str, Any] = {
     "amount_nanos": USD, "discount_ppm": 1000, "filename": "m.onnx", "inputs": [], "limit_nanos": USD,
     "line_id": "il_1", "meter": "requests", "name": "x1", "period": budgets_pb2.BUDGET_PERIOD_DAILY,
-    "reason": "r", "role": "viewer",
+    "organisation": "nobody", "reason": "r", "role": "viewer",
     "size_bytes": 10, "version": "1.0.0", "alias": "stable", "org_id": "org_00000000000000000000000000",
     "messages": [{"role": "user", "content": "x"}], "prompt": "x", "monthly_nanos": USD,
     "digest": "sha256:" + "cd" * 32,
@@ -246,6 +249,8 @@ FILLED: dict[str, Any] = {
     "components": [{"meter": "requests", "nanos_per_million": 1000}],
     "algorithm": "SIGNATURE_ALGORITHM_HMAC_SHA256", "DeleteSigningKeyRequest.key_id": "key_00000000000000000000000000",
     "signing_key_id": "sgk_00000000000000000000000000",
+    "AddTeamMemberRequest.user_id": "usr_00000000000000000000000000", "team_id": "tem_00000000000000000000000000",
+    "RemoveTeamMemberRequest.user_id": "usr_00000000000000000000000000",
 }  # fmt: skip
 
 
@@ -289,6 +294,9 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["service_account"] = made.service_account_id
     tool = oauth_pb2.CreateOAuthClientRequest(name="tool")
     found["oauth_client"] = victim.oauth_clients.CreateOAuthClient(tool).client.client_id
+    team = victim.teams.CreateTeam(team_pb2.CreateTeamRequest(name="everybody")).team
+    found["team"] = team.team_id
+    victim.teams.AddTeamMember(team_pb2.AddTeamMemberRequest(team_id=team.team_id, user_id=found["user"]))
     found["role"] = victim.organisations.SetRole(org.SetRoleRequest(name="auditor", scopes=["usage:read"])).role.name
     victim.top_up(10 * USD)
     budget = budgets_pb2.SetBudgetRequest(name="all", period=budgets_pb2.BUDGET_PERIOD_DAILY, limit_nanos=USD)
@@ -310,6 +318,11 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["model"] = f"{handle}/draft"
     found["digest"] = platform.upload(victim, graphs.addition())
     platform.validated(victim, found["model"], found["digest"])
+    friend = platform.organisation(platform.sign_up(auth_pb2.ROLE_PUBLISHER)).profile.organisation
+    domain = sso_pb2.AddSsoDomainRequest(domain=f"{handle}.example")
+    found["sso_domain"] = victim.sso.AddSsoDomain(domain).domain.domain
+    offer = transfer_pb2.TransferModelRequest(model=found["model"], organisation=friend)
+    found["transfer"] = victim.transfers.TransferModel(offer).transfer.transfer_id
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
     _until_recorded(victim, found["call"])
@@ -385,7 +398,13 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     assert victim.invitations.ListInvitations(org.ListInvitationsRequest()).invitations
     assert victim.service_accounts.ListServiceAccounts(org.ListServiceAccountsRequest()).service_accounts
     assert victim.oauth_clients.ListOAuthClients(oauth_pb2.ListOAuthClientsRequest()).clients
+    assert [d.domain for d in victim.sso.ListSsoDomains(sso_pb2.ListSsoDomainsRequest()).domains] == [
+        theirs["sso_domain"]
+    ]
+    assert [t.member_count for t in victim.teams.ListTeams(team_pb2.ListTeamsRequest()).teams] == [1]
     assert victim.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest()).budgets
     assert victim.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest()).payment_methods
+    transfers = victim.transfers.ListModelTransfers(transfer_pb2.ListModelTransfersRequest()).transfers
+    assert [t.transfer_id for t in transfers] == [theirs["transfer"]]
     assert victim.registry.GetModel(registry_pb2.GetModelRequest(model=theirs["model"])).model
     assert victim.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.org_id == victim.profile.org_id

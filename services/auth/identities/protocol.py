@@ -15,12 +15,14 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 from services.auth.identities.providers import Provider
+from services.auth.identities.reaching import check_outside
 from services.common.errors import Unauthenticated, Unavailable
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _TIMEOUT = 10.0  # seconds of each question
 _KEPT = 3600.0  # seconds for which what a provider says of itself is believed
 _LEEWAY = 60  # seconds that clocks may differ
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint")
 _LARGEST = 1024 * 1024  # bytes of an answer
 
 
@@ -65,6 +67,10 @@ class Relying:
         """Of all questions: to read the authorities takes tens of milliseconds."""
         return httpx2.create_ssl_context()
 
+    async def check(self, provider: Provider) -> None:
+        """That a provider answers as it should. Raises ProviderUnavailable, InvalidFields."""
+        await self._metadata(provider, fresh=True)
+
     async def begin(self, provider: Provider, state: str, secrets: Secrets) -> str:
         """The URL to open in a browser. Raises ProviderUnavailable."""
         said = await self._metadata(provider)
@@ -100,7 +106,7 @@ class Relying:
             token_endpoint_auth_method="client_secret_basic" if provider.client_secret else "none",
         )  # fmt: skip
 
-    async def _metadata(self, provider: Provider) -> Mapping[str, Any]:
+    async def _metadata(self, provider: Provider, *, fresh: bool = False) -> Mapping[str, Any]:
         """OpenID Connect Discovery 1.0; of GitHub what its documentation says."""
         issuer = provider.issuer.rstrip("/")
         if provider.kind == "github":
@@ -109,11 +115,17 @@ class Relying:
                 "authorization_endpoint": f"{issuer}/login/oauth/authorize",
                 "token_endpoint": f"{issuer}/login/oauth/access_token", "api": api,
             }  # fmt: skip
-        said = await self._get(provider, f"{issuer}/.well-known/openid-configuration")
+        if provider.outside:
+            await check_outside(provider.issuer)
+        said = await self._get(provider, f"{issuer}/.well-known/openid-configuration", fresh=fresh)
         if said.get("issuer") != provider.issuer:
             raise ProviderUnavailable(f"{provider.name} says that it is another issuer")
         if not all(isinstance(said.get(n), str) for n in ("authorization_endpoint", "token_endpoint", "jwks_uri")):
             raise ProviderUnavailable(f"{provider.name} does not say where it is asked")
+        if provider.outside:
+            for endpoint in _ENDPOINTS:
+                if endpoint in said:
+                    await check_outside(str(said[endpoint]))
         return said
 
     async def _get(self, provider: Provider, url: str, *, fresh: bool = False) -> Mapping[str, Any]:

@@ -17,11 +17,12 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 class Provider(BaseModel):
     """An OpenID provider, or a GitHub, of which the issuer is the address. `trusted`: addresses that it calls verified
-    are its to give, so that they prove whose an account here is."""
+    are its to give, so that they prove whose an account here is. `outside`: the operator did not name it, so it must
+    be on the public network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(pattern="^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+    id: str = Field(pattern="^[a-z0-9](?:[a-z0-9_-]{0,30}[a-z0-9])?$")
     client_id: str = Field(min_length=1)
     client_secret: str = Field(default="", repr=False)
     issuer: str
@@ -29,6 +30,7 @@ class Provider(BaseModel):
     kind: Literal["oidc", "github"] = "oidc"
     scopes: list[str] = []
     trusted: bool = False
+    outside: bool = False
 
     @model_validator(mode="before")
     @classmethod

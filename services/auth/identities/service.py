@@ -19,6 +19,8 @@ from services.auth.identities.store import IdentityStore
 from services.auth.organisations.service import RESERVED
 from services.auth.service import profile_of
 from services.auth.signing_in import SigningIn
+from services.auth.sso.connecting import Connecting, is_sso
+from services.auth.sso.requiring import domain_of
 from services.auth.store import Row, Store
 from services.common import audit, ids, pages
 from services.common.db import Connection
@@ -53,6 +55,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     users: Store
     accounts: Accounts
     signing_in: SigningIn
+    sso: Connecting
 
     async def ListIdentityProviders(
         self, request: identity_pb2.ListIdentityProvidersRequest, context: Context
@@ -71,15 +74,22 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         url = await self._begin(request, caller().user_id)
         return identity_pb2.BeginIdentityLinkResponse(authorization_url=url)
 
-    def _provider(self, provider_id: str) -> Provider:
+    async def _provider(self, provider_id: str) -> Provider:
+        if is_sso(provider_id):
+            return await self.sso.provider(provider_id)
         provider = self.providers.get(provider_id)
         if provider is None:
             known = ", ".join(self.providers) or "none"
             raise NotFound(f"nobody signs in with {provider_id} here; there is: {known}", reason="PROVIDER_NOT_FOUND")
         return provider
 
+    async def _asked(self, request: Begin) -> Provider:
+        if bool(request.provider) == bool(request.domain):
+            raise InvalidFields(violations=[Violation("provider", "or domain is required, and not both")])
+        return await (self.sso.of_domain(request.domain) if request.domain else self._provider(request.provider))
+
     async def _begin(self, request: Begin, link_user_id: str) -> str:
-        provider, now = self._provider(request.provider), self.deps.clock.now()
+        provider, now = await self._asked(request), self.deps.clock.now()
         state, kept = secrets.token_urlsafe(32), Secrets(secrets.token_urlsafe(32), secrets.token_urlsafe(48))
         url = await self.relying.begin(provider, state, kept)
         sealed = self.signing_in.sealer.seal(json.dumps(asdict(kept)).encode(), f"identity:{_hash(state).hex()}")
@@ -106,7 +116,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             said["error"] = "access_denied"
             return identity_pb2.CompleteIdentitySignInResponse(redirect_uri=_with(row["redirect_uri"], said))
         kept = Secrets(**json.loads(self.signing_in.sealer.open(row["sealed"], f"identity:{state_hash.hex()}")))
-        found = await self.relying.finish(self._provider(row["provider"]), request.code, kept)
+        found = await self.relying.finish(await self._provider(row["provider"]), request.code, kept)
         said["code"] = code = secrets.token_urlsafe(32)
         sealed = self.signing_in.sealer.seal(json.dumps(asdict(found)).encode(), f"found:{_hash(code).hex()}")
         async with self.deps.database.transaction() as connection:
@@ -117,7 +127,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         return identity_pb2.CompleteIdentitySignInResponse(redirect_uri=_with(row["redirect_uri"], said))
 
     async def _completed(self, code: str, verifier: str, link_user_id: str) -> tuple[Provider, Found]:
-        """Who it is that a code is for, which stays good. Raises InvalidFields when it is none of this caller's."""
+        """Who it is that a code is for, which stays good. Raises InvalidFields when it is none of this caller's, and
+        FailedPrecondition when an organisation's provider tells an address that is not its own."""
         async with self.deps.database.connection() as connection:
             row = await self.store.find_completed(connection, _hash(code), self.deps.clock.now())
         if row is None or (row["link_user_id"] or "") != link_user_id:
@@ -129,7 +140,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             text = self.signing_in.sealer.open(row["found"], f"found:{_hash(code).hex()}")
         except Unsealable:
             raise _over("identity_code") from None
-        return self._provider(row["provider"]), Found(**json.loads(text))
+        provider, found = await self._provider(row["provider"]), Found(**json.loads(text))
+        return provider, await self.sso.judged(provider, found) if is_sso(provider.id) else found
 
     async def _take(self, connection: Connection, code: str) -> None:
         if not await self.store.take_completed(connection, _hash(code), self.deps.clock.now()):
@@ -151,7 +163,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         if chosen is Way.PROVE:
             raise FailedPrecondition(
                 f"there is an account of {found.email}; sign in to it, with `mercat password forgot` if need be, and "
-                f"link with `mercat identities link {provider.id}`", reason="IDENTITY_UNLINKED",
+                f"link with `mercat identities link {_option(provider, found)}`", reason="IDENTITY_UNLINKED",
             )  # fmt: skip
         if chosen is Way.CREATE:
             return await self._create(request, provider, found)
@@ -164,8 +176,16 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 await self._link(connection, user, provider, found)
             else:
                 await self.store.use_identity(connection, identity["id"], found.email, self.deps.clock.now())
+            await self.signing_in.requiring.check(connection, user["id"], provider.id)
+            organisation = await self._joined(connection, provider, user["id"])
             session = await self.signing_in.sessions.open(connection, user["id"], second_factor=second_factor)
-        return identity_pb2.SignInWithIdentityResponse(profile=profile_of(user), session=session)
+        return identity_pb2.SignInWithIdentityResponse(
+            profile=profile_of(user), session=session, organisation=organisation
+        )
+
+    async def _joined(self, connection: Connection, provider: Provider, user_id: str) -> str:
+        """The organisation that somebody has come into by its provider; empty: by no organisation's."""
+        return await self.sso.join(connection, provider, user_id) if is_sso(provider.id) else ""
 
     async def _create(
         self, request: identity_pb2.SignInWithIdentityRequest, provider: Provider, found: Found
@@ -186,6 +206,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     ) -> identity_pb2.SignInWithIdentityResponse:
         async with self.deps.database.transaction() as connection:
             await self._take(connection, code)
+            await self.signing_in.requiring.check_new(connection, found.email, provider.id)
             user_id = await self.accounts.add(
                 connection, found.email, username, "", auth_pb2.ROLE_CONSUMER, found.name, known=found.owned
             )
@@ -196,8 +217,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 raise _taken(provider)
             user = await self.users.get_user(connection, user_id)
             assert user is not None
+            organisation = await self._joined(connection, provider, user_id)
             session = await self.signing_in.sessions.open(connection, user_id)
-        return identity_pb2.SignInWithIdentityResponse(profile=profile_of(user), session=session, created=True)
+        return identity_pb2.SignInWithIdentityResponse(
+            profile=profile_of(user), session=session, created=True, organisation=organisation
+        )
 
     async def _link(self, connection: Connection, user: Row, provider: Provider, found: Found) -> Row:
         row = await self.store.add_identity(
@@ -223,6 +247,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             await self._take(connection, request.identity_code)
             made = _message(await self._link(connection, user, provider, found))
             audit.changed(after=made)
+            await self._joined(connection, provider, user_id)
         return identity_pb2.LinkIdentityResponse(identity=made)
 
     async def ListIdentities(
@@ -253,6 +278,10 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 connection, user, f"Your account at {name} does not sign in to your account any more"
             )
         return identity_pb2.UnlinkIdentityResponse()
+
+
+def _option(provider: Provider, found: Found) -> str:
+    return f"--sso {domain_of(found.email)}" if is_sso(provider.id) else provider.id
 
 
 def _over(field: str) -> InvalidFields:

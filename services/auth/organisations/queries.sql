@@ -38,7 +38,8 @@ WHERE m.org_id = :org_id AND u.deleted_at IS NULL AND m.user_id > :after
 ORDER BY m.user_id LIMIT :most;
 
 -- name: get_member(org_id, user_id)^
-SELECT m.user_id, m.role, m.created_at, u.username, u.email, u.display_name, r.scopes AS role_scopes
+SELECT m.user_id, m.role, m.created_at, u.username, u.email, u.display_name, m.role AS member_role, r.scopes AS role_scopes,
+    team_roles(m.org_id, m.user_id) AS team_roles
 FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.name = m.role
 WHERE m.org_id = :org_id AND m.user_id = :user_id AND u.deleted_at IS NULL;
 
@@ -74,6 +75,8 @@ ON CONFLICT (org_id, name) DO UPDATE SET scopes = excluded.scopes;
 
 -- name: role_in_use(org_id, name, now)$
 SELECT EXISTS (SELECT FROM members WHERE org_id = :org_id AND role = :name)
+    OR EXISTS (SELECT FROM sso_connections WHERE org_id = :org_id AND default_role = :name)
+    OR EXISTS (SELECT FROM teams WHERE org_id = :org_id AND role = :name)
     OR EXISTS (SELECT FROM service_accounts WHERE org_id = :org_id AND role = :name AND deleted_at IS NULL)
     OR EXISTS (SELECT FROM invitations WHERE org_id = :org_id AND role = :name AND accepted_at IS NULL
         AND revoked_at IS NULL AND expires_at > :now);

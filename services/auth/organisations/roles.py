@@ -20,13 +20,21 @@ def scopes_of(role: str, own: str | None) -> frozenset[str]:
     return ALL.intersection(json.loads(own)) if own is not None else frozenset()
 
 
+def held_by(row: Row) -> frozenset[str]:
+    """What a member's own role and those of their teams allow together, in an organisation of several people."""
+    scopes = scopes_of(row["member_role"], row["role_scopes"])
+    for role, own in json.loads(row.get("team_roles") or "[]"):
+        scopes |= scopes_of(role, None if own is None else json.dumps(own))
+    return scopes
+
+
 def standing(row: Row) -> tuple["auth_pb2.Role.ValueType", frozenset[str]]:
     """The platform role and the scopes that `principal_id` has in an organisation: of a person in their personal one by
     their role on the platform, else by the role there; nobody else has what the platform's role adds."""
     owner = row["personal_of"]
     if owner is not None and owner == row["principal_id"]:
         return row["owner_role"], BY_ROLE[row["owner_role"]]
-    scopes = scopes_of(row["member_role"], row["role_scopes"])
+    scopes = held_by(row)
     if is_person(row["principal_id"]):
         scopes |= PERSONAL
     if owner is None:

@@ -217,7 +217,9 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
                 raise NotFound("the organisation has no such role of its own", reason="ROLE_NOT_FOUND")
             check_within(scopes_of(request.name, before), principal.scopes)
             if await self._store.role_in_use(connection, principal.org_id, request.name, self._clock.now()):
-                raise FailedPrecondition("somebody has this role, or is invited to it", reason="ROLE_IN_USE")
+                raise FailedPrecondition(
+                    "somebody, a team or single sign-on has this role, or an invitation", reason="ROLE_IN_USE"
+                )
             await self._store.delete_role(connection, principal.org_id, request.name)
             audit.changed(_role(request.name, scopes_of(request.name, before)))
         return organisation_pb2.DeleteRoleResponse()

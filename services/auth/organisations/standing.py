@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 
-from services.auth.organisations.roles import check_within, scopes_of
+from services.auth.organisations.roles import check_within, held_by, scopes_of
 from services.auth.organisations.store import OrganisationStore
 from services.auth.scopes import BY_MEMBER_ROLE, OWNER
 from services.auth.store import Row
@@ -26,13 +26,19 @@ async def shared(store: OrganisationStore, c: Connection, org_id: str) -> Row:
     return row
 
 
-async def member_within(store: OrganisationStore, c: Connection, caller: auth_pb2.Principal, user_id: str) -> Row:
-    """A member of the caller's organisation with no scope that the caller does not hold. Raises NotFound, or
-    PermissionDenied."""
-    member = await store.get_member(c, caller.org_id, user_id)
+async def member_of_organisation(store: OrganisationStore, c: Connection, org_id: str, user_id: str) -> Row:
+    """Raises NotFound."""
+    member = await store.get_member(c, org_id, user_id)
     if member is None:
         raise NotFound(f"there is no member {user_id}; see `mercat org members`", reason="MEMBER_NOT_FOUND")
-    check_within(scopes_of(member["role"], member["role_scopes"]), caller.scopes)
+    return member
+
+
+async def member_within(store: OrganisationStore, c: Connection, caller: auth_pb2.Principal, user_id: str) -> Row:
+    """A member of the caller's organisation with no scope, by their role or a team, that the caller does not hold.
+    Raises NotFound, or PermissionDenied."""
+    member = await member_of_organisation(store, c, caller.org_id, user_id)
+    check_within(held_by(member), caller.scopes)
     return member
 
 

@@ -98,6 +98,7 @@ class PasskeyServicer(passkey_pb2_grpc.PasskeyServiceServicer):
                 raise CredentialInvalid("this account is closed")
             audit.about("user", user["id"])
             audit.by(user["id"], user["org_id"])
+            await self.signing_in.requiring.check(connection, user["id"])
             session = await self.signing_in.sessions.open(connection, user["id"], second_factor=True)
         return passkey_pb2.SignInWithPasskeyResponse(profile=profile_of(user), session=session)
 

@@ -49,7 +49,7 @@ DELETE FROM discounts WHERE publisher_org_id = :publisher_org_id AND org_id = :o
 SELECT org_id, max(discount_ppm) AS discount_ppm FROM (
     (
         SELECT DISTINCT ON (org_id) org_id, discount_ppm FROM discounts
-        WHERE publisher_org_id = :publisher_org_id AND model_id IN ('', :model_id) ORDER BY org_id, model_id DESC
+        WHERE model_id = :model_id OR publisher_org_id = :publisher_org_id AND model_id = '' ORDER BY org_id, model_id DESC
     ) UNION ALL (
         SELECT org_id, discount_ppm FROM subscriptions
         WHERE model_id <> '' AND model_id = :model_id AND status <> 'canceled' AND discount_ppm > 0

@@ -58,7 +58,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         asked = _asked(request, self._clock.now())
         owner = await self._models.own(request.model)
         price = billing_pb2.Price(
-            price_id=ids.new("prc"), model_id=owner.model_id, model=request.model, currency=CURRENCY,
+            price_id=ids.new("prc"), model_id=owner.model_id, model=owner.model, currency=CURRENCY,
             components=request.components, minimum_nanos=request.minimum_nanos,
         )  # fmt: skip
         audit.about("price", price.price_id)
@@ -66,7 +66,7 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
             await self._prices.add_price(connection, price, asked or self._clock.now())
             if asked is not None:
                 await self._prices.add_due(connection, price, asked)
-            event = event_pb2.PriceChanged(model_id=owner.model_id, model=request.model, price_id=price.price_id)
+            event = event_pb2.PriceChanged(model_id=owner.model_id, model=owner.model, price_id=price.price_id)
             await outbox.add(connection, event)
             made = await self._prices.get_price_by_id(connection, price.price_id)
         return billing_pb2.SetModelPriceResponse(price=made)
@@ -76,8 +76,9 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         owner = await self._models.known(request.model)
         async with self._database.connection() as connection:
             price = await self._prices.get_price(connection, owner.model_id, self._clock.now())
-        free = billing_pb2.Price(model_id=owner.model_id, model=request.model, currency=CURRENCY)
-        return billing_pb2.GetModelPriceResponse(price=price or free)
+        price = price or billing_pb2.Price(model_id=owner.model_id, currency=CURRENCY)
+        price.model = owner.model  # of its time it may have another
+        return billing_pb2.GetModelPriceResponse(price=price)
 
     async def ListModelPrices(
         self, request: prices_pb2.ListModelPricesRequest, context: Context
@@ -101,7 +102,8 @@ class PriceServicer(prices_pb2_grpc.PriceServiceServicer):
         self, request: prices_pb2.SetDiscountRequest, context: Context
     ) -> prices_pb2.SetDiscountResponse:
         publisher = caller().org_id
-        model = ((await self._models.own(request.model)).model_id, request.model) if request.model else ("", "")
+        owner = await self._models.own(request.model) if request.model else None
+        model = (owner.model_id, owner.model) if owner else ("", "")
         audit.about("discount", request.org_id)
         async with self._database.transaction() as connection:
             if await self._store.get_wallet(connection, request.org_id) is None:  # everybody who signed up has one

@@ -138,7 +138,7 @@ class PlanServicer(plans_pb2_grpc.PlanServiceServicer):
         async with self._database.transaction() as connection:
             if request.monthly_nanos:
                 await self._store.put_offer(
-                    connection, model_id=owner.model_id, model=request.model, publisher_org_id=owner.org_id,
+                    connection, model_id=owner.model_id, model=owner.model, publisher_org_id=owner.org_id,
                     price=request.monthly_nanos, discount_ppm=request.discount_ppm, now=self._clock.now(),
                 )  # fmt: skip
             else:

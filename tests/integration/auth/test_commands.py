@@ -75,6 +75,15 @@ def test_two_people_share_an_organisation(person: Callable[[], Person]) -> None:
     ada("org", "roles", "set", "auditor", "--scope", "audit:read", "--scope", "members:read")
     ada("org", "role", grace.name, "auditor")
     assert "auditor" in ada("org", "roles", "list")
+    assert "is made" in ada("org", "team", "create", "research", "--role", "developer")
+    ada("org", "team", "add", "research", grace.name)
+    assert grace.name in ada("org", "team", "show", "research")
+    ada("org", "team", "update", "research", "--name", "science", "--role", "")
+    assert "science" in ada("org", "team", "list")
+    ada("usage", "query", "--team", "science")
+    assert "no team" in ada.refused("org", "team", "delete", "research")
+    ada("org", "team", "remove", "science", grace.email)
+    ada("org", "team", "delete", "science")
     account = ada.json("org", "accounts", "create", "ci", "--role", "developer")["serviceAccountId"]
     made = ada.json("org", "keys", "create", "ci", "--account", account)
     assert made["apiKey"]["ownerId"] == account
@@ -98,8 +107,9 @@ def test_two_people_share_an_organisation(person: Callable[[], Person]) -> None:
     while "RemoveMember" not in acts() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert set(acts()) == {
-        "AcceptInvitation", "CreateApiKey", "CreateInvitation", "CreateOrganisationKey", "CreateServiceAccount",
-        "DeleteServiceAccount", "RemoveMember", "RevokeOrganisationKey", "SetMemberRole", "SetRole",
+        "AcceptInvitation", "AddTeamMember", "CreateApiKey", "CreateInvitation", "CreateOrganisationKey",
+        "CreateServiceAccount", "CreateTeam", "DeleteServiceAccount", "DeleteTeam", "RemoveMember", "RemoveTeamMember",
+        "RevokeOrganisationKey", "SetMemberRole", "SetRole", "UpdateTeam",
     }  # fmt: skip
     shown = ada("audit", "list", "--action", "SetMemberRole", "--details")
     assert '"role": "developer"' in shown  # before

@@ -23,12 +23,14 @@ LIST = identity_pb2.ListIdentitiesRequest()
 class Program:
     """Begins, follows the browser to the provider and back, and has what it is sent."""
 
-    def __init__(self, platform: Platform, provider: str = "acme", person: Member | None = None) -> None:
+    def __init__(
+        self, platform: Platform, provider: str = "acme", person: Member | None = None, *, domain: str = ""
+    ) -> None:
         self.platform = platform
         self.verifier, self.state = secrets.token_urlsafe(48), secrets.token_urlsafe(8)
         digest = hashlib.sha256(self.verifier.encode()).digest()
         asks = {
-            "provider": provider, "redirect_uri": BACK, "state": self.state,
+            "provider": "" if domain else provider, "domain": domain, "redirect_uri": BACK, "state": self.state,
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
         }  # fmt: skip
         if person is None:

@@ -1,7 +1,7 @@
 """Passkeys in a real browser, with a virtual device that holds them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
@@ -13,6 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from services.common.errors import from_rpc_error
 from tests.browser import authenticator, chromium
+from tests.integration.signin.companies import Company
 from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, member, move
 from tests.integration.signin.test_devices import begin, poll
 from tests.platform import PASSWORD, Account, Platform
@@ -102,6 +103,24 @@ def test_a_passkey_is_added_used_and_removed(platform: Platform, visitor: Visito
     visitor.open("/oauth/passkeys")
     visitor.press("Sign in with a passkey")
     visitor.sees("not one of an account here")
+
+
+def test_a_passkey_is_no_way_around_single_sign_on(
+    visitor: Visitor, company: Company, employee: Callable[..., Member]
+) -> None:
+    person = employee(company.domain)
+    with_passkey(visitor, person)
+    company.connect(required=True)
+    visitor.open("/oauth/passkeys")
+    visitor.press("Sign in with a passkey")
+    visitor.sees(f"mercat login --sso {company.domain}")
+    visitor.open("/oauth/passkeys")
+    visitor.sign_in(person)
+    visitor.sees(f"mercat login --sso {company.domain}")
+    company.connect(required=False)
+    visitor.open("/oauth/passkeys")
+    visitor.press("Sign in with a passkey")
+    visitor.sees("Laptop")
 
 
 def test_a_device_is_let_in_by_passkey_with_both_factors(platform: Platform, visitor: Visitor) -> None:

@@ -43,6 +43,13 @@ def test_in_an_organisation_the_role_there_counts(role: str) -> None:
     assert standing(row("sva_1", role)) == (PUBLISHER, BY_MEMBER_ROLE[role])
 
 
+def test_teams_add_to_what_a_member_may_and_change_nobodys_platform_role() -> None:
+    teams = json.dumps([["billing", None], ["own", ["audit:read", "ledger:write"]], ["gone", None]])
+    role, scopes = standing(row("usr_1", "viewer") | {"team_roles": teams})
+    assert role == PUBLISHER
+    assert scopes == BY_MEMBER_ROLE["billing"] | {"audit:read"} | PERSONAL
+
+
 @given(st.sets(st.sampled_from(sorted(BY_ROLE[ADMIN]))))
 def test_a_role_of_its_own_has_nothing_that_owners_have_not(scopes: set[str]) -> None:
     assert scopes_of("own", json.dumps(sorted(scopes))) == scopes & BY_MEMBER_ROLE["owner"]

@@ -35,12 +35,25 @@ def test_what_may_not_be_asked_is_named(asked: dict[str, Any], fields: list[str]
 def test_what_is_not_given_is_a_sum_of_all() -> None:
     question = read(usage_pb2.QueryUsageRequest(meter="rows"), START, UNTIL)
     assert (question.aggregation, question.groups, question.bucket, question.publisher) == ("sum", set(), "", False)
-    assert question.filters == {"model": "", "version": "", "key_id": "", "user_id": "", "tags": None}
+    assert question.filters == {"model": "", "version": "", "key_id": "", "user_ids": None, "tags": None}
     unique = read(usage_pb2.QueryUsageRequest(meter="rows", aggregation=UNIQUE), START, UNTIL)
     assert unique.unique_of == "value"
     named = usage_pb2.QueryUsageRequest(meter="rows", aggregation=UNIQUE, unique_of=5, tag_name="team", tags=["a=b"])
     question = read(named, START, UNTIL)
     assert (question.unique_of, question.tag_name, question.filters["tags"]) == ("tag", "team", '{"a": "b"}')
+
+
+def test_a_team_is_who_is_in_it() -> None:
+    asked = {"meter": "rows", "team_id": "tem_1"}
+    assert read(usage_pb2.QueryUsageRequest(**asked), START, UNTIL, ["a", "b"]).filters["user_ids"] == ["a", "b"]
+    empty = read(usage_pb2.QueryUsageRequest(**asked), START, UNTIL, [])
+    assert (empty.filters["user_ids"], empty.rolls_up) == ([], False)
+    for user, found in (("a", ["a"]), ("c", [])):
+        request = usage_pb2.QueryUsageRequest(**asked, user_id=user)
+        assert read(request, START, UNTIL, ["a", "b"]).filters["user_ids"] == found
+    with pytest.raises(InvalidFields) as refused:
+        read(usage_pb2.QueryUsageRequest(**asked, view=PUBLISHER), START, UNTIL, ["a"])
+    assert [v.field for v in refused.value.violations] == ["team_id"]
 
 
 def test_a_row_is_a_point() -> None:

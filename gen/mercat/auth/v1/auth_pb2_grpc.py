@@ -690,6 +690,16 @@ class PrincipalServiceStub:
                 request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.SerializeToString,
                 response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.FromString,
                 _registered_method=True)
+        self.FindOrganisation = channel.unary_unary(
+                '/mercat.auth.v1.PrincipalService/FindOrganisation',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationResponse.FromString,
+                _registered_method=True)
+        self.ListTeamUsers = channel.unary_unary(
+                '/mercat.auth.v1.PrincipalService/ListTeamUsers',
+                request_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersRequest.SerializeToString,
+                response_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersResponse.FromString,
+                _registered_method=True)
 
 
 class PrincipalServiceServicer:
@@ -711,6 +721,20 @@ class PrincipalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindOrganisation(self, request, context):
+        """Who has a handle. NOT_FOUND when nobody has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTeamUsers(self, request, context):
+        """Who is in a team now. NOT_FOUND when the organisation has no such team.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PrincipalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -723,6 +747,16 @@ def add_PrincipalServiceServicer_to_server(servicer, server):
                     servicer.GetPrincipal,
                     request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.FromString,
                     response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.SerializeToString,
+            ),
+            'FindOrganisation': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOrganisation,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationResponse.SerializeToString,
+            ),
+            'ListTeamUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTeamUsers,
+                    request_deserializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersRequest.FromString,
+                    response_serializer=mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -780,6 +814,60 @@ class PrincipalService:
             '/mercat.auth.v1.PrincipalService/GetPrincipal',
             mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalRequest.SerializeToString,
             mercat_dot_auth_dot_v1_dot_auth__pb2.GetPrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindOrganisation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.PrincipalService/FindOrganisation',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.FindOrganisationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTeamUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.auth.v1.PrincipalService/ListTeamUsers',
+            mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersRequest.SerializeToString,
+            mercat_dot_auth_dot_v1_dot_auth__pb2.ListTeamUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -272,6 +272,10 @@ class PrincipalServiceStub:
     """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
     the account is closed.
     """
+    FindOrganisation: _grpc.UnaryUnaryMultiCallable[_auth_pb2.FindOrganisationRequest, _auth_pb2.FindOrganisationResponse]
+    """Who has a handle. NOT_FOUND when nobody has."""
+    ListTeamUsers: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListTeamUsersRequest, _auth_pb2.ListTeamUsersResponse]
+    """Who is in a team now. NOT_FOUND when the organisation has no such team."""
 
 @_typing.type_check_only
 class PrincipalServiceAsyncStub(PrincipalServiceStub):
@@ -284,6 +288,10 @@ class PrincipalServiceAsyncStub(PrincipalServiceStub):
     """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
     the account is closed.
     """
+    FindOrganisation: _aio.UnaryUnaryMultiCallable[_auth_pb2.FindOrganisationRequest, _auth_pb2.FindOrganisationResponse]  # type: ignore[assignment]
+    """Who has a handle. NOT_FOUND when nobody has."""
+    ListTeamUsers: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListTeamUsersRequest, _auth_pb2.ListTeamUsersResponse]  # type: ignore[assignment]
+    """Who is in a team now. NOT_FOUND when the organisation has no such team."""
 
 class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells the other services who a caller is."""
@@ -305,5 +313,21 @@ class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
         """Who somebody is now, for work that goes on after their call. UNAUTHENTICATED when the key is revoked or expired or
         the account is closed.
         """
+
+    @_abc_1.abstractmethod
+    def FindOrganisation(
+        self,
+        request: _auth_pb2.FindOrganisationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.FindOrganisationResponse, _abc.Awaitable[_auth_pb2.FindOrganisationResponse]]:
+        """Who has a handle. NOT_FOUND when nobody has."""
+
+    @_abc_1.abstractmethod
+    def ListTeamUsers(
+        self,
+        request: _auth_pb2.ListTeamUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListTeamUsersResponse, _abc.Awaitable[_auth_pb2.ListTeamUsersResponse]]:
+        """Who is in a team now. NOT_FOUND when the organisation has no such team."""
 
 def add_PrincipalServiceServicer_to_server(servicer: PrincipalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

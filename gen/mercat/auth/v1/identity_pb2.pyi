@@ -96,13 +96,16 @@ class BeginIdentitySignInRequest(_message.Message):
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     CODE_CHALLENGE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
+    """One of them: a provider, or the domain of an organisation that has its own."""
     redirect_uri: _builtins.str
     """Where the program listens: http://127.0.0.1:PORT/… or http://[::1]:PORT/…."""
     code_challenge: _builtins.str
     """SHA-256 of the program's verifier, base64url without padding (RFC 7636, S256)."""
     state: _builtins.str
     """Sent back to the program as it is."""
+    domain: _builtins.str
     def __init__(
         self,
         *,
@@ -110,10 +113,11 @@ class BeginIdentitySignInRequest(_message.Message):
         redirect_uri: _builtins.str = ...,
         code_challenge: _builtins.str = ...,
         state: _builtins.str = ...,
+        domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge", "provider", b"provider", "redirect_uri", b"redirect_uri", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge", "domain", b"domain", "provider", b"provider", "redirect_uri", b"redirect_uri", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,11 +151,14 @@ class BeginIdentityLinkRequest(_message.Message):
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     CODE_CHALLENGE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
+    """One of them, as in BeginIdentitySignInRequest."""
     redirect_uri: _builtins.str
     """As in BeginIdentitySignInRequest."""
     code_challenge: _builtins.str
     state: _builtins.str
+    domain: _builtins.str
     def __init__(
         self,
         *,
@@ -159,10 +166,11 @@ class BeginIdentityLinkRequest(_message.Message):
         redirect_uri: _builtins.str = ...,
         code_challenge: _builtins.str = ...,
         state: _builtins.str = ...,
+        domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge", "provider", b"provider", "redirect_uri", b"redirect_uri", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge", "domain", b"domain", "provider", b"provider", "redirect_uri", b"redirect_uri", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,8 +279,11 @@ class SignInWithIdentityResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """The account is new."""
+    organisation: _builtins.str
+    """Of single sign-on: the handle of the organisation; switch to it with RefreshSession."""
     @_builtins.property
     def profile(self) -> _auth_pb2.Profile: ...
     @_builtins.property
@@ -283,10 +294,11 @@ class SignInWithIdentityResponse(_message.Message):
         profile: _auth_pb2.Profile | None = ...,
         session: _auth_pb2.Session | None = ...,
         created: _builtins.bool = ...,
+        organisation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "profile", b"profile", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "organisation", b"organisation", "profile", b"profile", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

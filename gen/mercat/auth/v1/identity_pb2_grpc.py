@@ -93,7 +93,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BeginIdentitySignIn(self, request, context):
-        """NOT_FOUND when there is no such provider here; UNAVAILABLE when it does not answer.
+        """NOT_FOUND when there is no such provider here, or nobody has set up single sign-on for the domain; UNAVAILABLE when it
+        does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,8 @@ class IdentityServiceServicer:
     def SignInWithIdentity(self, request, context):
         """Trades the code that the program was sent for a session, and makes an account where there is none. FAILED_PRECONDITION
         when there is an account of the same address that the provider does not prove (IDENTITY_UNLINKED): sign in to it and
-        link. UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
+        link; or when an organisation's provider tells an address that is not verified or not of its domains
+        (SSO_ADDRESS_REFUSED). UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

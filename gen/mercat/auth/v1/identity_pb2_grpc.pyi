@@ -39,7 +39,9 @@ class IdentityServiceStub:
     ListIdentityProviders: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListIdentityProvidersRequest, _identity_pb2.ListIdentityProvidersResponse]
     """Who people may sign in with here."""
     BeginIdentitySignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BeginIdentitySignInRequest, _identity_pb2.BeginIdentitySignInResponse]
-    """NOT_FOUND when there is no such provider here; UNAVAILABLE when it does not answer."""
+    """NOT_FOUND when there is no such provider here, or nobody has set up single sign-on for the domain; UNAVAILABLE when it
+    does not answer.
+    """
     BeginIdentityLink: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BeginIdentityLinkRequest, _identity_pb2.BeginIdentityLinkResponse]
     """As BeginIdentitySignIn, to link an account elsewhere with the caller's."""
     CompleteIdentitySignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CompleteIdentitySignInRequest, _identity_pb2.CompleteIdentitySignInResponse]
@@ -49,7 +51,8 @@ class IdentityServiceStub:
     SignInWithIdentity: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignInWithIdentityRequest, _identity_pb2.SignInWithIdentityResponse]
     """Trades the code that the program was sent for a session, and makes an account where there is none. FAILED_PRECONDITION
     when there is an account of the same address that the provider does not prove (IDENTITY_UNLINKED): sign in to it and
-    link. UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
+    link; or when an organisation's provider tells an address that is not verified or not of its domains
+    (SSO_ADDRESS_REFUSED). UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
     """
     LinkIdentity: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LinkIdentityRequest, _identity_pb2.LinkIdentityResponse]
     """Trades the code for a link. ALREADY_EXISTS when the account elsewhere is linked."""
@@ -69,7 +72,9 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     ListIdentityProviders: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListIdentityProvidersRequest, _identity_pb2.ListIdentityProvidersResponse]  # type: ignore[assignment]
     """Who people may sign in with here."""
     BeginIdentitySignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.BeginIdentitySignInRequest, _identity_pb2.BeginIdentitySignInResponse]  # type: ignore[assignment]
-    """NOT_FOUND when there is no such provider here; UNAVAILABLE when it does not answer."""
+    """NOT_FOUND when there is no such provider here, or nobody has set up single sign-on for the domain; UNAVAILABLE when it
+    does not answer.
+    """
     BeginIdentityLink: _aio.UnaryUnaryMultiCallable[_identity_pb2.BeginIdentityLinkRequest, _identity_pb2.BeginIdentityLinkResponse]  # type: ignore[assignment]
     """As BeginIdentitySignIn, to link an account elsewhere with the caller's."""
     CompleteIdentitySignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.CompleteIdentitySignInRequest, _identity_pb2.CompleteIdentitySignInResponse]  # type: ignore[assignment]
@@ -79,7 +84,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     SignInWithIdentity: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInWithIdentityRequest, _identity_pb2.SignInWithIdentityResponse]  # type: ignore[assignment]
     """Trades the code that the program was sent for a session, and makes an account where there is none. FAILED_PRECONDITION
     when there is an account of the same address that the provider does not prove (IDENTITY_UNLINKED): sign in to it and
-    link. UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
+    link; or when an organisation's provider tells an address that is not verified or not of its domains
+    (SSO_ADDRESS_REFUSED). UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
     """
     LinkIdentity: _aio.UnaryUnaryMultiCallable[_identity_pb2.LinkIdentityRequest, _identity_pb2.LinkIdentityResponse]  # type: ignore[assignment]
     """Trades the code for a link. ALREADY_EXISTS when the account elsewhere is linked."""
@@ -108,7 +114,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.BeginIdentitySignInRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.BeginIdentitySignInResponse, _abc.Awaitable[_identity_pb2.BeginIdentitySignInResponse]]:
-        """NOT_FOUND when there is no such provider here; UNAVAILABLE when it does not answer."""
+        """NOT_FOUND when there is no such provider here, or nobody has set up single sign-on for the domain; UNAVAILABLE when it
+        does not answer.
+        """
 
     @_abc_1.abstractmethod
     def BeginIdentityLink(
@@ -136,7 +144,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.SignInWithIdentityResponse, _abc.Awaitable[_identity_pb2.SignInWithIdentityResponse]]:
         """Trades the code that the program was sent for a session, and makes an account where there is none. FAILED_PRECONDITION
         when there is an account of the same address that the provider does not prove (IDENTITY_UNLINKED): sign in to it and
-        link. UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
+        link; or when an organisation's provider tells an address that is not verified or not of its domains
+        (SSO_ADDRESS_REFUSED). UNAUTHENTICATED when the account has a second factor and `code` is missing or wrong; the other code still works.
         """
 
     @_abc_1.abstractmethod

@@ -180,6 +180,45 @@ class ModelChanged(_message.Message):
 Global___ModelChanged: _TypeAlias = ModelChanged  # noqa: Y015
 
 @_typing.final
+class ModelMoved(_message.Message):
+    """A model has another owner and address; the one before leads to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    FROM_MODEL_FIELD_NUMBER: _builtins.int
+    TO_MODEL_FIELD_NUMBER: _builtins.int
+    FROM_ORG_ID_FIELD_NUMBER: _builtins.int
+    TO_ORG_ID_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    from_model: _builtins.str
+    to_model: _builtins.str
+    from_org_id: _builtins.str
+    to_org_id: _builtins.str
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of its versions' artifacts, which are the new owner's too from then on."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        from_model: _builtins.str = ...,
+        to_model: _builtins.str = ...,
+        from_org_id: _builtins.str = ...,
+        to_org_id: _builtins.str = ...,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "from_model", b"from_model", "from_org_id", b"from_org_id", "model_id", b"model_id", "to_model", b"to_model", "to_org_id", b"to_org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelMoved: _TypeAlias = ModelMoved  # noqa: Y015
+
+@_typing.final
 class VersionQuarantined(_message.Message):
     """A version was taken out of service because it kept bringing its engine down: its publisher is to be told."""
 

@@ -1695,6 +1695,7 @@ class Deployment(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     REPOSITORY_FILE_FIELD_NUMBER: _builtins.int
     REPOSITORY_DIGEST_FIELD_NUMBER: _builtins.int
+    FORMER_MODELS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1731,6 +1732,10 @@ class Deployment(_message.Message):
     def text(self) -> Global___TextModel:
         """Absent: no text model."""
 
+    @_builtins.property
+    def former_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses that the model had before and that lead to it: rules of keys that name one of them allow it."""
+
     def __init__(
         self,
         *,
@@ -1753,10 +1758,11 @@ class Deployment(_message.Message):
         text: Global___TextModel | None = ...,
         repository_file: _builtins.str = ...,
         repository_digest: _builtins.str = ...,
+        former_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "former_models", b"former_models", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1918,20 +1924,24 @@ class ResolveOwnerResponse(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     ORG_ID_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     org_id: _builtins.str
     published: _builtins.bool
     """Whether others may know of the model."""
+    model: _builtins.str
+    """Its address now: it may have been asked for by one from before."""
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
         org_id: _builtins.str = ...,
         published: _builtins.bool = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "org_id", b"org_id", "published", b"published"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published", b"published"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

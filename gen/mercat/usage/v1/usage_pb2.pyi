@@ -590,6 +590,7 @@ class QueryUsageRequest(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
     view: Global___UsageView.ValueType
     meter: _builtins.str
     """One of the units of calls (requests, rows, input_tokens, …), or cost_nanos or latency_us."""
@@ -603,6 +604,8 @@ class QueryUsageRequest(_message.Message):
     version: _builtins.str
     key_id: _builtins.str
     user_id: _builtins.str
+    team_id: _builtins.str
+    """Only by who is in this team of the organisation now."""
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]: ...
     @_builtins.property
@@ -630,10 +633,11 @@ class QueryUsageRequest(_message.Message):
         key_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        team_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "bucket", b"bucket", "end_time", b"end_time", "group_by", b"group_by", "key_id", b"key_id", "meter", b"meter", "model", b"model", "start_time", b"start_time", "tag_name", b"tag_name", "tags", b"tags", "unique_of", b"unique_of", "user_id", b"user_id", "version", b"version", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "bucket", b"bucket", "end_time", b"end_time", "group_by", b"group_by", "key_id", b"key_id", "meter", b"meter", "model", b"model", "start_time", b"start_time", "tag_name", b"tag_name", "tags", b"tags", "team_id", b"team_id", "unique_of", b"unique_of", "user_id", b"user_id", "version", b"version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

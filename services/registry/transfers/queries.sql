@@ -1,0 +1,34 @@
+-- name: end_transfers(model_id, now)!
+UPDATE model_transfers SET ended_at = :now WHERE model_id = :model_id AND ended_at IS NULL;
+
+-- name: add_transfer(id, model_id, from_org_id, to_org_id, organisation, user_id, now, expires_at)^
+INSERT INTO model_transfers (id, model_id, from_org_id, to_org_id, organisation, user_id, created_at, expires_at)
+VALUES (:id, :model_id, :from_org_id, :to_org_id, :organisation, :user_id, :now, :expires_at) RETURNING *;
+
+-- name: list_transfers(org_id, before, now, most)
+SELECT t.*, m.publisher, m.name FROM model_transfers t JOIN models m ON m.id = t.model_id
+WHERE (t.from_org_id = :org_id OR t.to_org_id = :org_id) AND t.ended_at IS NULL AND t.expires_at > :now
+    AND (:before::text = '' OR t.id < :before)
+ORDER BY t.id DESC LIMIT :most;
+
+-- name: get_transfer(transfer_id, now)^
+SELECT t.*, m.publisher, m.name FROM model_transfers t JOIN models m ON m.id = t.model_id
+WHERE t.id = :transfer_id AND t.ended_at IS NULL AND t.expires_at > :now;
+
+-- name: end_transfer(transfer_id, now)$
+-- Nothing: it was ended meanwhile.
+UPDATE model_transfers SET ended_at = :now WHERE id = :transfer_id AND ended_at IS NULL RETURNING id;
+
+-- name: digests_of(model_id)
+SELECT DISTINCT digest FROM versions WHERE model_id = :model_id ORDER BY digest;
+
+-- name: forget_address(publisher, name)!
+DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name;
+
+-- name: move_model(id, org_id, publisher, name)!
+UPDATE models SET org_id = :org_id, publisher = :publisher, name = :name WHERE id = :id;
+
+-- name: add_address(publisher, name, model_id)!
+-- A model that was made in the moment in which another left its address may have left a row there.
+INSERT INTO model_addresses (publisher, name, model_id) VALUES (:publisher, :name, :model_id)
+ON CONFLICT (publisher, name) DO UPDATE SET model_id = excluded.model_id;
