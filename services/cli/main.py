@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("restart", "Restarts processes one after the other, while calls go on."),
         "serve": ("operate", "Hosts services in this process until SIGTERM, as an orchestrator does."),
         "migrate": ("operate", "Brings the tables of every service up to date."),
+        "reindex": ("search", "Builds the search index anew from the catalogue; for administrators."),
         "secrets": ("secrets", "The keys that secrets lie under in the database."),
         "mail": ("mail", "Shows mail that went into a folder, for want of an SMTP server, the newest first."),
         "clock": ("clock", "The time of a platform with a test clock."),
@@ -47,7 +48,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "audit": ("audit", "Sensitive acts: who did what, from where."),
     },
     "Models": {
-        "search": ("search", "Finds published models."),
+        "search": ("search", "Finds published models: typos are forgiven, and what means the same is found too."),
+        "similar": ("search", "Finds models whose descriptions mean nearly the same."),
         "chat": ("text", "Talks with a chat model."),
         "generate": ("text", "Goes on with a text, without a chat template."),
         "embed": ("text", "Turns texts into vectors of length 1; of several, shows how close each is to the first."),
