@@ -50,6 +50,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Models": {
         "search": ("search", "Finds published models: typos are forgiven, and what means the same is found too."),
         "similar": ("search", "Finds models whose descriptions mean nearly the same."),
+        "explore": ("explore", "Ways to models other than words."),
+        "favourites": ("following", "Models that you come back to."),
+        "collections": ("following", "Models that belong together."),
+        "follow": ("following", "Brings new versions of a publisher into your feed."),
+        "unfollow": ("following", "Ends that."),
+        "feed": ("following", "New versions of the publishers that you follow."),
+        "reviews": ("ratings", "What accounts say of the models that they called."),
         "chat": ("text", "Talks with a chat model."),
         "generate": ("text", "Goes on with a text, without a chat template."),
         "embed": ("text", "Turns texts into vectors of length 1; of several, shows how close each is to the first."),

@@ -91,7 +91,7 @@ def search(
     if facets:
         for facet in answer.facets:
             counts = sorted(facet.counts.items(), key=lambda pair: (-pair[1], pair[0]))
-            output.say(f"{facet.field}: " + ", ".join(f"{value} ({count})" for value, count in counts[:10]))
+            output.facts([(facet.field, ", ".join(f"{value} ({count})" for value, count in counts[:10]))])
 
 
 def similar(session: Session, model: Model, limit: Limit = 10) -> None:

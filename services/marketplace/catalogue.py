@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _STATISTICS = 15.0  # seconds between takeovers of what was measured into listings and index
 _EVERY = 240  # of those takeovers until all models are looked at, called or not
 _FOLLOW = 1.0  # seconds between looks for changes of which this process was not told
+_VERSIONS = 200  # the newest of a model that feeds know
 _GATHER = 0.1  # seconds that changes gather before the index is written
 
 
@@ -66,8 +67,15 @@ class Catalogue:
         if listing is None:
             await self._store.remove_listing(connection, event.model)
         else:
-            await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
+            await self._put(connection, listing)
         self.changed()
+
+    async def _put(self, connection: Connection, listing: marketplace_pb2.Listing) -> None:
+        await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
+        request = registry_pb2.ListVersionsRequest(model=listing.model.model, page_size=_VERSIONS)
+        versions = (await self._registry.ListVersions(request)).versions
+        published = [v for v in versions if v.state == registry_pb2.VERSION_STATE_PUBLISHED]
+        await self._store.put_publications(connection, listing.model.model, published)
 
     def changed(self) -> None:
         """A listing changes with the transaction under way."""
@@ -97,7 +105,7 @@ class Catalogue:
                 if known.model.model not in names:
                     await self._store.remove_listing(connection, known.model.model)
             for listing in listings:
-                await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
+                await self._put(connection, listing)
         await self.load()
         self._meaning.wake.set()
         return len(listings)

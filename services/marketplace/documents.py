@@ -9,7 +9,7 @@ from tantivy import Document, SchemaBuilder
 from services.common import pricing
 from services.marketplace.tasks import modality
 
-VERSION = 3  # of the schema; an index of another version is built anew
+VERSION = 4  # of the schema; an index of another version is built anew
 FACETS = ("category", "task", "tags", "framework", "license", "modality", "price_band", "rating")
 # How much a hit in a field counts.
 BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
@@ -17,7 +17,7 @@ LOOSE = {
     "head": 2.0,
     "summary": 0.6,
 }  # where typos are forgiven and beginnings found; `head` is the first four together
-NUMBERS = ("published", "popularity", "price", "rating_micros", "latency")
+NUMBERS = ("published", "popularity", "price", "rating_micros", "latency", "recent", "trend")
 NEVER_MEASURED = 2**62
 _BANDS = ((0, "free"), (10**9, "up_to_1"), (10 * 10**9, "up_to_10"), (100 * 10**9, "up_to_100"))  # nanos
 
@@ -55,6 +55,8 @@ def document(listing: marketplace_pb2.Listing) -> Document:
     made.add_integer("popularity", listing.total_requests)
     made.add_integer("price", price)
     made.add_integer("rating_micros", round(listing.weighted_rating * 1e6))
+    made.add_integer("recent", listing.recent_requests)
+    made.add_integer("trend", round(listing.trend * 1000))
     made.add_integer("latency", listing.p50_latency_us or NEVER_MEASURED)
     return made
 

@@ -35,14 +35,17 @@ SELECT model FROM listings
 WHERE counted_at > now() - make_interval(secs => :seconds::double precision) OR (:every::boolean AND recent_requests > 0)
 ORDER BY model;
 
--- name: get_latencies(models, since)
-SELECT model, bucket, sum(calls)::bigint AS calls FROM model_latencies
-WHERE model = ANY(:models::text[]) AND day >= :since GROUP BY model, bucket;
+-- name: get_latencies(models, today)
+SELECT model, bucket, sum(calls)::bigint AS calls,
+    coalesce(sum(calls) FILTER (WHERE day > :today::date - 7), 0)::bigint AS week,
+    coalesce(sum(calls) FILTER (WHERE day > :today::date - 14 AND day <= :today::date - 7), 0)::bigint AS before
+FROM model_latencies WHERE model = ANY(:models::text[]) AND day > :today::date - 30 GROUP BY model, bucket;
 
--- name: put_latencies(models, requests, p50, p95)!
-UPDATE listings l SET recent_requests = t.requests, p50_us = t.p50, p95_us = t.p95
-FROM unnest(:models::text[], :requests::bigint[], :p50::bigint[], :p95::bigint[]) AS t (model, requests, p50, p95)
-WHERE l.model = t.model AND (l.recent_requests, l.p50_us, l.p95_us) IS DISTINCT FROM (t.requests, t.p50, t.p95);
+-- name: put_latencies(models, requests, p50, p95, trends)!
+UPDATE listings l SET recent_requests = t.requests, p50_us = t.p50, p95_us = t.p95, trend = t.trend
+FROM unnest(:models::text[], :requests::bigint[], :p50::bigint[], :p95::bigint[], :trends::double precision[])
+    AS t (model, requests, p50, p95, trend)
+WHERE l.model = t.model AND (l.recent_requests, l.p50_us, l.p95_us, l.trend) IS DISTINCT FROM (t.requests, t.p50, t.p95, t.trend);
 
 -- name: forget_latencies(before)!
 DELETE FROM model_latencies WHERE day < :before;
@@ -95,3 +98,21 @@ SELECT model FROM (
 
 -- name: is_embedded(model, encoder)$
 SELECT EXISTS (SELECT FROM embeddings WHERE model = :model AND encoder = :encoder);
+
+-- name: lock_listing(model)^
+SELECT * FROM listings WHERE model = :model FOR UPDATE;
+
+-- name: count_reviews(model)!
+-- With the listing locked. What is hidden does not count.
+UPDATE listings l SET rating_sum = r.total, review_count = r.count
+FROM (SELECT coalesce(sum(rating), 0) AS total, count(*) AS count FROM reviews
+    WHERE model = :model AND hidden_at IS NULL) r
+WHERE l.model = :model;
+
+-- name: forget_publications(model, versions)!
+DELETE FROM publications WHERE model = :model AND NOT version = ANY(:versions::text[]);
+
+-- name: add_publications(model, publisher, versions, ids, times)!
+INSERT INTO publications (model, version, version_id, publisher, published_at)
+SELECT :model, v.version, v.id, :publisher, v.at
+FROM unnest(:versions::text[], :ids::text[], :times::timestamptz[]) AS v (version, id, at) ON CONFLICT DO NOTHING;

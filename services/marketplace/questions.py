@@ -17,6 +17,18 @@ want what which who with"""
 Range = tuple[int | None, int | None]
 
 
+_POPULAR, _TRENDING = -1, -2  # sorts that only boards have
+_OFTEN = 20  # calls of 30 days from which a latency is worth comparing
+# The sort of a leaderboard, and which models have the figure.
+BOARDS: dict[str, tuple[int, Mapping[str, Range]]] = {
+    "popular": (_POPULAR, {"recent": (1, None)}),
+    "trending": (_TRENDING, {"trend": (1, None)}),
+    "rated": (marketplace_pb2.SORT_ORDER_RATING, {"rating_micros": (1, None)}),
+    "fastest": (marketplace_pb2.SORT_ORDER_LATENCY, {"recent": (_OFTEN, None), "latency": (None, NEVER_MEASURED)}),
+    "cheapest": (marketplace_pb2.SORT_ORDER_PRICE, {}),
+}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A search. Every filter given must hold; `ranges` are inclusive, by the name of a number."""
@@ -36,6 +48,8 @@ class Wanted:
             marketplace_pb2.SORT_ORDER_PRICE: ("price", Order.Asc),
             marketplace_pb2.SORT_ORDER_RATING: ("rating_micros", Order.Desc),
             marketplace_pb2.SORT_ORDER_LATENCY: ("latency", Order.Asc),
+            _POPULAR: ("recent", Order.Desc),
+            _TRENDING: ("trend", Order.Desc),
         }
         return orders.get(self.sort) or (None if self.words.strip() else orders[marketplace_pb2.SORT_ORDER_NEWEST])
 

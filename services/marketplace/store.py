@@ -1,19 +1,20 @@
 """The tables of the marketplace, one typed method per named query."""
 
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import marketplace_pb2
+from mercat.registry.v1 import registry_pb2
 
 from services.common.db import Connection, load_queries
 from services.common.latencies import quantile
 from services.marketplace.rating import weighted
 
 Listing = marketplace_pb2.Listing
-RECENT = timedelta(days=30)
 _KEPT = timedelta(days=90)
 
 
@@ -28,10 +29,20 @@ class Store:
         model = listing.model.model
         document = listing.SerializeToString(deterministic=True)
         await self._q.put_listing(c, model=model, document=document, meaning=meaning, now=now)
-        await self.note_change(c, model)
+        await self.count_reviews(c, model)
 
     async def remove_listing(self, c: Connection, model: str) -> None:
         await self._q.remove_listing(c, model=model)
+        await self.note_change(c, model)
+
+    async def lock_listing(self, c: Connection, model: str) -> Listing | None:
+        """Until the transaction ends, nobody else changes it or what its reviews add up to."""
+        row = await self._q.lock_listing(c, model=model)
+        return listing_of(row) if row else None
+
+    async def count_reviews(self, c: Connection, model: str) -> None:
+        """Makes what a listing says of its reviews from them. The listing is locked."""
+        await self._q.count_reviews(c, model=model)
         await self.note_change(c, model)
 
     async def note_change(self, c: Connection, model: str) -> None:
@@ -62,11 +73,15 @@ class Store:
         seconds, or of all. Answers which they were."""
         models = [r["model"] async for r in self._q.list_counted(c, seconds=seconds, every=every)]
         counts: dict[str, dict[int, int]] = defaultdict(dict)
-        async for r in self._q.get_latencies(c, models=models, since=today - RECENT):
+        weeks: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        async for r in self._q.get_latencies(c, models=models, today=today):
             counts[r["model"]][r["bucket"]] = r["calls"]
+            week, before = weeks[r["model"]]
+            weeks[r["model"]] = week + r["week"], before + r["before"]
         await self._q.put_latencies(
             c, models=models, requests=[sum(counts[m].values()) for m in models],
             p50=[quantile(counts[m], 0.5) for m in models], p95=[quantile(counts[m], 0.95) for m in models],
+            trends=[trend(*weeks[m]) for m in models],
         )  # fmt: skip
         if every:
             await self._q.forget_latencies(c, before=today - _KEPT)
@@ -88,6 +103,15 @@ class Store:
             if len(rows) < page:
                 return
             after = rows[-1]["model"]
+
+    async def put_publications(self, c: Connection, model: str, versions: Sequence[registry_pb2.Version]) -> None:
+        """The published versions of a listed model, and no others."""
+        names = [v.version for v in versions]
+        await self._q.forget_publications(c, model=model, versions=names)
+        await self._q.add_publications(
+            c, model=model, publisher=model.partition("/")[0], versions=names, ids=[v.version_id for v in versions],
+            times=[v.published_at.ToDatetime(UTC) for v in versions],
+        )  # fmt: skip
 
     async def begin_change(self, c: Connection) -> None:
         """Before a listing is composed anew: whoever calls `await_changes` then waits for this transaction."""
@@ -131,12 +155,19 @@ def _vector(values: Iterable[float]) -> str:
     return "[" + ",".join(f"{v:.7g}" for v in values) + "]"
 
 
+def trend(week: int, before: int) -> float:
+    """How much more calls there are of a week than of the one before, by the noise of counting them (the square root of
+    a Poisson count); 0 when they did not rise."""
+    return max(0.0, (week - before) / math.sqrt(before + 1))
+
+
 def listing_of(row: Mapping[str, Any]) -> Listing:
     listing = Listing.FromString(row["document"])
     listing.total_requests = row["total_requests"]
     if row["total_requests"]:
         listing.mean_latency_us = row["latency_us_sum"] // row["total_requests"]
     listing.recent_requests, listing.p50_latency_us = row["recent_requests"], row["p50_us"]
+    listing.trend = row["trend"]
     listing.p95_latency_us, listing.review_count = row["p95_us"], row["review_count"]
     listing.weighted_rating = weighted(row["rating_sum"], row["review_count"])
     if row["review_count"]:

@@ -20,6 +20,7 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
+from mercat.marketplace.v1 import collections_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
@@ -216,7 +217,7 @@ NAMES = {
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "signing_key_id": "signing_key",
     "client_id": "oauth_client",
-    "identity_id": "identity", "passkey_id": "passkey",
+    "identity_id": "identity", "passkey_id": "passkey", "collection_id": "collection",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -226,6 +227,8 @@ TEXTS = {
     "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
     "user_code",  # of a device, which is nobody's yet
+    "board", "comment", "publisher", "title",
+    "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
@@ -236,7 +239,7 @@ INVENTED = {
 FILLED: dict[str, Any] = {
     "amount_nanos": USD, "discount_ppm": 1000, "filename": "m.onnx", "inputs": [], "limit_nanos": USD,
     "line_id": "il_1", "meter": "requests", "name": "x1", "period": budgets_pb2.BUDGET_PERIOD_DAILY,
-    "reason": "r", "role": "viewer",
+    "reason": "r", "role": "viewer", "rating": 5, "title": "t",
     "size_bytes": 10, "version": "1.0.0", "alias": "stable", "org_id": "org_00000000000000000000000000",
     "messages": [{"role": "user", "content": "x"}], "prompt": "x", "monthly_nanos": USD,
     "digest": "sha256:" + "cd" * 32,
@@ -310,6 +313,8 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["digest"] = platform.upload(victim, graphs.addition())
     platform.validated(victim, found["model"], found["digest"])
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
+    collect = collections_pb2.CreateCollectionRequest(title="kept")
+    found["collection"] = victim.collections.CreateCollection(collect).collection.collection_id
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
     _until_recorded(victim, found["call"])
     return found
@@ -387,4 +392,6 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     assert victim.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest()).budgets
     assert victim.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest()).payment_methods
     assert victim.registry.GetModel(registry_pb2.GetModelRequest(model=theirs["model"])).model
+    kept = victim.collections.ListCollections(collections_pb2.ListCollectionsRequest()).collections
+    assert [c.collection_id for c in kept] == [theirs["collection"]]
     assert victim.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.org_id == victim.profile.org_id

@@ -438,6 +438,7 @@ class Listing(_message.Message):
     P50_LATENCY_US_FIELD_NUMBER: _builtins.int
     P95_LATENCY_US_FIELD_NUMBER: _builtins.int
     RECENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     mean_latency_us: _builtins.int
     rating: _builtins.float
@@ -447,6 +448,8 @@ class Listing(_message.Message):
     """Of the calls of the last 30 days, microseconds, to within 5 %; 0: there were none."""
     p95_latency_us: _builtins.int
     recent_requests: _builtins.int
+    trend: _builtins.float
+    """Calls of the last 7 days beyond those of the 7 before, by the square root of these: 0 when they did not rise."""
     @_builtins.property
     def model(self) -> _registry_pb2.Model: ...
     @_builtins.property
@@ -469,10 +472,11 @@ class Listing(_message.Message):
         p50_latency_us: _builtins.int = ...,
         p95_latency_us: _builtins.int = ...,
         recent_requests: _builtins.int = ...,
+        trend: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "price", b"price", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
