@@ -240,6 +240,7 @@ FILLED: dict[str, Any] = {
     "amount_nanos": USD, "discount_ppm": 1000, "filename": "m.onnx", "inputs": [], "limit_nanos": USD,
     "line_id": "il_1", "meter": "requests", "name": "x1", "period": budgets_pb2.BUDGET_PERIOD_DAILY,
     "reason": "r", "role": "viewer", "rating": 5, "title": "t",
+    "collection_id": "col_00000000000000000000000000", "publisher": "nobody",
     "size_bytes": 10, "version": "1.0.0", "alias": "stable", "org_id": "org_00000000000000000000000000",
     "messages": [{"role": "user", "content": "x"}], "prompt": "x", "monthly_nanos": USD,
     "digest": "sha256:" + "cd" * 32,
