@@ -158,9 +158,10 @@ class Catalogue:
                     names = await self._store.refresh_latencies(
                         connection, 2 * _STATISTICS, self._clock.now().date(), every=rounds % _EVERY == 0
                     )
-                    listings = await self._store.get_listings(connection, names)
-                if listings and self._loaded.is_set():
-                    async with self._writing:
+                if names and self._loaded.is_set():
+                    async with self._writing:  # or a listing that goes meanwhile would be put back
+                        async with self._database.connection() as connection:
+                            listings = await self._store.get_listings(connection, names)
                         await asyncio.to_thread(self._index.put, list(listings.values()))
                 rounds += 1
             except Exception as e:  # two processes may have been in each other's way

@@ -52,6 +52,7 @@ class Meaning:
         self._workers = encoding_pb2_grpc.EncodingServiceStub(inference) if inference else None
         self._model = encoder
         self._encoder = ""  # with its version, as it last answered
+        self._absent = ("", 0.0)  # why nobody answered, and until when nobody is asked again, on the event loop's clock
         self._queries: OrderedDict[str, Sequence[float]] = OrderedDict()
         self.wake = asyncio.Event()
 
@@ -59,6 +60,9 @@ class Meaning:
         """Models whose descriptions mean nearly what the words do, the nearest first. Raises MeaningAbsent."""
         vector = self._queries.get(words)
         if vector is None:
+            said, until = self._absent
+            if asyncio.get_running_loop().time() < until:
+                raise MeaningAbsent(said)
             (vector,) = await self._encode([words], _PATIENCE)
             self._queries[words] = vector
             if len(self._queries) > _KNOWN:
@@ -116,7 +120,10 @@ class Meaning:
         try:
             answer = await self._workers.EncodeTexts(request, timeout=patience)
         except MercatError as e:
-            raise MeaningAbsent(f"{self._model} does not answer ({e.reason})") from e
+            said = f"{self._model} does not answer ({e.reason})"
+            self._absent = (said, asyncio.get_running_loop().time() + _RETRY)
+            raise MeaningAbsent(said) from e
+        self._absent = ("", 0.0)
         vectors: list[Sequence[float]] = [e.values for e in answer.embeddings]
         if {len(v) for v in vectors} != {SIZE}:
             raise MeaningAbsent(f"{self._model} does not make vectors of {SIZE} numbers")

@@ -57,13 +57,14 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
         async with self._database.connection() as connection:
-            row = await self._store.get_collection(
-                connection, request.collection_id, current().principal.org_id
-            )  # fmt: skip
+            row = await self._store.get_collection(connection, request.collection_id, _reader())
             return pb.GetCollectionResponse(collection=await self._whole(connection, row))
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
-        org_id = "" if request.curated else caller().org_id
+        org_id = ""
+        if not request.curated and not (org_id := _reader()):
+            caller()
+            raise PermissionDenied("this credential lacks the scope models:read", reason="SCOPE_MISSING")
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
         async with self._database.connection() as connection:
             rows = await self._store.list_collections(
@@ -192,6 +193,12 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
     async def _published(self, connection: Connection, model: str) -> None:
         if await self._listings.get_listing(connection, model) is None:
             raise ModelNotFound(f"there is no published model {model}; find one with `mercat search`")
+
+
+def _reader() -> str:
+    """The organisation whose collections the caller may see; empty: none."""
+    principal = current().principal
+    return principal.org_id if "models:read" in principal.scopes else ""
 
 
 def _admin() -> bool:
