@@ -55,7 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "collections": ("following", "Models that belong together."),
         "follow": ("following", "Brings new versions of a publisher into your feed."),
         "unfollow": ("following", "Ends that."),
-        "feed": ("following", "New versions of the publishers that you follow."),
+        "feed": ("following", "Lists new versions of the publishers that you follow."),
         "reviews": ("ratings", "What accounts say of the models that they called."),
         "chat": ("text", "Talks with a chat model."),
         "generate": ("text", "Goes on with a text, without a chat template."),
