@@ -77,6 +77,8 @@ class Asker:
         needed = set(words).difference(_COMMON.split()) or set(words)
         asked = []
         for i, word in enumerate(words):
+            if wanted.relaxed and word not in needed:  # what is common is not most of a query
+                continue
             occur = Occur.Must if word in needed and not wanted.relaxed else Occur.Should
             asked.append((occur, self._word(word, searcher, last=i == len(words) - 1)))
         least = -(-len(needed) // 2) if wanted.relaxed else None

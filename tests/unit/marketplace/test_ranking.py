@@ -125,3 +125,10 @@ def test_searches_are_held_for_a_while(index: Index) -> None:
         cursors.get(held, ("other",))
     now[0] = 1200
     assert cursors.get(held, ("counted",)) is None
+
+
+def test_common_words_are_not_most_of_a_query(index: Index) -> None:
+    index.put([listing("likeable", summary="what a model is to me")])
+    assert lexical(index.snapshot(), Wanted("what is a xylophone to me")).total == 0
+    search = lexical(index.snapshot(), Wanted("xylophone likeable"))
+    assert (search.wanted.relaxed, search.page(0, 5)) == (True, ["ada/likeable"])
