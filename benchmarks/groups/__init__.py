@@ -3,7 +3,7 @@
 
 from types import ModuleType
 
-from benchmarks.groups import memory, metering, minilm, rest, scale, stream, streaming, tiny
+from benchmarks.groups import memory, metering, minilm, rest, scale, search, stream, streaming, tiny
 
-_ORDER = (tiny, minilm, rest, stream, streaming, scale, metering, memory)
+_ORDER = (tiny, minilm, rest, stream, streaming, scale, metering, search, memory)
 GROUPS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in _ORDER}

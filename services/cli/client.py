@@ -43,7 +43,7 @@ from mercat.billing.v1 import (
 )
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
@@ -224,6 +224,18 @@ class Client:
     @cached_property
     def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
         return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
+
+    @cached_property
+    def discovery(self) -> discovery_pb2_grpc.DiscoveryServiceStub:
+        return discovery_pb2_grpc.DiscoveryServiceStub(self.channel)
+
+    @cached_property
+    def collections(self) -> collections_pb2_grpc.CollectionServiceStub:
+        return collections_pb2_grpc.CollectionServiceStub(self.channel)
+
+    @cached_property
+    def reviews(self) -> reviews_pb2_grpc.ReviewServiceStub:
+        return reviews_pb2_grpc.ReviewServiceStub(self.channel)
 
     @cached_property
     def prices(self) -> prices_pb2_grpc.PriceServiceStub:

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         None, "folder of published models for Triton; empty: `repository` in the home"
     )
     control: str = option("", "host:port of the control process")
+    inference: str = option("", "gRPC target of the inference workers, for what Mercat itself asks of them")
     internal_token: str = option("", "proves a call to come from Mercat itself; empty: the home's", secret=True)
     internal_ca: Path | None = option(
         None,

@@ -72,6 +72,7 @@ def environment(settings: UpSettings, home: Home, urls: Urls, addresses: Address
         "MERCAT_NATS_URL": urls.nats,
         "MERCAT_STORAGE_URL": settings.storage_url or home.artifacts.as_uri(),
         "MERCAT_CONTROL": addresses.control,
+        "MERCAT_INFERENCE": "ipv4:" + ",".join(addresses.workers),
         "MERCAT_INTERNAL_TOKEN": settings.internal_token or home.secret("internal-token"),
         "MERCAT_JWT_KEY_FILE": str(settings.jwt_key_file or home.jwt_key),
         "MERCAT_ADMIN_EMAIL": settings.admin_email,

@@ -12,7 +12,7 @@ async def build(deps: "Deps") -> "Service":
     import os
     from datetime import timedelta
 
-    from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
+    from mercat.inference.v1 import encoding_pb2_grpc, inference_pb2_grpc, text_pb2_grpc
 
     from services.common.rpc.pipeline import Guard
     from services.common.rpc.server import Server
@@ -41,7 +41,7 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.residency import Residency
     from services.inference.service import InferenceServicer
     from services.inference.service_jobs import JobServicer
-    from services.inference.service_text import TextServicer
+    from services.inference.service_text import EncodingServicer, TextServicer
     from services.inference.settings import InferenceSettings
     from services.inference.slots import Slots
     from services.inference.text.decoders import Decoders
@@ -87,7 +87,8 @@ async def build(deps: "Deps") -> "Service":
     await deployments.listen(deps.events)
     await wallets.listen(deps.events)
     kserve, inference = KServe(path, deployments), InferenceServicer(path, Quotes(path, deps.clock))
-    text = TextServicer(TextPath(path), Embedder(path, artifacts.find))
+    embedder = Embedder(path, artifacts.find)
+    text = TextServicer(TextPath(path), embedder)
     tools = Tools(
         deps.database, JobStore(), JobObjects(deps.control), Owners(deps.control), deps.clock, inference.predict_behind,
         timedelta(seconds=settings.job_retention),
@@ -110,6 +111,7 @@ async def build(deps: "Deps") -> "Service":
         registrations=[
             (inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference),
             (text_pb2_grpc.add_TextServiceServicer_to_server, text),
+            (encoding_pb2_grpc.add_EncodingServiceServicer_to_server, EncodingServicer(embedder)),
             (
                 inference_pb2_grpc.add_JobServiceServicer_to_server,
                 JobServicer(tools, deps.events, settings.jobs_unfinished),

@@ -1,8 +1,8 @@
-"""The text contract: Generate, Chat, Embed, CountTokens."""
+"""The text contract: Generate, Chat, Embed, CountTokens; and what the platform itself has encoded."""
 
 from collections.abc import AsyncIterator, Awaitable
 
-from mercat.inference.v1 import text_pb2, text_pb2_grpc
+from mercat.inference.v1 import encoding_pb2, encoding_pb2_grpc, text_pb2, text_pb2_grpc
 
 from services.common.errors import InvalidFields, Violation
 from services.common.rpc.context import Context, current
@@ -50,3 +50,15 @@ class TextServicer(text_pb2_grpc.TextServiceServicer):
         return text_pb2.CountTokensResponse(
             model=proto.model, version=proto.version, tokens=tokens, context_tokens=most
         )
+
+
+class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
+    """Serves `mercat.inference.v1.EncodingService`."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def EncodeTexts(
+        self, request: encoding_pb2.EncodeTextsRequest, context: Context
+    ) -> Awaitable[encoding_pb2.EncodeTextsResponse]:
+        return self._embedder.encode(current(), request)

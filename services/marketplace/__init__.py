@@ -2,33 +2,69 @@
 copy made for searching, fed by events and rebuilt from the catalogue whenever that is wanted."""
 
 from mercat.event.v1 import event_pb2
-from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 
 from services.common.events import consume
+from services.common.rpc.channels import InternalChannel
+from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
 from services.marketplace.catalogue import Catalogue
+from services.marketplace.discovery.recommending import Recommender
+from services.marketplace.discovery.service import DiscoveryServicer
+from services.marketplace.discovery.service_collections import CollectionServicer
+from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.index import Index
+from services.marketplace.meaning import Meaning
+from services.marketplace.reviews.service import ReviewServicer
+from services.marketplace.reviews.store import ReviewStore
 from services.marketplace.service import MarketplaceServicer
+from services.marketplace.settings import MarketplaceSettings
 from services.marketplace.store import Store
 
 
 async def build(deps: Deps) -> Service:
+    settings = deps.settings
+    assert isinstance(settings, MarketplaceSettings)
     store = Store()
-    index = Index(deps.settings.home / "search")
-    catalogue = Catalogue(deps.database, store, index, deps.control, deps.clock)
+    index = Index(settings.home / "search")
+    workers = settings.inference and InternalChannel(settings.inference, settings.internal_token, Mutual.of(settings))
+    meaning = Meaning(deps.database, store, workers or None, settings.search_model)
+    catalogue = Catalogue(deps.database, store, index, meaning, deps.control, deps.clock)
+
+    discovery = DiscoveryStore()
+    recommender = Recommender(
+        deps.database, discovery, index, meaning, deps.control, deps.clock, settings.recommendations_every
+    )
 
     async def follow() -> None:
         await catalogue.load()
         kinds = [event_pb2.ModelChanged, event_pb2.ModelMoved, event_pb2.PriceChanged, event_pb2.UsageStored]
         await consume(deps.events, deps.database, "storefront", kinds, catalogue.apply)
 
+    async def close() -> None:
+        if workers:
+            await workers.close()
+
     return Service(
         "marketplace",
         registrations=[
             (
                 marketplace_pb2_grpc.add_MarketplaceServiceServicer_to_server,
-                MarketplaceServicer(deps.database, store, index, catalogue),
-            )
+                MarketplaceServicer(deps.database, store, index, meaning, catalogue),
+            ),
+            (
+                reviews_pb2_grpc.add_ReviewServiceServicer_to_server,
+                ReviewServicer(deps.database, store, ReviewStore(), catalogue, deps.control, deps.clock),
+            ),
+            (
+                discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server,
+                DiscoveryServicer(deps.database, store, discovery, index, recommender),
+            ),
+            (
+                collections_pb2_grpc.add_CollectionServiceServicer_to_server,
+                CollectionServicer(deps.database, store, discovery, deps.clock),
+            ),
         ],
-        tasks=[follow, catalogue.keep_fresh],
+        tasks=[follow, catalogue.keep_fresh, catalogue.keep_statistics, meaning.keep, recommender.keep],
+        close=close,
     )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.message import Message
 from mercat.event.v1 import event_pb2
-from mercat.usage.v1 import usage_pb2_grpc
+from mercat.usage.v1 import callers_pb2_grpc, usage_pb2_grpc
 
 from services.common.db import Connection
 from services.common.events import consume
@@ -15,6 +15,7 @@ from services.usage.partitions import keep_partitions, make_partitions
 from services.usage.retention import Retention
 from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
+from services.usage.service_callers import CallerServicer
 from services.usage.service_settlement import SettlementServicer, settled_through
 from services.usage.settings import UsageSettings
 from services.usage.store import Store
@@ -54,6 +55,7 @@ async def build(deps: Deps) -> Service:
                 usage_pb2_grpc.add_SettlementServiceServicer_to_server,
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
+            (callers_pb2_grpc.add_CallerServiceServicer_to_server, CallerServicer(deps.database, store)),
         ],
         tasks=[consumer.work, consumer.sweep, corrections, rollups.work, retention.work, partitions],
     )

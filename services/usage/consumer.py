@@ -17,7 +17,7 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
-from services.common import failpoints, outbox
+from services.common import failpoints, latencies, outbox
 from services.common.db import Database
 from services.common.errors import Unavailable
 from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events, broadcast
@@ -171,4 +171,5 @@ def statistics(records: Sequence[Record]) -> event_pb2.UsageStored:
         model = by_model.setdefault(record.model, event_pb2.UsageStored.Model(model=record.model))
         model.calls += 1
         model.latency_us_sum += record.latency_us
+        model.latencies[latencies.bucket(record.latency_us)] += 1
     return event_pb2.UsageStored(models=by_model.values())

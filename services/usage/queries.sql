@@ -247,3 +247,16 @@ SELECT month, org_id, publisher_org_id, sum(cost)::bigint AS cost FROM (
     WHERE r.timestamp < (SELECT kept_from FROM rollup_progress) AND NOT r.test
         AND NOT EXISTS (SELECT FROM late_records l WHERE l.request_id = r.request_id)
 ) s GROUP BY month, org_id, publisher_org_id HAVING sum(cost) <> 0;
+
+-- name: find_call(org_id, model, version)$
+SELECT request_id FROM usage_records
+WHERE org_id = :org_id AND model = :model AND version = :version AND corrects IS NULL AND NOT test LIMIT 1;
+
+-- name: list_callers(org_id, start, rolled, first)
+-- Whole days that are rolled up, and the records since.
+SELECT org_id, array_agg(DISTINCT model ORDER BY model) AS models FROM (
+    SELECT org_id, model FROM usage_rollups
+    WHERE span = 'day' AND start >= :start AND meter = 'latency_us' AND (:org_id::text = '' OR org_id = :org_id)
+    UNION ALL SELECT org_id, model FROM usage_records
+    WHERE timestamp >= :rolled AND request_id >= :first AND corrects IS NULL AND (:org_id::text = '' OR org_id = :org_id)
+) c GROUP BY org_id ORDER BY org_id;

@@ -162,6 +162,17 @@ class Store:
         row = await self._q.get_progress(c)
         return Progress(row["through"], row["rolled"], row["kept_from"])
 
+    async def find_call(self, c: Connection, org_id: str, model: str, version: str) -> str:
+        """A recorded call of an organisation to a version; empty when there is none."""
+        return await self._q.find_call(c, org_id=org_id, model=model, version=version) or ""
+
+    async def list_callers(self, c: Connection, org_id: str, start: datetime) -> Sequence[Row]:
+        """Organisations (or this one) with the models that they called from a day on."""
+        rolled = max((await self.progress(c)).rolled, start)
+        first = ids.first("req", int(rolled.timestamp() * 1000))
+        rows = self._q.list_callers(c, org_id=org_id, start=start, rolled=rolled, first=first)
+        return [r async for r in rows]
+
     async def lock_inserts(self, c: Connection) -> None:
         """Until the end of the transaction no record is inserted, and none is on its way."""
         await self._q.lock_inserts(c)

@@ -20,6 +20,7 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
+from mercat.marketplace.v1 import collections_pb2
 from mercat.registry.v1 import registry_pb2, transfer_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
@@ -218,7 +219,7 @@ NAMES = {
     "client_id": "oauth_client", "team_id": "team", "transfer_id": "transfer",
     "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
     "SetSsoConnectionRequest.client_id": None,  # at the provider
-    "identity_id": "identity", "passkey_id": "passkey",
+    "identity_id": "identity", "passkey_id": "passkey", "collection_id": "collection",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -230,6 +231,8 @@ TEXTS = {
     "issuer", "client_id", "client_secret", "default_role", "domain",
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
+    "board", "comment", "publisher", "title",
+    "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
@@ -240,7 +243,8 @@ INVENTED = {
 FILLED: dict[str, Any] = {
     "amount_nanos": USD, "discount_ppm": 1000, "filename": "m.onnx", "inputs": [], "limit_nanos": USD,
     "line_id": "il_1", "meter": "requests", "name": "x1", "period": budgets_pb2.BUDGET_PERIOD_DAILY,
-    "organisation": "nobody", "reason": "r", "role": "viewer",
+    "organisation": "nobody", "reason": "r", "role": "viewer", "rating": 5, "title": "t",
+    "collection_id": "col_00000000000000000000000000", "publisher": "nobody",
     "size_bytes": 10, "version": "1.0.0", "alias": "stable", "org_id": "org_00000000000000000000000000",
     "messages": [{"role": "user", "content": "x"}], "prompt": "x", "monthly_nanos": USD,
     "digest": "sha256:" + "cd" * 32,
@@ -324,6 +328,8 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     offer = transfer_pb2.TransferModelRequest(model=found["model"], organisation=friend)
     found["transfer"] = victim.transfers.TransferModel(offer).transfer.transfer_id
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
+    collect = collections_pb2.CreateCollectionRequest(title="kept")
+    found["collection"] = victim.collections.CreateCollection(collect).collection.collection_id
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
     _until_recorded(victim, found["call"])
     return found
@@ -407,4 +413,6 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     transfers = victim.transfers.ListModelTransfers(transfer_pb2.ListModelTransfersRequest()).transfers
     assert [t.transfer_id for t in transfers] == [theirs["transfer"]]
     assert victim.registry.GetModel(registry_pb2.GetModelRequest(model=theirs["model"])).model
+    kept = victim.collections.ListCollections(collections_pb2.ListCollectionsRequest()).collections
+    assert [c.collection_id for c in kept] == [theirs["collection"]]
     assert victim.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.org_id == victim.profile.org_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mercat.inference.v1 import text_pb2
+from mercat.inference.v1 import encoding_pb2, text_pb2
 from mercat.registry.v1 import registry_pb2
 from tokenizers import Tokenizer
 
@@ -86,6 +86,21 @@ class Embedder:
             request_id=call.request_id, model=deployment.proto.model, version=deployment.version,
             embeddings=[text_pb2.Embedding(values=vector) for vector in vectors], input_tokens=total,
             cost_nanos=cost, cold_start_ms=cold_start_ms,
+        )  # fmt: skip
+
+    async def encode(self, call: Call, request: encoding_pb2.EncodeTextsRequest) -> encoding_pb2.EncodeTextsResponse:
+        """For the platform itself: without limits, money or a record. Raises as `embed`."""
+        path = self._path
+        deployment = path.deployments.cached(request.model) or await path.deployments.get(request.model)
+        encoder = await self._encoder(deployment)
+        ids = await asyncio.to_thread(_tokenise, encoder, request.texts, truncate=True)
+        deadline = asyncio.get_running_loop().time() + deployment.timeout
+        deadline = deadline if call.deadline is None else min(deadline, call.deadline)
+        resident, _ = await path.resident(call, deployment, deadline)
+        vectors = await self._vectors(deployment, resident, ids, deadline, 0)
+        return encoding_pb2.EncodeTextsResponse(
+            model=deployment.proto.model, version=deployment.version,
+            embeddings=[text_pb2.Embedding(values=vector) for vector in vectors],
         )  # fmt: skip
 
     async def count(self, deployment: Deployment, text: str) -> tuple[int, int]:

@@ -8,8 +8,10 @@ from typing import Any
 import grpc
 import pytest
 from mercat.billing.v1 import billing_pb2
+from mercat.inference.v1 import inference_pb2
 from mercat.marketplace.v1 import marketplace_pb2 as m
 from mercat.registry.v1 import registry_pb2 as r
+from mercat.usage.v1 import usage_pb2
 
 from services.common.errors import from_rpc_error
 from tests import graphs
@@ -107,9 +109,21 @@ def test_found_as_people_type(shop: Shop, query: str, name: str) -> None:
     assert shop.search(f"{MARK} {query}") == [name]
 
 
-@pytest.mark.parametrize("query", ["draft", "sentence tagger", "xylophone", "' OR 1=1"])
+@pytest.mark.parametrize("query", ["draft", "xylophone vuvuzela balalaika", "' 1=1 -- xylophone"])
 def test_not_found(shop: Shop, query: str) -> None:
-    assert shop.search(f"{query} {MARK}") == []
+    assert shop.search(f"{query} xylophone") == []
+
+
+def test_what_has_most_of_the_words_is_found_for_want_of_better(shop: Shop) -> None:
+    found = shop.anyone.marketplace.SearchModels(m.SearchModelsRequest(query=f"xylophone tagger {MARK}"))
+    assert found.relaxed
+    assert found.hits[0].model == shop.prefix + "photo_tagger"
+    found = shop.anyone.marketplace.SearchModels(m.SearchModelsRequest(query=f"tagger {MARK}"))
+    assert not found.relaxed
+
+
+def test_common_words_need_not_be_there(shop: Shop) -> None:
+    assert shop.search(f"what is a tagger for the {MARK}") == ["photo_tagger"]
 
 
 @pytest.mark.parametrize("query", ["", '( " :*', "-+~^", "\u202e"])
@@ -123,7 +137,10 @@ def test_signs_are_not_a_language(shop: Shop, query: str) -> None:
         ({"category": "vision"}, {"photo_tagger"}), ({"task": "text-embedding"}, {"sentence-embedder"}),
         ({"tags": ["fast"]}, {"photo_tagger"}), ({"tags": [MARK]}, ALL), ({"tags": [MARK, "fast"]}, {"photo_tagger"}),
         ({"tags": ["fast", "multilingual"]}, set()), ({"license": "Apache-2.0"}, {"photo_tagger"}),
-        ({"framework": "onnx"}, ALL), ({"framework": "other"}, set()),
+        ({"modality": "image"}, {"photo_tagger"}), ({"modality": "text"}, {"sentence-embedder"}),
+        ({"max_price_nanos": 20}, {"photo_tagger", "grosse-stimme"}), ({"min_price_nanos": 30}, {"sentence-embedder"}),
+        ({"min_price_nanos": 11, "max_price_nanos": 29}, {"grosse-stimme"}), ({"min_rating": 1}, set()),
+        ({"max_latency_us": 10**9}, set()), ({"framework": "onnx"}, ALL), ({"framework": "other"}, set()),
         ({"category": "nlp", "task": "speech-to-text"}, set()),
     ],
 )  # fmt: skip
@@ -140,6 +157,8 @@ def test_facets_count_all_that_fit(shop: Shop) -> None:
     assert facets["tags"] == {MARK: 3, "multilingual": 1, "fast": 1}
     assert facets["license"] == {"MIT": 2, "Apache-2.0": 1}
     assert facets["framework"] == {"onnx": 3}
+    assert facets["modality"] == {"text": 1, "image": 1, "audio": 1}
+    assert facets["price"] == {"up_to_1": 3}
 
 
 def test_sorts(shop: Shop) -> None:
@@ -149,6 +168,64 @@ def test_sorts(shop: Shop) -> None:
     assert cheapest == ["photo_tagger", "grosse-stimme", "sentence-embedder"]
     assert set(shop.search(MARK, sort=m.SORT_ORDER_POPULARITY)) == ALL
     assert set(shop.search(MARK, sort=m.SORT_ORDER_RELEVANCE)) == ALL
+
+
+def test_finds_are_shown_where_they_are(shop: Shop) -> None:
+    request = m.SearchModelsRequest(query=f"thngs {MARK}", publisher=shop.owner.profile.username)
+    hit = shop.anyone.marketplace.SearchModels(request).hits[0]
+    shown = {h.field: [h.text[r.start : r.end] for r in h.ranges] for h in hit.highlights}
+    assert shown["summary"] == ["things", MARK]
+
+
+def test_pages_stay_as_they_were_while_models_come_and_go(platform: Platform) -> None:
+    owner = platform.publisher()
+    made = [platform.publish(owner, graphs.tiny(), f"page-{n}") for n in range(5)]
+    shop = platform.anonymous.marketplace
+    request = m.SearchModelsRequest(publisher=owner.profile.username, page_size=2, sort=m.SORT_ORDER_NEWEST)
+    deadline = time.monotonic() + 5
+    while (first := shop.SearchModels(request)).total < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    newer = platform.publish(owner, graphs.tiny(), "page-new")
+    owner.registry.DeprecateVersion(r.DeprecateVersionRequest(model=made[1], version="1.0.0"))
+    after = m.SearchModelsRequest(publisher=owner.profile.username, page_size=10)
+    while sorted(h.model for h in shop.SearchModels(after).hits) != sorted([newer, made[0], *made[2:]]):
+        assert time.monotonic() < deadline + 5
+        time.sleep(0.05)
+    seen, token = [h.model for h in first.hits], first.next_page_token
+    while token:
+        request.page_token = token
+        page = shop.SearchModels(request)
+        seen += [h.model for h in page.hits]
+        token = page.next_page_token
+    assert seen == [made[4], made[3], made[2], made[0]]  # the one that is gone is nowhere, the new one in no later page
+    request.query = "another"
+    request.page_token = first.next_page_token
+    with pytest.raises(grpc.RpcError) as caught:
+        shop.SearchModels(request)
+    assert [v.field for v in from_rpc_error(caught.value).violations] == ["page_token"]
+
+
+def test_measured_latency_sorts_and_filters(platform: Platform) -> None:
+    owner, caller = platform.publisher(), platform.sign_up()
+    called, idle = (platform.publish(owner, graphs.tiny(), name) for name in ("called", "idle"))
+    x = inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], raw=bytes(16))
+    for _ in range(3):
+        caller.inference.Predict(inference_pb2.PredictRequest(model=called, inputs=[x]))
+
+    def found(**fields: Any) -> list[m.SearchHit]:
+        request = m.SearchModelsRequest(publisher=owner.profile.username, **fields)
+        return list(platform.anonymous.marketplace.SearchModels(request).hits)
+
+    deadline = time.monotonic() + 40
+    while [h.model for h in found(max_latency_us=10**7)] != [called]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    quick, never = found(sort=m.SORT_ORDER_LATENCY)
+    assert (quick.model, never.model, never.p50_latency_us) == (called, idle, 0)
+    assert 0 < quick.p50_latency_us <= quick.p95_latency_us
+    usage = owner.usage.SummarizeUsage(usage_pb2.SummarizeUsageRequest(view=usage_pb2.USAGE_VIEW_PUBLISHER))
+    assert quick.total_requests == usage.models[0].calls == 3
 
 
 @pytest.mark.parametrize("sort", [m.SORT_ORDER_RELEVANCE, m.SORT_ORDER_NEWEST, m.SORT_ORDER_PRICE])

@@ -9,7 +9,8 @@ from mercat.billing.v1 import billing_pb2
 from mercat.marketplace.v1 import marketplace_pb2 as m
 from mercat.registry.v1 import registry_pb2
 
-from services.marketplace.index import Index, Wanted
+from services.marketplace.index import Index
+from services.marketplace.questions import Wanted
 
 
 def listing(name: str, *, summary: str = "", calls: int = 0, price: int = 0, at: int = 1) -> m.Listing:

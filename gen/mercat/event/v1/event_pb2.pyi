@@ -361,22 +361,48 @@ class UsageStored(_message.Message):
     class Model(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
+        @_typing.final
+        class LatenciesEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.int
+            value: _builtins.int
+            def __init__(
+                self,
+                *,
+                key: _builtins.int = ...,
+                value: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
         MODEL_FIELD_NUMBER: _builtins.int
         CALLS_FIELD_NUMBER: _builtins.int
         LATENCY_US_SUM_FIELD_NUMBER: _builtins.int
+        LATENCIES_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         calls: _builtins.int
         latency_us_sum: _builtins.int
+        @_builtins.property
+        def latencies(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+            """How many calls took how long, by the bucket of services/common/latencies.py."""
+
         def __init__(
             self,
             *,
             model: _builtins.str = ...,
             calls: _builtins.int = ...,
             latency_us_sum: _builtins.int = ...,
+            latencies: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "latency_us_sum", b"latency_us_sum", "model", b"model"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "latencies", b"latencies", "latency_us_sum", b"latency_us_sum", "model", b"model"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

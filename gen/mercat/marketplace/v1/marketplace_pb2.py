@@ -30,7 +30,7 @@ from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.registry.v1 import registry_pb2 as mercat_dot_registry_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mercat/marketplace/v1/marketplace.proto\x12\x15mercat.marketplace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmercat/billing/v1/billing.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a!mercat/registry/v1/registry.proto\"\xae\x02\n\x13SearchModelsRequest\x12\x16\n\x05query\x18\x01 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\x12\x18\n\x08\x63\x61tegory\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x14\x12\x14\n\x04task\x18\x03 \x01(\tB\x06\xaa\xbb\x18\x02\x18@\x12\x16\n\x04tags\x18\x04 \x03(\tB\x08\xaa\xbb\x18\x04\x18(@\x14\x12\x19\n\tframework\x18\x05 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x14\x12\x17\n\x07license\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x64\x12\x19\n\tpublisher\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x18\'\x12.\n\x04sort\x18\x08 \x01(\x0e\x32 .mercat.marketplace.v1.SortOrder\x12\x1b\n\tpage_size\x18\t \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\x64\x12\x1b\n\npage_token\x18\n \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"\x9c\x01\n\x14SearchModelsResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32 .mercat.marketplace.v1.SearchHit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12,\n\x06\x66\x61\x63\x65ts\x18\x04 \x03(\x0b\x32\x1c.mercat.marketplace.v1.Facet\"\x9e\x02\n\tSearchHit\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x11\n\tframework\x18\x07 \x01(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x16\n\x0elatest_version\x18\t \x01(\t\x12\'\n\x05price\x18\n \x01(\x0b\x32\x18.mercat.billing.v1.Price\x12\x30\n\x0cpublished_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etotal_requests\x18\x0c \x01(\x03\"\x7f\n\x05\x46\x61\x63\x65t\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x38\n\x06\x63ounts\x18\x02 \x03(\x0b\x32(.mercat.marketplace.v1.Facet.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\",\n\x11GetListingRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"E\n\x12GetListingResponse\x12/\n\x07listing\x18\x01 \x01(\x0b\x32\x1e.mercat.marketplace.v1.Listing\"\xbb\x01\n\x07Listing\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.mercat.registry.v1.Model\x12,\n\x07version\x18\x02 \x01(\x0b\x32\x1b.mercat.registry.v1.Version\x12\'\n\x05price\x18\x03 \x01(\x0b\x32\x18.mercat.billing.v1.Price\x12\x16\n\x0etotal_requests\x18\x04 \x01(\x03\x12\x17\n\x0fmean_latency_us\x18\x05 \x01(\x03\"\x15\n\x13RebuildIndexRequest\"&\n\x14RebuildIndexResponse\x12\x0e\n\x06models\x18\x01 \x01(\x03*\x89\x01\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_RELEVANCE\x10\x01\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x02\x12\x19\n\x15SORT_ORDER_POPULARITY\x10\x03\x12\x14\n\x10SORT_ORDER_PRICE\x10\x04\x32\xdb\x03\n\x12MarketplaceService\x12\x83\x01\n\x0cSearchModels\x12*.mercat.marketplace.v1.SearchModelsRequest\x1a+.mercat.marketplace.v1.SearchModelsResponse\"\x1a\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/search\x12\x94\x01\n\nGetListing\x12(.mercat.marketplace.v1.GetListingRequest\x1a).mercat.marketplace.v1.GetListingResponse\"1\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02#\x12\x18/v1/listings/{model=*/*}b\x07listing\x12\xa7\x01\n\x0cRebuildIndex\x12*.mercat.marketplace.v1.RebuildIndexRequest\x1a+.mercat.marketplace.v1.RebuildIndexResponse\">\xa2\xbb\x18\x1d\x08\x02\x12\x0csearch:write\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/search:rebuild:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mercat/marketplace/v1/marketplace.proto\x12\x15mercat.marketplace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmercat/billing/v1/billing.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a!mercat/registry/v1/registry.proto\"\x84\x05\n\x13SearchModelsRequest\x12\x16\n\x05query\x18\x01 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\x12\x18\n\x08\x63\x61tegory\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x14\x12\x14\n\x04task\x18\x03 \x01(\tB\x06\xaa\xbb\x18\x02\x18@\x12\x16\n\x04tags\x18\x04 \x03(\tB\x08\xaa\xbb\x18\x04\x18(@\x14\x12\x19\n\tframework\x18\x05 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x14\x12\x17\n\x07license\x18\x06 \x01(\tB\x06\xaa\xbb\x18\x02\x18\x64\x12\x19\n\tpublisher\x18\x07 \x01(\tB\x06\xaa\xbb\x18\x02\x18\'\x12.\n\x04sort\x18\x08 \x01(\x0e\x32 .mercat.marketplace.v1.SortOrder\x12\x1b\n\tpage_size\x18\t \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\x64\x12\x1b\n\npage_token\x18\n \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\x12\x63\n\x08modality\x18\x0b \x01(\tBQ\xaa\xbb\x18M\x18\x14\"\x1etext|image|audio|video|tabular*)one of text, image, audio, video, tabular\x12$\n\x0fmin_price_nanos\x18\x0c \x01(\x03\x42\x06\xaa\xbb\x18\x02\x30\x00H\x00\x88\x01\x01\x12$\n\x0fmax_price_nanos\x18\r \x01(\x03\x42\x06\xaa\xbb\x18\x02\x30\x00H\x01\x88\x01\x01\x12*\n\nmin_rating\x18\x0e \x01(\x01\x42\x16\xaa\xbb\x18\x12Q\x00\x00\x00\x00\x00\x00\x00\x00Y\x00\x00\x00\x00\x00\x00\x14@\x12\x1e\n\x0emax_latency_us\x18\x0f \x01(\x03\x42\x06\xaa\xbb\x18\x02\x30\x00\x12/\n\x04mode\x18\x10 \x01(\x0e\x32!.mercat.marketplace.v1.SearchModeB\x12\n\x10_min_price_nanosB\x12\n\x10_max_price_nanos\"\xf7\x01\n\x14SearchModelsResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32 .mercat.marketplace.v1.SearchHit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12,\n\x06\x66\x61\x63\x65ts\x18\x04 \x03(\x0b\x32\x1c.mercat.marketplace.v1.Facet\x12/\n\x04mode\x18\x05 \x01(\x0e\x32!.mercat.marketplace.v1.SearchMode\x12\x17\n\x0fsemantic_absent\x18\x06 \x01(\t\x12\x0f\n\x07relaxed\x18\x07 \x01(\x08\"\xd5\x03\n\tSearchHit\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x11\n\tframework\x18\x07 \x01(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x16\n\x0elatest_version\x18\t \x01(\t\x12\'\n\x05price\x18\n \x01(\x0b\x32\x18.mercat.billing.v1.Price\x12\x30\n\x0cpublished_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etotal_requests\x18\x0c \x01(\x03\x12\x0e\n\x06rating\x18\r \x01(\x01\x12\x14\n\x0creview_count\x18\x0e \x01(\x03\x12\x17\n\x0fweighted_rating\x18\x0f \x01(\x01\x12\x16\n\x0ep50_latency_us\x18\x10 \x01(\x03\x12\x16\n\x0ep95_latency_us\x18\x11 \x01(\x03\x12\x10\n\x08modality\x18\x12 \x01(\t\x12\x34\n\nhighlights\x18\x13 \x03(\x0b\x32 .mercat.marketplace.v1.Highlight\"\x85\x01\n\tHighlight\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x36\n\x06ranges\x18\x03 \x03(\x0b\x32&.mercat.marketplace.v1.Highlight.Range\x1a#\n\x05Range\x12\r\n\x05start\x18\x01 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x05\"\x7f\n\x05\x46\x61\x63\x65t\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x38\n\x06\x63ounts\x18\x02 \x03(\x0b\x32(.mercat.marketplace.v1.Facet.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\",\n\x11GetListingRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"E\n\x12GetListingResponse\x12/\n\x07listing\x18\x01 \x01(\x0b\x32\x1e.mercat.marketplace.v1.Listing\"\xd2\x02\n\x07Listing\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.mercat.registry.v1.Model\x12,\n\x07version\x18\x02 \x01(\x0b\x32\x1b.mercat.registry.v1.Version\x12\'\n\x05price\x18\x03 \x01(\x0b\x32\x18.mercat.billing.v1.Price\x12\x16\n\x0etotal_requests\x18\x04 \x01(\x03\x12\x17\n\x0fmean_latency_us\x18\x05 \x01(\x03\x12\x0e\n\x06rating\x18\x06 \x01(\x01\x12\x14\n\x0creview_count\x18\x07 \x01(\x03\x12\x17\n\x0fweighted_rating\x18\x08 \x01(\x01\x12\x16\n\x0ep50_latency_us\x18\t \x01(\x03\x12\x16\n\x0ep95_latency_us\x18\n \x01(\x03\x12\x17\n\x0frecent_requests\x18\x0b \x01(\x03\x12\r\n\x05trend\x18\x0c \x01(\x01\"m\n\x18ListSimilarModelsRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x1b\n\tpage_size\x18\x02 \x01(\x05\x42\x08\xaa\xbb\x18\x04\x30\x00\x38\x32\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"\xae\x01\n\x19ListSimilarModelsResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32 .mercat.marketplace.v1.SearchHit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\x04mode\x18\x03 \x01(\x0e\x32!.mercat.marketplace.v1.SearchMode\x12\x17\n\x0fsemantic_absent\x18\x04 \x01(\t\"\x15\n\x13RebuildIndexRequest\"&\n\x14RebuildIndexResponse\x12\x0e\n\x06models\x18\x01 \x01(\x03*\xb8\x01\n\tSortOrder\x12\x1a\n\x16SORT_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14SORT_ORDER_RELEVANCE\x10\x01\x12\x15\n\x11SORT_ORDER_NEWEST\x10\x02\x12\x19\n\x15SORT_ORDER_POPULARITY\x10\x03\x12\x14\n\x10SORT_ORDER_PRICE\x10\x04\x12\x15\n\x11SORT_ORDER_RATING\x10\x05\x12\x16\n\x12SORT_ORDER_LATENCY\x10\x06*t\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\x86\x05\n\x12MarketplaceService\x12\x83\x01\n\x0cSearchModels\x12*.mercat.marketplace.v1.SearchModelsRequest\x1a+.mercat.marketplace.v1.SearchModelsResponse\"\x1a\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/search\x12\x94\x01\n\nGetListing\x12(.mercat.marketplace.v1.GetListingRequest\x1a).mercat.marketplace.v1.GetListingResponse\"1\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02#\x12\x18/v1/listings/{model=*/*}b\x07listing\x12\xa8\x01\n\x11ListSimilarModels\x12/.mercat.marketplace.v1.ListSimilarModelsRequest\x1a\x30.mercat.marketplace.v1.ListSimilarModelsResponse\"0\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\"\x12 /v1/listings/{model=*/*}/similar\x12\xa7\x01\n\x0cRebuildIndex\x12*.mercat.marketplace.v1.RebuildIndexRequest\x1a+.mercat.marketplace.v1.RebuildIndexResponse\">\xa2\xbb\x18\x1d\x08\x02\x12\x0csearch:write\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/search:rebuild:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,38 +55,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\252\273\030\0040\0008d'
   _globals['_SEARCHMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_SEARCHMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\252\273\030\003\030\364\003'
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['modality']._loaded_options = None
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['modality']._serialized_options = b'\252\273\030M\030\024\"\036text|image|audio|video|tabular*)one of text, image, audio, video, tabular'
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['min_price_nanos']._loaded_options = None
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['min_price_nanos']._serialized_options = b'\252\273\030\0020\000'
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['max_price_nanos']._loaded_options = None
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['max_price_nanos']._serialized_options = b'\252\273\030\0020\000'
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['min_rating']._loaded_options = None
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['min_rating']._serialized_options = b'\252\273\030\022Q\000\000\000\000\000\000\000\000Y\000\000\000\000\000\000\024@'
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['max_latency_us']._loaded_options = None
+  _globals['_SEARCHMODELSREQUEST'].fields_by_name['max_latency_us']._serialized_options = b'\252\273\030\0020\000'
   _globals['_FACET_COUNTSENTRY']._loaded_options = None
   _globals['_FACET_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_GETLISTINGREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETLISTINGREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\252\273\030\0040\00082'
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSIMILARMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\252\273\030\003\030\364\003'
   _globals['_MARKETPLACESERVICE'].methods_by_name['SearchModels']._loaded_options = None
   _globals['_MARKETPLACESERVICE'].methods_by_name['SearchModels']._serialized_options = b'\242\273\030\004\010\0010\001\202\323\344\223\002\014\022\n/v1/search'
   _globals['_MARKETPLACESERVICE'].methods_by_name['GetListing']._loaded_options = None
   _globals['_MARKETPLACESERVICE'].methods_by_name['GetListing']._serialized_options = b'\242\273\030\004\010\0010\001\202\323\344\223\002#\022\030/v1/listings/{model=*/*}b\007listing'
+  _globals['_MARKETPLACESERVICE'].methods_by_name['ListSimilarModels']._loaded_options = None
+  _globals['_MARKETPLACESERVICE'].methods_by_name['ListSimilarModels']._serialized_options = b'\242\273\030\004\010\0010\001\202\323\344\223\002\"\022 /v1/listings/{model=*/*}/similar'
   _globals['_MARKETPLACESERVICE'].methods_by_name['RebuildIndex']._loaded_options = None
   _globals['_MARKETPLACESERVICE'].methods_by_name['RebuildIndex']._serialized_options = b'\242\273\030\035\010\002\022\014search:write\032\005admin \001(\0010\002\202\323\344\223\002\027\"\022/v1/search:rebuild:\001*'
-  _globals['_SORTORDER']._serialized_start=1510
-  _globals['_SORTORDER']._serialized_end=1647
+  _globals['_SORTORDER']._serialized_start=2701
+  _globals['_SORTORDER']._serialized_end=2885
+  _globals['_SEARCHMODE']._serialized_start=2887
+  _globals['_SEARCHMODE']._serialized_end=3003
   _globals['_SEARCHMODELSREQUEST']._serialized_start=258
-  _globals['_SEARCHMODELSREQUEST']._serialized_end=560
-  _globals['_SEARCHMODELSRESPONSE']._serialized_start=563
-  _globals['_SEARCHMODELSRESPONSE']._serialized_end=719
-  _globals['_SEARCHHIT']._serialized_start=722
-  _globals['_SEARCHHIT']._serialized_end=1008
-  _globals['_FACET']._serialized_start=1010
-  _globals['_FACET']._serialized_end=1137
-  _globals['_FACET_COUNTSENTRY']._serialized_start=1092
-  _globals['_FACET_COUNTSENTRY']._serialized_end=1137
-  _globals['_GETLISTINGREQUEST']._serialized_start=1139
-  _globals['_GETLISTINGREQUEST']._serialized_end=1183
-  _globals['_GETLISTINGRESPONSE']._serialized_start=1185
-  _globals['_GETLISTINGRESPONSE']._serialized_end=1254
-  _globals['_LISTING']._serialized_start=1257
-  _globals['_LISTING']._serialized_end=1444
-  _globals['_REBUILDINDEXREQUEST']._serialized_start=1446
-  _globals['_REBUILDINDEXREQUEST']._serialized_end=1467
-  _globals['_REBUILDINDEXRESPONSE']._serialized_start=1469
-  _globals['_REBUILDINDEXRESPONSE']._serialized_end=1507
-  _globals['_MARKETPLACESERVICE']._serialized_start=1650
-  _globals['_MARKETPLACESERVICE']._serialized_end=2125
+  _globals['_SEARCHMODELSREQUEST']._serialized_end=902
+  _globals['_SEARCHMODELSRESPONSE']._serialized_start=905
+  _globals['_SEARCHMODELSRESPONSE']._serialized_end=1152
+  _globals['_SEARCHHIT']._serialized_start=1155
+  _globals['_SEARCHHIT']._serialized_end=1624
+  _globals['_HIGHLIGHT']._serialized_start=1627
+  _globals['_HIGHLIGHT']._serialized_end=1760
+  _globals['_HIGHLIGHT_RANGE']._serialized_start=1725
+  _globals['_HIGHLIGHT_RANGE']._serialized_end=1760
+  _globals['_FACET']._serialized_start=1762
+  _globals['_FACET']._serialized_end=1889
+  _globals['_FACET_COUNTSENTRY']._serialized_start=1844
+  _globals['_FACET_COUNTSENTRY']._serialized_end=1889
+  _globals['_GETLISTINGREQUEST']._serialized_start=1891
+  _globals['_GETLISTINGREQUEST']._serialized_end=1935
+  _globals['_GETLISTINGRESPONSE']._serialized_start=1937
+  _globals['_GETLISTINGRESPONSE']._serialized_end=2006
+  _globals['_LISTING']._serialized_start=2009
+  _globals['_LISTING']._serialized_end=2347
+  _globals['_LISTSIMILARMODELSREQUEST']._serialized_start=2349
+  _globals['_LISTSIMILARMODELSREQUEST']._serialized_end=2458
+  _globals['_LISTSIMILARMODELSRESPONSE']._serialized_start=2461
+  _globals['_LISTSIMILARMODELSRESPONSE']._serialized_end=2635
+  _globals['_REBUILDINDEXREQUEST']._serialized_start=2637
+  _globals['_REBUILDINDEXREQUEST']._serialized_end=2658
+  _globals['_REBUILDINDEXRESPONSE']._serialized_start=2660
+  _globals['_REBUILDINDEXRESPONSE']._serialized_end=2698
+  _globals['_MARKETPLACESERVICE']._serialized_start=3006
+  _globals['_MARKETPLACESERVICE']._serialized_end=3652
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,10 @@ class _SortOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortOrder.V
     SORT_ORDER_NEWEST: _SortOrder.ValueType  # 2
     SORT_ORDER_POPULARITY: _SortOrder.ValueType  # 3
     SORT_ORDER_PRICE: _SortOrder.ValueType  # 4
+    SORT_ORDER_RATING: _SortOrder.ValueType  # 5
+    """By the rating that few reviews move little (`weighted_rating`)."""
+    SORT_ORDER_LATENCY: _SortOrder.ValueType  # 6
+    """By measured latency; models that were not called of late come last."""
 
 class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper): ...
 
@@ -41,7 +45,39 @@ SORT_ORDER_RELEVANCE: SortOrder.ValueType  # 1
 SORT_ORDER_NEWEST: SortOrder.ValueType  # 2
 SORT_ORDER_POPULARITY: SortOrder.ValueType  # 3
 SORT_ORDER_PRICE: SortOrder.ValueType  # 4
+SORT_ORDER_RATING: SortOrder.ValueType  # 5
+"""By the rating that few reviews move little (`weighted_rating`)."""
+SORT_ORDER_LATENCY: SortOrder.ValueType  # 6
+"""By measured latency; models that were not called of late come last."""
 Global___SortOrder: _TypeAlias = SortOrder  # noqa: Y015
+
+class _SearchMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
+    """Hybrid, where it can be."""
+    SEARCH_MODE_LEXICAL: _SearchMode.ValueType  # 1
+    """By the words themselves, typos forgiven."""
+    SEARCH_MODE_SEMANTIC: _SearchMode.ValueType  # 2
+    """By what they mean."""
+    SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 3
+    """Both, merged by reciprocal rank."""
+
+class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
+    """How words find models."""
+
+SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
+"""Hybrid, where it can be."""
+SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 1
+"""By the words themselves, typos forgiven."""
+SEARCH_MODE_SEMANTIC: SearchMode.ValueType  # 2
+"""By what they mean."""
+SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
+"""Both, merged by reciprocal rank."""
+Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
 @_typing.final
 class SearchModelsRequest(_message.Message):
@@ -57,6 +93,12 @@ class SearchModelsRequest(_message.Message):
     SORT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    MIN_PRICE_NANOS_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_NANOS_FIELD_NUMBER: _builtins.int
+    MIN_RATING_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_US_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words; empty: everything."""
     category: _builtins.str
@@ -67,6 +109,17 @@ class SearchModelsRequest(_message.Message):
     sort: Global___SortOrder.ValueType
     page_size: _builtins.int
     page_token: _builtins.str
+    modality: _builtins.str
+    """What goes in: text, image, audio, video, tabular."""
+    min_price_nanos: _builtins.int
+    """Of what a million units of each meter cost together where they begin to cost, nanos; inclusive."""
+    max_price_nanos: _builtins.int
+    min_rating: _builtins.float
+    """The least `weighted_rating`; models without reviews do not fit."""
+    max_latency_us: _builtins.int
+    """The most that the median of measured latencies may be, microseconds; models that were not called of late do not fit."""
+    mode: Global___SearchMode.ValueType
+    """Of sorts other than by relevance always LEXICAL."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All of them."""
@@ -84,12 +137,25 @@ class SearchModelsRequest(_message.Message):
         sort: Global___SortOrder.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        modality: _builtins.str = ...,
+        min_price_nanos: _builtins.int | None = ...,
+        max_price_nanos: _builtins.int | None = ...,
+        min_rating: _builtins.float = ...,
+        max_latency_us: _builtins.int = ...,
+        mode: Global___SearchMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "framework", b"framework", "license", b"license", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_price_nanos: _TypeAlias = _typing.Literal["max_price_nanos"]  # noqa: Y015
+    _WhichOneofArgType__max_price_nanos: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos"]  # noqa: Y015
+    _WhichOneofReturnType__min_price_nanos: _TypeAlias = _typing.Literal["min_price_nanos"]  # noqa: Y015
+    _WhichOneofArgType__min_price_nanos: _TypeAlias = _typing.Literal["_min_price_nanos", b"_min_price_nanos"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_nanos) -> _WhichOneofReturnType__max_price_nanos | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_price_nanos) -> _WhichOneofReturnType__min_price_nanos | None: ...
 
 Global___SearchModelsRequest: _TypeAlias = SearchModelsRequest  # noqa: Y015
 
@@ -101,13 +167,22 @@ class SearchModelsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     FACETS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SEMANTIC_ABSENT_FIELD_NUMBER: _builtins.int
+    RELAXED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     total: _builtins.int
+    mode: Global___SearchMode.ValueType
+    """How it was searched."""
+    semantic_absent: _builtins.str
+    """Why meaning was left out, though it was wanted; else empty."""
+    relaxed: _builtins.bool
+    """No model has all the words: these have most of them."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]: ...
     @_builtins.property
     def facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Facet]:
-        """Counts by value, for category, task, tags, framework and license."""
+        """Counts by value, for category, task, tags, framework, license, modality, price and rating. Of the first page alone."""
 
     def __init__(
         self,
@@ -116,10 +191,13 @@ class SearchModelsResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         total: _builtins.int = ...,
         facets: _abc.Iterable[Global___Facet] | None = ...,
+        mode: Global___SearchMode.ValueType = ...,
+        semantic_absent: _builtins.str = ...,
+        relaxed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facets", b"facets", "hits", b"hits", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facets", b"facets", "hits", b"hits", "mode", b"mode", "next_page_token", b"next_page_token", "relaxed", b"relaxed", "semantic_absent", b"semantic_absent", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,6 +219,13 @@ class SearchHit(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    REVIEW_COUNT_FIELD_NUMBER: _builtins.int
+    WEIGHTED_RATING_FIELD_NUMBER: _builtins.int
+    P50_LATENCY_US_FIELD_NUMBER: _builtins.int
+    P95_LATENCY_US_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     display_name: _builtins.str
     summary: _builtins.str
@@ -151,12 +236,25 @@ class SearchHit(_message.Message):
     latest_version: _builtins.str
     total_requests: _builtins.int
     """Successful calls ever."""
+    rating: _builtins.float
+    """Mean of the reviews' ratings, and how many there are; 0: none yet."""
+    review_count: _builtins.int
+    weighted_rating: _builtins.float
+    """The rating as it sorts: drawn to 3.5 with the weight of five reviews."""
+    p50_latency_us: _builtins.int
+    """Of the calls of the last 30 days, microseconds, to within 5 %; 0: there were none."""
+    p95_latency_us: _builtins.int
+    modality: _builtins.str
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def price(self) -> _billing_pb2.Price: ...
     @_builtins.property
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def highlights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Highlight]:
+        """Where the words were found, as they were meant."""
+
     def __init__(
         self,
         *,
@@ -172,17 +270,79 @@ class SearchHit(_message.Message):
         price: _billing_pb2.Price | None = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
         total_requests: _builtins.int = ...,
+        rating: _builtins.float = ...,
+        review_count: _builtins.int = ...,
+        weighted_rating: _builtins.float = ...,
+        p50_latency_us: _builtins.int = ...,
+        p95_latency_us: _builtins.int = ...,
+        modality: _builtins.str = ...,
+        highlights: _abc.Iterable[Global___Highlight] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "latest_version", b"latest_version", "license", b"license", "model", b"model", "price", b"price", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchHit: _TypeAlias = SearchHit  # noqa: Y015
 
 @_typing.final
+class Highlight(_message.Message):
+    """A text with what was searched for in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Range(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        START_FIELD_NUMBER: _builtins.int
+        END_FIELD_NUMBER: _builtins.int
+        start: _builtins.int
+        """Characters of `text`, the second one no more in it."""
+        end: _builtins.int
+        def __init__(
+            self,
+            *,
+            start: _builtins.int = ...,
+            end: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """display_name, summary or description."""
+    text: _builtins.str
+    """Plain text: of a description only what is around the first find."""
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Highlight.Range]: ...
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        text: _builtins.str = ...,
+        ranges: _abc.Iterable[Global___Highlight.Range] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "ranges", b"ranges", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Highlight: _TypeAlias = Highlight  # noqa: Y015
+
+@_typing.final
 class Facet(_message.Message):
+    """`price`: free, up_to_1, up_to_10, up_to_100 and more, in dollars for a million units of each meter. `rating`: at least so
+    many stars.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -272,8 +432,24 @@ class Listing(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
     MEAN_LATENCY_US_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    REVIEW_COUNT_FIELD_NUMBER: _builtins.int
+    WEIGHTED_RATING_FIELD_NUMBER: _builtins.int
+    P50_LATENCY_US_FIELD_NUMBER: _builtins.int
+    P95_LATENCY_US_FIELD_NUMBER: _builtins.int
+    RECENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     mean_latency_us: _builtins.int
+    rating: _builtins.float
+    review_count: _builtins.int
+    weighted_rating: _builtins.float
+    p50_latency_us: _builtins.int
+    """Of the calls of the last 30 days, microseconds, to within 5 %; 0: there were none."""
+    p95_latency_us: _builtins.int
+    recent_requests: _builtins.int
+    trend: _builtins.float
+    """Calls of the last 7 days beyond those of the 7 before, by the square root of these: 0 when they did not rise."""
     @_builtins.property
     def model(self) -> _registry_pb2.Model: ...
     @_builtins.property
@@ -290,14 +466,76 @@ class Listing(_message.Message):
         price: _billing_pb2.Price | None = ...,
         total_requests: _builtins.int = ...,
         mean_latency_us: _builtins.int = ...,
+        rating: _builtins.float = ...,
+        review_count: _builtins.int = ...,
+        weighted_rating: _builtins.float = ...,
+        p50_latency_us: _builtins.int = ...,
+        p95_latency_us: _builtins.int = ...,
+        recent_requests: _builtins.int = ...,
+        trend: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "price", b"price", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_latency_us", b"mean_latency_us", "model", b"model", "price", b"price", "total_requests", b"total_requests", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Listing: _TypeAlias = Listing  # noqa: Y015
+
+@_typing.final
+class ListSimilarModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSimilarModelsRequest: _TypeAlias = ListSimilarModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListSimilarModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SEMANTIC_ABSENT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    mode: Global___SearchMode.ValueType
+    """SEMANTIC, or LEXICAL by tags, task and words where there are no embeddings."""
+    semantic_absent: _builtins.str
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]: ...
+    def __init__(
+        self,
+        *,
+        hits: _abc.Iterable[Global___SearchHit] | None = ...,
+        next_page_token: _builtins.str = ...,
+        mode: Global___SearchMode.ValueType = ...,
+        semantic_absent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "mode", b"mode", "next_page_token", b"next_page_token", "semantic_absent", b"semantic_absent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSimilarModelsResponse: _TypeAlias = ListSimilarModelsResponse  # noqa: Y015
 
 @_typing.final
 class RebuildIndexRequest(_message.Message):

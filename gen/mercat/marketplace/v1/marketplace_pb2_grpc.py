@@ -44,6 +44,11 @@ class MarketplaceServiceStub:
                 request_serializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingRequest.SerializeToString,
                 response_deserializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingResponse.FromString,
                 _registered_method=True)
+        self.ListSimilarModels = channel.unary_unary(
+                '/mercat.marketplace.v1.MarketplaceService/ListSimilarModels',
+                request_serializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsRequest.SerializeToString,
+                response_deserializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsResponse.FromString,
+                _registered_method=True)
         self.RebuildIndex = channel.unary_unary(
                 '/mercat.marketplace.v1.MarketplaceService/RebuildIndex',
                 request_serializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.RebuildIndexRequest.SerializeToString,
@@ -55,7 +60,7 @@ class MarketplaceServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SearchModels(self, request, context):
-        """Published models that fit words and filters.
+        """Published models that fit words and filters. Pages of one search show the same state of the index for ten minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +68,13 @@ class MarketplaceServiceServicer:
 
     def GetListing(self, request, context):
         """All a buyer wants to know of a published model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSimilarModels(self, request, context):
+        """Models whose descriptions mean nearly the same, the nearest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +99,11 @@ def add_MarketplaceServiceServicer_to_server(servicer, server):
                     servicer.GetListing,
                     request_deserializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingRequest.FromString,
                     response_serializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingResponse.SerializeToString,
+            ),
+            'ListSimilarModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSimilarModels,
+                    request_deserializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsRequest.FromString,
+                    response_serializer=mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsResponse.SerializeToString,
             ),
             'RebuildIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RebuildIndex,
@@ -148,6 +165,33 @@ class MarketplaceService:
             '/mercat.marketplace.v1.MarketplaceService/GetListing',
             mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingRequest.SerializeToString,
             mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.GetListingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSimilarModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.marketplace.v1.MarketplaceService/ListSimilarModels',
+            mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsRequest.SerializeToString,
+            mercat_dot_marketplace_dot_v1_dot_marketplace__pb2.ListSimilarModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,9 +32,11 @@ class MarketplaceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MarketplaceServiceAsyncStub: ...
     SearchModels: _grpc.UnaryUnaryMultiCallable[_marketplace_pb2.SearchModelsRequest, _marketplace_pb2.SearchModelsResponse]
-    """Published models that fit words and filters."""
+    """Published models that fit words and filters. Pages of one search show the same state of the index for ten minutes."""
     GetListing: _grpc.UnaryUnaryMultiCallable[_marketplace_pb2.GetListingRequest, _marketplace_pb2.GetListingResponse]
     """All a buyer wants to know of a published model."""
+    ListSimilarModels: _grpc.UnaryUnaryMultiCallable[_marketplace_pb2.ListSimilarModelsRequest, _marketplace_pb2.ListSimilarModelsResponse]
+    """Models whose descriptions mean nearly the same, the nearest first."""
     RebuildIndex: _grpc.UnaryUnaryMultiCallable[_marketplace_pb2.RebuildIndexRequest, _marketplace_pb2.RebuildIndexResponse]
     """Builds the search index anew from the catalogue."""
 
@@ -42,9 +44,11 @@ class MarketplaceServiceStub:
 class MarketplaceServiceAsyncStub(MarketplaceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchModels: _aio.UnaryUnaryMultiCallable[_marketplace_pb2.SearchModelsRequest, _marketplace_pb2.SearchModelsResponse]  # type: ignore[assignment]
-    """Published models that fit words and filters."""
+    """Published models that fit words and filters. Pages of one search show the same state of the index for ten minutes."""
     GetListing: _aio.UnaryUnaryMultiCallable[_marketplace_pb2.GetListingRequest, _marketplace_pb2.GetListingResponse]  # type: ignore[assignment]
     """All a buyer wants to know of a published model."""
+    ListSimilarModels: _aio.UnaryUnaryMultiCallable[_marketplace_pb2.ListSimilarModelsRequest, _marketplace_pb2.ListSimilarModelsResponse]  # type: ignore[assignment]
+    """Models whose descriptions mean nearly the same, the nearest first."""
     RebuildIndex: _aio.UnaryUnaryMultiCallable[_marketplace_pb2.RebuildIndexRequest, _marketplace_pb2.RebuildIndexResponse]  # type: ignore[assignment]
     """Builds the search index anew from the catalogue."""
 
@@ -55,7 +59,7 @@ class MarketplaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _marketplace_pb2.SearchModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_marketplace_pb2.SearchModelsResponse, _abc.Awaitable[_marketplace_pb2.SearchModelsResponse]]:
-        """Published models that fit words and filters."""
+        """Published models that fit words and filters. Pages of one search show the same state of the index for ten minutes."""
 
     @_abc_1.abstractmethod
     def GetListing(
@@ -64,6 +68,14 @@ class MarketplaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_marketplace_pb2.GetListingResponse, _abc.Awaitable[_marketplace_pb2.GetListingResponse]]:
         """All a buyer wants to know of a published model."""
+
+    @_abc_1.abstractmethod
+    def ListSimilarModels(
+        self,
+        request: _marketplace_pb2.ListSimilarModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_marketplace_pb2.ListSimilarModelsResponse, _abc.Awaitable[_marketplace_pb2.ListSimilarModelsResponse]]:
+        """Models whose descriptions mean nearly the same, the nearest first."""
 
     @_abc_1.abstractmethod
     def RebuildIndex(

@@ -1,0 +1,90 @@
+-- name: lock_together()$
+SELECT pg_try_advisory_xact_lock(hashtext('mercat-called-together'));
+
+-- name: forget_together()!
+DELETE FROM called_together;
+
+-- name: put_together(models, others, accounts, scores)!
+INSERT INTO called_together
+SELECT * FROM unnest(:models::text[], :others::text[], :accounts::integer[], :scores::double precision[]);
+
+-- name: list_together(models, most)
+-- What goes with each, the best first.
+SELECT t.model, t.other, t.score FROM called_together t JOIN listings l ON l.model = t.other
+WHERE t.model = ANY(:models::text[]) ORDER BY t.score DESC, t.other LIMIT :most;
+
+-- name: list_opted_out()
+SELECT org_id FROM discovery_preferences WHERE recommendations_off;
+
+-- name: get_preferences(org_id)$
+SELECT recommendations_off FROM discovery_preferences WHERE org_id = :org_id;
+
+-- name: set_preferences(org_id, off)!
+INSERT INTO discovery_preferences VALUES (:org_id, :off)
+ON CONFLICT (org_id) DO UPDATE SET recommendations_off = excluded.recommendations_off;
+
+-- name: add_collection(id, org_id, title, description, curated, now)^
+INSERT INTO collections (id, org_id, title, description, curated, created_at, updated_at)
+VALUES (:id, :org_id, :title, :description, :curated, :now, :now) RETURNING *;
+
+-- name: get_collection(id, org_id)^
+SELECT * FROM collections WHERE id = :id AND (curated OR org_id = :org_id);
+
+-- name: lock_collection(id, org_id, admin)^
+-- One that the caller may change: a curated one is any administrator's.
+SELECT * FROM collections WHERE id = :id AND (CASE WHEN curated THEN :admin::boolean ELSE org_id = :org_id END)
+FOR UPDATE;
+
+-- name: list_collections(org_id, curated, before, most)
+SELECT * FROM collections
+WHERE CASE WHEN :curated::boolean THEN curated ELSE org_id = :org_id AND NOT curated END AND id < :before
+ORDER BY id DESC LIMIT :most;
+
+-- name: update_collection(id, title, description, now)^
+UPDATE collections SET title = :title, description = :description, revision = revision + 1, updated_at = :now
+WHERE id = :id RETURNING *;
+
+-- name: delete_collection(id)!
+DELETE FROM collections WHERE id = :id;
+
+-- name: count_collection(id)$
+SELECT count(*) FROM collection_models WHERE collection_id = :id;
+
+-- name: add_to_collection(id, model)!
+INSERT INTO collection_models (collection_id, model) VALUES (:id, :model) ON CONFLICT DO NOTHING;
+
+-- name: remove_from_collection(id, model)!
+DELETE FROM collection_models WHERE collection_id = :id AND model = :model;
+
+-- name: collection_models(id)
+-- Those that are published.
+SELECT l.* FROM collection_models m JOIN listings l ON l.model = m.model WHERE m.collection_id = :id ORDER BY m.number;
+
+-- name: add_favourite(org_id, model)!
+INSERT INTO favourites (org_id, model) VALUES (:org_id, :model) ON CONFLICT DO NOTHING;
+
+-- name: remove_favourite(org_id, model)!
+DELETE FROM favourites WHERE org_id = :org_id AND model = :model;
+
+-- name: list_favourites(org_id, before, most)
+SELECT l.*, f.number FROM favourites f JOIN listings l ON l.model = f.model
+WHERE f.org_id = :org_id AND f.number < :before ORDER BY f.number DESC LIMIT :most;
+
+-- name: is_publisher(publisher)$
+SELECT EXISTS (SELECT FROM publications WHERE publisher = :publisher);
+
+-- name: follow(org_id, publisher)!
+INSERT INTO follows VALUES (:org_id, :publisher) ON CONFLICT DO NOTHING;
+
+-- name: unfollow(org_id, publisher)!
+DELETE FROM follows WHERE org_id = :org_id AND publisher = :publisher;
+
+-- name: list_following(org_id, after, most)
+SELECT publisher FROM follows WHERE org_id = :org_id AND publisher COLLATE "C" > :after
+ORDER BY publisher COLLATE "C" LIMIT :most;
+
+-- name: list_feed(org_id, at, before, most)
+SELECT l.*, p.version, p.version_id, p.published_at
+FROM follows f JOIN publications p ON p.publisher = f.publisher JOIN listings l ON l.model = p.model
+WHERE f.org_id = :org_id AND (p.published_at, p.version_id) < (:at::timestamptz, :before::text)
+ORDER BY p.published_at DESC, p.version_id DESC LIMIT :most;
