@@ -13,8 +13,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,24 +52,15 @@ from services.registry.validation import formats, gguf_file
 from services.registry.validation.frameworks import archives
 from services.registry.validation.report import Refused as NotAModel
 from tests.decoders import tiny_gguf
+from tests.fuzz import credentials
+from tests.fuzz.target import Target, text
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Target:
-    run: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-    longest: int = 4096  # bytes of an input
 
 
 class _Clock:
     def now(self) -> datetime:
         return NOW
-
-
-def text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def api_key() -> Target:
@@ -362,5 +352,8 @@ def http2() -> Target:
 TARGETS: dict[str, Callable[[], Target]] = {
     "api-key": api_key, "access-token": access_token, "receipt": receipt, "stripe": stripe, "kserve": kserve_request,
     "predict": predict_request, "rest": rest, "path": path, "openai": openai, "gguf": gguf, "archive": archive,
-    "http2": http2,
+    "http2": http2, "signed-request": credentials.signed_request, "content-digest": credentials.content_digest,
+    "structured-field": credentials.structured_field, "oauth-token": credentials.oauth("/oauth/token"),
+    "oauth-device": credentials.oauth("/oauth/device_authorization"),
+    "oauth-introspect": credentials.oauth("/oauth/introspect"), "oauth-revoke": credentials.oauth("/oauth/revoke"),
 }  # fmt: skip

@@ -30,6 +30,7 @@ async def test_what_it_begins_from_is_good(name: str) -> None:
 # Inputs that crashed once, by target, in base64.
 MENDED = [
     ("gguf", ""),
+    ("oauth-token", "QmFzaWMg6Q=="),
     ("archive", "H4sI"),
     ("archive", "H4sIlQAA"),
     (
