@@ -111,7 +111,7 @@ def with_basic(found: dict[str, str], header: str) -> dict[str, str]:
 async def read(endpoint: Endpoint, request: Request) -> Message:
     """The request that the form is. Raises Refused, Refusal."""
     found = with_basic(await parameters(request), request.headers.get("authorization", ""))
-    known = endpoint.request.DESCRIPTOR.fields_by_name
+    known = {field.name for field in endpoint.request.DESCRIPTOR.fields}  # `fields_by_name` takes a NUL for an end
     return endpoint.request(**{name: value for name, value in found.items() if name in known})
 
 
