@@ -49,6 +49,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
@@ -114,7 +115,7 @@ class Account:
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
             "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
-            "passkeys": passkey_pb2_grpc.PasskeyServiceStub,
+            "passkeys": passkey_pb2_grpc.PasskeyServiceStub, "webhooks": webhooks_pb2_grpc.WebhookServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

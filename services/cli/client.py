@@ -42,6 +42,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import marketplace_pb2_grpc
+from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
@@ -238,6 +239,10 @@ class Client:
     @cached_property
     def usage(self) -> usage_pb2_grpc.UsageServiceStub:
         return usage_pb2_grpc.UsageServiceStub(self.channel)
+
+    @cached_property
+    def webhooks(self) -> webhooks_pb2_grpc.WebhookServiceStub:
+        return webhooks_pb2_grpc.WebhookServiceStub(self.channel)
 
 
 def _open(target: Target) -> grpc.Channel:
