@@ -30,6 +30,7 @@ class Received:
 class Receiver:
     """`answers`: a status, by path, where it is not 200; `slow`: seconds before an answer, by path."""
 
+    host: str
     port: int = 0
     received: list[Received] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
@@ -37,7 +38,7 @@ class Receiver:
     extra: dict[str, str] = field(default_factory=dict)
 
     def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"http://{self.host}:{self.port}{path}"
 
     def at(self, path: str) -> list[Received]:
         return [one for one in self.received if one.path == path]
@@ -51,8 +52,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    said = Receiver()
+def receiver(host: str = "127.0.0.1") -> Iterator[Receiver]:
+    said = Receiver(host)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -73,7 +74,7 @@ def receiver() -> Iterator[Receiver]:
 
         def log_message(self, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
     said.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -20,6 +20,7 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
+from mercat.notification.v1 import webhooks_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
@@ -39,7 +40,7 @@ BINDINGS = {name: [b for b in contracts.bindings() if b.method.full_name == name
 # As it is documented, not as the code has it.
 VIEWER = {"account:write", "keys:read", "members:read", "models:read", "usage:read"}
 BILLING = VIEWER | {"billing:read", "billing:write"}
-DEVELOPER = VIEWER | {"inference:call", "keys:write", "models:write"}
+DEVELOPER = VIEWER | {"inference:call", "keys:write", "models:write", "webhooks:read", "webhooks:write"}
 ADMIN = BILLING | DEVELOPER | {"audit:read", "keys:share", "members:write", "organisation:write"}
 ROLES = {
     "viewer": VIEWER, "billing": BILLING, "developer": DEVELOPER, "admin": ADMIN, "owner": ADMIN | {"organisation:own"}
@@ -216,7 +217,7 @@ NAMES = {
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "signing_key_id": "signing_key",
     "client_id": "oauth_client",
-    "identity_id": "identity", "passkey_id": "passkey",
+    "identity_id": "identity", "passkey_id": "passkey", "endpoint_id": "endpoint", "delivery_id": "delivery",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -226,6 +227,7 @@ TEXTS = {
     "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
     "user_code",  # of a device, which is nobody's yet
+    "url", "event_type",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
@@ -309,6 +311,10 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["model"] = f"{handle}/draft"
     found["digest"] = platform.upload(victim, graphs.addition())
     platform.validated(victim, found["model"], found["digest"])
+    hook = webhooks_pb2.CreateWebhookEndpointRequest(url="https://example.invalid/")
+    found["endpoint"] = victim.webhooks.CreateWebhookEndpoint(hook).endpoint.endpoint_id
+    test = webhooks_pb2.SendTestEventRequest(endpoint_id=found["endpoint"])
+    found["delivery"] = victim.webhooks.SendTestEvent(test).delivery.delivery_id
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
     _until_recorded(victim, found["call"])
@@ -384,6 +390,8 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     assert victim.invitations.ListInvitations(org.ListInvitationsRequest()).invitations
     assert victim.service_accounts.ListServiceAccounts(org.ListServiceAccountsRequest()).service_accounts
     assert victim.oauth_clients.ListOAuthClients(oauth_pb2.ListOAuthClientsRequest()).clients
+    hooks = victim.webhooks.ListWebhookEndpoints(webhooks_pb2.ListWebhookEndpointsRequest()).endpoints
+    assert [h.endpoint_id for h in hooks] == [theirs["endpoint"]]
     assert victim.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest()).budgets
     assert victim.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest()).payment_methods
     assert victim.registry.GetModel(registry_pb2.GetModelRequest(model=theirs["model"])).model

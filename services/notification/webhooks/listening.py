@@ -39,9 +39,9 @@ class Listening:
         made.example.update(kind.whole(kind.example, self._clock.now()))
         return made
 
-    async def ListenEvents(
-        self, request: w.ListenEventsRequest, context: Context
-    ) -> AsyncIterator[w.ListenEventsResponse]:
+    async def StreamEvents(
+        self, request: w.StreamEventsRequest, context: Context
+    ) -> AsyncIterator[w.StreamEventsResponse]:
         wanted = heard(request.event_types)
         waiting: asyncio.Queue[w.Event] = asyncio.Queue(_WAITING)
         lost = False
@@ -57,15 +57,15 @@ class Listening:
 
         stop = await listen(self._events, subject(caller().org_id), hear)
         try:
-            yield w.ListenEventsResponse()
+            yield w.StreamEventsResponse()
             while not lost:
                 try:
                     async with asyncio.timeout(_BEAT):
                         event = await waiting.get()
                 except TimeoutError:
-                    yield w.ListenEventsResponse()
+                    yield w.StreamEventsResponse()
                 else:
-                    yield w.ListenEventsResponse(event=event)
+                    yield w.StreamEventsResponse(event=event)
             raise ResourceExhausted("you listen too slowly; some events were not told", reason="LISTENER_TOO_SLOW")
         finally:
             await stop()

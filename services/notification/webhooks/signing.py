@@ -18,6 +18,14 @@ def shown(secret: bytes) -> str:
     return PREFIX + base64.b64encode(secret).decode()
 
 
+def read(text: str) -> bytes:
+    """Of a secret as it is shown. Raises ValueError for what is none."""
+    secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    if not 24 <= len(secret) <= 64:
+        raise ValueError("a secret has 24 to 64 bytes")
+    return secret
+
+
 def headers(message_id: str, timestamp: int, body: bytes, secrets: Iterable[bytes]) -> dict[str, str]:
     """Those of a delivery, signed with each of the secrets. `timestamp`: seconds since 1970, of this attempt."""
     text = f"{message_id}.{timestamp}.".encode() + body

@@ -1,6 +1,7 @@
 """Webhooks on real servers: what happens on the platform comes to somebody's endpoint, which fails, is slow, comes
 back."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import jsonschema
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import audit_pb2, auth_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.notification.v1 import webhooks_pb2 as w
 from standardwebhooks import WebhookVerificationError
@@ -225,6 +226,7 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_and_then_disabled(
     assert now(person, made).disabled_reason == "failing"
     [told] = there.wait("/told")
     assert json.loads(told.body)["data"]["endpointId"] == made.endpoint_id
+    until(lambda: made.url in platform.command("mail").stdout)
     assert other.enabled
     count = len(deliveries(person, made))
     happen(person)
@@ -303,12 +305,46 @@ def test_who_may_not_see_payments_hears_of_none(platform: Platform, there: Recei
 
 
 def test_events_are_told_to_who_listens(person: Account) -> None:
-    heard = person.webhooks.ListenEvents(w.ListenEventsRequest(event_types=["api_key.created"]), timeout=60)
+    heard = person.webhooks.StreamEvents(w.StreamEventsRequest(event_types=["api_key.created"]), timeout=60)
     assert not next(heard).HasField("event")
     key_id = happen(person)
     event = next(heard).event
     assert (event.event_type, json.loads(event.body)["data"]["keyId"]) == ("api_key.created", key_id)
     heard.cancel()
+
+
+def test_secrets_lie_under_keys_of_their_organisation(platform: Platform, person: Account, there: Receiver) -> None:
+    """The installation's key is replaced and gone, and they sign as before; the organisation's is gone, and nothing
+    does."""
+    made, secret = endpoint(person, there.url())
+    stored = platform.value(f"SELECT sealed_secret FROM notification.webhook_endpoints WHERE id = '{made.endpoint_id}'")
+    assert base64.b64decode(secret.removeprefix("whsec_")) not in stored
+    for command in ("rotate", "retire"):
+        done = platform.command("secrets", command)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Removed: ")
+    send(person, made)
+    assert there.wait("/")[0].verified(secret)
+    assert platform.command("secrets", "shred", person.profile.org_id, "--yes").stdout.startswith("1 keys")
+    sent = send(person, made).delivery_id
+    until(lambda: delivery(person, sent).state == FAILED)
+    assert "cannot be read any more" in delivery(person, sent).error
+    rotate = w.RotateWebhookSecretRequest(endpoint_id=made.endpoint_id, overlap=Duration())
+    fresh = person.webhooks.RotateWebhookSecret(rotate).secret
+    send(person, made)
+    assert there.wait("/", 2)[1].verified(fresh)
+
+
+def test_changes_of_endpoints_are_audited_without_secrets(person: Account, there: Receiver) -> None:
+    made, secret = endpoint(person, there.url())
+    rotated = person.webhooks.RotateWebhookSecret(w.RotateWebhookSecretRequest(endpoint_id=made.endpoint_id)).secret
+    person.webhooks.DeleteWebhookEndpoint(w.DeleteWebhookEndpointRequest(endpoint_id=made.endpoint_id))
+    wanted = {"CreateWebhookEndpoint", "RotateWebhookSecret", "DeleteWebhookEndpoint"}
+    request = audit_pb2.ListAuditEntriesRequest(filter=audit_pb2.AuditFilter(resource_id=made.endpoint_id))
+    until(lambda: len(person.audit.ListAuditEntries(request).entries) == len(wanted))
+    entries = person.audit.ListAuditEntries(request).entries
+    assert {one.action.rpartition("/")[2] for one in entries} == wanted
+    assert not any(text in str(entries) for text in (secret, rotated))
 
 
 def test_death_between_claim_and_result_loses_nothing(own_platform: Callable[..., Platform], there: Receiver) -> None:

@@ -817,7 +817,7 @@ class ListEventTypesResponse(_message.Message):
 Global___ListEventTypesResponse: _TypeAlias = ListEventTypesResponse  # noqa: Y015
 
 @_typing.final
-class ListenEventsRequest(_message.Message):
+class StreamEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
@@ -836,10 +836,10 @@ class ListenEventsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListenEventsRequest: _TypeAlias = ListenEventsRequest  # noqa: Y015
+Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
 
 @_typing.final
-class ListenEventsResponse(_message.Message):
+class StreamEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
@@ -858,7 +858,7 @@ class ListenEventsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListenEventsResponse: _TypeAlias = ListenEventsResponse  # noqa: Y015
+Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):

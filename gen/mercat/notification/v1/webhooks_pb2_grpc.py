@@ -95,10 +95,10 @@ class WebhookServiceStub:
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesResponse.FromString,
                 _registered_method=True)
-        self.ListenEvents = channel.unary_stream(
-                '/mercat.notification.v1.WebhookService/ListenEvents',
-                request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsRequest.SerializeToString,
-                response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsResponse.FromString,
+        self.StreamEvents = channel.unary_stream(
+                '/mercat.notification.v1.WebhookService/StreamEvents',
+                request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -196,7 +196,7 @@ class WebhookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListenEvents(self, request, context):
+    def StreamEvents(self, request, context):
         """Events of the organisation as they happen, of the types whose scopes the caller holds, until the caller leaves. The
         first message says that it has begun, and there is an empty one every 15 seconds; what happened while nobody listened
         is not told.
@@ -268,10 +268,10 @@ def add_WebhookServiceServicer_to_server(servicer, server):
                     request_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesRequest.FromString,
                     response_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesResponse.SerializeToString,
             ),
-            'ListenEvents': grpc.unary_stream_rpc_method_handler(
-                    servicer.ListenEvents,
-                    request_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsRequest.FromString,
-                    response_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsResponse.SerializeToString,
+            'StreamEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsRequest.FromString,
+                    response_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -610,7 +610,7 @@ class WebhookService:
             _registered_method=True)
 
     @staticmethod
-    def ListenEvents(request,
+    def StreamEvents(request,
             target,
             options=(),
             channel_credentials=None,
@@ -623,9 +623,9 @@ class WebhookService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/ListenEvents',
-            mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsRequest.SerializeToString,
-            mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListenEventsResponse.FromString,
+            '/mercat.notification.v1.WebhookService/StreamEvents',
+            mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsRequest.SerializeToString,
+            mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

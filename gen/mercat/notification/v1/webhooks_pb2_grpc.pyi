@@ -70,7 +70,7 @@ class WebhookServiceStub:
     """Sends all again that failed for good since a time. FAILED_PRECONDITION when the endpoint is disabled."""
     ListEventTypes: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListEventTypesRequest, _webhooks_pb2.ListEventTypesResponse]
     """The types of events, by name: what each is, an example, and the JSON Schema of its `data`."""
-    ListenEvents: _grpc.UnaryStreamMultiCallable[_webhooks_pb2.ListenEventsRequest, _webhooks_pb2.ListenEventsResponse]
+    StreamEvents: _grpc.UnaryStreamMultiCallable[_webhooks_pb2.StreamEventsRequest, _webhooks_pb2.StreamEventsResponse]
     """Events of the organisation as they happen, of the types whose scopes the caller holds, until the caller leaves. The
     first message says that it has begun, and there is an empty one every 15 seconds; what happened while nobody listened
     is not told.
@@ -116,7 +116,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     """Sends all again that failed for good since a time. FAILED_PRECONDITION when the endpoint is disabled."""
     ListEventTypes: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListEventTypesRequest, _webhooks_pb2.ListEventTypesResponse]  # type: ignore[assignment]
     """The types of events, by name: what each is, an example, and the JSON Schema of its `data`."""
-    ListenEvents: _aio.UnaryStreamMultiCallable[_webhooks_pb2.ListenEventsRequest, _webhooks_pb2.ListenEventsResponse]  # type: ignore[assignment]
+    StreamEvents: _aio.UnaryStreamMultiCallable[_webhooks_pb2.StreamEventsRequest, _webhooks_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Events of the organisation as they happen, of the types whose scopes the caller holds, until the caller leaves. The
     first message says that it has begun, and there is an empty one every 15 seconds; what happened while nobody listened
     is not told.
@@ -233,11 +233,11 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         """The types of events, by name: what each is, an example, and the JSON Schema of its `data`."""
 
     @_abc_1.abstractmethod
-    def ListenEvents(
+    def StreamEvents(
         self,
-        request: _webhooks_pb2.ListenEventsRequest,
+        request: _webhooks_pb2.StreamEventsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_webhooks_pb2.ListenEventsResponse], _abc.AsyncIterator[_webhooks_pb2.ListenEventsResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_webhooks_pb2.StreamEventsResponse], _abc.AsyncIterator[_webhooks_pb2.StreamEventsResponse]]:
         """Events of the organisation as they happen, of the types whose scopes the caller holds, until the caller leaves. The
         first message says that it has begun, and there is an empty one every 15 seconds; what happened while nobody listened
         is not told.
