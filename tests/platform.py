@@ -115,7 +115,7 @@ class Account:
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
             "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
-            "passkeys": passkey_pb2_grpc.PasskeyServiceStub, "webhooks": webhooks_pb2_grpc.WebhookServiceStub,
+            "passkeys": passkey_pb2_grpc.PasskeyServiceStub, "webhooks": webhooks_pb2_grpc.WebhookEndpointServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -241,8 +241,8 @@ class Client:
         return usage_pb2_grpc.UsageServiceStub(self.channel)
 
     @cached_property
-    def webhooks(self) -> webhooks_pb2_grpc.WebhookServiceStub:
-        return webhooks_pb2_grpc.WebhookServiceStub(self.channel)
+    def webhooks(self) -> webhooks_pb2_grpc.WebhookEndpointServiceStub:
+        return webhooks_pb2_grpc.WebhookEndpointServiceStub(self.channel)
 
 
 def _open(target: Target) -> grpc.Channel:

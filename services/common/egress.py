@@ -23,8 +23,9 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
 PORTS = frozenset({80, 443, 8080, 8443})
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that RFC 4291 has given out for hosts
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052; 64:ff9b:1::/48 is somebody's own
-# Global by number, and yet within: Azure's platform; what RFC 7526 took back; RFC 9602's and 9637's networks.
-_NOT_PUBLIC = [ipaddress.ip_network(n) for n in ("168.63.129.16/32", "192.88.99.0/24", "5f00::/16", "3fff::/20")]
+# Not known as such to each Python: IETF's protocols (where Oracle's cloud has its metadata), Azure's platform, what RFC
+# 7526 took back, RFC 9637's documentation.
+_NOT_PUBLIC = [ipaddress.ip_network(n) for n in ("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24", "3fff::/20")]
 _RESOLVING = 32  # names at once; one whose servers are slow must not hold up others
 
 

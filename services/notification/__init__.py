@@ -34,7 +34,7 @@ async def build(deps: Deps) -> Service:
         "notification",
         registrations=[
             (
-                webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,
+                webhooks_pb2_grpc.add_WebhookEndpointServiceServicer_to_server,
                 WebhookServicer(deps.database, store, keyring, rules, deps.events, deps.clock),
             )
         ],

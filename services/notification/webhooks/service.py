@@ -13,8 +13,8 @@ from services.notification.webhooks.listening import Listening
 from services.notification.webhooks.store import WebhookStore
 
 
-class WebhookServicer(Endpoints, Deliveries, Listening, webhooks_pb2_grpc.WebhookServiceServicer):
-    """Serves `mercat.notification.v1.WebhookService`."""
+class WebhookServicer(Endpoints, Deliveries, Listening, webhooks_pb2_grpc.WebhookEndpointServiceServicer):
+    """Serves `mercat.notification.v1.WebhookEndpointService`."""
 
     def __init__(
         self, database: Database, store: WebhookStore, keyring: Keyring, rules: Rules, events: Events, clock: Clock

@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class WebhookServiceStub:
+class WebhookEndpointServiceStub:
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so.
     """
 
@@ -36,73 +36,73 @@ class WebhookServiceStub:
             channel: A grpc.Channel.
         """
         self.CreateWebhookEndpoint = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/CreateWebhookEndpoint',
+                '/mercat.notification.v1.WebhookEndpointService/CreateWebhookEndpoint',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.CreateWebhookEndpointRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.CreateWebhookEndpointResponse.FromString,
                 _registered_method=True)
         self.GetWebhookEndpoint = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/GetWebhookEndpoint',
+                '/mercat.notification.v1.WebhookEndpointService/GetWebhookEndpoint',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookEndpointRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookEndpointResponse.FromString,
                 _registered_method=True)
         self.ListWebhookEndpoints = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/ListWebhookEndpoints',
+                '/mercat.notification.v1.WebhookEndpointService/ListWebhookEndpoints',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookEndpointsRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookEndpointsResponse.FromString,
                 _registered_method=True)
         self.UpdateWebhookEndpoint = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/UpdateWebhookEndpoint',
+                '/mercat.notification.v1.WebhookEndpointService/UpdateWebhookEndpoint',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.UpdateWebhookEndpointRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.UpdateWebhookEndpointResponse.FromString,
                 _registered_method=True)
         self.DeleteWebhookEndpoint = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/DeleteWebhookEndpoint',
+                '/mercat.notification.v1.WebhookEndpointService/DeleteWebhookEndpoint',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.DeleteWebhookEndpointRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.DeleteWebhookEndpointResponse.FromString,
                 _registered_method=True)
         self.RotateWebhookSecret = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/RotateWebhookSecret',
+                '/mercat.notification.v1.WebhookEndpointService/RotateWebhookSecret',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RotateWebhookSecretRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RotateWebhookSecretResponse.FromString,
                 _registered_method=True)
         self.SendTestEvent = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/SendTestEvent',
+                '/mercat.notification.v1.WebhookEndpointService/SendTestEvent',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.SendTestEventRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.SendTestEventResponse.FromString,
                 _registered_method=True)
         self.ListWebhookDeliveries = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/ListWebhookDeliveries',
+                '/mercat.notification.v1.WebhookEndpointService/ListWebhookDeliveries',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookDeliveriesRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookDeliveriesResponse.FromString,
                 _registered_method=True)
         self.GetWebhookDelivery = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/GetWebhookDelivery',
+                '/mercat.notification.v1.WebhookEndpointService/GetWebhookDelivery',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookDeliveryRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookDeliveryResponse.FromString,
                 _registered_method=True)
         self.RedeliverWebhook = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/RedeliverWebhook',
+                '/mercat.notification.v1.WebhookEndpointService/RedeliverWebhook',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverWebhookRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverWebhookResponse.FromString,
                 _registered_method=True)
         self.RedeliverFailed = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/RedeliverFailed',
+                '/mercat.notification.v1.WebhookEndpointService/RedeliverFailed',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverFailedRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverFailedResponse.FromString,
                 _registered_method=True)
         self.ListEventTypes = channel.unary_unary(
-                '/mercat.notification.v1.WebhookService/ListEventTypes',
+                '/mercat.notification.v1.WebhookEndpointService/ListEventTypes',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesResponse.FromString,
                 _registered_method=True)
         self.StreamEvents = channel.unary_stream(
-                '/mercat.notification.v1.WebhookService/StreamEvents',
+                '/mercat.notification.v1.WebhookEndpointService/StreamEvents',
                 request_serializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsRequest.SerializeToString,
                 response_deserializer=mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
 
 
-class WebhookServiceServicer:
+class WebhookEndpointServiceServicer:
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so.
     """
 
@@ -206,7 +206,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
 
-def add_WebhookServiceServicer_to_server(servicer, server):
+def add_WebhookEndpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWebhookEndpoint,
@@ -275,13 +275,13 @@ def add_WebhookServiceServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'mercat.notification.v1.WebhookService', rpc_method_handlers)
+            'mercat.notification.v1.WebhookEndpointService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('mercat.notification.v1.WebhookService', rpc_method_handlers)
+    server.add_registered_method_handlers('mercat.notification.v1.WebhookEndpointService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class WebhookService:
+class WebhookEndpointService:
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so.
     """
 
@@ -299,7 +299,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/CreateWebhookEndpoint',
+            '/mercat.notification.v1.WebhookEndpointService/CreateWebhookEndpoint',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.CreateWebhookEndpointRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.CreateWebhookEndpointResponse.FromString,
             options,
@@ -326,7 +326,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/GetWebhookEndpoint',
+            '/mercat.notification.v1.WebhookEndpointService/GetWebhookEndpoint',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookEndpointRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookEndpointResponse.FromString,
             options,
@@ -353,7 +353,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/ListWebhookEndpoints',
+            '/mercat.notification.v1.WebhookEndpointService/ListWebhookEndpoints',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookEndpointsRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookEndpointsResponse.FromString,
             options,
@@ -380,7 +380,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/UpdateWebhookEndpoint',
+            '/mercat.notification.v1.WebhookEndpointService/UpdateWebhookEndpoint',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.UpdateWebhookEndpointRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.UpdateWebhookEndpointResponse.FromString,
             options,
@@ -407,7 +407,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/DeleteWebhookEndpoint',
+            '/mercat.notification.v1.WebhookEndpointService/DeleteWebhookEndpoint',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.DeleteWebhookEndpointRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.DeleteWebhookEndpointResponse.FromString,
             options,
@@ -434,7 +434,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/RotateWebhookSecret',
+            '/mercat.notification.v1.WebhookEndpointService/RotateWebhookSecret',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RotateWebhookSecretRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RotateWebhookSecretResponse.FromString,
             options,
@@ -461,7 +461,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/SendTestEvent',
+            '/mercat.notification.v1.WebhookEndpointService/SendTestEvent',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.SendTestEventRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.SendTestEventResponse.FromString,
             options,
@@ -488,7 +488,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/ListWebhookDeliveries',
+            '/mercat.notification.v1.WebhookEndpointService/ListWebhookDeliveries',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookDeliveriesRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListWebhookDeliveriesResponse.FromString,
             options,
@@ -515,7 +515,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/GetWebhookDelivery',
+            '/mercat.notification.v1.WebhookEndpointService/GetWebhookDelivery',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookDeliveryRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.GetWebhookDeliveryResponse.FromString,
             options,
@@ -542,7 +542,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/RedeliverWebhook',
+            '/mercat.notification.v1.WebhookEndpointService/RedeliverWebhook',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverWebhookRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverWebhookResponse.FromString,
             options,
@@ -569,7 +569,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/RedeliverFailed',
+            '/mercat.notification.v1.WebhookEndpointService/RedeliverFailed',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverFailedRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.RedeliverFailedResponse.FromString,
             options,
@@ -596,7 +596,7 @@ class WebhookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/ListEventTypes',
+            '/mercat.notification.v1.WebhookEndpointService/ListEventTypes',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.ListEventTypesResponse.FromString,
             options,
@@ -623,7 +623,7 @@ class WebhookService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/mercat.notification.v1.WebhookService/StreamEvents',
+            '/mercat.notification.v1.WebhookEndpointService/StreamEvents',
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsRequest.SerializeToString,
             mercat_dot_notification_dot_v1_dot_webhooks__pb2.StreamEventsResponse.FromString,
             options,

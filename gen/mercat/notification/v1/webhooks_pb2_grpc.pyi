@@ -28,13 +28,13 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class WebhookServiceStub:
+class WebhookEndpointServiceStub:
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
+    def __new__(cls, channel: _aio.Channel) -> WebhookEndpointServiceAsyncStub: ...
     CreateWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.CreateWebhookEndpointRequest, _webhooks_pb2.CreateWebhookEndpointResponse]
     """Makes an endpoint. Its secret is in this answer and nowhere else. INVALID_ARGUMENT when the URL leads to where nobody
     may be called, PERMISSION_DENIED when a type's scope is not held, RESOURCE_EXHAUSTED when the organisation has 50.
@@ -77,7 +77,7 @@ class WebhookServiceStub:
     """
 
 @_typing.type_check_only
-class WebhookServiceAsyncStub(WebhookServiceStub):
+class WebhookEndpointServiceAsyncStub(WebhookEndpointServiceStub):
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -122,7 +122,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     is not told.
     """
 
-class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
+class WebhookEndpointServiceServicer(metaclass=_abc_1.ABCMeta):
     """Endpoints are the organisation's. An event is told to whoever may see what it is of: the scope of each type says so."""
 
     @_abc_1.abstractmethod
@@ -243,4 +243,4 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         is not told.
         """
 
-def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_WebhookEndpointServiceServicer_to_server(servicer: WebhookEndpointServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
