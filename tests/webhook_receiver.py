@@ -10,6 +10,9 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+# Of a platform that may post to this machine.
+SETTINGS = {"MERCAT_EGRESS_NETWORKS": "127.0.0.0/8", "MERCAT_WEBHOOK_TIMEOUT": "1.5", "MERCAT_TEST_CLOCK": "true"}
+
 
 @dataclass(frozen=True)
 class Received:

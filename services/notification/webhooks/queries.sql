@@ -52,19 +52,22 @@ INSERT INTO webhook_deliveries (id, event_id, endpoint_id, once, due_at, begun_a
 SELECT t.id, :event_id, t.endpoint_id, :once, :now, :now, :now
 FROM unnest(:ids::text[], :endpoint_ids::text[]) AS t (id, endpoint_id);
 
--- name: claim_deliveries(now, until, full, each, failing, most)
--- What is due, some of each endpoint that is not paused and has not all it may have under way (`full`); of one that keeps
--- failing (`failing` times) one alone, and no other until its end. A sender that dies leaves them due again.
+-- name: claim_deliveries(now, until, busy, counts, each, failing, most)
+-- What is due, of each endpoint that is not paused as much as it may have under way beside what it has (`busy` and
+-- `counts`); of one that keeps failing (`failing` times) one alone, and no other until its end. A sender that dies leaves
+-- them due again.
 WITH chosen AS (
     SELECT d.id, e.id AS endpoint_id, e.failures >= :failing AS probes
     FROM webhook_endpoints e
+    LEFT JOIN unnest(:busy::text[], :counts::integer[]) AS b (id, count) ON b.id = e.id
     CROSS JOIN LATERAL (
         SELECT id FROM webhook_deliveries
         WHERE endpoint_id = e.id AND state = 'pending' AND due_at <= :now
-        ORDER BY due_at LIMIT CASE WHEN e.failures >= :failing THEN 1 ELSE :each::integer END
-        FOR UPDATE SKIP LOCKED
+        ORDER BY due_at LIMIT greatest(
+            CASE WHEN e.failures >= :failing THEN 1 ELSE :each::integer END - coalesce(b.count, 0), 0
+        ) FOR UPDATE SKIP LOCKED
     ) d
-    WHERE e.enabled AND (e.paused_until IS NULL OR e.paused_until <= :now) AND NOT e.id = ANY(:full::text[])
+    WHERE e.enabled AND (e.paused_until IS NULL OR e.paused_until <= :now)
     LIMIT :most
 ), paused AS (
     UPDATE webhook_endpoints SET paused_until = :until WHERE id IN (SELECT endpoint_id FROM chosen WHERE probes)

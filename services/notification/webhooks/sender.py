@@ -81,16 +81,15 @@ class Sender:
 
     async def _claim_some(self) -> bool:
         """Begins to send some of what is due; whether there may be more."""
-        each, under_way = self._settings.webhook_concurrency, Tally(self._tasks.values())
         room = self._settings.webhook_total_concurrency - len(self._tasks)
         if room <= 0 or self._closing:
             return False  # the end of one wakes us
         now = self._clock.now()
-        full = [endpoint for endpoint, count in under_way.items() if count >= each]
         async with self._database.connection() as connection:
             rows = await self._store.claim_deliveries(
-                connection, now, now + self._claim, full=full, each=each, failing=schedule.FAILURES, most=room
-            )
+                connection, now, now + self._claim, busy=Tally(self._tasks.values()), most=room,
+                each=self._settings.webhook_concurrency, failing=schedule.FAILURES,
+            )  # fmt: skip
         for row in rows:
             task = asyncio.create_task(self._send(row), name="webhook")
             self._tasks[task] = row["endpoint_id"]

@@ -77,13 +77,14 @@ class WebhookStore:
         return made
 
     async def claim_deliveries(
-        self, c: Connection, now: datetime, until: datetime, *, full: Sequence[str], each: int, failing: int, most: int
-    ) -> list[Row]:
-        """Some of what is due, of each endpoint at most `each`, none of those that are `full`, and one at a time of
-        those that failed `failing` times."""
+        self, c: Connection, now: datetime, until: datetime, *, busy: Mapping[str, int], each: int, failing: int,
+        most: int,
+    ) -> list[Row]:  # fmt: skip
+        """Some of what is due, of each endpoint at most `each` with those that it has under way (`busy`), and one at a
+        time of those that failed `failing` times."""
         rows = self._q.claim_deliveries(
-            c, now=now, until=until, full=list(full), each=each, failing=failing, most=most
-        )  # fmt: skip
+            c, now=now, until=until, busy=list(busy), counts=list(busy.values()), each=each, failing=failing, most=most
+        )
         return [r async for r in rows]
 
     async def add_attempt(self, c: Connection, delivery_id: str, number: int, **columns: Any) -> None:

@@ -4,7 +4,7 @@ back."""
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,29 +22,11 @@ from services.common import clock
 from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
 from tests.platform import Account, Platform
-from tests.webhook_receiver import Receiver, receiver
+from tests.webhook_receiver import SETTINGS, Receiver
 
 PENDING, SUCCEEDED, FAILED = (
     w.WEBHOOK_DELIVERY_STATE_PENDING, w.WEBHOOK_DELIVERY_STATE_SUCCEEDED, w.WEBHOOK_DELIVERY_STATE_FAILED,
 )  # fmt: skip
-SETTINGS = {"MERCAT_EGRESS_NETWORKS": "127.0.0.0/8", "MERCAT_WEBHOOK_TIMEOUT": "1.5", "MERCAT_TEST_CLOCK": "true"}
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with Platform(tmp_path_factory.mktemp("webhooks") / "home", env=SETTINGS) as running:
-        yield running
-
-
-@pytest.fixture
-def there() -> Iterator[Receiver]:
-    with receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def person(platform: Platform) -> Account:
-    return platform.session(platform.sign_up(credit=10**12))
 
 
 def fails(call: Any, request: Any) -> MercatError:
@@ -226,7 +208,7 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_and_then_disabled(
     assert now(person, made).disabled_reason == "failing"
     [told] = there.wait("/told")
     assert json.loads(told.body)["data"]["endpointId"] == made.endpoint_id
-    until(lambda: made.url in platform.command("mail").stdout)
+    until(lambda: made.url in platform.command("mail", person.email, "-n", "5").stdout)
     assert other.enabled
     count = len(deliveries(person, made))
     happen(person)
