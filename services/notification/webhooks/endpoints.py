@@ -92,7 +92,8 @@ class Endpoints:
                 connection, row["id"], event_types=types, enabled=enabled, now=self._clock.now(),
                 url=request.url if request.HasField("url") else row["url"],
                 description=request.description if request.HasField("description") else row["description"],
-                disabled_reason="" if enabled else reason, fresh=request.HasField("enabled") and enabled,
+                disabled_reason="" if enabled else reason,
+                fresh=(request.HasField("enabled") and enabled) or request.url not in ("", row["url"]),
             )  # fmt: skip
             audit.changed(endpoint_of(row), endpoint_of(changed))
         return w.UpdateWebhookEndpointResponse(endpoint=endpoint_of(changed))

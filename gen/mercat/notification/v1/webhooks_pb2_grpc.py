@@ -129,8 +129,8 @@ class WebhookEndpointServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhookEndpoint(self, request, context):
-        """Changes what is given, and nothing else. An endpoint that is enabled begins anew: its failures are forgotten.
-        ABORTED when the etag is no longer the current one.
+        """Changes what is given, and nothing else. An endpoint that is enabled or gets another URL begins anew: its
+        failures are forgotten. ABORTED when the etag is no longer the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,8 @@ class WebhookEndpointServiceStub:
     ListWebhookEndpoints: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookEndpointsRequest, _webhooks_pb2.ListWebhookEndpointsResponse]
     """The organisation's endpoints, newest first."""
     UpdateWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.UpdateWebhookEndpointRequest, _webhooks_pb2.UpdateWebhookEndpointResponse]
-    """Changes what is given, and nothing else. An endpoint that is enabled begins anew: its failures are forgotten.
-    ABORTED when the etag is no longer the current one.
+    """Changes what is given, and nothing else. An endpoint that is enabled or gets another URL begins anew: its
+    failures are forgotten. ABORTED when the etag is no longer the current one.
     """
     DeleteWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookEndpointRequest, _webhooks_pb2.DeleteWebhookEndpointResponse]
     """Deletes an endpoint and the log of its deliveries. NOT_FOUND when there is none."""
@@ -90,8 +90,8 @@ class WebhookEndpointServiceAsyncStub(WebhookEndpointServiceStub):
     ListWebhookEndpoints: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhookEndpointsRequest, _webhooks_pb2.ListWebhookEndpointsResponse]  # type: ignore[assignment]
     """The organisation's endpoints, newest first."""
     UpdateWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.UpdateWebhookEndpointRequest, _webhooks_pb2.UpdateWebhookEndpointResponse]  # type: ignore[assignment]
-    """Changes what is given, and nothing else. An endpoint that is enabled begins anew: its failures are forgotten.
-    ABORTED when the etag is no longer the current one.
+    """Changes what is given, and nothing else. An endpoint that is enabled or gets another URL begins anew: its
+    failures are forgotten. ABORTED when the etag is no longer the current one.
     """
     DeleteWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookEndpointRequest, _webhooks_pb2.DeleteWebhookEndpointResponse]  # type: ignore[assignment]
     """Deletes an endpoint and the log of its deliveries. NOT_FOUND when there is none."""
@@ -157,8 +157,8 @@ class WebhookEndpointServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.UpdateWebhookEndpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.UpdateWebhookEndpointResponse, _abc.Awaitable[_webhooks_pb2.UpdateWebhookEndpointResponse]]:
-        """Changes what is given, and nothing else. An endpoint that is enabled begins anew: its failures are forgotten.
-        ABORTED when the etag is no longer the current one.
+        """Changes what is given, and nothing else. An endpoint that is enabled or gets another URL begins anew: its
+        failures are forgotten. ABORTED when the etag is no longer the current one.
         """
 
     @_abc_1.abstractmethod
