@@ -9,7 +9,7 @@ from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import FailedPrecondition, InvalidFields, Violation
 from services.common.rpc.context import Context, caller
-from services.notification.webhooks.access import DeliveryNotFound, check_types, found, heard
+from services.notification.webhooks.access import DeliveryNotFound, check_types, found
 from services.notification.webhooks.catalogue import TYPES
 from services.notification.webhooks.rows import STATES, delivery_of
 from services.notification.webhooks.store import Row, WebhookStore
@@ -28,7 +28,7 @@ class Deliveries:
             check_types([request.event_type], "event_type")
         async with self._database.transaction() as connection:
             row = await self._enabled(connection, request.endpoint_id)
-            kind = TYPES[request.event_type or next(iter(row["event_types"] or sorted(heard([]))))]
+            kind = TYPES[request.event_type or next(iter(row["event_types"] or TYPES))]
             event_id = await self._store.add_event(
                 connection, org_id, kind.name, kind.body(kind.example, now, test=True), now
             )
