@@ -29,4 +29,4 @@ def pause(failures: int, now: datetime) -> datetime | None:
     if failures < FAILURES:
         return None
     first, longest = _PAUSES
-    return now + min(first * 2 ** min(failures - FAILURES, 10), longest)
+    return now + min(first * (1 << min(failures - FAILURES, 10)), longest)
