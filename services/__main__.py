@@ -38,10 +38,10 @@ from services.common.service import Deps, Service
 from services.common.settings import Settings, discover, load
 
 log = logging.getLogger("services")
-CONTROL = ("auth", "storage", "registry", "usage", "billing", "marketplace")
+CONTROL = ("auth", "storage", "registry", "usage", "billing", "marketplace", "notification")
 NAMES = (*CONTROL, "inference", "gateway")
 # Every contract of the platform, so that reflection at any process describes all of it.
-CONTRACTS = ("auth", "storage", "registry", "usage", "billing", "marketplace", "inference")
+CONTRACTS = ("auth", "storage", "registry", "usage", "billing", "marketplace", "notification", "inference")
 NOTICE, GRACE = 0.5, 10.0  # seconds: for the front door to see NOT_SERVING, and for calls under way
 
 

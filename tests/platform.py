@@ -51,6 +51,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
@@ -121,7 +122,7 @@ class Account:
             "service_accounts": organisation_pb2_grpc.ServiceAccountServiceStub,
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
             "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
-            "passkeys": passkey_pb2_grpc.PasskeyServiceStub,
+            "passkeys": passkey_pb2_grpc.PasskeyServiceStub, "webhooks": webhooks_pb2_grpc.WebhookEndpointServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

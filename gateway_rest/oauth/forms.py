@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def with_basic(found: dict[str, str], header: str) -> dict[str, str]:
         raise Refused("invalid_client", "authenticate with HTTP Basic, or client_id and client_secret in the form", 401)
     try:
         name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or of no text
         name = colon = secret = ""
     if not colon:
         raise Refused("invalid_client", "the authorization header cannot be read", 401)
@@ -107,6 +106,13 @@ def with_basic(found: dict[str, str], header: str) -> dict[str, str]:
     if "client_secret" in found or found.get("client_id", name) != name:
         raise Refused("invalid_request", "authenticate in one way")
     return found | {"client_id": name, "client_secret": secret}
+
+
+async def read(endpoint: Endpoint, request: Request) -> Message:
+    """The request that the form is. Raises Refused, Refusal."""
+    found = with_basic(await parameters(request), request.headers.get("authorization", ""))
+    known = {field.name for field in endpoint.request.DESCRIPTOR.fields}  # `fields_by_name` takes a NUL for an end
+    return endpoint.request(**{name: value for name, value in found.items() if name in known})
 
 
 def refused(status_error: aio.AioRpcError) -> tuple[Refused, dict[str, str]]:
@@ -144,9 +150,7 @@ class _Served:
 
     async def _answer(self, request: Request) -> Response:
         endpoint = self._endpoint
-        found = with_basic(await parameters(request), request.headers.get("authorization", ""))
-        known = endpoint.request.DESCRIPTOR.fields_by_name
-        message = endpoint.request(**{name: value for name, value in found.items() if name in known})
+        message = await read(endpoint, request)
         call = Call(request, self._calls(), without_credential(self._callers.metadata(request)), self._settings)
         reply, said = await call.ask(f"{_SERVICE}{endpoint.rpc}", message, endpoint.reply)
         return Response(json.dumps(shown(reply)), 200, {**said, **_HEADERS}, media_type=JSON)

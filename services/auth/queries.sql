@@ -61,6 +61,10 @@ JOIN members m ON m.org_id = k.org_id JOIN users u ON u.id = m.user_id AND u.del
 WHERE k.id = :key_id AND (u.id IN (k.user_id, k.created_by) OR (k.user_id IS NULL AND m.role = 'owner'))
 ORDER BY u.id;
 
+-- name: list_owners(org_id)
+SELECT u.id, u.email, u.username FROM members m JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL
+WHERE m.org_id = :org_id AND m.role = 'owner' ORDER BY u.id;
+
 -- name: update_api_key(key_id, name, scopes, expires_at, rules)^
 UPDATE api_keys SET name = :name, scopes = :scopes::text::jsonb, expires_at = :expires_at, rules = :rules::text::jsonb,
     revision = revision + 1

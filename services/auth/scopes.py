@@ -8,7 +8,7 @@ PERSONAL = frozenset({"account:write"})
 # Roles in an organisation. An admin may do all but what only owners may.
 _VIEWER = {"keys:read", "members:read", "models:read", "usage:read"}
 _BILLING = _VIEWER | {"billing:read", "billing:write"}
-_DEVELOPER = _VIEWER | {"inference:call", "keys:write", "models:write"}
+_DEVELOPER = _VIEWER | {"inference:call", "keys:write", "models:write", "webhooks:read", "webhooks:write"}
 _ADMIN = _BILLING | _DEVELOPER | {"audit:read", "keys:share", "members:write", "organisation:write"}
 OWNER, ADMIN = "owner", "admin"
 BY_MEMBER_ROLE: dict[str, frozenset[str]] = {

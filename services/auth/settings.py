@@ -3,20 +3,13 @@
 from pathlib import Path
 
 from services.common.mail.settings import MailSettings
+from services.common.secrets.settings import SealingSettings
 from services.common.settings import option
 
 
-class AuthSettings(MailSettings):
+class AuthSettings(MailSettings, SealingSettings):
     """How people prove who they are, and how the audit log is signed and kept."""
 
-    sealing_keys: str = option(
-        "", "keys that encrypt secrets at rest, 32 bytes each in base64, the newest first, separated by commas; "
-        "empty: the home's", secret=True,
-    )  # fmt: skip
-    sealing_transit: str = option(
-        "", "key of Vault's transit engine that wraps the keys of accounts instead (VAULT_ADDR, VAULT_TOKEN, …); "
-        "empty: the keys above",
-    )  # fmt: skip
     verify_email: str = option(
         "auto", "whether publishing and paying need a verified email address: always, never, or auto: when there is an "
         "SMTP server", pattern="^(auto|always|never)$",

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from google.protobuf.message import Message
 from mercat.auth.v1 import mfa_pb2_grpc, sessions_pb2_grpc, signin_pb2_grpc
 from mercat.event.v1 import event_pb2
 
@@ -45,6 +46,7 @@ class SigningIn:
 
     def __init__(self, deps: Deps, settings: AuthSettings, users: Store, signer: Signer) -> None:
         self._deps = deps
+        self._users = users
         store = self.store = SignInStore()
         factor_store, self.session_store = FactorStore(), SessionStore()
         sealer = self.sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
@@ -72,7 +74,7 @@ class SigningIn:
             (sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
             (mfa_pb2_grpc.add_SecondFactorServiceServicer_to_server, seconds),
         ]
-        self.tasks: list[Task] = [outbox.run, self._send_resets, self._sweep]
+        self.tasks: list[Task] = [outbox.run, self._send_resets, self._tell_owners, self._sweep]
 
     async def check_another_way(self, connection: Connection, user: Row) -> None:
         """That a user still can sign in. Raises FailedPrecondition."""
@@ -85,6 +87,18 @@ class SigningIn:
     async def _send_resets(self) -> None:
         kinds = [event_pb2.PasswordResetRequested]
         await consume(self._deps.events, self._deps.database, "password-resets", kinds, self._passwords.send_reset)
+
+    async def _tell_owners(self) -> None:
+        """By mail, what organisations must know that nobody has asked for."""
+
+        async def tell(connection: Connection, event: Message) -> None:
+            assert isinstance(event, event_pb2.WebhookEndpointDisabled)
+            for owner in await self._users.list_owners(connection, event.org_id):
+                await self.letters.webhook_disabled(connection, owner, event)
+
+        await consume(
+            self._deps.events, self._deps.database, "owners", [event_pb2.WebhookEndpointDisabled], tell
+        )  # fmt: skip
 
     async def _sweep(self) -> None:
         """Forgets codes past their time and failures of long ago; first puts secrets of before under keys of each

@@ -86,6 +86,10 @@ class Store:
         """Whom to write to about a key: (id, email, username)."""
         return [r async for r in self._q.list_key_owners(c, key_id=key_id)]
 
+    async def list_owners(self, c: Connection, org_id: str) -> list[Row]:
+        """Of an organisation: (id, email, username)."""
+        return [r async for r in self._q.list_owners(c, org_id=org_id)]
+
     async def add_signing_key(self, c: Connection, **columns: Any) -> Row:
         row: Row = await self._q.add_signing_key(c, **columns)
         return row

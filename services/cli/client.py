@@ -44,6 +44,7 @@ from mercat.billing.v1 import (
 from mercat.common.v1 import policy_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
@@ -264,6 +265,10 @@ class Client:
     @cached_property
     def usage(self) -> usage_pb2_grpc.UsageServiceStub:
         return usage_pb2_grpc.UsageServiceStub(self.channel)
+
+    @cached_property
+    def webhooks(self) -> webhooks_pb2_grpc.WebhookEndpointServiceStub:
+        return webhooks_pb2_grpc.WebhookEndpointServiceStub(self.channel)
 
 
 def _open(target: Target) -> grpc.Channel:

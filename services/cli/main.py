@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "limits": ("limits", "How much accounts, keys and models may be called."),
         "org": ("organisations", "Organisations, and who may do what in them."),
         "audit": ("audit", "Sensitive acts: who did what, from where."),
+        "webhooks": ("webhooks", "Events, posted to where you want them."),
     },
     "Models": {
         "search": ("search", "Finds published models: typos are forgiven, and what means the same is found too."),

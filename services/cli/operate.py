@@ -24,7 +24,7 @@ from services.embedded.postgres import Postgres
 from services.embedded.process import tail
 from services.embedded.settings import UpSettings
 
-SCHEMAS = ("auth", "storage", "registry", "usage", "billing", "marketplace", "inference")
+SCHEMAS = ("auth", "storage", "registry", "usage", "billing", "marketplace", "notification", "inference")
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of all state. [MERCAT_HOME, .mercat]")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 

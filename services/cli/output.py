@@ -84,6 +84,9 @@ _NEXT = {
     "VERSION_EXISTS": "push it under the next number",
     "VERSION_NOT_FOUND": "see its versions with `mercat models show MODEL`",
     "VERSION_STATE": "see where it is with `mercat models show MODEL@VERSION`",
+    "WEBHOOK_DELIVERY_NOT_FOUND": "see those of an endpoint with `mercat webhooks deliveries ENDPOINT`",
+    "WEBHOOK_ENDPOINT_DISABLED": "enable it with `mercat webhooks update ENDPOINT --enable`",
+    "WEBHOOK_ENDPOINT_NOT_FOUND": "see yours with `mercat webhooks list`",
 }
 
 

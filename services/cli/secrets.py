@@ -17,6 +17,7 @@ from services.embedded.home import Home
 from services.embedded.settings import UpSettings
 
 T = TypeVar("T")
+SCHEMAS = ("auth", "notification")  # that have keys of owners
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +33,21 @@ def _with_keys(home: Path | None, work: Callable[[InstallationKeys], Awaitable[T
     async def run() -> T:
         settings = load(UpSettings, home=home)
         async with postgres_of(settings, Home(settings.home)) as url:
-            database = await Database.connect(url, "auth", max_size=2)
+            auth, *others = [await Database.connect(url, schema, max_size=2) for schema in SCHEMAS]
             try:
-                return await work(InstallationKeys(database, load(AuthSettings, home=home)))
+                theirs = [database for database in others if await _has_keys(database)]
+                return await work(InstallationKeys(auth, load(AuthSettings, home=home), theirs))
             finally:
-                await database.close()
+                for database in (auth, *others):
+                    await database.close()
 
     return asyncio.run(run())
+
+
+async def _has_keys(database: Database) -> bool:
+    """Not of a service that is newer than the last start."""
+    async with database.connection() as connection:
+        return bool(await connection.fetchval("SELECT to_regclass('data_keys') IS NOT NULL"))
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 
-from services.common import audit, ids, pages
+from services.common import audit, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, FailedPrecondition, InvalidFields, Violation
@@ -136,6 +137,11 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
                 latest = references.newest(published)
                 await self._store.set_latest(connection, model["id"], latest, self._clock.now())
                 await self._changed(connection, model, published=bool(latest))
+            if step == "publish":
+                told = event_pb2.VersionPublished(
+                    version_id=row["id"], model=name, version=number, org_id=model["org_id"]
+                )
+                await outbox.add(connection, told)
             row = await self._store.get_version(connection, model["id"], number)
         assert row is not None
         return version_of(row, name)

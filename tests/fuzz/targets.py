@@ -8,14 +8,15 @@ import contextlib
 import hashlib
 import hmac
 import io
+import ipaddress
 import json
 import pickle
 import shutil
+import socket
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ from gateway_rest.tus import headers
 from services.auth import keys
 from services.auth.tokens import Proof, Signer
 from services.billing.payments import signature
-from services.common import receipts
+from services.common import egress, receipts
 from services.common.errors import CredentialInvalid, MercatError
 from services.common.rpc.http2 import frames
 from services.common.rpc.http2.call import Call, Refused
@@ -55,24 +56,15 @@ from services.registry.validation import formats, gguf_file
 from services.registry.validation.frameworks import archives, pickles
 from services.registry.validation.report import Refused as NotAModel
 from tests.decoders import tiny_gguf
+from tests.fuzz import credentials
+from tests.fuzz.target import Target, text
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Target:
-    run: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-    longest: int = 4096  # bytes of an input
 
 
 class _Clock:
     def now(self) -> datetime:
         return NOW
-
-
-def text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def api_key() -> Target:
@@ -408,8 +400,29 @@ def http2() -> Target:
     return Target(run, [settings + call, settings + ping + window + call + reset], 2048)
 
 
+def webhook_url() -> Target:
+    """A URL that somebody wants called: where its host is an address, however written, that is a public one."""
+    rules = egress.Rules(https=False)
+
+    def run(data: bytes) -> None:
+        with contextlib.suppress(egress.EgressRefused):
+            url = rules.url(text(data))
+            with contextlib.suppress(OSError):
+                assert egress.is_public(ipaddress.ip_address(socket.inet_aton(url.host)))
+            with contextlib.suppress(ValueError):
+                assert egress.is_public(ipaddress.ip_address(url.host))
+
+    hosts = (b"example.com:8443", b"8.8.8.8", b"[2606:4700::1111]:443", b"2130706433", b"0x7f.1", b"[::ffff:127.0.0.1]")
+    return Target(run, [b"https://" + host + b"/a?b=c" for host in hosts], 256)
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "api-key": api_key, "access-token": access_token, "receipt": receipt, "stripe": stripe, "kserve": kserve_request,
     "predict": predict_request, "rest": rest, "path": path, "openai": openai, "gguf": gguf, "archive": archive,
-    "http2": http2, "pickle": pickled, "tus": tus,
+    "http2": http2, "pickle": pickled, "tus": tus, "webhook-url": webhook_url,
+    "signed-request": credentials.signed_request,
+    "content-digest": credentials.content_digest, "structured-field": credentials.structured_field,
+    "oauth-token": credentials.oauth("/oauth/token"),
+    "oauth-device": credentials.oauth("/oauth/device_authorization"),
+    "oauth-introspect": credentials.oauth("/oauth/introspect"), "oauth-revoke": credentials.oauth("/oauth/revoke"),
 }  # fmt: skip

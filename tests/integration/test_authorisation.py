@@ -21,6 +21,7 @@ from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_p
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.marketplace.v1 import collections_pb2
+from mercat.notification.v1 import webhooks_pb2
 from mercat.registry.v1 import registry_pb2, transfer_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
@@ -40,7 +41,7 @@ BINDINGS = {name: [b for b in contracts.bindings() if b.method.full_name == name
 # As it is documented, not as the code has it.
 VIEWER = {"account:write", "keys:read", "members:read", "models:read", "usage:read"}
 BILLING = VIEWER | {"billing:read", "billing:write"}
-DEVELOPER = VIEWER | {"inference:call", "keys:write", "models:write"}
+DEVELOPER = VIEWER | {"inference:call", "keys:write", "models:write", "webhooks:read", "webhooks:write"}
 ADMIN = BILLING | DEVELOPER | {"audit:read", "keys:share", "members:write", "organisation:write"}
 ROLES = {
     "viewer": VIEWER, "billing": BILLING, "developer": DEVELOPER, "admin": ADMIN, "owner": ADMIN | {"organisation:own"}
@@ -220,6 +221,7 @@ NAMES = {
     "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
     "SetSsoConnectionRequest.client_id": None,  # at the provider
     "identity_id": "identity", "passkey_id": "passkey", "collection_id": "collection",
+    "endpoint_id": "endpoint", "delivery_id": "delivery",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -233,6 +235,7 @@ TEXTS = {
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
     "board", "comment", "publisher", "title",
     "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
+    "url", "event_type",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
@@ -327,6 +330,10 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["sso_domain"] = victim.sso.AddSsoDomain(domain).domain.domain
     offer = transfer_pb2.TransferModelRequest(model=found["model"], organisation=friend)
     found["transfer"] = victim.transfers.TransferModel(offer).transfer.transfer_id
+    hook = webhooks_pb2.CreateWebhookEndpointRequest(url="https://example.invalid/")
+    found["endpoint"] = victim.webhooks.CreateWebhookEndpoint(hook).endpoint.endpoint_id
+    test = webhooks_pb2.SendTestEventRequest(endpoint_id=found["endpoint"])
+    found["delivery"] = victim.webhooks.SendTestEvent(test).delivery.delivery_id
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
     collect = collections_pb2.CreateCollectionRequest(title="kept")
     found["collection"] = victim.collections.CreateCollection(collect).collection.collection_id
@@ -408,6 +415,8 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
         theirs["sso_domain"]
     ]
     assert [t.member_count for t in victim.teams.ListTeams(team_pb2.ListTeamsRequest()).teams] == [1]
+    hooks = victim.webhooks.ListWebhookEndpoints(webhooks_pb2.ListWebhookEndpointsRequest()).endpoints
+    assert [h.endpoint_id for h in hooks] == [theirs["endpoint"]]
     assert victim.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest()).budgets
     assert victim.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest()).payment_methods
     transfers = victim.transfers.ListModelTransfers(transfer_pb2.ListModelTransfersRequest()).transfers

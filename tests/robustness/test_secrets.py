@@ -19,6 +19,7 @@ import pyotp
 import pytest
 from aiosmtpd.controller import Controller
 from mercat.auth.v1 import auth_pb2, mfa_pb2, sessions_pb2, signin_pb2
+from mercat.notification.v1 import webhooks_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from redis import Redis
 
@@ -115,6 +116,11 @@ def plant(platform: Platform, planted: Planted) -> None:
         auth_pb2.CreateApiKeyRequest(name="k"), metadata=[("idempotency-key", secrets.token_hex(8))]
     )
     planted.add("API key", made.secret)
+    # A webhook's, which signs a delivery that fails.
+    hook = webhooks_pb2.CreateWebhookEndpointRequest(url="https://example.invalid/")
+    hooked = member.account.webhooks.CreateWebhookEndpoint(hook)
+    planted.add("secret of a webhook", hooked.secret.removeprefix("whsec_"))
+    member.account.webhooks.SendTestEvent(webhooks_pb2.SendTestEventRequest(endpoint_id=hooked.endpoint.endpoint_id))
     # A second factor.
     secret = planted.add("secret of the second factor", member.second.EnrollTotp(mfa_pb2.EnrollTotpRequest()).secret)
     confirmed = member.second.ConfirmTotp(mfa_pb2.ConfirmTotpRequest(code=pyotp.TOTP(secret).now()))

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.auth.settings import AuthSettings
@@ -20,8 +22,10 @@ class InstallationKeys:
     """Those of a file of the home, of the setting, or of Vault. Raises SettingsError, SecretUnavailable or Unavailable
     where they cannot be had."""
 
-    def __init__(self, database: Database, settings: AuthSettings) -> None:
+    def __init__(self, database: Database, settings: AuthSettings, others: Sequence[Database] = ()) -> None:
+        """`others`: of services that have data keys too."""
         self._database = database
+        self._databases = [database, *others]
         self._settings = settings
         self.file = settings.home / "secrets" / "sealing.key"
         self._sealer = Sealer.load(settings.sealing_keys, self.file)
@@ -39,8 +43,11 @@ class InstallationKeys:
 
     async def uses(self) -> dict[str, tuple[int, int]]:
         """By each key's name: data keys that it wraps, and rows that it seals itself."""
+        keys: Counter[str] = Counter()
+        for database in self._databases:
+            async with database.connection() as connection:
+                keys.update(await self._keyring.count(connection))
         async with self._database.connection() as connection:
-            keys = await self._keyring.count(connection)
             rows = {row["under"]: row["found"] async for row in self._q.count_sealed_directly(connection)}
         return {name: (keys.get(name, 0), rows.get(name, 0)) for name in sorted({*keys, *rows, await self.newest()})}
 
@@ -55,11 +62,13 @@ class InstallationKeys:
 
     async def rewrap(self) -> int:
         """All data keys under the newest key; how many were not."""
-        done, some = 0, True
-        while some:
-            async with self._database.transaction() as connection:
-                some = bool(found := await self._keyring.rewrap(connection))
-            done += found
+        done = 0
+        for database in self._databases:
+            some = True
+            while some:
+                async with database.transaction() as connection:
+                    some = bool(found := await self._keyring.rewrap(connection))
+                done += found
         return done
 
     async def retire(self) -> list[str]:
@@ -75,8 +84,11 @@ class InstallationKeys:
 
     async def shred(self, owner_id: str) -> int:
         """Deletes the keys of an owner, and so makes its secrets unreadable for ever; how many keys there were."""
-        async with self._database.transaction() as connection:
-            return await self._keyring.shred(connection, owner_id)
+        done = 0
+        for database in self._databases:
+            async with database.transaction() as connection:
+                done += await self._keyring.shred(connection, owner_id)
+        return done
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from mercat.event.v1 import event_pb2
+
 from services.auth.store import Row
 from services.common.clock import Clock
 from services.common.db import Connection
@@ -42,6 +44,17 @@ class Letters:
             "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "whole": "yes" if whole else "",
         }  # fmt: skip
         await self._outbox.add(connection, Mail("key_leaked", user["email"], values), timedelta(days=7))
+
+    async def webhook_disabled(
+        self, connection: Connection, user: Row, event: event_pb2.WebhookEndpointDisabled
+    ) -> None:
+        """That an endpoint of an organisation of theirs hears of nothing any more."""
+        values = {
+            "username": user["username"], "url": event.url, "endpoint_id": event.endpoint_id,
+            "gone": "yes" if event.reason == "gone" else "",
+            "since": f"{event.failing_since.ToDatetime():%Y-%m-%d %H:%M}",
+        }  # fmt: skip
+        await self._outbox.add(connection, Mail("webhook_disabled", user["email"], values), timedelta(days=7))
 
     async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
         """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""

@@ -62,7 +62,7 @@ def test_commands_that_are_named_exist_and_take_their_options(page: Path, comman
         command = commands.get(words[0])
         assert command is not None, line
         rest = words[1:]
-        while getattr(command, "commands", None) and rest and rest[0].isalpha():
+        while getattr(command, "commands", None) and rest and re.fullmatch(r"[a-z]+(-[a-z]+)*", rest[0]):
             assert rest[0] in command.commands, line
             command = command.commands[rest.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}

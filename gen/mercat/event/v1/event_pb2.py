@@ -28,7 +28,7 @@ from mercat.inference.v1 import inference_pb2 as mercat_dot_inference_dot_v1_dot
 from mercat.usage.v1 import usage_pb2 as mercat_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\")\n\x16PasswordResetRequested\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"F\n\x13OrganisationCreated\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"}\n\nModelMoved\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nfrom_model\x18\x02 \x01(\t\x12\x10\n\x08to_model\x18\x03 \x01(\t\x12\x13\n\x0b\x66rom_org_id\x18\x04 \x01(\t\x12\x11\n\tto_org_id\x18\x05 \x01(\t\x12\x0f\n\x07\x64igests\x18\x06 \x03(\t\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\";\n\x0f\x44iscountChanged\x12\x18\n\x10publisher_org_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\"\xe5\x01\n\x16\x42udgetThresholdReached\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\x05\x12\x13\n\x0blimit_nanos\x18\x07 \x01(\x03\x12\x13\n\x0bspent_nanos\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12.\n\nreset_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x02\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a\xb5\x01\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03\x12\x44\n\tlatencies\x18\x04 \x03(\x0b\x32\x31.mercat.event.v1.UsageStored.Model.LatenciesEntry\x1a\x30\n\x0eLatenciesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xa5\x02\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x0b \x01(\t\x12)\n\x08metadata\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\x0ePaymentSettled\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"9\n\x11\x41utoTopUpDisabled\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x02 \x01(\t\"\x8c\x01\n\x13SubscriptionChanged\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x06 \x01(\x08\"\xc4\x01\n\x0eInvoiceChanged\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\tdue_nanos\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x0fPaymentReversed\x12\x13\n\x0breversal_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x0c\n\x04paid\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"n\n\rPayoutChanged\x12\x11\n\tpayout_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x05 \x01(\t\"u\n\x0c\x43\x61llRefunded\x12\x11\n\trefund_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x18\n\x10publisher_org_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\"\x92\x01\n\x0eUsageCorrected\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfee_nanos\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmercat/event/v1/event.proto\x12\x0fmercat.event.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#mercat/inference/v1/inference.proto\x1a\x1bmercat/usage/v1/usage.proto\"N\n\nUsageBatch\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x11\n\tworker_id\x18\x02 \x01(\t\">\n\x0cUserSignedUp\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\")\n\x16PasswordResetRequested\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"F\n\x13OrganisationCreated\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"C\n\x10PrincipalChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"B\n\x0cModelChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpublished\x18\x03 \x01(\x08\"}\n\nModelMoved\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nfrom_model\x18\x02 \x01(\t\x12\x10\n\x08to_model\x18\x03 \x01(\t\x12\x13\n\x0b\x66rom_org_id\x18\x04 \x01(\t\x12\x11\n\tto_org_id\x18\x05 \x01(\t\x12\x0f\n\x07\x64igests\x18\x06 \x03(\t\"V\n\x10VersionPublished\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\"i\n\x12VersionQuarantined\x12\x12\n\nversion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63rashes\x18\x05 \x01(\x05\"A\n\x0cPriceChanged\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08price_id\x18\x03 \x01(\t\";\n\x0f\x44iscountChanged\x12\x18\n\x10publisher_org_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\"\xe5\x01\n\x16\x42udgetThresholdReached\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\x05\x12\x13\n\x0blimit_nanos\x18\x07 \x01(\x03\x12\x13\n\x0bspent_nanos\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12.\n\nreset_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x02\n\x0bUsageStored\x12\x32\n\x06models\x18\x04 \x03(\x0b\x32\".mercat.event.v1.UsageStored.Model\x1a\xb5\x01\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\x16\n\x0elatency_us_sum\x18\x03 \x01(\x03\x12\x44\n\tlatencies\x18\x04 \x03(\x0b\x32\x31.mercat.event.v1.UsageStored.Model.LatenciesEntry\x1a\x30\n\x0eLatenciesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01J\x04\x08\x01\x10\x04R\x05modelR\x05\x63\x61llsR\x0elatency_us_sum\"\xa5\x02\n\rAuditRecorded\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x13\n\x0bresource_id\x18\x06 \x01(\t\x12\x12\n\nip_address\x18\x07 \x01(\t\x12\x12\n\nuser_agent\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x0b \x01(\t\x12)\n\x08metadata\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\"\xed\x01\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.mercat.inference.v1.JobState\x12\x13\n\x0b\x65ntry_count\x18\x05 \x01(\x05\x12\x12\n\ndone_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x05\x12\x12\n\ncost_nanos\x18\x08 \x01(\x03\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\x0ePaymentSettled\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"9\n\x11\x41utoTopUpDisabled\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x02 \x01(\t\"\x8c\x01\n\x13SubscriptionChanged\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x06 \x01(\x08\"\xc4\x01\n\x0eInvoiceChanged\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\tdue_nanos\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x0fPaymentReversed\x12\x13\n\x0breversal_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\x12\x0c\n\x04paid\x18\x06 \x01(\x08\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\t\"n\n\rPayoutChanged\x12\x11\n\tpayout_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x03 \x01(\x03\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x14\n\x0c\x66\x61ilure_code\x18\x05 \x01(\t\"u\n\x0c\x43\x61llRefunded\x12\x11\n\trefund_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12\x18\n\x10publisher_org_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61mount_nanos\x18\x05 \x01(\x03\"\x92\x01\n\x0eUsageCorrected\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.mercat.usage.v1.UsageRecord\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfee_nanos\x18\x04 \x01(\x03\"R\n\x0cWebhookEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x12\n\nevent_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\t\"\x8e\x01\n\x17WebhookEndpointDisabled\x12\x13\n\x0b\x65ndpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x31\n\rfailing_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,38 +51,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELCHANGED']._serialized_end=571
   _globals['_MODELMOVED']._serialized_start=573
   _globals['_MODELMOVED']._serialized_end=698
-  _globals['_VERSIONQUARANTINED']._serialized_start=700
-  _globals['_VERSIONQUARANTINED']._serialized_end=805
-  _globals['_PRICECHANGED']._serialized_start=807
-  _globals['_PRICECHANGED']._serialized_end=872
-  _globals['_DISCOUNTCHANGED']._serialized_start=874
-  _globals['_DISCOUNTCHANGED']._serialized_end=933
-  _globals['_BUDGETTHRESHOLDREACHED']._serialized_start=936
-  _globals['_BUDGETTHRESHOLDREACHED']._serialized_end=1165
-  _globals['_USAGESTORED']._serialized_start=1168
-  _globals['_USAGESTORED']._serialized_end=1453
-  _globals['_USAGESTORED_MODEL']._serialized_start=1236
-  _globals['_USAGESTORED_MODEL']._serialized_end=1417
-  _globals['_USAGESTORED_MODEL_LATENCIESENTRY']._serialized_start=1369
-  _globals['_USAGESTORED_MODEL_LATENCIESENTRY']._serialized_end=1417
-  _globals['_AUDITRECORDED']._serialized_start=1456
-  _globals['_AUDITRECORDED']._serialized_end=1749
-  _globals['_JOBFINISHED']._serialized_start=1752
-  _globals['_JOBFINISHED']._serialized_end=1989
-  _globals['_PAYMENTSETTLED']._serialized_start=1992
-  _globals['_PAYMENTSETTLED']._serialized_end=2141
-  _globals['_AUTOTOPUPDISABLED']._serialized_start=2143
-  _globals['_AUTOTOPUPDISABLED']._serialized_end=2200
-  _globals['_SUBSCRIPTIONCHANGED']._serialized_start=2203
-  _globals['_SUBSCRIPTIONCHANGED']._serialized_end=2343
-  _globals['_INVOICECHANGED']._serialized_start=2346
-  _globals['_INVOICECHANGED']._serialized_end=2542
-  _globals['_PAYMENTREVERSED']._serialized_start=2545
-  _globals['_PAYMENTREVERSED']._serialized_end=2691
-  _globals['_PAYOUTCHANGED']._serialized_start=2693
-  _globals['_PAYOUTCHANGED']._serialized_end=2803
-  _globals['_CALLREFUNDED']._serialized_start=2805
-  _globals['_CALLREFUNDED']._serialized_end=2922
-  _globals['_USAGECORRECTED']._serialized_start=2925
-  _globals['_USAGECORRECTED']._serialized_end=3071
+  _globals['_VERSIONPUBLISHED']._serialized_start=700
+  _globals['_VERSIONPUBLISHED']._serialized_end=786
+  _globals['_VERSIONQUARANTINED']._serialized_start=788
+  _globals['_VERSIONQUARANTINED']._serialized_end=893
+  _globals['_PRICECHANGED']._serialized_start=895
+  _globals['_PRICECHANGED']._serialized_end=960
+  _globals['_DISCOUNTCHANGED']._serialized_start=962
+  _globals['_DISCOUNTCHANGED']._serialized_end=1021
+  _globals['_BUDGETTHRESHOLDREACHED']._serialized_start=1024
+  _globals['_BUDGETTHRESHOLDREACHED']._serialized_end=1253
+  _globals['_USAGESTORED']._serialized_start=1256
+  _globals['_USAGESTORED']._serialized_end=1541
+  _globals['_USAGESTORED_MODEL']._serialized_start=1324
+  _globals['_USAGESTORED_MODEL']._serialized_end=1505
+  _globals['_USAGESTORED_MODEL_LATENCIESENTRY']._serialized_start=1457
+  _globals['_USAGESTORED_MODEL_LATENCIESENTRY']._serialized_end=1505
+  _globals['_AUDITRECORDED']._serialized_start=1544
+  _globals['_AUDITRECORDED']._serialized_end=1837
+  _globals['_JOBFINISHED']._serialized_start=1840
+  _globals['_JOBFINISHED']._serialized_end=2077
+  _globals['_PAYMENTSETTLED']._serialized_start=2080
+  _globals['_PAYMENTSETTLED']._serialized_end=2229
+  _globals['_AUTOTOPUPDISABLED']._serialized_start=2231
+  _globals['_AUTOTOPUPDISABLED']._serialized_end=2288
+  _globals['_SUBSCRIPTIONCHANGED']._serialized_start=2291
+  _globals['_SUBSCRIPTIONCHANGED']._serialized_end=2431
+  _globals['_INVOICECHANGED']._serialized_start=2434
+  _globals['_INVOICECHANGED']._serialized_end=2630
+  _globals['_PAYMENTREVERSED']._serialized_start=2633
+  _globals['_PAYMENTREVERSED']._serialized_end=2779
+  _globals['_PAYOUTCHANGED']._serialized_start=2781
+  _globals['_PAYOUTCHANGED']._serialized_end=2891
+  _globals['_CALLREFUNDED']._serialized_start=2893
+  _globals['_CALLREFUNDED']._serialized_end=3010
+  _globals['_USAGECORRECTED']._serialized_start=3013
+  _globals['_USAGECORRECTED']._serialized_end=3159
+  _globals['_WEBHOOKEVENT']._serialized_start=3161
+  _globals['_WEBHOOKEVENT']._serialized_end=3243
+  _globals['_WEBHOOKENDPOINTDISABLED']._serialized_start=3246
+  _globals['_WEBHOOKENDPOINTDISABLED']._serialized_end=3388
 # @@protoc_insertion_point(module_scope)

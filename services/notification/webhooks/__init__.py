@@ -1,0 +1,2 @@
+"""Webhooks: events of the platform, in words for outsiders, signed and posted at least once to where organisations
+want them."""
