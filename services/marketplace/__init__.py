@@ -5,9 +5,11 @@ from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import marketplace_pb2_grpc
 
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
 from services.marketplace.catalogue import Catalogue
 from services.marketplace.index import Index
+from services.marketplace.personal import MarketplaceData
 from services.marketplace.service import MarketplaceServicer
 from services.marketplace.store import Store
 
@@ -30,5 +32,9 @@ async def build(deps: Deps) -> Service:
                 MarketplaceServicer(deps.database, store, index, catalogue),
             )
         ],
-        tasks=[follow, catalogue.keep_fresh],
+        tasks=[
+            follow,
+            catalogue.keep_fresh,
+            *PersonTasks(deps, "marketplace", MarketplaceData(deps.database, catalogue)).tasks,
+        ],
     )

@@ -47,6 +47,15 @@ class Blobs:
         except OSError as e:
             raise Unavailable("the artifact store is not available", reason="STORAGE_UNAVAILABLE", retry_after=2) from e
 
+    async def remove(self, digest: str) -> None:
+        """Raises Unavailable; one that is not there is gone."""
+        try:
+            await obstore.delete_async(self._store, self._key(digest))
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            raise Unavailable("the artifact store is not available", reason="STORAGE_UNAVAILABLE", retry_after=2) from e
+
     async def read(self, digest: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """`length` bytes from `offset` on, in pieces. Raises NotFound or Unavailable."""
         at, end = offset, offset + length

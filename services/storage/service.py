@@ -25,6 +25,7 @@ from services.common.errors import (
 )
 from services.common.rpc.context import Context, caller
 from services.storage.blobs import Blobs
+from services.storage.personal import StorageData
 from services.storage.spool import Spool
 from services.storage.store import Row, Store
 
@@ -168,7 +169,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
     """Serves `mercat.storage.v1.ArtifactService` to the other services."""
 
-    def __init__(self, database: Database, store: Store, blobs: Blobs, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, blobs: Blobs, spool: Spool, data: StorageData, clock: Clock
+    ) -> None:
+        self._data = data
         self._database = database
         self._store = store
         self._blobs = blobs
@@ -189,6 +193,12 @@ class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
         row = await self._get(request.digest)
         async for piece in self._blobs.read(request.digest, 0, row["size_bytes"]):
             yield storage_pb2.FetchArtifactResponse(data=piece)
+
+    async def DropArtifacts(
+        self, request: storage_pb2.DropArtifactsRequest, context: Context
+    ) -> storage_pb2.DropArtifactsResponse:
+        await self._data.drop(list(request.digests), [])
+        return storage_pb2.DropArtifactsResponse()
 
     async def StoreArtifact(
         self, requests: AsyncIterator[storage_pb2.StoreArtifactRequest], context: Context

@@ -9,9 +9,11 @@ from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.db import Connection
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
+from services.usage.personal import UsageData
 from services.usage.retention import Retention
 from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
@@ -55,5 +57,13 @@ async def build(deps: Deps) -> Service:
                 SettlementServicer(deps.database, store, deps.events, deps.clock),
             ),
         ],
-        tasks=[consumer.work, consumer.sweep, corrections, rollups.work, retention.work, partitions],
+        tasks=[
+            consumer.work,
+            consumer.sweep,
+            corrections,
+            rollups.work,
+            retention.work,
+            partitions,
+            *PersonTasks(deps, "usage", UsageData(deps.database, deps.control)).tasks,
+        ],
     )

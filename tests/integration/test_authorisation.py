@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, privacy_pb2, sessions_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
@@ -216,7 +216,7 @@ NAMES = {
     "payout_id": "payout", "DeleteBudgetRequest.name": "budget", "DeleteRoleRequest.name": "role",
     "session_id": "session", "signing_key_id": "signing_key",
     "client_id": "oauth_client",
-    "identity_id": "identity", "passkey_id": "passkey",
+    "identity_id": "identity", "passkey_id": "passkey", "export_id": "export",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -225,6 +225,7 @@ TEXTS = {
     "payment_method", "plan_id", "prompt", "reason", "release_notes", "return_url", "role", "summary", "tag_name",
     "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
+    "username",  # the caller's own
     "user_code",  # of a device, which is nobody's yet
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
@@ -311,6 +312,7 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     platform.validated(victim, found["model"], found["digest"])
     upload = storage_pb2.CreateUploadRequest(filename="m.onnx", size_bytes=10, digest="sha256:" + "ef" * 32)
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
+    found["export"] = victim.privacy.CreateExport(privacy_pb2.CreateExportRequest()).export.export_id
     _until_recorded(victim, found["call"])
     return found
 
