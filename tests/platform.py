@@ -32,6 +32,7 @@ from mercat.auth.v1 import (
     organisation_pb2,
     organisation_pb2_grpc,
     passkey_pb2_grpc,
+    privacy_pb2_grpc,
     sessions_pb2_grpc,
     sso_pb2_grpc,
     team_pb2_grpc,
@@ -123,6 +124,8 @@ class Account:
             "oauth": oauth_pb2_grpc.OAuthServiceStub, "oauth_clients": oauth_pb2_grpc.OAuthClientServiceStub,
             "devices": oauth_pb2_grpc.DeviceServiceStub, "identities": identity_pb2_grpc.IdentityServiceStub,
             "passkeys": passkey_pb2_grpc.PasskeyServiceStub, "webhooks": webhooks_pb2_grpc.WebhookEndpointServiceStub,
+            "privacy": privacy_pb2_grpc.PrivacyServiceStub,
+            "consents": privacy_pb2_grpc.ConsentServiceStub,
         }  # fmt: skip
         if name not in stubs:
             raise AttributeError(name)

@@ -19,6 +19,7 @@ from services.auth.organisations.invitations import InvitationServicer
 from services.auth.organisations.service import OrganisationServicer
 from services.auth.organisations.store import OrganisationStore
 from services.auth.principals import PrincipalServicer
+from services.auth.privacy.parts import PrivacyParts
 from services.auth.service import AuthServicer
 from services.auth.settings import AuthSettings
 from services.auth.signing_in import SigningIn
@@ -29,7 +30,7 @@ from services.auth.teams.store import TeamStore
 from services.auth.tokens import Signer
 from services.common.events import consume
 from services.common.service import Deps, Service
-from services.common.signing import SigningKey
+from services.common.signing import KeyFile
 
 
 async def build(deps: Deps) -> Service:
@@ -39,22 +40,16 @@ async def build(deps: Deps) -> Service:
     signer = Signer(settings.jwt_key_file or settings.home / "secrets" / "jwt.pem", deps.clock, settings.url)
     last_used = LastUsed(deps.database, store)
     signing_in = SigningIn(deps, settings, store, signer)
+    privacy = PrivacyParts(deps, settings, organisations, signing_in)
     servicer = AuthServicer(
-        deps,
-        settings,
-        store,
-        signer,
-        signing_in.sessions,
-        signing_in.proving,
-        signing_in.codes,
-        signing_in.strength,
-        signing_in.requiring,
-    )
+        deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength,
+        signing_in.requiring, privacy.consents,
+    )  # fmt: skip
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
-    signs = SigningKeys(store, signing_in.sealer)
+    signs = SigningKeys(store, signing_in.keyring)
     writer = Writer(audit_store)
-    key = SigningKey.load(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
-    heads = Heads(deps.database, audit_store, writer, key, deps.control, deps.clock, settings)
+    keys = KeyFile(settings.audit_key_file or settings.home / "secrets" / "audit.pem")
+    heads = Heads(deps.database, audit_store, writer, keys, deps.control, deps.clock, settings)
 
     oauth_store = OAuthStore()
     principals = PrincipalServicer(
@@ -89,12 +84,13 @@ async def build(deps: Deps) -> Service:
                 TeamServicer(deps, TeamStore(), organisations),
             ),
             (audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(deps.database, audit_store, heads)),
+            *privacy.registrations,
             *signing_in.registrations,
             *granting.registrations(
                 deps, oauth_store, store, organisations, signing_in, signer, principals.of_token
             ),
             *granting.without_password(deps, settings, store, organisations, signing_in),
         ],
-        tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks],
+        tasks=[audit, heads.repeat, last_used.keep, *signing_in.tasks, *privacy.tasks],
         close=last_used.flush,
     )  # fmt: skip

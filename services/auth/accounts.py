@@ -3,6 +3,7 @@
 import asyncpg
 from mercat.event.v1 import event_pb2
 
+from services.auth.privacy.store import PrivacyStore
 from services.auth.signin import mailed
 from services.auth.signin.mailed import MailedCodes
 from services.auth.store import Store
@@ -21,6 +22,7 @@ class Accounts:
 
     def __init__(self, store: Store, codes: MailedCodes, clock: Clock) -> None:
         self._store = store
+        self._privacy = PrivacyStore()
         self._codes = codes
         self._clock = clock
 
@@ -33,6 +35,8 @@ class Accounts:
         user_id, org_id = ids.new("usr"), ids.new("org")
         audit.about("user", user_id)
         audit.by(user_id, org_id)
+        if await self._privacy.is_retired(connection, username):
+            raise _taken("username")
         try:
             await self._store.add_user(
                 connection, user_id=user_id, org_id=org_id, email=email, username=username,
@@ -41,10 +45,14 @@ class Accounts:
             )  # fmt: skip
         except asyncpg.UniqueViolationError as e:
             field = "email" if e.constraint_name == "users_email" else "username"
-            problem = Violation(field, "has an account already; sign in, or choose another")
-            raise AccountTaken(f"this {field} is taken", violations=[problem]) from None
+            raise _taken(field) from None
         if not known:
             user = {"id": user_id, "email": email, "username": username}
             await self._codes.send(connection, mailed.VERIFY, user)
         await outbox.add(connection, event_pb2.UserSignedUp(user_id=user_id, org_id=org_id, email=email))
         return user_id
+
+
+def _taken(field: str) -> AccountTaken:
+    problem = Violation(field, "has an account already; sign in, or choose another")
+    return AccountTaken(f"this {field} is taken", violations=[problem])

@@ -51,6 +51,9 @@ class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
             if revision not in (0, row["revision"]):
                 raise EtagMismatch("the key was changed meanwhile; read it again")
             before = keys.message_of(row)
+            if request.rules.require_signature:
+                signs = await self._store.list_signing_keys(connection, row["id"], "", 1)
+                keys.check_signs(request.rules, signs=bool(signs))
             scopes = keys.choose(request.scopes, frozenset(caller().scopes)) if request.scopes else before.scopes
             expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else row["expires_at"]
             row = await self._store.update_api_key(
@@ -107,7 +110,7 @@ class ApiKeyServicer(keys_pb2_grpc.ApiKeyServiceServicer):
         async with self._database.transaction() as connection:
             row = await self._lock(connection, request.key_id)
             made, secret = await self._signing_keys.add(
-                connection, row["id"], request.algorithm, request.public_key, self._clock.now()
+                connection, row, request.algorithm, request.public_key, self._clock.now()
             )
             audit.changed(after=made)
         await forget(self._events, org_id=row["org_id"], key_id=row["id"])

@@ -80,6 +80,14 @@ def limit_of(
     return request.limit if request.HasField("limit") else None
 
 
+def check_signs(rules: auth_pb2.KeyRules, *, signs: bool) -> None:
+    """Raises InvalidFields where calls must be signed and there is nothing to sign them with: the key would open
+    nothing."""
+    if rules.require_signature and not signs:
+        problem = "needs a signing key, and this key has none; make one first: `mercat keys signing create KEY`"
+        raise InvalidFields(violations=[Violation("rules.require_signature", problem)])
+
+
 def check_free(principal: auth_pb2.Principal) -> None:
     """Raises PermissionDenied for a key with rules: it may not make keys that have none, nor change its own."""
     if principal.HasField("rules"):

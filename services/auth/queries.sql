@@ -160,4 +160,5 @@ SELECT * FROM signing_keys WHERE key_id = :key_id AND (:before::text = '' OR id 
 DELETE FROM signing_keys WHERE key_id = :key_id AND id = :signing_key_id RETURNING *;
 
 -- name: signing_keys_of(key_ids)
-SELECT * FROM signing_keys WHERE key_id = ANY(:key_ids::text[]) ORDER BY id DESC;
+SELECT s.*, k.user_id, k.org_id FROM signing_keys s JOIN api_keys k ON k.id = s.key_id
+WHERE s.key_id = ANY(:key_ids::text[]) ORDER BY s.id DESC;

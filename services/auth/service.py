@@ -7,6 +7,7 @@ from services.auth import keys, passwords
 from services.auth.accounts import Accounts, AccountTaken
 from services.auth.organisations.roles import is_person
 from services.auth.organisations.service import RESERVED
+from services.auth.privacy.consents import Consents
 from services.auth.sessions.sessions import Sessions
 from services.auth.settings import AuthSettings
 from services.auth.signin.mailed import MailedCodes
@@ -34,8 +35,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     def __init__(
         self, deps: Deps, settings: AuthSettings, store: Store, signer: Signer, sessions: Sessions, proving: Proving,
-        codes: MailedCodes, strength: Strength, requiring: Requiring,
+        codes: MailedCodes, strength: Strength, requiring: Requiring, consents: Consents,
     ) -> None:  # fmt: skip
+        self._consents = consents
         self._database = deps.database
         self._events = deps.events
         self._clock = deps.clock
@@ -59,12 +61,18 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
                 return
 
     async def _add_user(
-        self, email: str, username: str, password: str, role: int, display_name: str, *, known: bool
-    ) -> str:
+        self, email: str, username: str, password: str, role: int, display_name: str, *, known: bool,
+        agrees: auth_pb2.SignUpRequest | None = None,
+    ) -> str:  # fmt: skip
         """`known`: the address needs no verification. Raises AccountTaken."""
         password_hash = await passwords.hash_password(password)
         async with self._database.transaction() as connection:
-            return await self._accounts.add(connection, email, username, password_hash, role, display_name, known=known)
+            user_id = await self._accounts.add(
+                connection, email, username, password_hash, role, display_name, known=known
+            )
+            if agrees is not None:
+                await self._consents.signed_up(connection, user_id, agrees)
+            return user_id
 
     async def SignUp(self, request: auth_pb2.SignUpRequest, context: Context) -> auth_pb2.SignUpResponse:
         role = request.role or auth_pb2.ROLE_CONSUMER
@@ -72,12 +80,13 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise InvalidFields(violations=[Violation("role", "must be ROLE_CONSUMER or ROLE_PUBLISHER")])
         if request.username in RESERVED:
             raise InvalidFields(violations=[Violation("username", "is reserved; choose another")])
+        self._consents.check(request)
         await self._strength.check(request.password, [request.email, request.username, request.display_name])
         async with self._database.connection() as connection:
             await self._requiring.check_new(connection, request.email)
         user_id = await self._add_user(
             request.email, request.username, request.password, role, request.display_name,
-            known=self._settings.is_known(request.email),
+            known=self._settings.is_known(request.email), agrees=request,
         )  # fmt: skip
         async with self._database.transaction() as connection:
             user = await self._store.get_user(connection, user_id)
@@ -144,6 +153,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         keys.check_free(principal)
         scopes = keys.choose(request.scopes, frozenset(principal.scopes))
         expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else None
+        keys.check_signs(request.rules, signs=False)
         limit, rules = call_limits.column(keys.limit_of(request)), key_rules.column(request.rules)
         secret = keys.generate(test=request.test)
         key_id = ids.new("key")

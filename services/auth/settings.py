@@ -38,6 +38,14 @@ class AuthSettings(MailSettings, SealingSettings):
         400, "how long addresses, user agents and what was asked for are kept in the audit log; 0: for ever",
         unit="days", ge=0,
     )  # fmt: skip
+    terms_version: str = option("", "version of the terms that people agree to when they sign up; empty: none")
+    privacy_version: str = option("", "version of the privacy notice that they agree to; empty: none")
+    sign_in_failure_hours: int = option(
+        24, "how long failed sign-ins are counted and kept, after the last one", unit="hours", ge=1
+    )
+    export_hours: int = option(
+        72, "how long people can download an export of their data", unit="hours", ge=1
+    )  # fmt: skip
     audit_days: int = option(0, "how long entries of the audit log are kept; 0: for ever", unit="days", ge=0)
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from google.protobuf.message import Message
 from mercat.auth.v1 import mfa_pb2_grpc, sessions_pb2_grpc, signin_pb2_grpc
@@ -10,6 +11,7 @@ from mercat.event.v1 import event_pb2
 from services.auth.mfa.factors import SecondFactors
 from services.auth.mfa.service import SecondFactorServicer
 from services.auth.mfa.store import FactorStore
+from services.auth.sealing.resealing import Resealing
 from services.auth.sessions.service import SessionServicer
 from services.auth.sessions.sessions import Sessions
 from services.auth.sessions.store import SessionStore
@@ -32,7 +34,7 @@ from services.common.events import consume
 from services.common.mail.outbox import MailOutbox
 from services.common.mail.transport import transport_of
 from services.common.rpc.server import Registration
-from services.common.sealing import Sealer, Unsealable
+from services.common.sealing import Sealer
 from services.common.secrets.keyring import Keyring
 from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Task
@@ -49,16 +51,21 @@ class SigningIn:
         self._users = users
         store = self.store = SignInStore()
         factor_store, self.session_store = FactorStore(), SessionStore()
-        sealer = self.sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
+        sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
         keyring = self.keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
-        outbox = MailOutbox(deps.database, transport_of(settings), sealer, deps.clock, settings.mail_from)
+        self._resealing = Resealing(deps.database, keyring, sealer)
+        outbox = self.outbox = MailOutbox(
+            deps.database, transport_of(settings), keyring, deps.clock, settings.mail_from
+        )
         letters = self.letters = Letters(outbox, deps.clock)
         self.codes = MailedCodes(store, letters, deps.clock)
         self.sessions = Sessions(
             deps.database, self.session_store, users, signer, deps.principals, deps.events, deps.clock
         )
-        self._factors = factors = SecondFactors(factor_store, keyring, sealer, letters, deps.clock)
-        self.lockout = Lockout(deps.database, store, deps.clock, settings.address_failures)
+        factors = SecondFactors(factor_store, keyring, letters, deps.clock)
+        self.lockout = Lockout(
+            deps.database, store, deps.clock, settings.address_failures, timedelta(hours=settings.sign_in_failure_hours)
+        )
         self.strength = Strength(LeakedPasswords(settings.leaked_passwords))
         self.sso_store = SsoStore()
         self.requiring = Requiring(self.sso_store)
@@ -101,15 +108,11 @@ class SigningIn:
         )  # fmt: skip
 
     async def _sweep(self) -> None:
-        """Forgets codes past their time and failures of long ago; first puts secrets of before under keys of each
-        person."""
-        try:
-            if found := await self._factors.reseal(self._deps.database):
-                log.info("%d secrets of second factors are under keys of their owners now", found)
-        except (MercatError, Unsealable) as e:
-            log.warning("secrets of second factors: %s", e)
+        """Forgets codes past their time and failures of long ago; puts secrets from before under keys of their
+        owners."""
         while True:
             try:
+                await self._resealing.run()
                 async with self._deps.database.transaction() as connection:
                     await self.lockout.sweep(connection)
             except MercatError as e:

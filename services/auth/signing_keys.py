@@ -1,5 +1,6 @@
 """What checks signatures of API keys' calls: public keys of Ed25519, and secrets of HMAC-SHA256, encrypted at rest."""
 
+import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,10 @@ from services.auth.store import Row, Store
 from services.common import ids
 from services.common.db import Connection
 from services.common.errors import InvalidFields, NotFound, ResourceExhausted, Violation
-from services.common.sealing import Sealer
+from services.common.sealing import Unsealable
+from services.common.secrets.keyring import Keyring
 
+log = logging.getLogger(__name__)
 _MOST = 5  # of a key
 _SECRET = 32  # bytes
 
@@ -21,12 +24,12 @@ _SECRET = 32  # bytes
 class SigningKeys:
     """Makes them, and finds those of keys."""
 
-    def __init__(self, store: Store, sealer: Sealer) -> None:
+    def __init__(self, store: Store, keyring: Keyring) -> None:
         self._store = store
-        self._sealer = sealer
+        self._keyring = keyring
 
     async def add(
-        self, c: Connection, key_id: str, algorithm: int, public_key: bytes, now: datetime
+        self, c: Connection, key: Row, algorithm: int, public_key: bytes, now: datetime
     ) -> tuple[keys_pb2.SigningKey, bytes]:
         """One of a key, whose row is locked, and its secret, where it has one. Raises InvalidFields,
         ResourceExhausted."""
@@ -41,14 +44,14 @@ class SigningKeys:
             if public_key:
                 raise InvalidFields(violations=[Violation("public_key", "HMAC has none; its secret is made here")])
             secret = secrets.token_bytes(_SECRET)
-            sealed = self._sealer.seal(secret, identifier)
+            sealed = await self._keyring.seal(c, owner_of(key), secret, about(identifier))
         else:
             raise InvalidFields(violations=[Violation("algorithm", "must be ED25519 or HMAC_SHA256")])
-        if len(await self._store.list_signing_keys(c, key_id, "", _MOST)) >= _MOST:
+        if len(await self._store.list_signing_keys(c, key["id"], "", _MOST)) >= _MOST:
             raise ResourceExhausted(f"a key may have {_MOST} signing keys", reason="TOO_MANY_SIGNING_KEYS")
         row = await self._store.add_signing_key(
-            c, id=identifier, key_id=key_id, algorithm=algorithm, public_key=public_key or None, sealed_secret=sealed,
-            now=now,
+            c, id=identifier, key_id=key["id"], algorithm=algorithm, public_key=public_key or None,
+            sealed_secret=sealed, now=now,
         )  # fmt: skip
         return message_of(row), secret
 
@@ -64,12 +67,27 @@ class SigningKeys:
         found: dict[str, list[auth_pb2.KeySigning.Key]] = defaultdict(list)
         key_ids: Sequence[str] = [row["key_id"] for row in rows if row["signs"]]
         for row in await self._store.signing_keys_of(c, key_ids) if key_ids else []:
-            public, sealed = row["public_key"], row["sealed_secret"]
-            key = bytes(public) if public is not None else self._sealer.open(bytes(sealed), row["id"])
+            key = row["public_key"]
+            if key is None:
+                try:
+                    key = await self._keyring.open(c, owner_of(row), row["sealed_secret"], about(row["id"]))
+                except Unsealable as e:  # of this key nothing is good any more; others of the answer are
+                    log.warning("signing key %s: %s", row["id"], e)
+                    continue
             found[row["key_id"]].append(
-                auth_pb2.KeySigning.Key(signing_key_id=row["id"], algorithm=row["algorithm"], key=key)
+                auth_pb2.KeySigning.Key(signing_key_id=row["id"], algorithm=row["algorithm"], key=bytes(key))
             )
         return found
+
+
+def owner_of(row: Row) -> str:
+    """Whose data key seals what an API key's calls are checked with: of a key that is a person's, that person's."""
+    return str(row["user_id"] or row["org_id"])
+
+
+def about(signing_key_id: str) -> str:
+    """What its secret is sealed as."""
+    return f"signing-key/{signing_key_id}"
 
 
 def message_of(row: Row) -> keys_pb2.SigningKey:

@@ -1,7 +1,6 @@
 """Access tokens: short-lived JWTs signed with Ed25519 (RFC 7519, RFC 8037, RFC 9068)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ import jwt
 
 from services.common.clock import Clock
 from services.common.errors import CredentialInvalid
-from services.common.signing import ALGORITHM, SigningKey
+from services.common.signing import ALGORITHM, KeyFile, SigningKey
 
 AUDIENCE = "mercat"
 TYPE = "at+jwt"  # RFC 9068
@@ -47,23 +46,16 @@ class ClientProof:
 
 class Signer:
     """Signs access tokens with the first of its keys, and checks those that any of them signed: a key is replaced by
-    putting another before it, and goes when the last token it signed has ended. The file is read again when it has
-    changed, so that no process need be started anew."""
+    putting another before it, and goes when the last token it signed has ended."""
 
     def __init__(self, path: Path, clock: Clock, issuer: str) -> None:
         """`issuer`: the URL of this platform. Raises as SigningKey.load_all."""
-        self._path, self._clock, self._issuer = path, clock, issuer
-        self._keys = SigningKey.load_all(path)
-        self._read_at = path.stat().st_mtime_ns
+        self._file, self._clock, self._issuer = KeyFile(path), clock, issuer
 
     @property
     def keys(self) -> Sequence[SigningKey]:
         """Of now."""
-        with suppress(OSError, ValueError, TypeError):  # while it is being replaced the keys of before are good
-            changed = self._path.stat().st_mtime_ns
-            if changed != self._read_at:
-                self._keys, self._read_at = SigningKey.load_all(self._path), changed
-        return self._keys
+        return self._file.keys
 
     def sign(self, proof: Proof) -> tuple[str, datetime]:
         """A token of a session, and when it ends."""

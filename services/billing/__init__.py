@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from mercat.billing.v1 import (
     billing_pb2_grpc,
     budgets_pb2_grpc,
+    closing_pb2_grpc,
     corrections_pb2_grpc,
     credits_pb2_grpc,
     prices_pb2_grpc,
@@ -21,6 +22,8 @@ from services.billing.leasing import Leasing
 from services.billing.moves.following import Moves
 from services.billing.payments import PaymentParts
 from services.billing.payouts.sums import hold_of
+from services.billing.personal.closing import ClosingServicer
+from services.billing.personal.data import BillingData
 from services.billing.prices.announcing import Announcer
 from services.billing.prices.service import PriceServicer
 from services.billing.proof.parts import ProofParts
@@ -31,8 +34,9 @@ from services.billing.service_receipts import ReceiptServicer
 from services.billing.settings import BillingSettings
 from services.billing.stores import Stores
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
-from services.common.signing import SigningKey
+from services.common.signing import KeyFile
 
 
 async def build(deps: Deps) -> Service:
@@ -53,14 +57,16 @@ async def build(deps: Deps) -> Service:
     giving = Grants(store, credit, deps.clock)
     grants = CreditServicer(deps.database, store, credit, giving, deps.clock)
     limits = BudgetServicer(deps.database, store, budgets, deps.control, deps.events, deps.clock)
-    key = SigningKey.load(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
-    receipts = ReceiptServicer(deps.database, price_store, deps.control, key, deps.clock)
+    keys = KeyFile(settings.receipt_key_file or settings.home / "secrets" / "receipts.pem")
+    receipts = ReceiptServicer(deps.database, price_store, deps.control, keys, deps.clock)
     announcer = Announcer(deps.database, price_store, deps.clock)
     recurring = RecurringParts(deps, stores, settings, payments, giving)
     corrections = CorrectionServicer(
         deps.database, store, price_store, stores.subscriptions, credit, recurring.following, deps.control, deps.clock,
         settings.fee_ppm,
     )  # fmt: skip
+
+    data = BillingData(deps.database, stores, recurring.changes, payments.provider, deps.clock)
 
     async def signed_up() -> None:
         kinds: list[type[Message]] = [event_pb2.UserSignedUp, event_pb2.OrganisationCreated]
@@ -83,10 +89,11 @@ async def build(deps: Deps) -> Service:
             *recurring.registrations,
             *proof.registrations,
             (corrections_pb2_grpc.add_CorrectionServiceServicer_to_server, corrections),
+            (closing_pb2_grpc.add_ClosingServiceServicer_to_server, ClosingServicer(deps.database)),
         ],
         tasks=[
             signed_up, moved, leases.recover, grants.expire, announcer.repeat, *payments.tasks, *recurring.tasks,
-            *proof.tasks,
+            *proof.tasks, *PersonTasks(deps, "billing", data).tasks,
         ],
         close=payments.close,
     )  # fmt: skip

@@ -5,7 +5,7 @@ against clearing (−), and a call debits it (−) in favour of the publisher an
 owed too, in an account beside the wallet; a wallet below zero is what the customer owes."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -127,6 +127,15 @@ def credit_expiry(cause: str, org_id: str, amount: int) -> Posting:
     if amount <= 0:
         raise ValueError("nothing is left to expire")
     return Posting(cause, "credit_expiry", ((Account(org_id, CREDIT), -amount), (Account(PLATFORM, BREAKAGE), amount)))
+
+
+def forfeit(cause: str, org_id: str, amounts: Mapping[str, int]) -> Posting:
+    """What an organisation that is closed gives up, by the kinds of its accounts: the platform's breakage."""
+    parts = [(Account(org_id, kind), -amount) for kind, amount in amounts.items() if amount]
+    if not parts or any(amount > 0 for _, amount in parts):
+        raise ValueError("nothing is left to give up")
+    total = -sum(amount for _, amount in parts)
+    return Posting(cause, "forfeit", (*parts, (Account(PLATFORM, BREAKAGE), total)))
 
 
 def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:

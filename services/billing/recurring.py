@@ -19,7 +19,8 @@ from services.common.service import Deps, Task
 
 
 class RecurringParts:
-    """Constructs them; `registrations` and `tasks` are the service's, `following` is what corrections use too."""
+    """Constructs them; `registrations` and `tasks` are the service's, `following` is what corrections use too, and
+    `changes` erasures."""
 
     def __init__(
         self, deps: Deps, stores: Stores, settings: BillingSettings, payments: PaymentParts, grants: Grants
@@ -28,7 +29,7 @@ class RecurringParts:
         invoices, subscriptions = stores.invoices, stores.subscriptions
         issuing = Issuing(database, books, invoices, deps.control, clock)
         self.following = Following(grants, stores.budgets, issuing)
-        changes = Changes(books, subscriptions, issuing, settings.fee_ppm)
+        changes = self.changes = Changes(books, subscriptions, issuing, settings.fee_ppm)
         retry_days = [int(days) for days in settings.invoice_retry_days.split(",")]
         collection = Collection(
             database, books, invoices, subscriptions, stores.credit, issuing, payments.payments, deps.events, clock,

@@ -12,20 +12,20 @@ from services.common.db import Database
 from services.common.errors import UsageRecordNotFound
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
-from services.common.signing import SigningKey
+from services.common.signing import KeyFile
 
 
 class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
     """Serves `mercat.billing.v1.ReceiptService`."""
 
     def __init__(
-        self, database: Database, prices: PriceStore, control: InternalChannel, key: SigningKey, clock: Clock
+        self, database: Database, prices: PriceStore, control: InternalChannel, keys: KeyFile, clock: Clock
     ) -> None:
         self._database = database
         self._prices = prices
         self._usage = usage_pb2_grpc.SettlementServiceStub(control)
         self._registry = registry_pb2_grpc.DeploymentServiceStub(control)
-        self._key = key
+        self._keys = keys
         self._clock = clock
 
     async def GetReceipt(
@@ -47,7 +47,7 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
             assert price is not None, "prices are never deleted"
             receipt.price.CopyFrom(price)
             receipt.currency = price.currency
-        receipt.signed = receipts.sign(receipt, self._key, self._clock.now())
+        receipt.signed = receipts.sign(receipt, self._keys.first, self._clock.now())
         return billing_pb2.GetReceiptResponse(receipt=receipt)
 
     async def _record(self, request_id: str) -> usage_pb2.UsageRecord:
@@ -61,4 +61,4 @@ class ReceiptServicer(billing_pb2_grpc.ReceiptServiceServicer):
     async def GetReceiptKeys(
         self, request: billing_pb2.GetReceiptKeysRequest, context: Context
     ) -> billing_pb2.GetReceiptKeysResponse:
-        return billing_pb2.GetReceiptKeysResponse(keys=[self._key.public_jwk()])
+        return billing_pb2.GetReceiptKeysResponse(keys=[key.public_jwk() for key in self._keys.keys])

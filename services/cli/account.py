@@ -35,6 +35,9 @@ def signup(
     username: Annotated[str, typer.Argument(help="The first half of your models' names.")],
     publisher: Annotated[bool, typer.Option("--publisher", help="May push and sell models.")] = False,
     display_name: Annotated[str, typer.Option("--name", help="What people call you.")] = "",
+    terms: Annotated[str, typer.Option(metavar="VERSION", help="Of the terms that you agree to.")] = "",
+    privacy: Annotated[str, typer.Option(metavar="VERSION", help="Of the privacy notice that you agree to.")] = "",
+    marketing: Annotated[bool, typer.Option("--marketing", help="Mail may advertise.")] = False,
     password_stdin: Annotated[bool, STDIN] = False,
 ) -> None:
     """Makes an account and logs in.
@@ -48,7 +51,8 @@ def signup(
     request = auth_pb2.SignUpRequest(
         email=email, username=username, display_name=display_name,
         password=asked_password(password_stdin, confirm=True),
-        role=auth_pb2.ROLE_PUBLISHER if publisher else auth_pb2.ROLE_CONSUMER,
+        role=auth_pb2.ROLE_PUBLISHER if publisher else auth_pb2.ROLE_CONSUMER, terms_version=terms,
+        privacy_version=privacy, marketing_mail=marketing,
     )  # fmt: skip
     answer = session.client.auth.SignUp(request)
     session.credentials.keep(answer.profile, answer.session)

@@ -23,6 +23,7 @@ from mercat.auth.v1 import (
     oauth_pb2_grpc,
     organisation_pb2_grpc,
     passkey_pb2_grpc,
+    privacy_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     signin_pb2_grpc,
@@ -113,6 +114,14 @@ class Client:
     @cached_property
     def auth(self) -> auth_pb2_grpc.AuthServiceStub:
         return auth_pb2_grpc.AuthServiceStub(self.channel)
+
+    @cached_property
+    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
+        return privacy_pb2_grpc.PrivacyServiceStub(self.channel)
+
+    @cached_property
+    def consents(self) -> privacy_pb2_grpc.ConsentServiceStub:
+        return privacy_pb2_grpc.ConsentServiceStub(self.channel)
 
     @cached_property
     def keys(self) -> keys_pb2_grpc.ApiKeyServiceStub:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "login": ("account", "Logs in; the session is kept for the next commands."),
         "logout": ("account", "Ends the session."),
         "whoami": ("account", "Shows who the commands run as."),
+        "account": ("privacy", "What is known of you: given to you, and forgotten."),
         "password": ("password", "Your password."),
         "passkeys": ("passkeys", "Keys on your devices that sign you in."),
         "identities": ("elsewhere", "Accounts elsewhere that you sign in with."),

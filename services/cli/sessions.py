@@ -31,11 +31,12 @@ def list_sessions(session: Session, limit: Limit = 50) -> None:
         output.say_json(answer)
         return
     output.table(
-        ["session", "device", "address", "since", "last used", "second factor", ""],
+        ["session", "device", "tool", "address", "since", "last used", "second factor", ""],
         [
             (
-                one.session_id, one.user_agent, one.ip_address, output.when(one.created_at),
-                output.when(one.last_used_at), "yes" if one.second_factor else "no", "this one" if one.current else "",
+                one.session_id, one.user_agent, one.client_name or one.client_id, one.ip_address,
+                output.when(one.created_at), output.when(one.last_used_at), "yes" if one.second_factor else "no",
+                "this one" if one.current else "",
             )
             for one in answer.sessions
         ],

@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from mercat.auth.v1 import auth_pb2
 
+from services.common.secrets.files import replace
 from services.common.secrets.sources import owner_only
 
 ALGORITHM = "EdDSA"
@@ -42,8 +44,7 @@ class SigningKey:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            key = Ed25519PrivateKey.generate()
-            path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            path.write_text(_new())
         owner_only(path)
         return cls._parse(path.read_bytes(), path)
 
@@ -73,6 +74,50 @@ class SigningKey:
     def public_jwk(self) -> auth_pb2.JsonWebKey:
         x = base64.urlsafe_b64encode(_raw(self.public)).decode().rstrip("=")
         return auth_pb2.JsonWebKey(kty="OKP", crv="Ed25519", kid=self.kid, use="sig", alg=ALGORITHM, x=x)
+
+
+class KeyFile:
+    """The keys of a file, of which the first signs and all check. Read again when it has changed, so that no process
+    need be started anew when one is replaced: another is put before it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises as SigningKey.load_all."""
+        self._path = path
+        self._keys = SigningKey.load_all(path)
+        self._read_at = path.stat().st_mtime_ns
+
+    @property
+    def keys(self) -> Sequence[SigningKey]:
+        """Of now."""
+        with suppress(OSError, ValueError, TypeError):  # while it is being replaced the keys of before are good
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._read_at:
+                self._keys, self._read_at = SigningKey.load_all(self._path), changed
+        return self._keys
+
+    @property
+    def first(self) -> SigningKey:
+        return self.keys[0]
+
+    def rotate(self) -> SigningKey:
+        """Puts a new key before those there are; the new one. Raises OSError."""
+        replace(self._path, _new() + self._path.read_text())
+        return self.first
+
+    def retire(self) -> list[SigningKey]:
+        """Takes out all but the first; those that went. Raises OSError."""
+        _, *gone = self.keys
+        if gone:
+            replace(self._path, _pem(self.first.private))
+        return gone
+
+
+def _new() -> str:
+    return _pem(Ed25519PrivateKey.generate())
+
+
+def _pem(key: Ed25519PrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:

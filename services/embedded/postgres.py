@@ -32,6 +32,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
+    "log_error_verbosity": "terse",  # the details of an error hold what is in the row
     "log_line_prefix": "%m [%p] ",
     "unix_socket_permissions": "0700",
 }

@@ -14,6 +14,7 @@ async def build(deps: "Deps") -> "Service":
 
     from mercat.inference.v1 import encoding_pb2_grpc, inference_pb2_grpc, text_pb2_grpc
 
+    from services.common.personal.tasks import PersonTasks
     from services.common.rpc.pipeline import Guard
     from services.common.rpc.server import Server
     from services.common.service import Service
@@ -36,6 +37,7 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.load import LoadReports
     from services.inference.metering import Meter
     from services.inference.owners import Owners
+    from services.inference.personal import InferenceData
     from services.inference.positions import Positions
     from services.inference.quotes import Quotes
     from services.inference.residency import Residency
@@ -118,6 +120,13 @@ async def build(deps: "Deps") -> "Service":
             ),
         ],
         raw=[add_kserve],
-        tasks=[wallets.keep, slots.keep, jobs.work, jobs.look, *([reports.keep] if reports else [])],
+        tasks=[
+            wallets.keep,
+            slots.keep,
+            jobs.work,
+            jobs.look,
+            *([reports.keep] if reports else []),
+            *PersonTasks(deps, "inference", InferenceData(deps.database, tools.objects)).tasks,
+        ],
         close=close,
     )

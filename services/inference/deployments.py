@@ -240,7 +240,9 @@ class Deployments:
             try:
                 await self.resident(d)
             except MercatError as e:
-                log.warning("%s@%s goes on: %s could not be loaded: %s", proto.model, known.version, proto.version, e)
+                log.warning(
+                    "%s@%s goes on: %s could not be loaded: %s", proto.model_id, known.version, proto.version, e
+                )
                 known.at = time.monotonic()
                 return known
         self._by_reference[reference] = d

@@ -128,7 +128,7 @@ class Residency:
         LOAD_SECONDS.labels().observe(seconds)
         figures.cold_start.value = seconds
         self._measure()
-        log.info("loaded %s@%s in %.2f s", proto.model, proto.version, seconds)
+        log.info("loaded %s@%s in %.2f s", proto.model_id, proto.version, seconds)
         return resident
 
     async def _batcher(self, model: Loaded, proto: registry_pb2.Deployment, figures: Figures) -> Batcher:
@@ -152,7 +152,7 @@ class Residency:
             try:
                 await model.run(inputs, signature.output_names)
             except MercatError as e:
-                log.warning("warm-up of %s@%s: %s", proto.model, proto.version, e.message)
+                log.warning("warm-up of %s@%s: %s", proto.model_id, proto.version, e.message)
 
     def _make_room(self, wanted: int) -> None:
         budget = self._settings.memory_mb << 20

@@ -5,6 +5,7 @@ from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
@@ -15,6 +16,7 @@ from services.marketplace.discovery.service_collections import CollectionService
 from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning
+from services.marketplace.personal import MarketplaceData
 from services.marketplace.reviews.service import ReviewServicer
 from services.marketplace.reviews.store import ReviewStore
 from services.marketplace.service import MarketplaceServicer
@@ -65,6 +67,13 @@ async def build(deps: Deps) -> Service:
                 CollectionServicer(deps.database, store, discovery, deps.clock),
             ),
         ],
-        tasks=[follow, catalogue.keep_fresh, catalogue.keep_statistics, meaning.keep, recommender.keep],
+        tasks=[
+            follow,
+            catalogue.keep_fresh,
+            catalogue.keep_statistics,
+            meaning.keep,
+            recommender.keep,
+            *PersonTasks(deps, "marketplace", MarketplaceData(deps.database, catalogue)).tasks,
+        ],
         close=close,
     )

@@ -12,8 +12,10 @@ async def build(deps: "Deps") -> "Service":
     # Here, since the processes in which models are opened and converted import a part of this package only.
     from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
 
+    from services.common.personal.tasks import PersonTasks
     from services.common.service import Service
     from services.registry.deployments import DeploymentServicer
+    from services.registry.personal import RegistryData
     from services.registry.quarantine import Quarantine
     from services.registry.repository import Repository
     from services.registry.service import RegistryServicer
@@ -48,5 +50,9 @@ async def build(deps: "Deps") -> "Service":
                 TransferServicer(deps, store, TransferStore()),
             ),
         ],
-        tasks=[validator.work, repository.keep],
+        tasks=[
+            validator.work,
+            repository.keep,
+            *PersonTasks(deps, "registry", RegistryData(deps.database, deps.control)).tasks,
+        ],
     )

@@ -108,7 +108,7 @@ class Repository:
                         await self.write(deployment)
                     except MercatError as e:
                         missing += 1
-                        log.warning("%s@%s is not in the repository: %s", deployment.model, deployment.version, e)
+                        log.warning("%s@%s is not in the repository: %s", deployment.model_id, deployment.version, e)
             except MercatError as e:
                 missing += 1
                 log.warning("the published versions cannot be read: %s", e)

@@ -11,10 +11,12 @@ from mercat.storage.v1 import storage_pb2_grpc
 
 from services.common.db import Connection
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
 from services.storage.artifacts import ArtifactServicer
 from services.storage.blobs import Blobs
 from services.storage.objects import Objects, ObjectServicer
+from services.storage.personal import StorageData
 from services.storage.service import StorageServicer
 from services.storage.settings import StorageSettings
 from services.storage.shelf import Shelf
@@ -38,6 +40,8 @@ async def build(deps: Deps) -> Service:
     shelf = Shelf(deps.database, store, blobs, deps.clock, needed, every, after)
     storage = StorageServicer(deps.database, store, blobs, spool, shelf, deps.clock)
 
+    data = StorageData(deps.database, blobs, spool)
+
     async def share(connection: Connection, event: Message) -> None:
         assert isinstance(event, event_pb2.ModelMoved)
         await store.share_artifacts(connection, event.digests, event.to_org_id)
@@ -51,9 +55,9 @@ async def build(deps: Deps) -> Service:
             (storage_pb2_grpc.add_StorageServiceServicer_to_server, storage),
             (
                 storage_pb2_grpc.add_ArtifactServiceServicer_to_server,
-                ArtifactServicer(deps.database, store, blobs, spool, shelf, deps.clock),
+                ArtifactServicer(deps.database, store, blobs, spool, shelf, data, deps.clock),
             ),
             (storage_pb2_grpc.add_ObjectServiceServicer_to_server, ObjectServicer(objects)),
         ],
-        tasks=[storage.sweep, shelf.collect, moved],
+        tasks=[storage.sweep, shelf.collect, moved, *PersonTasks(deps, "storage", data).tasks],
     )

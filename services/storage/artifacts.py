@@ -9,6 +9,7 @@ from services.common.db import Database
 from services.common.errors import DataLoss, InvalidFields, NotFound, Violation
 from services.common.rpc.context import Context
 from services.storage.blobs import Blobs
+from services.storage.personal import StorageData
 from services.storage.shelf import Shelf
 from services.storage.spool import Spool
 from services.storage.store import Row, Store
@@ -21,13 +22,15 @@ class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
     """Serves `mercat.storage.v1.ArtifactService` to the other services."""
 
     def __init__(
-        self, database: Database, store: Store, blobs: Blobs, spool: Spool, shelf: Shelf, clock: Clock
+        self, database: Database, store: Store, blobs: Blobs, spool: Spool, shelf: Shelf, data: StorageData,
+        clock: Clock,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._blobs = blobs
         self._spool = spool
         self._shelf = shelf
+        self._data = data
         self._clock = clock
 
     async def StatArtifact(
@@ -46,6 +49,12 @@ class ArtifactServicer(storage_pb2_grpc.ArtifactServiceServicer):
         row = await self._get(request.digest)
         async for piece in self._blobs.read_whole(request.digest, row["size_bytes"]):
             yield storage_pb2.FetchArtifactResponse(data=piece)
+
+    async def DropArtifacts(
+        self, request: storage_pb2.DropArtifactsRequest, context: Context
+    ) -> storage_pb2.DropArtifactsResponse:
+        await self._data.drop(list(request.digests), [])
+        return storage_pb2.DropArtifactsResponse()
 
     async def StoreArtifact(
         self, requests: AsyncIterator[storage_pb2.StoreArtifactRequest], context: Context

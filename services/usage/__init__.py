@@ -9,9 +9,11 @@ from mercat.usage.v1 import callers_pb2_grpc, usage_pb2_grpc
 
 from services.common.db import Connection
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
 from services.usage.partitions import keep_partitions, make_partitions
+from services.usage.personal import UsageData
 from services.usage.retention import Retention
 from services.usage.rollups import Rollups
 from services.usage.service import UsageServicer
@@ -57,5 +59,13 @@ async def build(deps: Deps) -> Service:
             ),
             (callers_pb2_grpc.add_CallerServiceServicer_to_server, CallerServicer(deps.database, store)),
         ],
-        tasks=[consumer.work, consumer.sweep, corrections, rollups.work, retention.work, partitions],
+        tasks=[
+            consumer.work,
+            consumer.sweep,
+            corrections,
+            rollups.work,
+            retention.work,
+            partitions,
+            *PersonTasks(deps, "usage", UsageData(deps.database, deps.control)).tasks,
+        ],
     )

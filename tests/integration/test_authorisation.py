@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, sessions_pb2, sso_pb2, team_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, privacy_pb2, sessions_pb2, sso_pb2, team_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
@@ -220,7 +220,7 @@ NAMES = {
     "client_id": "oauth_client", "team_id": "team", "transfer_id": "transfer",
     "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
     "SetSsoConnectionRequest.client_id": None,  # at the provider
-    "identity_id": "identity", "passkey_id": "passkey", "collection_id": "collection",
+    "identity_id": "identity", "passkey_id": "passkey", "export_id": "export", "collection_id": "collection",
     "endpoint_id": "endpoint", "delivery_id": "delivery",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
@@ -231,6 +231,7 @@ TEXTS = {
     "tag_name", "task", "version",
     "provider", "redirect_uri", "code_challenge", "state", "identity_code", "code_verifier", "credential",
     "issuer", "client_id", "client_secret", "default_role", "domain",
+    "username",  # the caller's own
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
     "board", "comment", "publisher", "title",
@@ -338,6 +339,7 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     collect = collections_pb2.CreateCollectionRequest(title="kept")
     found["collection"] = victim.collections.CreateCollection(collect).collection.collection_id
     found["upload"] = victim.storage.CreateUpload(upload).upload.upload_id
+    found["export"] = victim.privacy.CreateExport(privacy_pb2.CreateExportRequest()).export.export_id
     _until_recorded(victim, found["call"])
     return found
 

@@ -19,7 +19,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.metrics import Counter
 from services.common.rpc.channels import InternalChannel
-from services.common.signing import SigningKey
+from services.common.signing import KeyFile
 
 log = logging.getLogger(__name__)
 BROKEN = Counter("mercat_audit_broken", "Times that a chain of the audit log could not be signed", [])
@@ -32,13 +32,13 @@ class Heads:
     """What was signed of each chain, and the task that signs."""
 
     def __init__(
-        self, database: Database, store: AuditStore, writer: Writer, key: SigningKey, control: InternalChannel,
+        self, database: Database, store: AuditStore, writer: Writer, keys: KeyFile, control: InternalChannel,
         clock: Clock, settings: AuthSettings,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._writer = writer
-        self.key = key
+        self.keys = keys
         self._objects = storage_pb2_grpc.ObjectServiceStub(control)
         self._clock = clock
         self._settings = settings
@@ -94,7 +94,7 @@ class Heads:
         name = f"{_folder(head.chain, floor=head.floor)}/{head.sequence:020}-{head.hash.hex()[:16]}"
 
         async def pieces() -> AsyncIterator[storage_pb2.PutObjectRequest]:
-            yield storage_pb2.PutObjectRequest(name=name, data=sign(head, self.key).encode())
+            yield storage_pb2.PutObjectRequest(name=name, data=sign(head, self.keys.first).encode())
 
         await self._objects.PutObject(pieces())
 
@@ -111,7 +111,7 @@ class Heads:
     async def _get(self, name: str) -> audit_pb2.AuditHead | None:
         pieces = [p.data async for p in self._objects.GetObject(storage_pb2.GetObjectRequest(name=name), timeout=15)]
         try:
-            return read_head(b"".join(pieces).decode(), [self.key.public_jwk()])
+            return read_head(b"".join(pieces).decode(), [key.public_jwk() for key in self.keys.keys])
         except (NotGenuine, UnicodeDecodeError) as e:
             log.error("%s in the object store: %s", name, e)
             return None

@@ -6,6 +6,12 @@ VALUES (:id, :user_id, :org_id, :key_id, :action, :resource_type, :resource_id, 
     :ip_address::text::inet, :user_agent, :created_at)
 ON CONFLICT DO NOTHING RETURNING *;
 
+-- name: is_closed(user_id)$
+SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND deleted_at IS NOT NULL);
+
+-- name: strip_entry(id)!
+UPDATE audit_logs SET salt = NULL WHERE id = :id;
+
 -- name: lock_chain(chain)^
 -- Its end, which stays until the transaction's: also where another one had it locked.
 INSERT INTO audit_chains (chain) VALUES (:chain) ON CONFLICT (chain) DO UPDATE SET chain = excluded.chain

@@ -56,7 +56,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     async def GetAuditKeys(
         self, request: audit_pb2.GetAuditKeysRequest, context: Context
     ) -> audit_pb2.GetAuditKeysResponse:
-        return audit_pb2.GetAuditKeysResponse(keys=[self._heads.key.public_jwk()])
+        return audit_pb2.GetAuditKeysResponse(keys=[key.public_jwk() for key in self._heads.keys.keys])
 
 
 def _token(entries: Sequence[audit_pb2.AuditEntry], most: int, field: str) -> str:

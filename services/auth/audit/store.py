@@ -23,6 +23,14 @@ class AuditStore:
         row: Row | None = await self._q.add_entry(c, **columns)
         return row
 
+    async def is_closed(self, c: Connection, user_id: str) -> bool:
+        """Whether it is an account that was closed, of which no more is said than must be."""
+        return bool(user_id) and bool(await self._q.is_closed(c, user_id=user_id))
+
+    async def strip_entry(self, c: Connection, audit_id: str) -> None:
+        """Marks an entry without details as erased."""
+        await self._q.strip_entry(c, id=audit_id)
+
     async def lock_chain(self, c: Connection, chain: str) -> tuple[int, bytes]:
         """The last entry's place and hash; nobody else adds one until the transaction ends."""
         row = await self._q.lock_chain(c, chain=chain)

@@ -31,6 +31,13 @@ class Writer:
             address = str(ipaddress.ip_address(event.ip_address))
         except ValueError:
             address = None
+        # It may come after they are erased. A resource is a user where somebody who is not known tried to sign in.
+        closed = await self._store.is_closed(connection, event.user_id) or (
+            event.resource_type == "user" and await self._store.is_closed(connection, event.resource_id)
+        )
+        if closed:
+            address, event.user_agent = None, ""
+            event.metadata.Clear()
         row = await self._store.add_entry(
             connection, id=event.audit_id, user_id=event.user_id or None, org_id=event.org_id or None,
             key_id=event.key_id, action=event.action, resource_type=event.resource_type, resource_id=event.resource_id,
@@ -39,6 +46,8 @@ class Writer:
         )  # fmt: skip
         if row is not None:
             await self._link(connection, row)
+            if closed:
+                await self._store.strip_entry(connection, event.audit_id)
 
     async def adopt(self, database: Database) -> None:
         """Puts rows that are in no chain at the end of theirs."""

@@ -37,6 +37,7 @@ from services.common.sealing import Unsealable
 from services.common.service import Deps
 
 _LIFETIME = timedelta(minutes=10)
+_NOBODY = "sign-ins"  # owns what belongs to no account yet, for those minutes
 Begin = identity_pb2.BeginIdentitySignInRequest | identity_pb2.BeginIdentityLinkRequest
 
 
@@ -92,8 +93,10 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         provider, now = await self._asked(request), self.deps.clock.now()
         state, kept = secrets.token_urlsafe(32), Secrets(secrets.token_urlsafe(32), secrets.token_urlsafe(48))
         url = await self.relying.begin(provider, state, kept)
-        sealed = self.signing_in.sealer.seal(json.dumps(asdict(kept)).encode(), f"identity:{_hash(state).hex()}")
         async with self.deps.database.transaction() as connection:
+            sealed = await self.signing_in.keyring.seal(
+                connection, link_user_id or _NOBODY, json.dumps(asdict(kept)).encode(), f"identity/{_hash(state).hex()}"
+            )
             await self.store.add_attempt(
                 connection, state_hash=_hash(state), provider=provider.id, sealed=sealed,
                 redirect_uri=request.redirect_uri, client_state=request.state, code_challenge=request.code_challenge,
@@ -115,11 +118,14 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 await self.store.end_attempt(connection, state_hash)
             said["error"] = "access_denied"
             return identity_pb2.CompleteIdentitySignInResponse(redirect_uri=_with(row["redirect_uri"], said))
-        kept = Secrets(**json.loads(self.signing_in.sealer.open(row["sealed"], f"identity:{state_hash.hex()}")))
+        owner = row["link_user_id"] or _NOBODY
+        kept = Secrets(**json.loads(await self._open(owner, row["sealed"], f"identity/{state_hash.hex()}", "state")))
         found = await self.relying.finish(await self._provider(row["provider"]), request.code, kept)
         said["code"] = code = secrets.token_urlsafe(32)
-        sealed = self.signing_in.sealer.seal(json.dumps(asdict(found)).encode(), f"found:{_hash(code).hex()}")
         async with self.deps.database.transaction() as connection:
+            sealed = await self.signing_in.keyring.seal(
+                connection, owner, json.dumps(asdict(found)).encode(), f"found/{_hash(code).hex()}"
+            )
             if not await self.store.complete_attempt(
                 connection, state_hash, _hash(code), sealed, self.deps.clock.now()
             ):
@@ -136,12 +142,17 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         challenge = base64.urlsafe_b64encode(_hash(verifier)).rstrip(b"=")
         if not hmac.compare_digest(challenge, row["code_challenge"].encode()):
             raise InvalidFields(violations=[Violation("code_verifier", "is not that of the program that began")])
-        try:
-            text = self.signing_in.sealer.open(row["found"], f"found:{_hash(code).hex()}")
-        except Unsealable:
-            raise _over("identity_code") from None
+        text = await self._open(link_user_id or _NOBODY, row["found"], f"found/{_hash(code).hex()}", "identity_code")
         provider, found = await self._provider(row["provider"]), Found(**json.loads(text))
         return provider, await self.sso.judged(provider, found) if is_sso(provider.id) else found
+
+    async def _open(self, owner_id: str, sealed: bytes, about: str, field: str) -> bytes:
+        """Raises InvalidFields when its key is gone."""
+        async with self.deps.database.connection() as connection:
+            try:
+                return await self.signing_in.keyring.open(connection, owner_id, sealed, about)
+            except Unsealable:
+                raise _over(field) from None
 
     async def _take(self, connection: Connection, code: str) -> None:
         if not await self.store.take_completed(connection, _hash(code), self.deps.clock.now()):

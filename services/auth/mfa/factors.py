@@ -8,10 +8,10 @@ from services.auth.mfa.store import FactorStore
 from services.auth.signin.letters import Letters
 from services.auth.store import Row
 from services.common.clock import Clock
-from services.common.db import Connection, Database
+from services.common.db import Connection
 from services.common.errors import Unauthenticated
-from services.common.sealing import Sealer, Unsealable
-from services.common.secrets.keyring import MAGIC, Keyring
+from services.common.sealing import Unsealable
+from services.common.secrets.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,9 @@ class SecondFactorWrong(Unauthenticated, reason="SECOND_FACTOR_WRONG"):
 class SecondFactors:
     """The secrets of authenticator apps, and recovery codes."""
 
-    def __init__(self, store: FactorStore, keyring: Keyring, sealer: Sealer, letters: Letters, clock: Clock) -> None:
+    def __init__(self, store: FactorStore, keyring: Keyring, letters: Letters, clock: Clock) -> None:
         self._store = store
         self._keyring = keyring
-        self._sealer = sealer  # of secrets from before there were keys of each person
         self._letters = letters
         self._clock = clock
 
@@ -63,18 +62,4 @@ class SecondFactors:
 
     async def open(self, connection: Connection, user_id: str, row: Row) -> str:
         """The secret. Raises Unsealable when its key is gone."""
-        sealed = row["sealed_secret"]
-        if sealed.startswith(MAGIC):
-            return (await self._keyring.open(connection, user_id, sealed, "totp")).decode()
-        return self._sealer.open(sealed, f"totp:{user_id}").decode()
-
-    async def reseal(self, database: Database) -> int:
-        """Seals secrets from before there were keys of each person under those; how many."""
-        async with database.connection() as connection:
-            rows = await self._store.sealed_directly(connection, MAGIC)
-        for row in rows:
-            user_id, before = row["user_id"], row["sealed_secret"]
-            async with database.transaction() as connection:
-                sealed = await self.seal(connection, user_id, self._sealer.open(before, f"totp:{user_id}").decode())
-                await self._store.reseal_totp(connection, user_id, before, sealed)
-        return len(rows)
+        return (await self._keyring.open(connection, user_id, row["sealed_secret"], "totp")).decode()

@@ -20,12 +20,6 @@ UPDATE totp_factors SET last_step = :step, confirmed_at = :now
 WHERE user_id = :user_id AND sealed_secret = :sealed_secret AND confirmed_at IS NULL
 RETURNING user_id;
 
--- name: sealed_directly(magic)
-SELECT user_id, sealed_secret FROM totp_factors WHERE substr(sealed_secret, 1, 4) <> :magic ORDER BY user_id;
-
--- name: reseal_totp(user_id, before, sealed_secret)!
-UPDATE totp_factors SET sealed_secret = :sealed_secret WHERE user_id = :user_id AND sealed_secret = :before;
-
 -- name: end_totp(user_id)$
 DELETE FROM totp_factors WHERE user_id = :user_id AND confirmed_at IS NOT NULL RETURNING user_id;
 

@@ -30,13 +30,6 @@ class FactorStore:
         found = await self._q.confirm_totp(c, user_id=user_id, sealed_secret=sealed_secret, step=step, now=now)
         return found is not None
 
-    async def sealed_directly(self, c: Connection, magic: bytes) -> list[Row]:
-        """Those that no data key sealed, which begin with `magic`."""
-        return [row async for row in self._q.sealed_directly(c, magic=magic)]
-
-    async def reseal_totp(self, c: Connection, user_id: str, before: bytes, sealed_secret: bytes) -> None:
-        await self._q.reseal_totp(c, user_id=user_id, before=before, sealed_secret=sealed_secret)
-
     async def end_totp(self, c: Connection, user_id: str) -> bool:
         """False when there is none."""
         return await self._q.end_totp(c, user_id=user_id) is not None

@@ -90,6 +90,7 @@ class ServiceAccountServicer(organisation_pb2_grpc.ServiceAccountServiceServicer
         principal, now, key_id = caller(), self._clock.now(), ids.new("key")
         keys.check_free(principal)
         expires = keys.future(request.expires_at, now) if request.HasField("expires_at") else None
+        keys.check_signs(request.rules, signs=False)
         limit, rules = call_limits.column(keys.limit_of(request)), key_rules.column(request.rules)
         secret = keys.generate(test=request.test)
         audit.about("api_key", key_id)

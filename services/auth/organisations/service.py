@@ -9,6 +9,7 @@ from mercat.event.v1 import event_pb2
 from services.auth.organisations.roles import check_within, is_person, scopes_of
 from services.auth.organisations.standing import forget, member_within, role_within, shared, still_owned
 from services.auth.organisations.store import OrganisationStore
+from services.auth.privacy.store import PrivacyStore
 from services.auth.scopes import ADMIN, BY_MEMBER_ROLE, OWNER
 from services.auth.store import Row
 from services.common import audit, etags, ids, outbox, pages
@@ -38,6 +39,7 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
         self._events = deps.events
         self._clock = deps.clock
         self._store = store
+        self._privacy = PrivacyStore()
 
     async def CreateOrganisation(
         self, request: organisation_pb2.CreateOrganisationRequest, context: Context
@@ -50,6 +52,8 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
             async with self._database.transaction() as connection:
                 if await self._store.count_owned(connection, user_id) >= _OWNED:
                     raise ResourceExhausted(f"you own {_OWNED} organisations", reason="TOO_MANY_ORGANISATIONS")
+                if await self._privacy.is_retired(connection, request.handle):
+                    raise _taken()
                 await self._store.add_organisation(
                     connection, org_id=org_id, handle=request.handle, display_name=request.display_name,
                     owner_id=user_id, now=now,
@@ -58,8 +62,7 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
                 await outbox.add(connection, event)
                 row = await self._store.get_organisation(connection, org_id, user_id)
         except asyncpg.UniqueViolationError:
-            problem = Violation("handle", "is a person's or an organisation's; choose another")
-            raise AlreadyExists("this handle is taken", reason="HANDLE_TAKEN", violations=[problem]) from None
+            raise _taken() from None
         return organisation_pb2.CreateOrganisationResponse(organisation=organisation_of(row))
 
     async def ListOrganisations(
@@ -223,6 +226,11 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
             await self._store.delete_role(connection, principal.org_id, request.name)
             audit.changed(_role(request.name, scopes_of(request.name, before)))
         return organisation_pb2.DeleteRoleResponse()
+
+
+def _taken() -> AlreadyExists:
+    problem = Violation("handle", "is a person's or an organisation's; choose another")
+    return AlreadyExists("this handle is taken", reason="HANDLE_TAKEN", violations=[problem])
 
 
 def _role(name: str, scopes: Iterable[str], *, built_in: bool = False) -> organisation_pb2.OrganisationRole:

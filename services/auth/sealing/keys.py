@@ -1,17 +1,14 @@
 """Replaces the keys of the installation, under which all others lie, while everything goes on."""
 
-import contextlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from services.auth.settings import AuthSettings
 from services.common import sealing
 from services.common.clock import SystemClock
 from services.common.db import Database, load_queries
 from services.common.sealing import Sealer
+from services.common.secrets.files import replace
 from services.common.secrets.keyring import Keyring
 from services.common.secrets.sources import FileSource
 from services.common.secrets.vault import Transit, client
@@ -57,7 +54,7 @@ class InstallationKeys:
         if self._settings.sealing_transit:
             Transit(client(), self._settings.sealing_transit).rotate()
         elif self.in_file:
-            _replace(self.file, f"{sealing.generate()},{FileSource().get(str(self.file))}")
+            replace(self.file, f"{sealing.generate()},{FileSource().get(str(self.file))}")
         return await self.rewrap()
 
     async def rewrap(self) -> int:
@@ -79,7 +76,7 @@ class InstallationKeys:
         kept = sealing.named(FileSource().get(str(self.file)))
         gone = [name for name in kept if name != newest and not any(used.get(name, (0, 0)))]
         if gone:
-            _replace(self.file, ",".join(key for name, key in kept.items() if name not in gone))
+            replace(self.file, ",".join(key for name, key in kept.items() if name not in gone))
         return gone
 
     async def shred(self, owner_id: str) -> int:
@@ -89,18 +86,3 @@ class InstallationKeys:
             async with database.transaction() as connection:
                 done += await self._keyring.shred(connection, owner_id)
         return done
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise

@@ -28,10 +28,11 @@ WHERE id = :session_id AND user_id = :user_id RETURNING authenticated_at, second
 SELECT EXISTS (SELECT FROM sessions WHERE id = :session_id AND user_id = :user_id);
 
 -- name: list_sessions(user_id, before, most, now)
-SELECT id, created_at, last_used_at, expires_at, host(ip_address) AS ip_address, user_agent, second_factor
-FROM sessions
-WHERE user_id = :user_id AND expires_at > :now AND (:before::text IS NULL OR id < :before)
-ORDER BY id DESC LIMIT :most;
+SELECT s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip_address) AS ip_address, s.user_agent, s.second_factor,
+    s.client_id, c.name AS client_name
+FROM sessions s LEFT JOIN oauth_clients c ON c.id = s.client_id
+WHERE s.user_id = :user_id AND s.expires_at > :now AND (:before::text IS NULL OR s.id < :before)
+ORDER BY s.id DESC LIMIT :most;
 
 -- name: find_session_of(token_hash)^
 SELECT family AS session_id, user_id, used_at IS NOT NULL AS used FROM refresh_tokens WHERE token_hash = :token_hash;

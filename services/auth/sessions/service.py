@@ -2,6 +2,7 @@
 
 from mercat.auth.v1 import sessions_pb2, sessions_pb2_grpc
 
+from services.auth.oauth.models import COMMAND_LINE
 from services.auth.sessions.sessions import Sessions
 from services.auth.sessions.store import SessionStore
 from services.auth.signin.proving import Proving
@@ -74,7 +75,8 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
 def _message(row: Row, current: str) -> sessions_pb2.ActiveSession:
     session = sessions_pb2.ActiveSession(
         session_id=row["id"], ip_address=row["ip_address"] or "", user_agent=row["user_agent"],
-        second_factor=row["second_factor"], current=row["id"] == current,
+        second_factor=row["second_factor"], current=row["id"] == current, client_id=row["client_id"] or "",
+        client_name=row["client_name"] or (COMMAND_LINE.name if row["client_id"] == COMMAND_LINE.client_id else ""),
     )  # fmt: skip
     for name in ("created_at", "last_used_at", "expires_at"):
         getattr(session, name).FromDatetime(row[name])

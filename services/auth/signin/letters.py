@@ -13,7 +13,7 @@ from services.common.rpc.context import maybe_current
 
 
 class Letters:
-    """Each joins the transaction of what it is about. `user`: has `email` and `username`."""
+    """Each joins the transaction of what it is about. `user`: has `id`, `email` and `username`."""
 
     def __init__(self, outbox: MailOutbox, clock: Clock) -> None:
         self._outbox = outbox
@@ -22,7 +22,7 @@ class Letters:
     async def code(self, connection: Connection, kind: str, user: Row, code: str, lifetime: timedelta) -> None:
         """A code that is of no use after `lifetime`."""
         values = {"username": user["username"], "code": code}
-        await self._outbox.add(connection, Mail(kind, user["email"], values), lifetime)
+        await self._outbox.add(connection, Mail(kind, user["email"], values), user["id"], lifetime)
 
     async def invitation(
         self, connection: Connection, organisation: Row, inviter: Row | None, invitation: Row, code: str
@@ -34,7 +34,9 @@ class Letters:
             "expires": f"{invitation['expires_at']:%Y-%m-%d %H:%M}", "email": invitation["email"],
         }  # fmt: skip
         lifetime = invitation["expires_at"] - self._clock.now()
-        await self._outbox.add(connection, Mail("invitation", invitation["email"], values), lifetime)
+        await self._outbox.add(
+            connection, Mail("invitation", invitation["email"], values), organisation["id"], lifetime
+        )
 
     async def key_leaked(self, connection: Connection, user: Row, key: Row, *, whole: bool) -> None:
         """That somebody sent us a key's secret, so that the key has ended; not `whole`: that secret alone, which a
@@ -43,7 +45,7 @@ class Letters:
             "username": user["username"], "name": key["name"], "key_id": key["id"], "prefix": key["prefix"],
             "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "whole": "yes" if whole else "",
         }  # fmt: skip
-        await self._outbox.add(connection, Mail("key_leaked", user["email"], values), timedelta(days=7))
+        await self._outbox.add(connection, Mail("key_leaked", user["email"], values), user["id"], timedelta(days=7))
 
     async def webhook_disabled(
         self, connection: Connection, user: Row, event: event_pb2.WebhookEndpointDisabled
@@ -54,7 +56,9 @@ class Letters:
             "gone": "yes" if event.reason == "gone" else "",
             "since": f"{event.failing_since.ToDatetime():%Y-%m-%d %H:%M}",
         }  # fmt: skip
-        await self._outbox.add(connection, Mail("webhook_disabled", user["email"], values), timedelta(days=7))
+        await self._outbox.add(
+            connection, Mail("webhook_disabled", user["email"], values), user["id"], timedelta(days=7)
+        )
 
     async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
         """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""
@@ -63,4 +67,4 @@ class Letters:
             "username": user["username"], "email": user["email"], "what": what, "more": more,
             "at": f"{self._clock.now():%Y-%m-%d %H:%M}", "address": call.address if call else "",
         }  # fmt: skip
-        await self._outbox.add(connection, Mail("account_changed", user["email"], values))
+        await self._outbox.add(connection, Mail("account_changed", user["email"], values), user["id"])

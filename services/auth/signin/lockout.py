@@ -16,7 +16,6 @@ from services.common.errors import ResourceExhausted
 from services.common.rpc.context import maybe_current
 
 FREE = 5  # failures of an account before it is locked
-_FORGOTTEN = timedelta(days=1)  # after this long without a failure
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,11 @@ def network(address: str, free: int) -> Subject | None:
 class Lockout:
     """Counts failures and says who must wait."""
 
-    def __init__(self, database: Database, store: SignInStore, clock: Clock, address_failures: int) -> None:
+    def __init__(
+        self, database: Database, store: SignInStore, clock: Clock, address_failures: int, kept: timedelta
+    ) -> None:
+        """`kept`: how long failures are known, after the last one."""
+        self._kept = kept
         self._database = database
         self._store = store
         self._clock = clock
@@ -98,7 +101,7 @@ class Lockout:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             locks = [
-                (s, await self._store.count_failure(connection, s.key, s.free, now, now - _FORGOTTEN)) for s in subjects
+                (s, await self._store.count_failure(connection, s.key, s.free, now, now - self._kept)) for s in subjects
             ]
         for subject, until in locks:
             if until is not None:
@@ -120,4 +123,4 @@ class Lockout:
 
     async def sweep(self, connection: Connection) -> None:
         now = self._clock.now()
-        await self._store.forget(connection, now, now - _FORGOTTEN)
+        await self._store.forget(connection, now, now - self._kept)

@@ -46,7 +46,7 @@ INSERT INTO mail_codes (code_hash, purpose, user_id, email, created_at, expires_
 VALUES (:code_hash, :purpose, :user_id, :email, :now, :expires_at);
 
 -- name: find_code(code_hash, purpose, now)^
-SELECT c.user_id, u.email, u.username, u.display_name FROM mail_codes c JOIN users u ON u.id = c.user_id
+SELECT c.user_id, u.id, u.email, u.username, u.display_name FROM mail_codes c JOIN users u ON u.id = c.user_id
 WHERE c.code_hash = :code_hash AND c.purpose = :purpose AND c.expires_at > :now AND u.deleted_at IS NULL;
 
 -- name: take_code(code_hash, purpose, now)^

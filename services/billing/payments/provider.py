@@ -104,6 +104,10 @@ class Provider(Protocol):
         """The name of a new customer."""
         ...
 
+    async def delete_customer(self, customer: str) -> None:
+        """Forgets a customer and their cards; one that is unknown is forgotten."""
+        ...
+
     async def set_up_card(self, customer: str, key: str) -> Setup: ...
 
     async def attach_card(self, customer: str, method: str, key: str) -> Card:

@@ -46,6 +46,12 @@ class SandboxProvider:
     async def create_customer(self, org_id: str, key: str) -> str:
         return str((await self._make("cus", "customer", org_id, key))["id"])
 
+    async def delete_customer(self, customer: str) -> None:
+        async with self._database.transaction() as connection:
+            known = await self._q.lock_sandbox_object(connection, id=customer)
+            if known is not None:
+                await self._q.end_sandbox_object(connection, id=customer, status="deleted", code="")
+
     async def set_up_card(self, customer: str, key: str) -> Setup:
         made = await self._make("seti", "setup_intent", customer, key, status="requires_payment_method")
         return Setup(made["id"], _secret(made["id"]))

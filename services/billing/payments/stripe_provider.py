@@ -85,6 +85,12 @@ class StripeProvider:
         )
         return made.id
 
+    async def delete_customer(self, customer: str) -> None:
+        try:
+            await _answer(self._stripe.customers.delete_async(customer))
+        except ProviderRefused as e:
+            log.warning("%s is taken to be forgotten: %s", customer, e)
+
     async def set_up_card(self, customer: str, key: str) -> Setup:
         made = await _answer(
             self._stripe.setup_intents.create_async(

@@ -14,7 +14,8 @@ from services.common.errors import MercatError
 from services.common.mail.message import Mail, Undeliverable, compose
 from services.common.mail.transport import TIMEOUT, MailUnavailable, Transport
 from services.common.metrics import Counter
-from services.common.sealing import Sealer, Unsealable
+from services.common.sealing import Unsealable
+from services.common.secrets.keyring import Keyring
 
 Row = Mapping[str, Any]
 log = logging.getLogger(__name__)
@@ -28,21 +29,26 @@ _LONGEST_WAIT = 600  # seconds between attempts
 class MailOutbox:
     """Writes mail and sends it. Its table lies in the schema of the service."""
 
-    def __init__(self, database: Database, transport: Transport, sealer: Sealer, clock: Clock, sender: str) -> None:
+    def __init__(self, database: Database, transport: Transport, keyring: Keyring, clock: Clock, sender: str) -> None:
         self._database = database
         self._transport = transport
-        self._sealer = sealer
+        self._keyring = keyring
         self._clock = clock
         self._sender = sender
         self._q = load_queries("services.common.mail")
 
-    async def add(self, connection: Connection, mail: Mail, lifetime: timedelta = timedelta(days=1)) -> str:
-        """Adds a mail to the transaction of `connection`; its id. After `lifetime` it is not tried any more."""
+    async def add(
+        self, connection: Connection, mail: Mail, owner_id: str, lifetime: timedelta = timedelta(days=1)
+    ) -> str:
+        """Adds a mail to the transaction of `connection`, sealed under the key of its owner; its id. After `lifetime`
+        it is not tried any more."""
         mail_id, now = ids.new("mail"), self._clock.now()
-        sealed = self._sealer.seal(json.dumps([mail.to, dict(mail.values)]).encode(), mail_id)
+        plain = json.dumps([mail.to, dict(mail.values)]).encode()
+        sealed = await self._keyring.seal(connection, owner_id, plain, about(mail_id))
         await self._q.add_mail(
-            connection, id=mail_id, kind=mail.kind, sealed=sealed, now=now, expires_at=now + lifetime
-        )
+            connection, id=mail_id, kind=mail.kind, owner_id=owner_id, sealed=sealed, now=now,
+            expires_at=now + lifetime,
+        )  # fmt: skip
         added_to_outbox(connection)  # whose relays wake when it commits, and `run` beside them
         return mail_id
 
@@ -76,7 +82,9 @@ class MailOutbox:
         try:
             if row["expires_at"] <= now:
                 raise Undeliverable("it comes too late")
-            to, values = json.loads(self._sealer.open(row["sealed"], mail_id))
+            async with self._database.connection() as connection:
+                plain = await self._keyring.open(connection, row["owner_id"], row["sealed"], about(mail_id))
+            to, values = json.loads(plain)
             message = compose(Mail(kind, to, values), sender=self._sender, mail_id=mail_id, at=now)
             await self._transport.send(message, to, mail_id)
             failpoints.passing("mail.sent")
@@ -96,3 +104,23 @@ class MailOutbox:
         async with self._database.connection() as connection:
             await self._q.end_mail(connection, id=mail_id)
         MAILS.labels(kind, outcome).inc()
+
+    async def forget(self, connection: Connection, owner_id: str, address: str) -> None:
+        """Takes back what was not sent yet of an owner's mail, and invitations of others to their address."""
+        await self._q.end_mails_of(connection, owner_id=owner_id)
+        async for row in self._q.list_mails(connection, kind="invitation"):
+            try:
+                plain = await self._keyring.open(connection, row["owner_id"], row["sealed"], about(row["id"]))
+            except Unsealable:
+                continue
+            if json.loads(plain)[0].lower() == address.lower():
+                await self._q.end_mail(connection, id=row["id"])
+
+    async def forget_sent(self, address: str) -> None:
+        """And what lies where mail goes, as far as that is here."""
+        await self._transport.forget(address)
+
+
+def about(mail_id: str) -> str:
+    """What a mail is sealed as."""
+    return f"mail/{mail_id}"

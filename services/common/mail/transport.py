@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import parseaddr
 from pathlib import Path
@@ -26,6 +27,10 @@ class Transport(Protocol):
     """Hands a message over. Raises MailUnavailable, or Undeliverable when it will never be taken."""
 
     async def send(self, message: EmailMessage, to: str, mail_id: str) -> None: ...
+
+    async def forget(self, address: str) -> None:
+        """Removes what it keeps itself of mail to an address."""
+        ...
 
 
 class Smtp:
@@ -52,6 +57,9 @@ class Smtp:
         except (aiosmtplib.SMTPException, OSError, ValueError) as e:
             raise MailUnavailable(f"{type(e).__name__}") from None
 
+    async def forget(self, address: str) -> None:
+        """A server keeps what it keeps."""
+
 
 class Folder:
     """One file a mail, readable by its owner only, the newest some hundred kept. `mercat mail` shows them."""
@@ -66,6 +74,15 @@ class Folder:
             await asyncio.to_thread(self._write, bytes(message), mail_id)
         except OSError as e:
             raise MailUnavailable(f"the folder cannot be written: {e.strerror}") from None
+
+    async def forget(self, address: str) -> None:
+        await asyncio.to_thread(self._remove, address)
+
+    def _remove(self, address: str) -> None:
+        for path in self._path.glob("*.eml"):
+            to = message_from_bytes(path.read_bytes(), policy=policy.default)["To"]
+            if str(to).lower() == address.lower():
+                path.unlink(missing_ok=True)
 
     def _write(self, message: bytes, mail_id: str) -> None:
         draft = self._path / f".{mail_id}"

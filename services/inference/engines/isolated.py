@@ -226,7 +226,7 @@ class IsolatedModel:
 
     def _culprit(self) -> EngineCrashed:
         d = self._deployment
-        log.error("%s@%s (%s) brought its engine process down", d.model, d.version, d.version_id)
+        log.error("%s@%s (%s) brought its engine process down", d.model_id, d.version, d.version_id)
         self._engine.crashed(d)
         return EngineCrashed("the model brought its engine down")
 

@@ -112,7 +112,7 @@ class _Fallback(Generic[Held]):
 
     def _leave(self, first: Held | None, why: MercatError) -> None:
         if self._first is first and (self._returning is None or self._returning.done()):
-            log.warning("%s@%s falls back: %s", self._deployment.model, self._deployment.version, why.message)
+            log.warning("%s@%s falls back: %s", self._deployment.model_id, self._deployment.version, why.message)
             self._first = None
             self._returning = asyncio.get_running_loop().create_task(self._return())
 
@@ -128,7 +128,7 @@ class _Fallback(Generic[Held]):
                 self._first = await self._load(self._engines[0])
             except MercatError:
                 pause = min(pause * 2, _RARELY)
-        log.info("%s@%s is back", self._deployment.model, self._deployment.version)
+        log.info("%s@%s is back", self._deployment.model_id, self._deployment.version)
         second, self._second = self._second, None
         if second is not None:
             await second.unload()

@@ -34,6 +34,7 @@ class TritonVersion:
     def __init__(self, engine: "TritonEngine", deployment: registry_pb2.Deployment) -> None:
         self.engine = engine
         self.name = deployment.repository_model
+        self._id = deployment.model_id  # which logs say: the name has its publisher's
         self.number = deployment.repository_version
         self._config = text_format.Parse(deployment.repository_config, model_config_pb2.ModelConfig())
         self._reviving: asyncio.Task[None] | None = None
@@ -90,7 +91,7 @@ class TritonVersion:
             await self.unload()
             await self.ensure()
         except MercatError as e:
-            log.warning("%s, version %d, stays dead: %s", self.name, self.number, e.message)
+            log.warning("%s, version %d, stays dead: %s", self._id, self.number, e.message)
 
     async def is_ready(self) -> bool:
         """Whether Triton holds it."""
@@ -115,5 +116,5 @@ class TritonVersion:
         try:
             await self.engine.control("RepositoryModelLoad", request, _LOAD)
         except (ModelRefused, EngineFailed, Gone, Crashed) as e:
-            log.warning("Triton does not load %s, versions %s: %s", self.name, sorted(versions), e)
+            log.warning("Triton does not load %s, versions %s: %s", self._id, sorted(versions), e)
             raise EngineFailed("the model could not be loaded") from e

@@ -140,5 +140,5 @@ class DecoderProcess:
 
     def _culprit(self) -> None:
         d = self._deployment
-        log.error("%s@%s (%s) brought its engine process down", d.model, d.version, d.version_id)
+        log.error("%s@%s (%s) brought its engine process down", d.model_id, d.version, d.version_id)
         self._crashed(d)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
@@ -177,3 +178,23 @@ def test_commands_sign_their_calls(person: Callable[[], Person], tmp_path: Path)
         assert time.monotonic() < deadline + 20
     assert "holds no signing key" in ada.refused("whoami", "--api-key", secret, "--signing-key", str(tmp_path))
     assert "rules" not in ada.json("keys", "update", key, "--no-require-signature")
+
+
+def test_commands_give_what_is_known_and_forget_it(person: Callable[[], Person], tmp_path: Path) -> None:
+    ada = person()
+    archive = tmp_path / "me.zip"
+    assert int(ada.json("account", "export", "--out", str(archive))["sizeBytes"]) == archive.stat().st_size
+    assert archive.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(archive) as opened:
+        assert json.loads(opened.read("auth/profile.jsonl"))["email"] == ada.email
+    ada("account", "consent", "marketing")
+    granted = [c["kind"] for c in ada.json("account", "consents")["consents"] if c.get("granted")]
+    assert granted == ["KIND_MARKETING_MAIL"]
+    assert ada.json("account", "delete", "--dry-run")["organisations"] == [ada.name]
+    assert "is not yours" in ada.refused("account", "delete", "--yes", "somebody")
+    erasure = ada.json("account", "delete", "--yes", ada.name)["erasureId"]
+    assert "not logged in" in ada.refused("whoami")
+    deadline = time.monotonic() + 60
+    while not ada.json("account", "erasure", erasure).get("done"):
+        assert time.monotonic() < deadline, ada("account", "erasure", erasure)
+        time.sleep(0.5)

@@ -54,9 +54,24 @@ def model(platform: Platform) -> str:
 @pytest.fixture(scope="module", params=[ED25519, HMAC_SHA256])
 def signed(request: Any, person: Account) -> tuple[Account, Signer]:
     """A key whose calls must be signed, and what signs them."""
+    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="signed"))
+    signer = signing_key(person, made.api_key.key_id, request.param)
     rules = auth_pb2.KeyRules(require_signature=True)
-    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="signed", rules=rules))
-    return Account(person.platform, made.secret), signing_key(person, made.api_key.key_id, request.param)
+    person.keys.UpdateApiKey(keys_pb2.UpdateApiKeyRequest(key_id=made.api_key.key_id, rules=rules))
+    return Account(person.platform, made.secret), signer
+
+
+def test_a_key_that_demands_signatures_has_something_to_sign_with(person: Account) -> None:
+    rules = auth_pb2.KeyRules(require_signature=True)
+    with pytest.raises(grpc.RpcError) as caught:
+        person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="dumb", rules=rules))
+    error = from_rpc_error(caught.value)
+    assert [v.field for v in error.violations] == ["rules.require_signature"]  # type: ignore[attr-defined]
+    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="dumb"))
+    update = keys_pb2.UpdateApiKeyRequest(key_id=made.api_key.key_id, rules=rules)
+    assert reason(person.keys.UpdateApiKey, update) == "INVALID_FIELDS"
+    signing_key(person, made.api_key.key_id)
+    assert person.keys.UpdateApiKey(update).api_key.rules.require_signature
 
 
 def reason(call: Any, request: Any, metadata: dict[str, str] | None = None) -> str:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from mercat.auth.v1 import auth_pb2, mfa_pb2, oauth_pb2, sessions_pb2, signin_pb2
 
+from services.auth.oauth.models import COMMAND_LINE
 from services.common.errors import from_rpc_error
 from tests.integration.signin.people import Mailbox, Member, code_of, ends, enrolled, fails, member, move
 from tests.platform import PASSWORD, Account, Platform
@@ -74,7 +75,8 @@ def test_a_device_gets_a_session_of_who_lets_it_in(platform: Platform, mailbox: 
     # It renews as every session does, is listed as one, and its owner was told.
     renewed = platform.anonymous.auth.RefreshSession(auth_pb2.RefreshSessionRequest(refresh_token=answer.refresh_token))
     assert Account(platform, renewed.session.access_token).auth.GetProfile(ME)
-    assert len(person.sessions.ListSessions(sessions_pb2.ListSessionsRequest()).sessions) == 3
+    listed = person.sessions.ListSessions(sessions_pb2.ListSessionsRequest()).sessions
+    assert sorted((s.client_id, s.client_name) for s in listed) == [("", ""), ("", ""), (CLI, COMMAND_LINE.name)]
     mailbox.to(person.email, 1, "account")
 
 

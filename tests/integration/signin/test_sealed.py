@@ -1,16 +1,21 @@
 """Secrets of second factors at rest: under keys of their owners, those from before too, replaced and shredded."""
 
+import json
+import secrets
 import time
 from collections.abc import Iterator
 
 import asyncpg
+import grpc
 import pytest
-from mercat.auth.v1 import auth_pb2
+from mercat.auth.v1 import auth_pb2, keys_pb2
 
+from services.common.errors import from_rpc_error
 from services.common.sealing import Sealer
 from services.common.secrets.keyring import MAGIC
-from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, move
-from tests.platform import PASSWORD, Platform
+from services.common.signatures import HMAC_SHA256, Signer
+from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, move, now
+from tests.platform import PASSWORD, Account, Platform
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,8 @@ def eventually(platform: Platform, text: str) -> None:
 async def test_the_story_of_a_key(own: Platform) -> None:
     person, secret, recovery = enrolled(own)
     assert (await stored(own, person)).startswith(MAGIC)
+    used = code_of(own, secret)
+    person.again(code=used)
 
     # As they lay before there were keys of each person.
     sealer = Sealer.load("", own.home / "secrets" / "sealing.key")
@@ -55,8 +62,6 @@ async def test_the_story_of_a_key(own: Platform) -> None:
         "UPDATE auth.totp_factors SET sealed_secret = $2 WHERE user_id = $1", person.profile.user_id, before
     )
     await connection.close()
-    used = code_of(own, secret)
-    person.again(code=used)
     eventually(own, f"{first} (newest): 1 data keys, 1 rows")
     assert own.command("restart", "control").returncode == 0
     assert (await stored(own, person)).startswith(MAGIC)
@@ -96,3 +101,52 @@ def test_a_key_that_others_can_read_stops_the_start(own: Platform) -> None:
         assert "Traceback" not in said.stderr
     finally:
         key_file.chmod(0o600)
+
+
+async def test_what_lay_under_the_keys_of_the_installation_is_sealed_anew(own: Platform, mailbox: Mailbox) -> None:
+    """Secrets of signing keys, and mail on its way."""
+    person, _, _ = enrolled(own)
+    made = person.account.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="signs"))
+    request = keys_pb2.CreateSigningKeyRequest(
+        key_id=made.api_key.key_id, algorithm=auth_pb2.SIGNATURE_ALGORITHM_HMAC_SHA256
+    )
+    signing = person.account.keys.CreateSigningKey(request)
+    signing_id = signing.signing_key.signing_key_id
+    rules = auth_pb2.KeyRules(require_signature=True)
+    person.account.keys.UpdateApiKey(keys_pb2.UpdateApiKeyRequest(key_id=made.api_key.key_id, rules=rules))
+    connection = await asyncpg.connect(own.postgres_url())
+    query = "SELECT sealed_secret FROM auth.signing_keys WHERE id = $1"
+    assert bytes(await connection.fetchval(query, signing_id)).startswith(MAGIC)
+    sealer, mail_id = Sealer.load("", own.home / "secrets" / "sealing.key"), "mail_before"
+    before = sealer.seal(signing.secret, signing_id)
+    await connection.execute("UPDATE auth.signing_keys SET sealed_secret = $2 WHERE id = $1", signing_id, before)
+    address, code = f"{secrets.token_hex(6)}@example.com", secrets.token_hex(8)
+    sealed = sealer.seal(json.dumps([address, {"username": "ada", "code": code}]).encode(), mail_id)
+    await connection.execute(
+        "INSERT INTO auth.mails (id, kind, sealed, due_at, expires_at)"
+        " VALUES ($1, 'verify_email', $2, now() - interval '1 hour', now() + interval '2 days')", mail_id, sealed,
+    )  # fmt: skip
+    assert "2 rows" in own.command("secrets", "status").stdout
+    assert own.command("restart", "control").returncode == 0
+    assert code in mailbox.to(address)[0].get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    assert bytes(await connection.fetchval(query, signing_id)).startswith(MAGIC)
+    # It signs as before, and is gone with its owner's keys.
+    signer = Signer(signing_id, HMAC_SHA256, signing.secret)
+    key = Account(own, made.secret)
+    assert signed(key, signer) == ""
+    own.command("secrets", "shred", person.profile.user_id, "--yes")
+    time.sleep(5)  # for which others trust what they know
+    assert signed(key, signer) == "SIGNATURE_INVALID"
+    await connection.close()
+
+
+def signed(key: Account, signer: Signer) -> str:
+    """The reason that a signed call is refused for."""
+    request = auth_pb2.GetProfileRequest()
+    path, at = "/mercat.auth.v1.AuthService/GetProfile", int(now(key.platform))
+    headers = signer.headers("POST", key.platform.grpc, path, request.SerializeToString(), now=at)
+    try:
+        key.auth.GetProfile(request, metadata=list(headers.items()))
+    except grpc.RpcError as e:
+        return from_rpc_error(e).reason
+    return ""

@@ -215,3 +215,16 @@ def test_totals_add_up_by_account() -> None:
         Account("org_a", WALLET): -4000, Account("org_0", PAYABLE): 1600, Account("org_1", PAYABLE): 1600,
         Account(PLATFORM, FEE): 800,
     }  # fmt: skip
+
+
+def test_what_is_given_up_is_breakage() -> None:
+    posting = ledger.forfeit("fft_1", "org_1", {ledger.WALLET: 5, ledger.PAYABLE: 0})
+    assert dict(posting.entries) == {Account("org_1", ledger.WALLET): -5, Account("", ledger.BREAKAGE): 5}
+    both = ledger.forfeit("fft_2", "org_1", {ledger.WALLET: 5, ledger.PAYABLE: 7})
+    assert dict(both.entries)[Account("", ledger.BREAKAGE)] == 12
+
+
+@pytest.mark.parametrize("amounts", [{}, {ledger.WALLET: 0}, {ledger.WALLET: -1}])
+def test_nothing_is_not_given_up(amounts: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="nothing is left"):
+        ledger.forfeit("fft_1", "org_1", amounts)

@@ -293,12 +293,20 @@ class SignUpRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TERMS_VERSION_FIELD_NUMBER: _builtins.int
+    PRIVACY_VERSION_FIELD_NUMBER: _builtins.int
+    MARKETING_MAIL_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     username: _builtins.str
     password: _builtins.str
     role: Global___Role.ValueType
     """CONSUMER (the default) or PUBLISHER; a publisher can do all that a consumer can."""
     display_name: _builtins.str
+    terms_version: _builtins.str
+    """Of the texts that the caller agrees to by this, where the platform has some; INVALID_ARGUMENT names them."""
+    privacy_version: _builtins.str
+    marketing_mail: _builtins.bool
+    """Whether mail may advertise."""
     def __init__(
         self,
         *,
@@ -307,10 +315,13 @@ class SignUpRequest(_message.Message):
         password: _builtins.str = ...,
         role: Global___Role.ValueType = ...,
         display_name: _builtins.str = ...,
+        terms_version: _builtins.str = ...,
+        privacy_version: _builtins.str = ...,
+        marketing_mail: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "email", b"email", "password", b"password", "role", b"role", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "email", b"email", "marketing_mail", b"marketing_mail", "password", b"password", "privacy_version", b"privacy_version", "role", b"role", "terms_version", b"terms_version", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/auth/v1/sessions.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mercat/auth/v1/auth.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\x85\x02\n\rActiveSession\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nip_address\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x15\n\rsecond_factor\x18\x07 \x01(\x08\x12\x0f\n\x07\x63urrent\x18\x08 \x01(\x08\"P\n\x13ListSessionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.mercat.auth.v1.ActiveSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14RevokeSessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"4\n\x1bRevokeOtherSessionsResponse\x12\x15\n\rrevoked_count\x18\x01 \x01(\x05\"L\n\x15ReauthenticateRequest\x12\x1b\n\x08password\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x18\x80\x02`\x01\x12\x16\n\x04\x63ode\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x18@`\x01\"B\n\x16ReauthenticateResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.mercat.auth.v1.Session2\x86\x05\n\x0eSessionService\x12\x86\x01\n\x0cListSessions\x12#.mercat.auth.v1.ListSessionsRequest\x1a$.mercat.auth.v1.ListSessionsResponse\"+\xa2\xbb\x18\x13\x08\x02\x12\raccount:write0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\xa4\x01\n\rRevokeSession\x12$.mercat.auth.v1.RevokeSessionRequest\x1a%.mercat.auth.v1.RevokeSessionResponse\"F\xa2\xbb\x18\x17\x08\x02\x12\raccount:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}:revoke:\x01*\x12\xaf\x01\n\x13RevokeOtherSessions\x12*.mercat.auth.v1.RevokeOtherSessionsRequest\x1a+.mercat.auth.v1.RevokeOtherSessionsResponse\"?\xa2\xbb\x18\x17\x08\x02\x12\raccount:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sessions:revokeOthers:\x01*\x12\x91\x01\n\x0eReauthenticate\x12%.mercat.auth.v1.ReauthenticateRequest\x1a&.mercat.auth.v1.ReauthenticateResponse\"0\xa2\xbb\x18\x06\x08\x02(\x01\x30\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/sessions:reauthenticate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/auth/v1/sessions.proto\x12\x0emercat.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mercat/auth/v1/auth.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"\xad\x02\n\rActiveSession\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nip_address\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x15\n\rsecond_factor\x18\x07 \x01(\x08\x12\x0f\n\x07\x63urrent\x18\x08 \x01(\x08\x12\x11\n\tclient_id\x18\t \x01(\t\x12\x13\n\x0b\x63lient_name\x18\n \x01(\t\"P\n\x13ListSessionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.mercat.auth.v1.ActiveSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14RevokeSessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"4\n\x1bRevokeOtherSessionsResponse\x12\x15\n\rrevoked_count\x18\x01 \x01(\x05\"L\n\x15ReauthenticateRequest\x12\x1b\n\x08password\x18\x01 \x01(\tB\t\xaa\xbb\x18\x05\x18\x80\x02`\x01\x12\x16\n\x04\x63ode\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x18@`\x01\"B\n\x16ReauthenticateResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.mercat.auth.v1.Session2\x86\x05\n\x0eSessionService\x12\x86\x01\n\x0cListSessions\x12#.mercat.auth.v1.ListSessionsRequest\x1a$.mercat.auth.v1.ListSessionsResponse\"+\xa2\xbb\x18\x13\x08\x02\x12\raccount:write0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\xa4\x01\n\rRevokeSession\x12$.mercat.auth.v1.RevokeSessionRequest\x1a%.mercat.auth.v1.RevokeSessionResponse\"F\xa2\xbb\x18\x17\x08\x02\x12\raccount:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}:revoke:\x01*\x12\xaf\x01\n\x13RevokeOtherSessions\x12*.mercat.auth.v1.RevokeOtherSessionsRequest\x1a+.mercat.auth.v1.RevokeOtherSessionsResponse\"?\xa2\xbb\x18\x17\x08\x02\x12\raccount:write \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sessions:revokeOthers:\x01*\x12\x91\x01\n\x0eReauthenticate\x12%.mercat.auth.v1.ReauthenticateRequest\x1a&.mercat.auth.v1.ReauthenticateResponse\"0\xa2\xbb\x18\x06\x08\x02(\x01\x30\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/sessions:reauthenticate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,23 +55,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._serialized_options = b'\242\273\030\006\010\002(\0010\003\202\323\344\223\002 \"\033/v1/sessions:reauthenticate:\001*'
   _globals['_ACTIVESESSION']._serialized_start=200
-  _globals['_ACTIVESESSION']._serialized_end=461
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=463
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=543
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=545
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=641
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=643
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=695
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=697
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=720
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=722
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=750
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=752
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=804
-  _globals['_REAUTHENTICATEREQUEST']._serialized_start=806
-  _globals['_REAUTHENTICATEREQUEST']._serialized_end=882
-  _globals['_REAUTHENTICATERESPONSE']._serialized_start=884
-  _globals['_REAUTHENTICATERESPONSE']._serialized_end=950
-  _globals['_SESSIONSERVICE']._serialized_start=953
-  _globals['_SESSIONSERVICE']._serialized_end=1599
+  _globals['_ACTIVESESSION']._serialized_end=501
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=503
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=583
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=585
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=681
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=683
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=735
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=737
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=760
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=762
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=790
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=792
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=844
+  _globals['_REAUTHENTICATEREQUEST']._serialized_start=846
+  _globals['_REAUTHENTICATEREQUEST']._serialized_end=922
+  _globals['_REAUTHENTICATERESPONSE']._serialized_start=924
+  _globals['_REAUTHENTICATERESPONSE']._serialized_end=990
+  _globals['_SESSIONSERVICE']._serialized_start=993
+  _globals['_SESSIONSERVICE']._serialized_end=1639
 # @@protoc_insertion_point(module_scope)

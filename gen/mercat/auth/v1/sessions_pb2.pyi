@@ -34,6 +34,8 @@ class ActiveSession(_message.Message):
     USER_AGENT_FIELD_NUMBER: _builtins.int
     SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_NAME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     ip_address: _builtins.str
     """Then."""
@@ -42,6 +44,9 @@ class ActiveSession(_message.Message):
     """Whether a second factor proved it."""
     current: _builtins.bool
     """Whether it is the session that asks."""
+    client_id: _builtins.str
+    """The tool that it was opened for, on a device; empty: none."""
+    client_name: _builtins.str
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -61,10 +66,12 @@ class ActiveSession(_message.Message):
         user_agent: _builtins.str = ...,
         second_factor: _builtins.bool = ...,
         current: _builtins.bool = ...,
+        client_id: _builtins.str = ...,
+        client_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "ip_address", b"ip_address", "last_used_at", b"last_used_at", "second_factor", b"second_factor", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_name", b"client_name", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "ip_address", b"ip_address", "last_used_at", b"last_used_at", "second_factor", b"second_factor", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -229,6 +229,8 @@ class Transaction(_message.Message):
         TYPE_CREDIT_GRANT: Transaction._Type.ValueType  # 10
         """Credit that the platform gave, and what was left of it when it expired."""
         TYPE_CREDIT_EXPIRY: Transaction._Type.ValueType  # 11
+        TYPE_FORFEIT: Transaction._Type.ValueType  # 12
+        """What was given up with the account."""
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
     TYPE_UNSPECIFIED: Transaction.Type.ValueType  # 0
@@ -240,6 +242,8 @@ class Transaction(_message.Message):
     TYPE_CREDIT_GRANT: Transaction.Type.ValueType  # 10
     """Credit that the platform gave, and what was left of it when it expired."""
     TYPE_CREDIT_EXPIRY: Transaction.Type.ValueType  # 11
+    TYPE_FORFEIT: Transaction.Type.ValueType  # 12
+    """What was given up with the account."""
 
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mercat.inference.v1 import inference_pb2 as _inference_pb2
 from mercat.usage.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
@@ -918,3 +919,131 @@ class WebhookEndpointDisabled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WebhookEndpointDisabled: _TypeAlias = WebhookEndpointDisabled  # noqa: Y015
+
+@_typing.final
+class PersonTaskRequested(_message.Message):
+    """Every service is to write down, or to erase, what it knows of a person. Each answers with PersonTaskDone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PersonTaskRequested._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: PersonTaskRequested._Kind.ValueType  # 0
+        KIND_EXPORT: PersonTaskRequested._Kind.ValueType  # 1
+        KIND_ERASURE: PersonTaskRequested._Kind.ValueType  # 2
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: PersonTaskRequested.Kind.ValueType  # 0
+    KIND_EXPORT: PersonTaskRequested.Kind.ValueType  # 1
+    KIND_ERASURE: PersonTaskRequested.Kind.ValueType  # 2
+
+    @_typing.final
+    class Organisation(_message.Message):
+        """An organisation that is the person's alone. Where it is erased, `pseudonym` stands for its handle from then on."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ORG_ID_FIELD_NUMBER: _builtins.int
+        HANDLE_FIELD_NUMBER: _builtins.int
+        PSEUDONYM_FIELD_NUMBER: _builtins.int
+        org_id: _builtins.str
+        handle: _builtins.str
+        pseudonym: _builtins.str
+        def __init__(
+            self,
+            *,
+            org_id: _builtins.str = ...,
+            handle: _builtins.str = ...,
+            pseudonym: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "org_id", b"org_id", "pseudonym", b"pseudonym"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ORGANISATIONS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    kind: Global___PersonTaskRequested.Kind.ValueType
+    user_id: _builtins.str
+    @_builtins.property
+    def organisations(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonTaskRequested.Organisation]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        kind: Global___PersonTaskRequested.Kind.ValueType = ...,
+        user_id: _builtins.str = ...,
+        organisations: _abc.Iterable[Global___PersonTaskRequested.Organisation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "organisations", b"organisations", "task_id", b"task_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonTaskRequested: _TypeAlias = PersonTaskRequested  # noqa: Y015
+
+@_typing.final
+class PersonTaskDone(_message.Message):
+    """A service has done its part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class File(_message.Message):
+        """What it wrote, JSON objects by line."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        LINES_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        SHA256_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        lines: _builtins.int
+        size_bytes: _builtins.int
+        sha256: _builtins.str
+        """In hexadecimal digits."""
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            lines: _builtins.int = ...,
+            size_bytes: _builtins.int = ...,
+            sha256: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    service: _builtins.str
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonTaskDone.File]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        service: _builtins.str = ...,
+        files: _abc.Iterable[Global___PersonTaskDone.File] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "service", b"service", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonTaskDone: _TypeAlias = PersonTaskDone  # noqa: Y015

@@ -431,6 +431,11 @@ class ArtifactServiceStub:
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.SerializeToString,
                 response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.FromString,
                 _registered_method=True)
+        self.DropArtifacts = channel.unary_unary(
+                '/mercat.storage.v1.ArtifactService/DropArtifacts',
+                request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsRequest.SerializeToString,
+                response_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsResponse.FromString,
+                _registered_method=True)
         self.StoreArtifact = channel.stream_unary(
                 '/mercat.storage.v1.ArtifactService/StoreArtifact',
                 request_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.StoreArtifactRequest.SerializeToString,
@@ -455,6 +460,13 @@ class ArtifactServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DropArtifacts(self, request, context):
+        """Removes artifacts that nobody owns and no service needs any more; those that somebody owns stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StoreArtifact(self, request_iterator, context):
         """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
         nothing. DATA_LOSS when the bytes are not those announced.
@@ -475,6 +487,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.FetchArtifact,
                     request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.FromString,
                     response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.SerializeToString,
+            ),
+            'DropArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropArtifacts,
+                    request_deserializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsRequest.FromString,
+                    response_serializer=mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsResponse.SerializeToString,
             ),
             'StoreArtifact': grpc.stream_unary_rpc_method_handler(
                     servicer.StoreArtifact,
@@ -537,6 +554,33 @@ class ArtifactService:
             '/mercat.storage.v1.ArtifactService/FetchArtifact',
             mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactRequest.SerializeToString,
             mercat_dot_storage_dot_v1_dot_storage__pb2.FetchArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.storage.v1.ArtifactService/DropArtifacts',
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsRequest.SerializeToString,
+            mercat_dot_storage_dot_v1_dot_storage__pb2.DropArtifactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

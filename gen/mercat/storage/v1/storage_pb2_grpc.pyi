@@ -172,6 +172,8 @@ class ArtifactServiceStub:
     StatArtifact: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatArtifactRequest, _storage_pb2.StatArtifactResponse]
     """NOT_FOUND when no such artifact is stored, or not by that organisation."""
     FetchArtifact: _grpc.UnaryStreamMultiCallable[_storage_pb2.FetchArtifactRequest, _storage_pb2.FetchArtifactResponse]
+    DropArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DropArtifactsRequest, _storage_pb2.DropArtifactsResponse]
+    """Removes artifacts that nobody owns and no service needs any more; those that somebody owns stay."""
     StoreArtifact: _grpc.StreamUnaryMultiCallable[_storage_pb2.StoreArtifactRequest, _storage_pb2.StoreArtifactResponse]
     """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
     nothing. DATA_LOSS when the bytes are not those announced.
@@ -185,6 +187,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     StatArtifact: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatArtifactRequest, _storage_pb2.StatArtifactResponse]  # type: ignore[assignment]
     """NOT_FOUND when no such artifact is stored, or not by that organisation."""
     FetchArtifact: _aio.UnaryStreamMultiCallable[_storage_pb2.FetchArtifactRequest, _storage_pb2.FetchArtifactResponse]  # type: ignore[assignment]
+    DropArtifacts: _aio.UnaryUnaryMultiCallable[_storage_pb2.DropArtifactsRequest, _storage_pb2.DropArtifactsResponse]  # type: ignore[assignment]
+    """Removes artifacts that nobody owns and no service needs any more; those that somebody owns stay."""
     StoreArtifact: _aio.StreamUnaryMultiCallable[_storage_pb2.StoreArtifactRequest, _storage_pb2.StoreArtifactResponse]  # type: ignore[assignment]
     """Stores what a service made; nobody owns it, so nobody but services can fetch it. Storing the same again changes
     nothing. DATA_LOSS when the bytes are not those announced.
@@ -207,6 +211,14 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.FetchArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.FetchArtifactResponse], _abc.AsyncIterator[_storage_pb2.FetchArtifactResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DropArtifacts(
+        self,
+        request: _storage_pb2.DropArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.DropArtifactsResponse, _abc.Awaitable[_storage_pb2.DropArtifactsResponse]]:
+        """Removes artifacts that nobody owns and no service needs any more; those that somebody owns stay."""
 
     @_abc_1.abstractmethod
     def StoreArtifact(

@@ -1,0 +1,45 @@
+-- name: export_models(org_ids)
+SELECT to_jsonb(m)::text AS line FROM models m WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY m.id;
+
+-- name: export_versions(org_ids)
+SELECT (to_jsonb(v) - ARRAY['signature', 'document', 'text', 'claimed_until']
+    || jsonb_build_object('model', m.publisher || '/' || m.name))::text AS line
+FROM versions v JOIN models m ON m.id = v.model_id WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY v.id;
+
+-- name: export_aliases(org_ids)
+SELECT to_jsonb(a)::text AS line FROM aliases a JOIN models m ON m.id = a.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY a.model_id, a.alias;
+
+-- name: made_of_versions(org_ids)
+-- Artifacts that validation made of theirs, and of nobody else's.
+SELECT DISTINCT v.served_digest AS digest FROM versions v JOIN models m ON m.id = v.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) AND v.served_digest <> '' AND NOT EXISTS (
+    SELECT FROM versions w JOIN models n ON n.id = w.model_id
+    WHERE w.served_digest = v.served_digest AND n.org_id <> ALL(:org_ids::text[])
+);
+
+-- name: lock_models(org_ids)
+SELECT id, publisher || '/' || name AS model FROM models WHERE org_id = ANY(:org_ids::text[]) ORDER BY id FOR UPDATE;
+
+-- name: erase_aliases(org_ids)!
+DELETE FROM aliases a USING models m WHERE m.id = a.model_id AND m.org_id = ANY(:org_ids::text[]);
+
+-- name: erase_crashes(org_ids)!
+DELETE FROM crashes c USING versions v, models m
+WHERE v.id = c.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
+
+-- name: erase_versions(org_ids)!
+-- What receipts of calls name stays: which file a version was. A version that is gone is out of service (state 8). They are
+-- made anew, since one that has passed validation cannot be changed.
+WITH gone AS (
+    DELETE FROM versions v USING models m WHERE m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]) RETURNING v.*
+)
+INSERT INTO versions (id, model_id, number, version, state, framework, digest, size_bytes, signature, document,
+    release_notes, created_at, published_at, deprecated_at)
+SELECT id, model_id, number, version, 8, framework, digest, size_bytes, '', '', '', created_at, published_at, deprecated_at
+FROM gone;
+
+-- name: erase_models(org_ids, pseudonyms)!
+UPDATE models m SET publisher = t.new, display_name = m.name, summary = '', description = '', tags = '{}', license = '',
+    homepage = '', latest_version = '', published_at = NULL, call_limit = NULL
+FROM unnest(:org_ids::text[], :pseudonyms::text[]) AS t (org_id, new) WHERE m.org_id = t.org_id;
