@@ -7,52 +7,18 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from mercat.auth.v1 import (
-    audit_pb2_grpc,
-    auth_pb2,
-    auth_pb2_grpc,
-    identity_pb2_grpc,
-    keys_pb2_grpc,
-    mfa_pb2_grpc,
-    oauth_pb2_grpc,
-    organisation_pb2_grpc,
-    passkey_pb2_grpc,
-    privacy_pb2_grpc,
-    sessions_pb2,
-    sessions_pb2_grpc,
-    signin_pb2_grpc,
-    sso_pb2_grpc,
-    team_pb2_grpc,
-)
-from mercat.billing.v1 import (
-    billing_pb2_grpc,
-    budgets_pb2_grpc,
-    corrections_pb2_grpc,
-    credits_pb2_grpc,
-    invoices_pb2_grpc,
-    payments_pb2_grpc,
-    payouts_pb2_grpc,
-    plans_pb2_grpc,
-    prices_pb2_grpc,
-    proof_pb2_grpc,
-)
+from mercat.auth.v1 import auth_pb2, auth_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from mercat.common.v1 import policy_pb2
-from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
-from mercat.notification.v1 import webhooks_pb2_grpc
-from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
-from mercat.storage.v1 import storage_pb2_grpc
-from mercat.usage.v1 import usage_pb2_grpc
 
 from services.cli import signer
 from services.cli.credentials import Credentials
 from services.cli.session import Refusal, Target
+from services.cli.stubs import Stubs
 from services.common.errors import (
     CredentialInvalid,
     MercatError,
@@ -80,8 +46,8 @@ class Unreachable(Exception):
     """Nobody answers at the server's address."""
 
 
-class Client:
-    """The stubs of every public service. Calls raise MercatError as the server raised it, or Unreachable."""
+class Client(Stubs):
+    """The platform. Calls raise MercatError as the server raised it, or Unreachable."""
 
     def __init__(self, target: Target, credentials: Credentials, signer: Signer | None = None) -> None:
         self.target = target
@@ -110,174 +76,6 @@ class Client:
 
     def close(self) -> None:
         self._channel.close()
-
-    @cached_property
-    def auth(self) -> auth_pb2_grpc.AuthServiceStub:
-        return auth_pb2_grpc.AuthServiceStub(self.channel)
-
-    @cached_property
-    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
-        return privacy_pb2_grpc.PrivacyServiceStub(self.channel)
-
-    @cached_property
-    def consents(self) -> privacy_pb2_grpc.ConsentServiceStub:
-        return privacy_pb2_grpc.ConsentServiceStub(self.channel)
-
-    @cached_property
-    def keys(self) -> keys_pb2_grpc.ApiKeyServiceStub:
-        return keys_pb2_grpc.ApiKeyServiceStub(self.channel)
-
-    @cached_property
-    def organisations(self) -> organisation_pb2_grpc.OrganisationServiceStub:
-        return organisation_pb2_grpc.OrganisationServiceStub(self.channel)
-
-    @cached_property
-    def invitations(self) -> organisation_pb2_grpc.InvitationServiceStub:
-        return organisation_pb2_grpc.InvitationServiceStub(self.channel)
-
-    @cached_property
-    def teams(self) -> team_pb2_grpc.TeamServiceStub:
-        return team_pb2_grpc.TeamServiceStub(self.channel)
-
-    @cached_property
-    def sso(self) -> sso_pb2_grpc.SsoServiceStub:
-        return sso_pb2_grpc.SsoServiceStub(self.channel)
-
-    @cached_property
-    def service_accounts(self) -> organisation_pb2_grpc.ServiceAccountServiceStub:
-        return organisation_pb2_grpc.ServiceAccountServiceStub(self.channel)
-
-    @cached_property
-    def audit(self) -> audit_pb2_grpc.AuditServiceStub:
-        return audit_pb2_grpc.AuditServiceStub(self.channel)
-
-    @cached_property
-    def passwords(self) -> signin_pb2_grpc.PasswordServiceStub:
-        return signin_pb2_grpc.PasswordServiceStub(self.channel)
-
-    @cached_property
-    def sessions(self) -> sessions_pb2_grpc.SessionServiceStub:
-        return sessions_pb2_grpc.SessionServiceStub(self.channel)
-
-    @cached_property
-    def identities(self) -> identity_pb2_grpc.IdentityServiceStub:
-        return identity_pb2_grpc.IdentityServiceStub(self.channel)
-
-    @cached_property
-    def passkeys(self) -> passkey_pb2_grpc.PasskeyServiceStub:
-        return passkey_pb2_grpc.PasskeyServiceStub(self.channel)
-
-    @cached_property
-    def oauth(self) -> oauth_pb2_grpc.OAuthServiceStub:
-        return oauth_pb2_grpc.OAuthServiceStub(self.channel)
-
-    @cached_property
-    def oauth_clients(self) -> oauth_pb2_grpc.OAuthClientServiceStub:
-        return oauth_pb2_grpc.OAuthClientServiceStub(self.channel)
-
-    @cached_property
-    def devices(self) -> oauth_pb2_grpc.DeviceServiceStub:
-        return oauth_pb2_grpc.DeviceServiceStub(self.channel)
-
-    @cached_property
-    def second_factor(self) -> mfa_pb2_grpc.SecondFactorServiceStub:
-        return mfa_pb2_grpc.SecondFactorServiceStub(self.channel)
-
-    @cached_property
-    def billing(self) -> billing_pb2_grpc.BillingServiceStub:
-        return billing_pb2_grpc.BillingServiceStub(self.channel)
-
-    @cached_property
-    def plans(self) -> plans_pb2_grpc.PlanServiceStub:
-        return plans_pb2_grpc.PlanServiceStub(self.channel)
-
-    @cached_property
-    def invoices(self) -> invoices_pb2_grpc.InvoiceServiceStub:
-        return invoices_pb2_grpc.InvoiceServiceStub(self.channel)
-
-    @cached_property
-    def payouts(self) -> payouts_pb2_grpc.PayoutServiceStub:
-        return payouts_pb2_grpc.PayoutServiceStub(self.channel)
-
-    @cached_property
-    def payments(self) -> payments_pb2_grpc.PaymentServiceStub:
-        return payments_pb2_grpc.PaymentServiceStub(self.channel)
-
-    @cached_property
-    def budgets(self) -> budgets_pb2_grpc.BudgetServiceStub:
-        return budgets_pb2_grpc.BudgetServiceStub(self.channel)
-
-    @cached_property
-    def credits(self) -> credits_pb2_grpc.CreditServiceStub:
-        return credits_pb2_grpc.CreditServiceStub(self.channel)
-
-    @cached_property
-    def receipts(self) -> billing_pb2_grpc.ReceiptServiceStub:
-        return billing_pb2_grpc.ReceiptServiceStub(self.channel)
-
-    @cached_property
-    def corrections(self) -> corrections_pb2_grpc.CorrectionServiceStub:
-        return corrections_pb2_grpc.CorrectionServiceStub(self.channel)
-
-    @cached_property
-    def inference(self) -> inference_pb2_grpc.InferenceServiceStub:
-        return inference_pb2_grpc.InferenceServiceStub(self.channel)
-
-    @cached_property
-    def jobs(self) -> inference_pb2_grpc.JobServiceStub:
-        return inference_pb2_grpc.JobServiceStub(self.channel)
-
-    @cached_property
-    def limits(self) -> auth_pb2_grpc.LimitServiceStub:
-        return auth_pb2_grpc.LimitServiceStub(self.channel)
-
-    @cached_property
-    def marketplace(self) -> marketplace_pb2_grpc.MarketplaceServiceStub:
-        return marketplace_pb2_grpc.MarketplaceServiceStub(self.channel)
-
-    @cached_property
-    def discovery(self) -> discovery_pb2_grpc.DiscoveryServiceStub:
-        return discovery_pb2_grpc.DiscoveryServiceStub(self.channel)
-
-    @cached_property
-    def collections(self) -> collections_pb2_grpc.CollectionServiceStub:
-        return collections_pb2_grpc.CollectionServiceStub(self.channel)
-
-    @cached_property
-    def reviews(self) -> reviews_pb2_grpc.ReviewServiceStub:
-        return reviews_pb2_grpc.ReviewServiceStub(self.channel)
-
-    @cached_property
-    def prices(self) -> prices_pb2_grpc.PriceServiceStub:
-        return prices_pb2_grpc.PriceServiceStub(self.channel)
-
-    @cached_property
-    def proof(self) -> proof_pb2_grpc.ProofServiceStub:
-        return proof_pb2_grpc.ProofServiceStub(self.channel)
-
-    @cached_property
-    def registry(self) -> registry_pb2_grpc.RegistryServiceStub:
-        return registry_pb2_grpc.RegistryServiceStub(self.channel)
-
-    @cached_property
-    def transfers(self) -> transfer_pb2_grpc.TransferServiceStub:
-        return transfer_pb2_grpc.TransferServiceStub(self.channel)
-
-    @cached_property
-    def storage(self) -> storage_pb2_grpc.StorageServiceStub:
-        return storage_pb2_grpc.StorageServiceStub(self.channel)
-
-    @cached_property
-    def text(self) -> text_pb2_grpc.TextServiceStub:
-        return text_pb2_grpc.TextServiceStub(self.channel)
-
-    @cached_property
-    def usage(self) -> usage_pb2_grpc.UsageServiceStub:
-        return usage_pb2_grpc.UsageServiceStub(self.channel)
-
-    @cached_property
-    def webhooks(self) -> webhooks_pb2_grpc.WebhookEndpointServiceStub:
-        return webhooks_pb2_grpc.WebhookEndpointServiceStub(self.channel)
 
 
 def _open(target: Target) -> grpc.Channel:

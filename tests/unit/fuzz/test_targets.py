@@ -55,7 +55,7 @@ async def test_what_crashed_once_does_not(name: str, text: str) -> None:
 def test_a_crash_is_counted_and_one_seed_makes_one_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.fuzz.targets import Target
+    from tests.fuzz.target import Target
 
     def run(data: bytes) -> None:
         if b"[" in data:
