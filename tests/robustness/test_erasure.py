@@ -228,6 +228,7 @@ def keep(platform: Platform, person: Marked, account: Account, others: Account, 
             others.transfers.AcceptModelTransfer(accept)
     inc = platform.session(account, f"{word}org")
     inc.teams.CreateTeam(team_pb2.CreateTeamRequest(name=f"{word}team"))
+    inc.organisations.SetRole(organisation_pb2.SetRoleRequest(name=f"{word}role", scopes=["usage:read"]))
     inc.sso.AddSsoDomain(sso_pb2.AddSsoDomainRequest(domain=f"{word}.example.com"))
     made = team.teams.CreateTeam(team_pb2.CreateTeamRequest(name="everybody")).team
     member = team_pb2.AddTeamMemberRequest(team_id=made.team_id, user_id=account.profile.user_id)
@@ -380,7 +381,7 @@ async def test_a_person_is_erased(own: Platform) -> None:
     assert set(listed) | {"manifest.json"} == set(archive.namelist())
     for name in ("auth/profile.jsonl", "auth/api_keys.jsonl", "auth/audit_entries.jsonl", "registry/models.jsonl",
                  "usage/usage_records.jsonl", "billing/ledger_entries.jsonl", "inference/jobs.jsonl",
-                 "auth/teams.jsonl", "auth/team_memberships.jsonl", "auth/sso_domains.jsonl",
+                 "auth/roles.jsonl", "auth/teams.jsonl", "auth/team_memberships.jsonl", "auth/sso_domains.jsonl",
                  "registry/version_files.jsonl", "registry/model_transfers.jsonl", "storage/uploads.jsonl",
                  "billing/discounts.jsonl", "billing/prices.jsonl", "marketplace/reviews.jsonl",
                  "marketplace/replies_to_reviews.jsonl", "marketplace/reports_of_reviews.jsonl",
