@@ -137,9 +137,16 @@ def live(platform: Platform, person: Marked, others: Account, theirs: str, team:
         organisation_pb2.CreateOrganisationRequest(handle=f"{word}org", display_name=f"{word} inc")
     )
     code = team.invitations.CreateInvitation(
-        organisation_pb2.CreateInvitationRequest(email=person.email, role="viewer")
+        organisation_pb2.CreateInvitationRequest(email=person.email, role="developer")
     ).code
     account.invitations.AcceptInvitation(organisation_pb2.AcceptInvitationRequest(code=code))
+    transport = httpx.HTTPTransport(local_address="127.77.66.55")
+    with httpx.Client(base_url=platform.rest, transport=transport, headers=agent, timeout=30) as client:
+        again = client.post("/v1/signin", json={"email": person.email, "password": PASSWORD}).json()["session"]
+        into = {"refreshToken": again["refreshToken"], "organisation": team.profile.organisation}
+        there = client.post("/v1/sessions:refresh", json=into).json()["session"]["accessToken"]
+        made = client.post("/v1/keys", json={"name": f"{word} there"}, headers={"authorization": f"Bearer {there}"})
+        assert made.status_code == 200, made.text
     elsewhere = platform.organisation(platform.sign_up())  # an invitation that is never answered
     elsewhere.invitations.CreateInvitation(organisation_pb2.CreateInvitationRequest(email=person.email, role="viewer"))
     quietly(member.passwords.SendVerification, signin_pb2.SendVerificationRequest())
@@ -369,6 +376,9 @@ async def test_a_person_is_erased(own: Platform) -> None:
         "SELECT count(*) FROM notification.data_keys k JOIN auth.organisations o ON o.id = k.owner_id"
         f" WHERE o.handle = '{person.handle}'"
     )
+    assert {"auth.audit_logs", "notification.webhook_events"} <= (
+        await tables(own.postgres_url(), [b"127.77.66.55"])
+    ).keys()
     assert await messages(own.nats_url(), forms)
     assert any(name.startswith("home/mail/") for name in files(own.home, forms))
 
@@ -412,7 +422,7 @@ async def test_a_person_is_erased(own: Platform) -> None:
     # Nothing is left of them.
     assert await tables(own.postgres_url(), forms) == {}
     assert await tables(own.postgres_url(), [b"127.77.66.55"]) == {}
-    assert await messages(own.nats_url(), forms) == []
+    assert await messages(own.nats_url(), [*forms, b"127.77.66.55"]) == []
     assert files(own.home, forms) == []
     assert keys(own.redis_url(), forms) == []
     given = export_of(own.session(others))
