@@ -20,7 +20,7 @@ _MOST = 16_384  # characters of JSON that are kept of a message
 
 
 def about(resource_type: str, resource_id: str) -> None:
-    """Names what the current call is about, for its audit record."""
+    """Names what the current call is about, for its audit record, which keeps it for ever: an id, never a name."""
     if call := maybe_current():
         call.resource = (resource_type, resource_id)
 

@@ -73,7 +73,7 @@ async def build(deps: Deps) -> Service:
             catalogue.keep_statistics,
             meaning.keep,
             recommender.keep,
-            *PersonTasks(deps, "marketplace", MarketplaceData(deps.database, catalogue)).tasks,
+            *PersonTasks(deps, "marketplace", MarketplaceData(deps.database, store, catalogue)).tasks,
         ],
         close=close,
     )

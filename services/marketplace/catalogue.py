@@ -17,7 +17,7 @@ from services.common.errors import MercatError, NotFound
 from services.common.rpc.channels import InternalChannel
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, digest_of
-from services.marketplace.store import Store
+from services.marketplace.store import EVERYTHING, Store
 
 log = logging.getLogger(__name__)
 _STATISTICS = 15.0  # seconds between takeovers of what was measured into listings and index
@@ -51,10 +51,14 @@ class Catalogue:
         async with self._writing:
             async with self._database.connection() as connection:
                 self._since, self._followed = await self._store.horizon(connection), {}
-                listings = [listing async for listing in self._store.all_listings(connection)]
-            await asyncio.to_thread(self._index.put, listings, clear=True)
+            await self._fill()
             self._index.complete()
             self._loaded.set()
+
+    async def _fill(self) -> None:
+        async with self._database.connection() as connection:
+            listings = [listing async for listing in self._store.all_listings(connection)]
+        await asyncio.to_thread(self._index.put, listings, clear=True)
 
     async def apply(self, connection: Connection, event: Message) -> None:
         """Takes over what an event says has changed."""
@@ -156,8 +160,11 @@ class Catalogue:
                 changes = await self._store.list_changes(connection, self._since)
                 names = {model for model, by in changes.items() if self._followed.get(model) != by}
                 listings = await self._store.get_listings(connection, sorted(names)) if names else {}
-            if names:
+            if EVERYTHING in names:
+                await self._fill()
+            elif names:
                 await asyncio.to_thread(self._index.put, list(listings.values()), gone=names - listings.keys())
+            if names:
                 self._meaning.wake.set()
             self._since, self._followed = horizon, changes
 

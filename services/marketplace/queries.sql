@@ -23,7 +23,10 @@ UPDATE collection_models c SET model = :to_model FROM renamed WHERE c.model = :f
     SELECT FROM collection_models WHERE (collection_id, model) = (c.collection_id, :to_model));
 
 -- name: remove_listing(model)!
-DELETE FROM listings WHERE model = :model;
+-- Its change is noted as note_change does it; of one that is not there none is, or it would name who was erased.
+WITH gone AS (DELETE FROM listings WHERE model = :model RETURNING model)
+INSERT INTO listing_changes (model, changed_by) SELECT model, pg_current_xact_id() FROM gone
+ON CONFLICT (model) DO UPDATE SET changed_by = excluded.changed_by;
 
 -- name: note_change(model)!
 INSERT INTO listing_changes (model, changed_by) VALUES (:model, pg_current_xact_id())
@@ -45,7 +48,8 @@ WHERE l.model = t.model;
 -- name: count_latencies(day, models, buckets, calls)!
 INSERT INTO model_latencies AS l (model, day, bucket, calls)
 SELECT model, :day, bucket, calls
-FROM unnest(:models::text[], :buckets::smallint[], :calls::bigint[]) AS t (model, bucket, calls) ORDER BY model, bucket
+FROM unnest(:models::text[], :buckets::smallint[], :calls::bigint[]) AS t (model, bucket, calls)
+WHERE EXISTS (SELECT FROM listings l WHERE l.model = t.model) ORDER BY model, bucket
 ON CONFLICT (model, day, bucket) DO UPDATE SET calls = l.calls + excluded.calls;
 
 -- name: list_counted(seconds, every)

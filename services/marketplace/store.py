@@ -16,6 +16,7 @@ from services.marketplace.rating import weighted
 
 Listing = marketplace_pb2.Listing
 _KEPT = timedelta(days=90)
+EVERYTHING = ""  # among the changes, in the place of a model
 
 
 class Store:
@@ -34,10 +35,10 @@ class Store:
     async def rename_listing(self, c: Connection, from_model: str, to_model: str) -> None:
         """Takes along what was measured, said of it and made with it."""
         await self._q.rename_listing(c, from_model=from_model, to_model=to_model)
+        await self.note_change(c, from_model)
 
     async def remove_listing(self, c: Connection, model: str) -> None:
         await self._q.remove_listing(c, model=model)
-        await self.note_change(c, model)
 
     async def lock_listing(self, c: Connection, model: str) -> Listing | None:
         """Until the transaction ends, nobody else changes it or what its reviews add up to."""
@@ -52,6 +53,10 @@ class Store:
     async def note_change(self, c: Connection, model: str) -> None:
         """Every process takes the listing over into its index once this transaction has committed."""
         await self._q.note_change(c, model=model)
+
+    async def note_everything(self, c: Connection) -> None:
+        """Every process makes its index anew once this transaction has committed."""
+        await self.note_change(c, EVERYTHING)
 
     async def horizon(self, c: Connection) -> str:
         """Changes of transactions that end from now on are found from here on."""

@@ -5,10 +5,12 @@ from mercat.notification.v1 import webhooks_pb2_grpc
 
 from services.common.egress import Egress, Rules
 from services.common.events import consume
+from services.common.personal.tasks import PersonTasks
 from services.common.sealing import Sealer
 from services.common.secrets.keyring import Keyring
 from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Service
+from services.notification.personal import NotificationData
 from services.notification.settings import NotificationSettings
 from services.notification.webhooks.catalogue import KINDS
 from services.notification.webhooks.sender import Sender
@@ -38,6 +40,11 @@ async def build(deps: Deps) -> Service:
                 WebhookServicer(deps.database, store, keyring, rules, deps.events, deps.clock),
             )
         ],
-        tasks=[follow, sender.run, sender.sweep],
+        tasks=[
+            follow,
+            sender.run,
+            sender.sweep,
+            *PersonTasks(deps, "notification", NotificationData(deps.database, keyring)).tasks,
+        ],
         close=sender.close,
     )

@@ -17,10 +17,13 @@ import grpc
 import httpx
 import nats
 import pytest
-from mercat.auth.v1 import auth_pb2, organisation_pb2, privacy_pb2, signin_pb2
-from mercat.billing.v1 import budgets_pb2, payments_pb2, plans_pb2
+from mercat.auth.v1 import auth_pb2, organisation_pb2, privacy_pb2, signin_pb2, sso_pb2, team_pb2
+from mercat.billing.v1 import budgets_pb2, payments_pb2, plans_pb2, prices_pb2
 from mercat.inference.v1 import inference_pb2
-from mercat.registry.v1 import registry_pb2
+from mercat.marketplace.v1 import collections_pb2, discovery_pb2, marketplace_pb2, reviews_pb2
+from mercat.notification.v1 import webhooks_pb2
+from mercat.registry.v1 import registry_pb2, transfer_pb2
+from mercat.storage.v1 import storage_pb2
 from redis import Redis
 
 from services.common.audit_chain import entry_of, verify
@@ -29,6 +32,7 @@ from services.common.events import EVENT_STREAM, JOB_STREAM, USAGE_STREAM
 from tests import graphs
 from tests.integration.signin.people import Member
 from tests.platform import PASSWORD, USD, Account, Platform
+from tests.webhook_receiver import receiver
 
 pytestmark = pytest.mark.case
 
@@ -60,7 +64,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One whose processes die at each step of an erasure, once; mail goes into its folder."""
     env = {
         "MERCAT_FAILPOINTS": "export.part=2,erasure.part=3,erasure.finish=1", "MERCAT_AUDIT_HEAD_SECONDS": "0.5",
-        "MERCAT_LEASE_SECONDS": "5", "MERCAT_LOG_LEVEL": "DEBUG",
+        "MERCAT_LEASE_SECONDS": "5", "MERCAT_LOG_LEVEL": "DEBUG", "MERCAT_EGRESS_NETWORKS": "127.0.0.0/8",
     }  # fmt: skip
     with Platform(tmp_path_factory.mktemp("erasure") / "home", env=env) as running:
         yield running
@@ -73,8 +77,8 @@ def quietly(call: Any, *args: Any, **kwargs: Any) -> Any:
         return None
 
 
-def live(platform: Platform, person: Marked, others: Account, team: Account) -> Member:
-    """Leaves traces everywhere a person can."""
+def live(platform: Platform, person: Marked, others: Account, theirs: str, team: Account) -> Member:
+    """Leaves traces everywhere a person can. `theirs`: a model of somebody else's."""
     word = person.word
     signup = {
         "email": person.email, "username": person.handle, "password": PASSWORD, "role": "ROLE_PUBLISHER",
@@ -109,6 +113,14 @@ def live(platform: Platform, person: Marked, others: Account, team: Account) -> 
         budgets_pb2.SetBudgetRequest(name="theirs", model=model, period=budgets_pb2.BUDGET_PERIOD_MONTHLY,
                                         limit_nanos=100 * USD)
     )  # fmt: skip
+    others.budgets.SetBudget(
+        budgets_pb2.SetBudgetRequest(name="told", model=model, period=budgets_pb2.BUDGET_PERIOD_DAILY, limit_nanos=1,
+                                        notify_only=True, thresholds=[1])
+    )  # fmt: skip
+    account.prices.SetDiscount(
+        prices_pb2.SetDiscountRequest(org_id=others.profile.org_id, model=model, discount_ppm=1000)
+    )
+    others.inference.Predict(predict)
     # Money, cards, plans, budgets.
     account.top_up(20 * USD)
     account.payments.AttachPaymentMethod(payments_pb2.AttachPaymentMethodRequest(payment_method="pm_card_visa"))
@@ -125,13 +137,109 @@ def live(platform: Platform, person: Marked, others: Account, team: Account) -> 
         organisation_pb2.CreateOrganisationRequest(handle=f"{word}org", display_name=f"{word} inc")
     )
     code = team.invitations.CreateInvitation(
-        organisation_pb2.CreateInvitationRequest(email=person.email, role="viewer")
+        organisation_pb2.CreateInvitationRequest(email=person.email, role="developer")
     ).code
     account.invitations.AcceptInvitation(organisation_pb2.AcceptInvitationRequest(code=code))
+    transport = httpx.HTTPTransport(local_address="127.77.66.55")
+    with httpx.Client(base_url=platform.rest, transport=transport, headers=agent, timeout=30) as client:
+        again = client.post("/v1/signin", json={"email": person.email, "password": PASSWORD}).json()["session"]
+        into = {"refreshToken": again["refreshToken"], "organisation": team.profile.organisation}
+        there = client.post("/v1/sessions:refresh", json=into).json()["session"]["accessToken"]
+        made = client.post("/v1/keys", json={"name": f"{word} there"}, headers={"authorization": f"Bearer {there}"})
+        assert made.status_code == 200, made.text
     elsewhere = platform.organisation(platform.sign_up())  # an invitation that is never answered
     elsewhere.invitations.CreateInvitation(organisation_pb2.CreateInvitationRequest(email=person.email, role="viewer"))
     quietly(member.passwords.SendVerification, signin_pb2.SendVerificationRequest())
+    account.email = person.email
+    take_part(person, account, theirs, others, model)
+    hear(person, account)
+    keep(platform, person, account, others, team)
     return member
+
+
+def until(condition: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.1)
+
+
+def review(account: Account, model: str, comment: str) -> str:
+    """Of a model that they have called; its id."""
+    request = reviews_pb2.WriteReviewRequest(model=model, version="1.0.0", rating=2, comment=comment)
+    until(lambda: quietly(account.reviews.WriteReview, request))
+    return str(account.reviews.WriteReview(request).review.review_id)
+
+
+def take_part(person: Marked, account: Account, theirs: str, others: Account, model: str) -> None:
+    """In the storefront: with a model of others (`theirs`), while others do with theirs."""
+    word = person.word
+    inputs = [inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], raw=bytes(16))]
+    account.inference.Predict(inference_pb2.PredictRequest(model=theirs, inputs=inputs))
+    review(account, theirs, f"{word} thinks little of it")
+    review(account, theirs, f"{word} thinks again")
+    reply = reviews_pb2.ReplyToReviewRequest(review_id=review(others, model, "good"), comment=f"{word} says thanks")
+    account.reviews.ReplyToReview(reply)
+    report = reviews_pb2.ReportReviewRequest(review_id=reply.review_id, reason=f"{word} finds it short")
+    account.reviews.ReportReview(report)
+    for who, of in ((account, theirs), (others, model)):
+        made = who.collections.CreateCollection(
+            collections_pb2.CreateCollectionRequest(title=f"{word} picks" if who is account else "picks")
+        ).collection
+        who.collections.AddToCollection(
+            collections_pb2.AddToCollectionRequest(collection_id=made.collection_id, model=of)
+        )
+        who.collections.AddFavourite(collections_pb2.AddFavouriteRequest(model=of))
+        publisher = of.partition("/")[0]
+        who.collections.FollowPublisher(collections_pb2.FollowPublisherRequest(publisher=publisher))
+    account.discovery.SetDiscoveryPreferences(discovery_pb2.SetDiscoveryPreferencesRequest(recommendations_off=True))
+
+
+def hear(person: Marked, account: Account) -> None:
+    """By webhooks: one endpoint that takes what comes, and one that is gone."""
+    with receiver() as there:
+        there.answers[f"/{person.word}-gone"] = 410
+        for path in (f"/{person.word}", f"/{person.word}-gone"):
+            request = webhooks_pb2.CreateWebhookEndpointRequest(url=there.url(path), description=f"of {person.word}")
+            made = account.webhooks.CreateWebhookEndpoint(request).endpoint
+            account.webhooks.SendTestEvent(webhooks_pb2.SendTestEventRequest(endpoint_id=made.endpoint_id))
+            there.wait(path)
+        get = webhooks_pb2.GetWebhookEndpointRequest(endpoint_id=made.endpoint_id)
+        until(lambda: not account.webhooks.GetWebhookEndpoint(get).endpoint.enabled)
+
+
+def keep(platform: Platform, person: Marked, account: Account, others: Account, team: Account) -> None:
+    """Files, versions with files beside them, a model that has moved and one that is offered; teams and a domain."""
+    word = person.word
+    upload = storage_pb2.CreateUploadRequest(filename=f"{word}.onnx", size_bytes=10, metadata=f"of {word}")
+    account.storage.CreateUpload(upload)
+    card = registry_pb2.VersionFile(
+        name="README.md", role=registry_pb2.FILE_ROLE_CARD, digest=platform.upload(account, f"# {word}\n".encode())
+    )
+    for name in ("moved", "offered"):
+        account.registry.CreateModel(
+            registry_pb2.CreateModelRequest(name=name, summary="s", category="other", task="test", license="MIT")
+        )
+        model = f"{person.handle}/{name}"
+        account.registry.CreateVersion(
+            registry_pb2.CreateVersionRequest(
+                model=model, version="1.0.0", digest=platform.upload(account, graphs.tiny()),
+                files=[card] if name == "offered" else [],
+            )
+        )  # fmt: skip
+        platform.until_validated(account, model, "1.0.0")
+        offer = transfer_pb2.TransferModelRequest(model=model, organisation=others.profile.organisation)
+        transfer = account.transfers.TransferModel(offer).transfer
+        if name == "moved":
+            accept = transfer_pb2.AcceptModelTransferRequest(transfer_id=transfer.transfer_id)
+            others.transfers.AcceptModelTransfer(accept)
+    inc = platform.session(account, f"{word}org")
+    inc.teams.CreateTeam(team_pb2.CreateTeamRequest(name=f"{word}team"))
+    inc.organisations.SetRole(organisation_pb2.SetRoleRequest(name=f"{word}role", scopes=["usage:read"]))
+    inc.sso.AddSsoDomain(sso_pb2.AddSsoDomainRequest(domain=f"{word}.example.com"))
+    made = team.teams.CreateTeam(team_pb2.CreateTeamRequest(name="everybody")).team
+    member = team_pb2.AddTeamMemberRequest(team_id=made.team_id, user_id=account.profile.user_id)
+    team.teams.AddTeamMember(member)
 
 
 async def tables(url: str, forms: list[bytes]) -> dict[str, list[str]]:
@@ -246,31 +354,58 @@ async def chains(platform: Platform) -> dict[str, list[str]]:
 async def test_a_person_is_erased(own: Platform) -> None:
     person = Marked(f"zq{secrets.token_hex(8)}")
     forms = person.forms()
-    others = own.sign_up(credit=100 * USD)
+    others = own.sign_up(auth_pb2.ROLE_PUBLISHER, credit=100 * USD)
+    theirs = own.publish(own.publisher(), graphs.tiny(), "adder")
+    listing = marketplace_pb2.GetListingRequest(model=theirs)
     team = own.organisation(own.sign_up())
-    member = live(own, person, others, team)
+    member = live(own, person, others, theirs, team)
     await asyncio.sleep(3)  # for outboxes and consumers
     # The search finds what is there.
     before = await tables(own.postgres_url(), forms)
     assert {"auth.users", "auth.sessions", "auth.audit_logs", "registry.models", "usage.usage_records",
-            "billing.prices", "billing.budgets", "marketplace.listings", "inference.jobs"} <= before.keys()  # fmt: skip
+            "billing.prices", "billing.budgets", "billing.discounts", "marketplace.listings", "inference.jobs",
+            "marketplace.reviews", "marketplace.review_edits", "marketplace.review_reports", "marketplace.collections",
+            "marketplace.collection_models", "marketplace.favourites", "marketplace.follows",
+            "marketplace.listing_changes", "marketplace.publications", "marketplace.model_latencies",
+            "notification.webhook_endpoints", "auth.teams", "auth.sso_domains", "registry.model_addresses",
+            "storage.uploads"} <= before.keys()  # fmt: skip
+    told = f"SELECT count(*) FROM notification.webhook_events WHERE org_id = '{others.profile.org_id}'"
+    assert own.value(f"{told} AND body LIKE '%{person.handle}/%'")
+    assert own.anonymous.marketplace.GetListing(listing).listing.review_count == 1
+    assert own.value(
+        "SELECT count(*) FROM notification.data_keys k JOIN auth.organisations o ON o.id = k.owner_id"
+        f" WHERE o.handle = '{person.handle}'"
+    )
+    assert {"auth.audit_logs", "notification.webhook_events"} <= (
+        await tables(own.postgres_url(), [b"127.77.66.55"])
+    ).keys()
     assert await messages(own.nats_url(), forms)
     assert any(name.startswith("home/mail/") for name in files(own.home, forms))
 
     # They are given everything first.
     account = member.again().account
+    org_id = own.value(f"SELECT id FROM auth.organisations WHERE handle = '{person.handle}'")
     archive = export_of(account)
     manifest = json.loads(archive.read("manifest.json"))
     listed = {entry["name"]: entry for entry in manifest["files"]}
     assert set(listed) | {"manifest.json"} == set(archive.namelist())
     for name in ("auth/profile.jsonl", "auth/api_keys.jsonl", "auth/audit_entries.jsonl", "registry/models.jsonl",
-                 "usage/usage_records.jsonl", "billing/ledger_entries.jsonl", "inference/jobs.jsonl"):  # fmt: skip
+                 "usage/usage_records.jsonl", "billing/ledger_entries.jsonl", "inference/jobs.jsonl",
+                 "auth/roles.jsonl", "auth/teams.jsonl", "auth/team_memberships.jsonl", "auth/sso_domains.jsonl",
+                 "registry/version_files.jsonl", "registry/model_transfers.jsonl", "storage/uploads.jsonl",
+                 "billing/discounts.jsonl", "billing/prices.jsonl", "marketplace/reviews.jsonl",
+                 "marketplace/replies_to_reviews.jsonl", "marketplace/reports_of_reviews.jsonl",
+                 "marketplace/collections.jsonl", "marketplace/favourites.jsonl", "marketplace/follows.jsonl",
+                 "marketplace/preferences.jsonl", "notification/webhook_endpoints.jsonl",
+                 "notification/webhook_events.jsonl", "notification/webhook_deliveries.jsonl"):  # fmt: skip
         lines = archive.read(name).splitlines()
         assert len(lines) == listed[name]["lines"] > 0, name
         assert all(isinstance(json.loads(line), dict) for line in lines)
     everything = b"".join(archive.read(name) for name in archive.namelist())
     assert b"password_hash" not in everything
     assert b"key_hash" not in everything
+    assert b'secret"' not in everything.replace(b'"has_secret"', b"")
+    assert theirs.encode() in archive.read("marketplace/favourites.jsonl")
 
     # Money stands in the way until it is given up.
     deletion = account.privacy.GetDeletion(privacy_pb2.GetDeletionRequest()).deletion
@@ -287,11 +422,18 @@ async def test_a_person_is_erased(own: Platform) -> None:
     # Nothing is left of them.
     assert await tables(own.postgres_url(), forms) == {}
     assert await tables(own.postgres_url(), [b"127.77.66.55"]) == {}
-    assert await messages(own.nats_url(), forms) == []
+    assert await messages(own.nats_url(), [*forms, b"127.77.66.55"]) == []
     assert files(own.home, forms) == []
     assert keys(own.redis_url(), forms) == []
-    theirs = export_of(own.session(others))
-    assert not any(form in theirs.read(name) for name in theirs.namelist() for form in forms)
+    given = export_of(own.session(others))
+    assert not any(form in given.read(name) for name in given.namelist() for form in forms)
+    # What others have is theirs still, and adds up.
+    assert own.value(f"SELECT count(*) FROM notification.data_keys WHERE owner_id = '{org_id}'") == 0
+    assert own.value(f"{told} AND body LIKE '%/perceptron%'")
+    assert own.anonymous.marketplace.GetListing(listing).listing.review_count == 0
+    moved = registry_pb2.GetVersionRequest(model=f"{others.profile.organisation}/moved", version="1.0.0")
+    download = storage_pb2.DownloadArtifactRequest(digest=others.registry.GetVersion(moved).version.digest)
+    assert b"".join(m.chunk.data for m in others.storage.DownloadArtifact(download)) == graphs.tiny()
 
     # Nobody takes their place; their address is free.
     again = auth_pb2.SignUpRequest(

@@ -191,7 +191,7 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
         self, request: organisation_pb2.SetRoleRequest, context: Context
     ) -> organisation_pb2.SetRoleResponse:
         principal = caller()
-        audit.about("role", request.name)
+        audit.about("role", caller().org_id)
         if request.name in BY_MEMBER_ROLE:
             raise InvalidFields(violations=[Violation("name", "is a role that every organisation has, as it is")])
         if unknown := set(request.scopes) - BY_MEMBER_ROLE[OWNER]:
@@ -212,7 +212,7 @@ class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
         self, request: organisation_pb2.DeleteRoleRequest, context: Context
     ) -> organisation_pb2.DeleteRoleResponse:
         principal = caller()
-        audit.about("role", request.name)
+        audit.about("role", caller().org_id)
         async with self._database.transaction() as connection:
             await self._store.lock_organisation(connection, principal.org_id)
             before = await self._store.get_role(connection, principal.org_id, request.name)

@@ -14,7 +14,8 @@ from services.common.sealing import Unsealable
 from services.common.secrets.keyring import Keyring
 
 _FILES = (
-    "profile", "sessions", "identities", "passkeys", "second_factor", "api_keys", "organisations", "invitations",
+    "profile", "sessions", "identities", "passkeys", "second_factor", "api_keys", "signing_keys",
+    "organisations", "roles", "teams", "team_memberships", "sso_connections", "sso_domains", "invitations",
     "service_accounts", "oauth_clients", "consents", "audit_entries",
 )  # fmt: skip
 # The user's own row last: by its address others find what is theirs.
@@ -22,8 +23,8 @@ _ERASING = (
     "erase_failures", "erase_failures_of_places", "erase_invitations", "erase_identities", "erase_identity_attempts",
     "erase_consents", "erase_passkeys", "erase_passkey_challenges", "erase_totp", "erase_device_codes",
     "erase_mail_codes", "erase_refresh_tokens", "erase_sessions", "erase_signing_keys", "erase_api_keys",
-    "erase_clients",
-    "erase_service_accounts", "erase_roles", "erase_members", "erase_organisations", "erase_user",
+    "erase_clients", "erase_service_accounts", "erase_sso_identities", "erase_sso_domains", "erase_sso_connections",
+    "erase_teams", "erase_team_memberships", "erase_roles", "erase_members", "erase_organisations", "erase_user",
 )  # fmt: skip
 
 

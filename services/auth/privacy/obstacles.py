@@ -12,6 +12,7 @@ from services.common import money
 GOES = (
     "your profile, sessions, passkeys, second factor, linked accounts, API keys and memberships",
     "your models with all versions and files, and your jobs with what was sent and answered",
+    "your reviews, replies, collections, favourites and webhooks, and what others said of your models",
     "cards, payout accounts, budgets and automatic top-ups; subscriptions end, promotional credit lapses",
     "network addresses, programs and what was asked for, wherever the audit log says it of you",
     "mail on its way, exports, and the keys that what is left in backups lies under",

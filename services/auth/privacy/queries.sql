@@ -105,6 +105,29 @@ SELECT (to_jsonb(f) - ARRAY['sealed_secret', 'last_step'])::text AS line FROM to
 SELECT (to_jsonb(k) - ARRAY['key_hash', 'previous_hash'])::text AS line FROM api_keys k
 WHERE user_id = :user_id OR org_id = ANY(:org_ids::text[]) ORDER BY id;
 
+-- name: export_signing_keys(user_id, org_ids)
+SELECT (to_jsonb(s) - ARRAY['sealed_secret', 'public_key'])::text AS line
+FROM signing_keys s JOIN api_keys k ON k.id = s.key_id
+WHERE k.user_id = :user_id OR k.org_id = ANY(:org_ids::text[]) ORDER BY s.id;
+
+-- name: export_roles(org_ids)
+SELECT to_jsonb(r)::text AS line FROM roles r WHERE org_id = ANY(:org_ids::text[]) ORDER BY org_id, name;
+
+-- name: export_teams(org_ids)
+SELECT to_jsonb(t)::text AS line FROM teams t WHERE org_id = ANY(:org_ids::text[]) ORDER BY id;
+
+-- name: export_team_memberships(user_id)
+-- In organisations of others too.
+SELECT (to_jsonb(m) || jsonb_build_object('team', t.name))::text AS line
+FROM team_members m JOIN teams t ON t.id = m.team_id WHERE m.user_id = :user_id ORDER BY m.team_id;
+
+-- name: export_sso_connections(org_ids)
+SELECT (to_jsonb(c) - ARRAY['sealed_secret'])::text AS line FROM sso_connections c WHERE org_id = ANY(:org_ids::text[])
+ORDER BY org_id;
+
+-- name: export_sso_domains(org_ids)
+SELECT to_jsonb(d)::text AS line FROM sso_domains d WHERE org_id = ANY(:org_ids::text[]) ORDER BY org_id, domain;
+
 -- name: export_organisations(user_id)
 SELECT (to_jsonb(o) || jsonb_build_object('role', m.role, 'joined_at', m.created_at))::text AS line
 FROM members m JOIN organisations o ON o.id = m.org_id WHERE m.user_id = :user_id ORDER BY o.id;
@@ -194,6 +217,22 @@ DELETE FROM oauth_clients WHERE org_id = ANY(:org_ids::text[]);
 
 -- name: erase_service_accounts(org_ids)!
 DELETE FROM service_accounts WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_sso_identities(org_ids)!
+-- Of people who once came in by a provider that is gone.
+DELETE FROM identities WHERE provider = ANY(:org_ids::text[]);
+
+-- name: erase_sso_domains(org_ids)!
+DELETE FROM sso_domains WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_sso_connections(org_ids)!
+DELETE FROM sso_connections WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_teams(org_ids)!
+DELETE FROM teams WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_team_memberships(user_id)!
+DELETE FROM team_members WHERE user_id = :user_id;
 
 -- name: erase_roles(org_ids)!
 DELETE FROM roles WHERE org_id = ANY(:org_ids::text[]);

@@ -60,11 +60,11 @@ class Saga:
         person = Person.FromString(row["request"])
         owners: list[str] = []
         if person.kind == Person.KIND_ERASURE:
+            owners = [person.user_id, *(o.org_id for o in person.organisations)]
             marks = await self._data.marks(person)
             if marks is not None:
                 await self._erase_traces(person.user_id, marks)
-                await purge(self._deps.events, marks.in_bytes(person.user_id, person.task_id))
-            owners = [person.user_id, *(o.org_id for o in person.organisations)]
+                await purge(self._deps.events, marks.in_bytes(*owners, person.task_id))
         failpoints.passing("erasure.finish")
         async with self._deps.database.transaction() as connection:
             await self._store.finish_request(connection, person.task_id, self._deps.clock.now())

@@ -120,7 +120,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
         self, request: sso_pb2.AddSsoDomainRequest, context: Context
     ) -> sso_pb2.AddSsoDomainResponse:
         org_id, store = caller().org_id, self.connecting.store
-        audit.about("sso_domain", request.domain)
+        audit.about("sso_domain", caller().org_id)
         async with self.deps.database.transaction() as connection:
             await shared(self.connecting.organisations, connection, org_id)
             known = await store.get_domain(connection, org_id, request.domain)
@@ -145,7 +145,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
         self, request: sso_pb2.VerifySsoDomainRequest, context: Context
     ) -> sso_pb2.VerifySsoDomainResponse:
         org_id = caller().org_id
-        audit.about("sso_domain", request.domain)
+        audit.about("sso_domain", caller().org_id)
         async with self.deps.database.connection() as connection:
             row = await self._domain(connection, request.domain)
         if not await domains.proves(self.resolver, row["domain"], row["token"]):
@@ -172,7 +172,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
     async def RemoveSsoDomain(
         self, request: sso_pb2.RemoveSsoDomainRequest, context: Context
     ) -> sso_pb2.RemoveSsoDomainResponse:
-        audit.about("sso_domain", request.domain)
+        audit.about("sso_domain", caller().org_id)
         async with self.deps.database.transaction() as connection:
             await self.connecting.organisations.lock_organisation(connection, caller().org_id)
             row = await self._domain(connection, request.domain)

@@ -19,10 +19,12 @@ from services.common.personal.data import Person, Tables
 log = logging.getLogger(__name__)
 _FILES = (
     "wallets", "ledger_entries", "transactions", "payments", "refunds_and_disputes", "payment_methods", "auto_top_ups",
-    "invoices", "subscriptions", "budgets", "credit_grants", "payouts", "corrections_and_refunds_of_calls",
+    "invoices", "subscriptions", "budgets", "credit_grants", "payout_accounts", "payouts", "prices", "model_offers",
+    "discounts", "losses", "corrections_and_refunds_of_calls",
 )  # fmt: skip
 _FIRST = (
-    "erase_auto_top_ups", "erase_offers", "end_subscriptions_to_models", "erase_budgets", "erase_payout_accounts",
+    "erase_auto_top_ups", "erase_offers", "erase_discounts", "erase_due_prices", "end_subscriptions_to_models",
+    "erase_budgets", "erase_payout_accounts",
 )  # fmt: skip
 _LAST = (
     "erase_customers", "erase_cards", "erase_secrets_of_payments", "erase_reasons", "erase_reasons_of_refunds",

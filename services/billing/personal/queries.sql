@@ -45,6 +45,27 @@ SELECT to_jsonb(g)::text AS line FROM credit_grants g WHERE g.org_id = ANY(:org_
 SELECT (to_jsonb(p) - ARRAY['next_attempt_at'])::text AS line FROM payouts p WHERE p.org_id = ANY(:org_ids::text[])
 ORDER BY p.id;
 
+-- name: export_payout_accounts(org_ids)
+SELECT to_jsonb(a)::text AS line FROM payout_accounts a WHERE a.org_id = ANY(:org_ids::text[])
+ORDER BY a.org_id;
+
+-- name: export_prices(handles)
+SELECT to_jsonb(p)::text AS line FROM prices p WHERE split_part(p.model, '/', 1) = ANY(:handles::text[]) ORDER BY p.id;
+
+-- name: export_model_offers(org_ids)
+SELECT to_jsonb(o)::text AS line FROM model_offers o WHERE o.publisher_org_id = ANY(:org_ids::text[]) ORDER BY o.model_id;
+
+-- name: export_discounts(org_ids)
+-- Those they give and those they have.
+SELECT to_jsonb(d)::text AS line FROM discounts d
+WHERE d.publisher_org_id = ANY(:org_ids::text[]) OR d.org_id = ANY(:org_ids::text[])
+ORDER BY d.publisher_org_id, d.org_id, d.model_id;
+
+-- name: export_losses(org_ids)
+-- Of disputes of theirs, and their shares of others'.
+SELECT to_jsonb(l)::text AS line FROM losses l WHERE l.org_id = ANY(:org_ids::text[])
+UNION ALL SELECT to_jsonb(s)::text FROM loss_shares s WHERE s.publisher_org_id = ANY(:org_ids::text[]);
+
 -- name: export_corrections_and_refunds_of_calls(org_ids)
 SELECT (to_jsonb(k) - ARRAY['user_id'])::text AS line FROM corrections k WHERE k.org_id = ANY(:org_ids::text[])
 UNION ALL SELECT to_jsonb(f)::text FROM call_refunds f WHERE f.org_id = ANY(:org_ids::text[]);
@@ -89,6 +110,12 @@ DELETE FROM auto_top_ups WHERE org_id = ANY(:org_ids::text[]);
 
 -- name: erase_offers(org_ids)!
 DELETE FROM model_offers WHERE publisher_org_id = ANY(:org_ids::text[]);
+
+-- name: erase_discounts(org_ids)!
+DELETE FROM discounts WHERE publisher_org_id = ANY(:org_ids::text[]) OR org_id = ANY(:org_ids::text[]);
+
+-- name: erase_due_prices(handles)!
+DELETE FROM due_prices WHERE split_part(model, '/', 1) = ANY(:handles::text[]);
 
 -- name: end_subscriptions_to_models(org_ids)!
 -- Others' subscriptions to models that go: what they paid for runs to its end.

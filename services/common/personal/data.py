@@ -8,7 +8,7 @@ from mercat.event.v1 import event_pb2
 from services.common.db import Connection, Database, load_queries, rows_affected
 
 # Those that each have a part. One that is added here is waited for by every export and every erasure.
-SERVICES = ("auth", "storage", "registry", "usage", "billing", "marketplace", "inference")
+SERVICES = ("auth", "storage", "registry", "usage", "billing", "marketplace", "inference", "notification")
 Person = event_pb2.PersonTaskRequested
 
 

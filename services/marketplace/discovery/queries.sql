@@ -6,7 +6,9 @@ DELETE FROM called_together;
 
 -- name: put_together(models, others, accounts, scores)!
 INSERT INTO called_together
-SELECT * FROM unnest(:models::text[], :others::text[], :accounts::integer[], :scores::double precision[]);
+SELECT t.* FROM unnest(:models::text[], :others::text[], :accounts::integer[], :scores::double precision[])
+    AS t (model, other, accounts, score)
+WHERE EXISTS (SELECT FROM listings l WHERE l.model = t.model) AND EXISTS (SELECT FROM listings l WHERE l.model = t.other);
 
 -- name: list_together(models, most)
 -- What goes with each, the best first.

@@ -68,9 +68,10 @@ class ReviewServicer(reviews_pb2_grpc.ReviewServiceServicer):
         self, request: reviews_pb2.DeleteReviewRequest, context: Context
     ) -> reviews_pb2.DeleteReviewResponse:
         async with self._database.transaction() as connection:
-            await self._listings.lock_listing(connection, request.model)
+            listing = await self._listings.lock_listing(connection, request.model)
             await self._store.delete_review(connection, caller().org_id, request.model, request.version)
-            await self._listings.count_reviews(connection, request.model)
+            if listing is not None:
+                await self._listings.count_reviews(connection, request.model)
         self._catalogue.changed()
         return reviews_pb2.DeleteReviewResponse()
 

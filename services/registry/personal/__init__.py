@@ -10,8 +10,11 @@ from services.common.db import Database, load_queries
 from services.common.personal.data import Person, Tables
 from services.common.rpc.channels import InternalChannel
 
-_FILES = ("models", "versions", "aliases")
-_ERASING = ("erase_aliases", "erase_crashes", "erase_versions", "erase_models")
+_FILES = ("models", "versions", "version_files", "aliases", "model_addresses", "model_transfers")
+_ERASING = (
+    "erase_aliases", "erase_crashes", "erase_version_files", "erase_versions", "erase_transfers", "erase_addresses",
+    "erase_models",
+)  # fmt: skip
 
 
 class RegistryData:

@@ -2,13 +2,26 @@
 SELECT to_jsonb(m)::text AS line FROM models m WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY m.id;
 
 -- name: export_versions(org_ids)
-SELECT (to_jsonb(v) - ARRAY['signature', 'document', 'text', 'claimed_until']
+SELECT (to_jsonb(v) - ARRAY['signature', 'document', 'text', 'scan', 'claimed_until']
     || jsonb_build_object('model', m.publisher || '/' || m.name))::text AS line
 FROM versions v JOIN models m ON m.id = v.model_id WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY v.id;
 
 -- name: export_aliases(org_ids)
 SELECT to_jsonb(a)::text AS line FROM aliases a JOIN models m ON m.id = a.model_id
 WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY a.model_id, a.alias;
+
+-- name: export_version_files(org_ids)
+SELECT to_jsonb(f)::text AS line
+FROM version_files f JOIN versions v ON v.id = f.version_id JOIN models m ON m.id = v.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY f.version_id, f.digest;
+
+-- name: export_model_addresses(org_ids)
+SELECT to_jsonb(a)::text AS line FROM model_addresses a JOIN models m ON m.id = a.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY a.publisher, a.name;
+
+-- name: export_model_transfers(org_ids)
+SELECT to_jsonb(t)::text AS line FROM model_transfers t
+WHERE t.from_org_id = ANY(:org_ids::text[]) OR t.to_org_id = ANY(:org_ids::text[]) ORDER BY t.id;
 
 -- name: made_of_versions(org_ids)
 -- Artifacts that validation made of theirs, and of nobody else's.
@@ -28,6 +41,10 @@ DELETE FROM aliases a USING models m WHERE m.id = a.model_id AND m.org_id = ANY(
 DELETE FROM crashes c USING versions v, models m
 WHERE v.id = c.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
 
+-- name: erase_version_files(org_ids)!
+DELETE FROM version_files f USING versions v, models m
+WHERE v.id = f.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
+
 -- name: erase_versions(org_ids)!
 -- What receipts of calls name stays: which file a version was. A version that is gone is out of service (state 8). They are
 -- made anew, since one that has passed validation cannot be changed.
@@ -38,6 +55,14 @@ INSERT INTO versions (id, model_id, number, version, state, framework, digest, s
     release_notes, created_at, published_at, deprecated_at)
 SELECT id, model_id, number, version, 8, framework, digest, size_bytes, '', '', '', created_at, published_at, deprecated_at
 FROM gone;
+
+-- name: erase_transfers(org_ids)!
+DELETE FROM model_transfers WHERE from_org_id = ANY(:org_ids::text[]) OR to_org_id = ANY(:org_ids::text[]);
+
+-- name: erase_addresses(org_ids, handles)!
+-- Those that their models had, and those that models of others had while they were theirs: they name them.
+DELETE FROM model_addresses a USING models m
+WHERE m.id = a.model_id AND (m.org_id = ANY(:org_ids::text[]) OR a.publisher = ANY(:handles::text[]));
 
 -- name: erase_models(org_ids, pseudonyms)!
 UPDATE models m SET publisher = t.new, display_name = m.name, summary = '', description = '', tags = '{}', license = '',

@@ -20,7 +20,11 @@ WHERE t.id = :transfer_id AND t.ended_at IS NULL AND t.expires_at > :now;
 UPDATE model_transfers SET ended_at = :now WHERE id = :transfer_id AND ended_at IS NULL RETURNING id;
 
 -- name: digests_of(model_id)
-SELECT DISTINCT digest FROM versions WHERE model_id = :model_id ORDER BY digest;
+-- Of versions, what is served of them, and the files beside them.
+SELECT digest FROM versions WHERE model_id = :model_id
+UNION SELECT served_digest FROM versions WHERE model_id = :model_id AND served_digest <> ''
+UNION SELECT f.digest FROM version_files f JOIN versions v ON v.id = f.version_id WHERE v.model_id = :model_id
+ORDER BY digest;
 
 -- name: forget_address(publisher, name)!
 DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name;

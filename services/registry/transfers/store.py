@@ -38,7 +38,7 @@ class TransferStore:
         return await self._q.end_transfer(c, transfer_id=transfer_id, now=now) is not None
 
     async def digests_of(self, c: Connection, model_id: str) -> list[str]:
-        """Of the artifacts of a model's versions."""
+        """Of the artifacts of a model's versions, whatever they are there for."""
         return [r["digest"] async for r in self._q.digests_of(c, model_id=model_id)]
 
     async def move(self, c: Connection, model: Row, org_id: str, publisher: str, name: str, now: datetime) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mercat.auth.v1 import audit_pb2, auth_pb2
 from mercat.billing.v1 import billing_pb2, payments_pb2, plans_pb2, prices_pb2
 from mercat.inference.v1 import inference_pb2
-from mercat.marketplace.v1 import marketplace_pb2
+from mercat.marketplace.v1 import collections_pb2, marketplace_pb2, reviews_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.registry.v1 import transfer_pb2 as pb
 from mercat.storage.v1 import storage_pb2
@@ -143,9 +143,18 @@ def test_the_address_before_leads_there_until_it_is_taken_anew(
     caller = platform.sign_up(credit=USD)
     model = platform.publish(owner, graphs.tiny())
     name = model.partition("/")[2]
-    call(caller, model)
     listed = marketplace_pb2.GetListingRequest(model=model)
-    until(lambda: caller.marketplace.GetListing(listed).listing.total_requests == 1)
+
+    def counted() -> int:
+        """Calls that its listing shows; -1 while there is no listing yet."""
+        try:
+            return int(caller.marketplace.GetListing(listed).listing.total_requests)
+        except grpc.RpcError:
+            return -1
+
+    until(lambda: counted() == 0)
+    call(caller, model)
+    until(lambda: counted() == 1)
     moved = accept(other, offer(owner, model, other), "renamed")
     assert moved.model == f"{other.profile.organisation}/renamed"
     assert known(caller, model).model == moved.model
@@ -176,6 +185,63 @@ def test_the_address_before_leads_there_until_it_is_taken_anew(
     back = accept(owner, transfer, "again")
     assert (back.model_id, back.model) == (moved.model_id, f"{owner.profile.organisation}/again")
     assert known(caller, moved.model).model == back.model
+
+
+def test_files_beside_its_versions_are_the_new_owners_too(platform: Platform, owner: Account, other: Account) -> None:
+    model = draft(owner, "carded")
+    card = f"# {secrets.token_hex(8)}\n".encode()
+    file = registry_pb2.VersionFile(
+        name="README.md", role=registry_pb2.FILE_ROLE_CARD, digest=platform.upload(owner, card)
+    )
+    version = registry_pb2.CreateVersionRequest(
+        model=model, version="1.0.0", digest=platform.upload(owner, graphs.tiny()), files=[file]
+    )
+    owner.registry.CreateVersion(version)
+    platform.until_validated(owner, model, "1.0.0")
+    download = storage_pb2.DownloadArtifactRequest(digest=file.digest)
+    assert downloaded(other, download) == b""
+    accept(other, offer(owner, model, other))
+    until(lambda: downloaded(other, download) == card)
+
+
+def test_what_was_said_of_it_and_kept_of_it_goes_along(platform: Platform, owner: Account, other: Account) -> None:
+    caller = platform.sign_up(credit=USD)
+    model = platform.publish(owner, graphs.tiny())
+    call(caller, model)
+    write = reviews_pb2.WriteReviewRequest(model=model, version="1.0.0", rating=4, comment="good")
+
+    def written() -> bool:
+        try:  # a call shows up within a second
+            return bool(caller.reviews.WriteReview(write).review.review_id)
+        except grpc.RpcError:
+            return False
+
+    until(written)
+    collection = caller.collections.CreateCollection(collections_pb2.CreateCollectionRequest(title="picks")).collection
+    place = collections_pb2.AddToCollectionRequest(collection_id=collection.collection_id, model=model)
+    caller.collections.AddToCollection(place)
+    caller.collections.AddFavourite(collections_pb2.AddFavouriteRequest(model=model))
+    moved = accept(other, offer(owner, model, other), "renamed").model
+
+    def listed() -> marketplace_pb2.Listing | None:
+        try:
+            found: marketplace_pb2.Listing = platform.anonymous.marketplace.GetListing(
+                marketplace_pb2.GetListingRequest(model=moved)
+            ).listing
+        except grpc.RpcError:
+            return None
+        return found if found.model.model == moved else None
+
+    until(lambda: listed() is not None)
+    found = listed()
+    assert found is not None
+    assert (found.review_count, found.rating) == (1, 4)
+    reviews = platform.anonymous.reviews.ListModelReviews(reviews_pb2.ListModelReviewsRequest(model=moved)).reviews
+    assert [(r.model, r.author, r.comment) for r in reviews] == [(moved, caller.profile.username, "good")]
+    get = collections_pb2.GetCollectionRequest(collection_id=collection.collection_id)
+    kept = caller.collections.ListFavourites(collections_pb2.ListFavouritesRequest()).hits
+    for hits in (caller.collections.GetCollection(get).collection.models, kept):
+        assert [hit.model for hit in hits] == [moved]
 
 
 def test_who_may_move_it(platform: Platform, owner: Account, other: Account) -> None:
