@@ -17,6 +17,7 @@ VALUES = {
     "at": "2026-11-26 12:00", "address": "192.0.2.7", "email": "ada@example.com", "organisation": "Acme Corporation",
     "handle": "acme", "inviter": "grace", "role": "viewer", "expires": "2026-12-03 12:00", "name": "backend",
     "key_id": "key_06b3c", "prefix": "mk_live_abcd", "whole": "yes",
+    "url": "https://example.com/hook", "endpoint_id": "whe_06b3c", "gone": "", "since": "2026-05-01 10:00",
 }  # fmt: skip
 
 
