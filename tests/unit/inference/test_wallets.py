@@ -62,6 +62,7 @@ class Billing:
         self.takes = 0.001
         self.reserved_elsewhere = 0
         self.open: dict[str, int] = {}
+        self.given = 0
         self.closed: list[dict[str, int]] = []  # what was spent of leases, by call
         self.asked: list[tuple[Any, float]] = []  # and the deadline
         self.lost: set[str] = set()
@@ -94,7 +95,8 @@ class Billing:
         granted = leases.grant(free, request.minimum_nanos, request.wanted_nanos)
         if not granted:
             raise InsufficientCredit("no", metadata={"reserved_nanos": str(reserved)})
-        lease_id = f"lse_{len(self.acquired)}"
+        self.given += 1
+        lease_id = f"lse_{self.given}"
         self.open[lease_id] = granted
         answer = billing_pb2.AcquireLeaseResponse(
             lease_id=lease_id, granted_nanos=granted, by_key=self.by_key, by_model=self.by_model
