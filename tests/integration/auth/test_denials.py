@@ -36,20 +36,21 @@ def refused(call: Callable[..., Any], request: Any) -> str:
 
 
 def test_a_key_that_lacks_a_scope(platform: Platform) -> None:
-    person = platform.sign_up()
-    made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k", scopes=["keys:read"]))
-    headers = {"authorization": f"Bearer {made.secret}", "user-agent": "an intruder"}
-    with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.7")) as client:
-        codes = {
-            client.post(f"{platform.rest}/v1/keys", json={"name": "x"}, headers=headers).status_code for _ in range(40)
-        }
-    assert codes == {403}
-    (entry,) = denied(person, "SCOPE_MISSING")
-    assert (entry.user_id, entry.key_id) == (person.profile.user_id, made.api_key.key_id)
-    assert (entry.action, entry.ip_address) == ("/mercat.auth.v1.AuthService/CreateApiKey", "127.0.0.7")
-    assert entry.user_agent == "an intruder"
-    time.sleep(3)
-    assert len(denied(person, "SCOPE_MISSING")) == 1  # the other 39 are one more, at the minute's end
+    for _ in range(2):  # a minute may end meanwhile, once
+        person = platform.sign_up()
+        made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k", scopes=["keys:read"]))
+        headers = {"authorization": f"Bearer {made.secret}", "user-agent": "an intruder"}
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.7"), headers=headers) as client:
+            codes = {client.post(f"{platform.rest}/v1/keys", json={"name": "x"}).status_code for _ in range(40)}
+        assert codes == {403}
+        entry = denied(person, "SCOPE_MISSING")[-1]
+        assert (entry.user_id, entry.key_id) == (person.profile.user_id, made.api_key.key_id)
+        assert (entry.action, entry.ip_address) == ("/mercat.auth.v1.AuthService/CreateApiKey", "127.0.0.7")
+        assert entry.user_agent == "an intruder"
+        time.sleep(3)
+        if len(denied(person, "SCOPE_MISSING")) == 1:  # the other 39 are one more, at the minute's end
+            return
+    raise AssertionError("attempts of one minute are several entries")
 
 
 def test_a_key_from_where_it_may_not_be_used_also_by_workers(platform: Platform) -> None:

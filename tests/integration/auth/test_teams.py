@@ -17,6 +17,9 @@ from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
 from tests.platform import USD, Account, Platform
 
+# What a developer may that a viewer may not.
+DEVELOPER = {"inference:call", "keys:write", "models:write", "webhooks:read", "webhooks:write"}
+
 
 def fails(call: Callable[..., Any], request: Any) -> MercatError:
     with pytest.raises(grpc.RpcError) as caught:
@@ -68,7 +71,7 @@ def test_what_a_team_gives_lasts_as_long_as_the_membership(owner: Account, grace
     take_in(owner, team, grace)
     take_in(owner, team, grace)  # who is in it stays in it
     assert names(grace, user_id=grace.profile.user_id) == [("research", 1)]
-    until(lambda: scopes(grace) == before | {"inference:call", "keys:write", "models:write"})
+    until(lambda: scopes(grace) == before | DEVELOPER)
     key = grace.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k", scopes=["inference:call"]))
     called = Account(grace.platform, key.secret)
     assert scopes(called) == {"inference:call"}

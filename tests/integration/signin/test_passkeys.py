@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 from mercat.auth.v1 import auth_pb2, mfa_pb2, passkey_pb2
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as expect
@@ -45,7 +46,8 @@ class Visitor:
         self.chrome.get(self.site + path)
 
     def sees(self, text: str) -> None:
-        wait = WebDriverWait(self.chrome, 15)
+        # What is looked at may be of the page before, which is just going.
+        wait = WebDriverWait(self.chrome, 15, ignored_exceptions=[WebDriverException])
         wait.until(expect.text_to_be_present_in_element((By.TAG_NAME, "main"), text))
 
     def fill(self, **fields: str) -> None:
