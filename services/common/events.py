@@ -3,6 +3,7 @@
 JetStream only carries: what was handled is known by each service's own inbox table."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
@@ -14,9 +15,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from services.common.db import Connection, Database, load_queries
+from services.common.pull import Puller
 
 log = logging.getLogger(__name__)
 queries = load_queries("services.common")
@@ -105,27 +107,18 @@ class Events:
             name=durable, durable_name=durable, filter_subjects=list(subjects), ack_wait=ack_wait,
             max_ack_pending=max_pending, max_deliver=-1,
         )  # fmt: skip
-        subscription: JetStreamContext.PullSubscription | None = None
         while True:
             try:
-                if subscription is None:
-                    await self.js.add_consumer(stream, config)
-                    subscription = await self.js.pull_subscribe_bind(durable, stream)
-                messages = await subscription.fetch(batch, timeout=5)
-            except TimeoutError:
-                continue
-            except asyncio.CancelledError:
-                raise
-            except (NotFoundError, nats.errors.Error) as e:
+                await self.js.add_consumer(stream, config)
+                async with Puller(self.client, stream, durable) as puller:
+                    while True:
+                        if messages := await puller.next(batch):
+                            yield messages
+            except (nats.errors.Error, TimeoutError) as e:
                 log.warning("consumer %s of %s waits: %s", durable, stream, e)
-                subscription = None
-                await asyncio.sleep(0.5)
-                try:
-                    await self._ensure_streams()
-                except (nats.errors.Error, TimeoutError):
-                    pass
-                continue
-            yield messages
+            await asyncio.sleep(0.5)
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                await self._ensure_streams()
 
 
 async def consume(

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from mercat.auth.v1 import audit_pb2 as pb
 from mercat.auth.v1 import auth_pb2, organisation_pb2
@@ -45,18 +46,20 @@ class Log:
         self.url = psutil.Process(platform.pids()["control"]).environ()["MERCAT_POSTGRES_URL"]
 
     def acts(self, count: int) -> None:
-        """Does something, `count` times, and waits until all of it is written and signed."""
-        for number in range(count):
-            request = organisation_pb2.UpdateOrganisationRequest(display_name=f"name {number}")
-            self.owner.organisations.UpdateOrganisation(request)
-        self.settled()
+        """Names the organisation `count` times, and waits until all of it is written and signed."""
+        names = [f"name {number}" for number in range(count)]
+        for name in names:
+            self.owner.organisations.UpdateOrganisation(organisation_pb2.UpdateOrganisationRequest(display_name=name))
+        self.settled(*names)
 
-    def settled(self) -> None:
+    def settled(self, *names: str) -> None:
+        """Waits until these names of the organisation are written, and everything is signed."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             heads = self.owner.audit.GetAuditHeads(pb.GetAuditHeadsRequest()).heads
             entries = self.entries()
-            if entries and heads and heads[-1].sequence == entries[-1].sequence == len(entries):
+            written = {_after(e).get("display_name") for e in entries}
+            if written.issuperset(names) and heads and heads[-1].sequence == entries[-1].sequence == len(entries):
                 return
             time.sleep(0.1)
         raise TimeoutError(f"{len(entries)} entries, {[h.sequence for h in heads]}\n{self.platform.log()}")
@@ -115,6 +118,11 @@ class Log:
             )
         finally:
             await connection.close()
+
+
+def _after(entry: pb.AuditEntry) -> dict[str, Any]:
+    after: dict[str, Any] = json_format.MessageToDict(entry.metadata).get("after") or {}
+    return after
 
 
 @pytest.fixture
@@ -241,19 +249,10 @@ async def test_what_another_key_signed_does_not_count(log: Log, tmp_path: Path) 
 
 async def test_many_at_once_are_one_chain(signing: Platform, tmp_path: Path) -> None:
     log = Log(signing, tmp_path)
-    await asyncio.gather(
-        *(
-            asyncio.to_thread(
-                log.owner.organisations.UpdateOrganisation,
-                organisation_pb2.UpdateOrganisationRequest(display_name=f"name {n}"),
-            )
-            for n in range(40)
-        )
-    )
-    deadline = time.monotonic() + 20
-    while len(log.entries()) < 41 and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    log.settled()
+    names = [f"name {number}" for number in range(40)]
+    requests = [organisation_pb2.UpdateOrganisationRequest(display_name=name) for name in names]
+    await asyncio.gather(*(asyncio.to_thread(log.owner.organisations.UpdateOrganisation, r) for r in requests))
+    log.settled(*names)
     assert log.verify()["intact"]
     assert [e.sequence for e in log.entries()] == [*range(1, len(log.entries()) + 1)]
 
@@ -265,7 +264,7 @@ def test_who_what_from_where_and_before_and_after(log: Log) -> None:
         headers={"authorization": f"Bearer {log.key}", "x-forwarded-for": "6.6.6.6", "user-agent": "an auditor"},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
-    log.settled()
+    log.settled("By REST")
     entry = log.entries()[-1]
     assert entry.action == "/mercat.auth.v1.OrganisationService/UpdateOrganisation"
     assert (entry.user_id, entry.user_agent) == (log.owner.profile.user_id, "an auditor")
@@ -348,7 +347,7 @@ def test_a_table_for_people_holds_no_formula(log: Log) -> None:
         f"{log.platform.rest}/v1/organisation", json={"displayName": "x"},
         headers={"authorization": f"Bearer {log.key}", "user-agent": "=HYPERLINK(1)"},
     )  # fmt: skip
-    log.settled()
+    log.settled("x")
     text = log.mercat("export", "--csv").stdout
     assert text.startswith("sequence,created_at,user_id")
     assert "'=HYPERLINK(1)" in text

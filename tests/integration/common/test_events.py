@@ -78,3 +78,20 @@ async def test_a_consumer_that_was_lost_is_made_again(events: Events, durable: s
     await events.js.delete_consumer(EVENT_STREAM, durable)
     await publish(events, [mine])
     assert await taken(events, durable, [mine], 2) == [mine, mine]
+
+
+async def test_what_comes_after_a_silence_is_handed_on_at_once(events: Events) -> None:
+    """Longer than a request for messages is open: that it ends must hold nothing up."""
+    names_ = {ids.new("evt"): subject for subject in names(30)}
+    taking = [asyncio.create_task(taken(events, name, [subject], 2)) for name, subject in names_.items()]
+    await asyncio.sleep(5.5)
+    for _ in range(2):
+        await publish(events, list(names_.values()))
+        await asyncio.sleep(0.5)
+    waiting = [task for task in taking if not task.done()]
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(taking)
+    for name in names_:
+        await events.js.delete_consumer(EVENT_STREAM, name)
+    assert not waiting, f"{len(waiting)} consumers wait for their messages"
