@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import decoders, encoders, graphs
+from tests.expect import until
 from tests.platform import Platform
 
 PASSWORD = "correct horse battery staple"
@@ -75,13 +75,6 @@ def admin(platform: Platform, tmp_path: Path) -> Person:
     return made
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.1)
-
-
 def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Path) -> None:
     publisher, consumer = person("--publisher"), person()
     word = f"zyx{token_hex(4)}"
@@ -104,7 +97,7 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
     # A consumer adds credit, makes a key, finds the model.
     consumer("topup", "1")
     secret = consumer.json("keys", "create", "app", "--scope", "inference:call")["secret"]
-    eventually(lambda: model in consumer("search", word))
+    until(lambda: model in consumer("search", word))
     assert "0.002 USD a request" in consumer("models", "show", model)
     inputs = ("--input", "a=[1, 2, 9007199254740993]", "--input", "b=[10, 20, 1]")
     assert consumer.json("quote", model, *inputs)["costNanos"] == str(PRICE_NANOS)
@@ -122,7 +115,7 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
     def recorded() -> set[str]:
         return {record["requestId"] for record in consumer.json("usage", "--model", model)["records"]}
 
-    eventually(lambda: recorded() == requests)
+    until(lambda: recorded() == requests)
     assert len(consumer.json("usage", "--model", model)["records"]) == CALLS
     earned = publisher.json("earnings")
     fee = CALLS * PRICE_NANOS * earned["platformFeePpm"] // 1_000_000
@@ -131,7 +124,7 @@ def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Pa
         balance = int(consumer.json("balance")["balanceNanos"])
         return balance == 1_000_000_000 - CALLS * PRICE_NANOS
 
-    eventually(settled)
+    until(settled)
     assert int(publisher.json("earnings")["payableNanos"]) == CALLS * PRICE_NANOS - fee
     assert publisher.json("usage", "--summary", "--publisher")["calls"] == str(CALLS)
 

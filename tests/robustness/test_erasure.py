@@ -30,6 +30,7 @@ from services.common.audit_chain import entry_of, verify
 from services.common.errors import from_rpc_error
 from services.common.events import EVENT_STREAM, JOB_STREAM, USAGE_STREAM
 from tests import graphs
+from tests.expect import until
 from tests.integration.signin.people import Member
 from tests.platform import PASSWORD, USD, Account, Platform
 from tests.webhook_receiver import receiver
@@ -155,13 +156,6 @@ def live(platform: Platform, person: Marked, others: Account, theirs: str, team:
     hear(person, account)
     keep(platform, person, account, others, team)
     return member
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.1)
 
 
 def review(account: Account, model: str, comment: str) -> str:

@@ -16,20 +16,14 @@ import psutil
 import pytest
 from mercat.auth.v1 import auth_pb2
 
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
+from tests.expect import fails
 from tests.platform import PASSWORD, Account, Platform
 
 
 @pytest.fixture
 def person(platform: Platform) -> Account:
     return platform.sign_up()
-
-
-def fails(call: Callable[..., Any], request: Any, **options: Any) -> MercatError:
-    """The error a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, **options)
-    return from_rpc_error(caught.value)
 
 
 def sign_up(**changes: Any) -> auth_pb2.SignUpRequest:

@@ -18,7 +18,8 @@ from mercat.auth.v1 import auth_pb2, sessions_pb2, sessions_pb2_grpc
 from mercat.billing.v1 import billing_pb2
 from mercat.inference.v1 import inference_pb2
 
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
+from tests.expect import fails
 from tests.platform import PASSWORD, Account, Platform
 
 ME = auth_pb2.GetProfileRequest()
@@ -33,13 +34,6 @@ def person(platform: Platform) -> Account:
 def somebody(platform: Platform) -> Account:
     """Whose account no test of this file changes."""
     return platform.sign_up()
-
-
-def fails(call: Callable[..., Any], request: Any, **options: Any) -> MercatError:
-    """The error a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, **options)
-    return from_rpc_error(caught.value)
 
 
 def refused(platform: Platform, credential: str) -> str:

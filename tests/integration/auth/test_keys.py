@@ -14,9 +14,10 @@ from mercat.common.v1 import limits_pb2
 from mercat.inference.v1 import inference_pb2
 
 from services.auth import keys
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
 from services.common.rpc.addresses import DOOR_KEY, EDGE_KEY
 from tests import graphs
+from tests.expect import fails
 from tests.platform import Account, Platform
 
 ME = auth_pb2.GetProfileRequest()
@@ -33,12 +34,6 @@ def models(platform: Platform) -> list[str]:
     """Two of one publisher."""
     publisher = platform.publisher()
     return [platform.publish(publisher, graphs.tiny()) for _ in range(2)]
-
-
-def fails(call: Any, request: Any, **options: Any) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, **options)
-    return from_rpc_error(caught.value)
 
 
 def make(person: Account, **options: Any) -> tuple[Account, auth_pb2.ApiKey]:

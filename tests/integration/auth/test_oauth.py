@@ -2,7 +2,7 @@
 tokens open, and how they stop doing so."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import httpx
@@ -14,8 +14,8 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.inference.v1 import inference_pb2
 from mercat.usage.v1 import usage_pb2
 
-from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails
 from tests.platform import USD, Account, Platform
 
 ME = auth_pb2.GetProfileRequest()
@@ -60,12 +60,6 @@ def library(platform: Platform, made: oauth_pb2.CreateOAuthClientResponse, **opt
 def fetch(oauth: OAuth2Client, **parameters: str) -> dict[str, object]:
     url = oauth.metadata["token_endpoint"]
     return dict(oauth.fetch_token(url, grant_type="client_credentials", **parameters))
-
-
-def fails(call: Callable[..., object], request: object) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
 
 
 def ended(platform: Platform, token: str) -> bool:

@@ -15,26 +15,13 @@ from mercat.billing.v1 import billing_pb2, plans_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.usage.v1 import usage_pb2
 
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
 from tests import graphs
+from tests.expect import fails, until
 from tests.platform import PASSWORD, USD, Account, Platform
 
 ME = auth_pb2.GetProfileRequest()
 HERE = pb.GetOrganisationRequest()
-
-
-def fails(call: Callable[..., Any], request: Any, **options: Any) -> MercatError:
-    """The error a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, **options)
-    return from_rpc_error(caught.value)
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 def refused(call: Callable[[], object]) -> bool:

@@ -1,7 +1,5 @@
 """Teams, as members of an organisation meet them."""
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,25 +11,12 @@ from mercat.auth.v1 import team_pb2 as pb
 from mercat.inference.v1 import inference_pb2
 from mercat.usage.v1 import usage_pb2
 
-from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails, until
 from tests.platform import USD, Account, Platform
 
 # What a developer may that a viewer may not.
 DEVELOPER = {"inference:call", "keys:write", "models:write", "webhooks:read", "webhooks:write"}
-
-
-def fails(call: Callable[..., Any], request: Any) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import grpc
 import pytest
 from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2, budgets_pb2
 from mercat.event.v1 import event_pb2
 from nats.aio.msg import Msg
 
-from services.common.errors import BudgetExceeded, MercatError, from_rpc_error
+from services.common.errors import BudgetExceeded
 from services.common.events import listen
+from tests.expect import failed
 from tests.integration.billing.books import USD, Books, Person
 
 DAILY, MONTHLY = budgets_pb2.BUDGET_PERIOD_DAILY, budgets_pb2.BUDGET_PERIOD_MONTHLY
@@ -32,12 +32,6 @@ async def put(
 async def listed(books: Books, person: Person) -> dict[str, budgets_pb2.Budget]:
     got = await books.budgets.ListBudgets(budgets_pb2.ListBudgetsRequest(), metadata=person.metadata)
     return {b.name: b for b in got.budgets}
-
-
-async def refused(call: grpc.aio.UnaryUnaryCall[object, object]) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def own_key(books: Books, person: Person) -> str:
@@ -65,7 +59,7 @@ async def test_a_budget_is_made_replaced_listed_and_deleted(books: Books) -> Non
     assert not await listed(books, await books.person()), "they are of one organisation"
     gone = budgets_pb2.DeleteBudgetRequest(name="one")
     await books.budgets.DeleteBudget(gone, metadata=person.metadata)
-    assert (await refused(books.budgets.DeleteBudget(gone, metadata=person.metadata))).reason == "BUDGET_NOT_FOUND"
+    assert (await failed(books.budgets.DeleteBudget(gone, metadata=person.metadata))).reason == "BUDGET_NOT_FOUND"
     assert set(await listed(books, person)) == {"two"}
 
 
@@ -77,7 +71,7 @@ async def test_budgets_of_what_is_not_there_are_refused(books: Books) -> None:
         ({"model": "nobody/nothing"}, "MODEL_NOT_FOUND"), ({"key_id": key_id, "model": "a/b"}, "INVALID_FIELDS"),
         ({"thresholds": [0]}, "INVALID_FIELDS"),
     ):  # fmt: skip
-        error = await refused(books.budgets.SetBudget(budget("b", 1, **fields), metadata=person.metadata))
+        error = await failed(books.budgets.SetBudget(budget("b", 1, **fields), metadata=person.metadata))
         assert error.reason == reason, fields
     assert not await listed(books, person)
 

@@ -8,16 +8,11 @@ import pytest
 from mercat.billing.v1 import billing_pb2, credits_pb2
 
 from services.common import ids
-from services.common.errors import InsufficientCredit, MercatError, from_rpc_error
+from services.common.errors import InsufficientCredit
+from tests.expect import failed
 from tests.integration.billing.books import USD, Books, Person
 
 Type = billing_pb2.Transaction.Type
-
-
-async def refused(call: grpc.aio.UnaryUnaryCall[object, object]) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def left(books: Books, person: Person) -> list[int]:
@@ -120,14 +115,14 @@ async def test_a_wallet_goes_below_zero_as_far_as_its_limit(books: Books) -> Non
     with pytest.raises(InsufficientCredit):
         await books.acquire(person, 601)
     lease = await books.acquire(person, 400)
-    error = await refused(limit(299))
+    error = await failed(limit(299))
     assert (error.reason, error.metadata["used_nanos"]) == ("CREDIT_LIMIT_IN_USE", "300")
     await books.charge(books.call(person, publisher, 350, lease_id=lease.lease_id))
     await books.close(lease.lease_id, 350)
     assert await books.until_free(person) == -250
     assert (await limit(250)).wallet.available_nanos == 0
     await books.give(person, 400)
-    error = await refused(limit(249))
+    error = await failed(limit(249))
     assert (error.reason, error.metadata["used_nanos"]) == ("CREDIT_LIMIT_IN_USE", "250"), "what is owed stays owed"
     assert (await books.check()).clean
     wallet = (await books.top_up(person, 1000)).wallet
@@ -138,15 +133,15 @@ async def test_a_wallet_goes_below_zero_as_far_as_its_limit(books: Books) -> Non
 async def test_only_administrators_give_and_only_to_somebody(books: Books) -> None:
     person = await books.person()
     request = credits_pb2.CreateCreditGrantRequest(org_id=person.org_id, amount_nanos=1)
-    error = await refused(books.credits.CreateCreditGrant(request, metadata=person.metadata))
+    error = await failed(books.credits.CreateCreditGrant(request, metadata=person.metadata))
     assert error.code is grpc.StatusCode.PERMISSION_DENIED
     admin = await books.admin()
     nobody = credits_pb2.CreateCreditGrantRequest(org_id=ids.new("org"), amount_nanos=1)
-    assert (await refused(books.credits.CreateCreditGrant(nobody, metadata=admin))).reason == "ORGANIZATION_NOT_FOUND"
+    assert (await failed(books.credits.CreateCreditGrant(nobody, metadata=admin))).reason == "ORGANIZATION_NOT_FOUND"
     to_nobody = credits_pb2.SetCreditLimitRequest(org_id=ids.new("org"))
-    assert (await refused(books.credits.SetCreditLimit(to_nobody, metadata=admin))).reason == "ORGANIZATION_NOT_FOUND"
+    assert (await failed(books.credits.SetCreditLimit(to_nobody, metadata=admin))).reason == "ORGANIZATION_NOT_FOUND"
     request.expires_at.FromDatetime(books.clock.now().astimezone(UTC) - timedelta(seconds=1))
-    error = await refused(books.credits.CreateCreditGrant(request, metadata=admin))
+    error = await failed(books.credits.CreateCreditGrant(request, metadata=admin))
     assert [v.field for v in error.violations] == ["expires_at"]
     assert await books.grants(person) == []
 

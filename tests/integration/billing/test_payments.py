@@ -12,17 +12,12 @@ from services.billing.payments import PaymentParts
 from services.billing.settings import BillingSettings
 from services.billing.store import Store
 from services.common import ids
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
 from services.common.events import EVENT_STREAM
+from tests.expect import failed
 from tests.integration.billing.books import USD, Books, Person
 
 Payment = payments_pb2.Payment
-
-
-async def refused(call: object) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        await call  # type: ignore[misc]
-    return from_rpc_error(caught.value)
 
 
 async def settled(books: Books, payment_id: str) -> list[event_pb2.PaymentSettled]:
@@ -89,22 +84,22 @@ async def test_the_same_key_never_charges_twice_even_when_keys_are_forgotten(boo
     assert (await books.wallet(person)).balance_nanos == 5 * USD
     async with books.superuser() as connection:
         await connection.execute("DELETE FROM idempotency_keys")
-    error = await refused(books.pay(person, 6 * USD, "one-key"))
+    error = await failed(books.pay(person, 6 * USD, "one-key"))
     assert error.reason == "IDEMPOTENCY_KEY_REUSED"
 
 
 async def test_only_whole_cents_are_charged(books: Books) -> None:
     person = await books.person()
     await books.card(person)
-    error = await refused(books.pay(person, USD + 1))
+    error = await failed(books.pay(person, USD + 1))
     assert [v.field for v in error.violations] == ["amount_nanos"]
-    error = await refused(books.pay(person, USD // 100))
+    error = await failed(books.pay(person, USD // 100))
     assert [v.field for v in error.violations] == ["amount_nanos"]
 
 
 async def test_without_a_card_nothing_is_begun(books: Books) -> None:
     person = await books.person()
-    assert (await refused(books.pay(person, USD))).reason == "NO_PAYMENT_METHOD"
+    assert (await failed(books.pay(person, USD))).reason == "NO_PAYMENT_METHOD"
 
 
 async def test_cards_are_listed_chosen_and_forgotten(books: Books) -> None:
@@ -125,11 +120,11 @@ async def test_cards_are_listed_chosen_and_forgotten(books: Books) -> None:
     detach = payments_pb2.DetachPaymentMethodRequest(payment_method_id=second)
     await books.payments.DetachPaymentMethod(detach, metadata=person.metadata)
     assert await cards() == [(first, "4242", True)]
-    error = await refused(books.pay(person, USD, card=second))
+    error = await failed(books.pay(person, USD, card=second))
     assert error.reason == "PAYMENT_METHOD_NOT_FOUND"
     async with books.superuser() as connection:
         ref = await connection.fetchval("SELECT ref FROM payment_methods WHERE id = $1", second)
-    error = await refused(books.card(person, ref))
+    error = await failed(books.card(person, ref))
     assert (error.reason, error.metadata["code"]) == ("CARD_REFUSED", "detached")
 
 
@@ -137,13 +132,13 @@ async def test_other_peoples_cards_and_payments_are_not_there(books: Books) -> N
     owner, other = await books.person(), await books.person()
     card = await books.card(owner)
     paid = await books.pay(owner, USD)
-    assert (await refused(books.paid(other, paid.payment_id))).reason == "PAYMENT_NOT_FOUND"
+    assert (await failed(books.paid(other, paid.payment_id))).reason == "PAYMENT_NOT_FOUND"
     await books.card(other)
-    assert (await refused(books.pay(other, USD, card=card))).reason == "PAYMENT_METHOD_NOT_FOUND"
+    assert (await failed(books.pay(other, USD, card=card))).reason == "PAYMENT_METHOD_NOT_FOUND"
     async with books.superuser() as connection:
         ref = await connection.fetchval("SELECT ref FROM payment_methods WHERE id = $1", card)
-    assert (await refused(books.card(other, ref))).reason == "CARD_REFUSED"
-    assert (await refused(books.card(other, "pm_nothing"))).reason == "CARD_REFUSED"
+    assert (await failed(books.card(other, ref))).reason == "CARD_REFUSED"
+    assert (await failed(books.card(other, "pm_nothing"))).reason == "CARD_REFUSED"
 
 
 async def test_its_owner_must_prove_who_they_are_in_time(books: Books) -> None:
@@ -267,10 +262,10 @@ async def test_a_failed_payment_has_nothing_to_refund(books: Books) -> None:
     person = await books.person()
     await books.card(person, "pm_card_chargeDeclined")
     paid = await books.pay(person, 10 * USD)
-    assert (await refused(refund(books, paid.payment_id))).reason == "NOT_REFUNDABLE"
-    assert (await refused(refund(books, "pay_unknown"))).reason == "PAYMENT_NOT_FOUND"
+    assert (await failed(refund(books, paid.payment_id))).reason == "NOT_REFUNDABLE"
+    assert (await failed(refund(books, "pay_unknown"))).reason == "PAYMENT_NOT_FOUND"
     with_scopes = payments_pb2.RefundPaymentRequest(payment_id=paid.payment_id)
-    error = await refused(books.payments.RefundPayment(with_scopes, metadata=person.metadata))
+    error = await failed(books.payments.RefundPayment(with_scopes, metadata=person.metadata))
     assert error.reason == "SCOPE_MISSING"
 
 

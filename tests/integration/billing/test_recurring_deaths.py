@@ -45,6 +45,21 @@ def paid(publisher: Account) -> list[payouts_pb2.Payout] | None:
     return list(listed) if good else None
 
 
+def advance(platform: Platform, by: str) -> None:
+    until(lambda: platform.command("clock", "advance", by).returncode == 0)
+    time.sleep(5)
+
+
+def missed(platform: Platform) -> list[str]:
+    """Where nothing has died. A death elsewhere in the same moment may have come between a step and its point, so that
+    it is passed in the next month only."""
+    points = [platform.home / "run" / f"failpoint.{point}" for point in POINTS]
+    deadline = time.monotonic() + 15
+    while not all(p.exists() for p in points) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [p.name for p in points if not p.exists()]
+
+
 def test_a_month_and_a_payout_survive_a_death_at_every_step(own_platform: Callable[..., Platform]) -> None:
     platform = own_platform(
         env={
@@ -60,14 +75,18 @@ def test_a_month_and_a_payout_survive_a_death_at_every_step(own_platform: Callab
     person.plans.ChangePlan(plans_pb2.ChangePlanRequest(plan_id="pro"))
     for _ in range(3):
         call(person, model)
-    for days in ("14d", "20d"):
-        assert platform.command("clock", "advance", days).returncode == 0
-        time.sleep(5)
+    advance(platform, "14d")
+    advance(platform, "20d")
     found = until(lambda: invoices(person, 2))
     payouts = until(lambda: paid(publisher))
-    until(lambda: all((platform.home / "run" / f"failpoint.{point}").exists() for point in POINTS) or None)
     assert [p.amount_nanos for p in payouts] == [24 * USD // 10]
     assert (found[0].due_nanos, found[0].prepaid_nanos) == (20 * USD, 3 * USD)
+    for months in range(3, 6):
+        if not missed(platform):
+            break
+        advance(platform, "31d")
+        found = until(lambda months=months: invoices(person, months))  # type: ignore[misc]
+    assert not missed(platform)
     assert 0 <= person.balance() - 7 * USD < USD // 100  # what is left of a cent that the card was charged
     checked = until(lambda: platform.admin().check_ledger())
     assert checked.clean, checked.discrepancies

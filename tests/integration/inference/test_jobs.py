@@ -2,20 +2,18 @@
 
 import asyncio
 import time
-from typing import Any
 
-import grpc
 import nats
 import pytest
 from google.protobuf import duration_pb2
-from google.protobuf.message import Message
 from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 from mercat.inference.v1 import inference_pb2
 
 from services.common import ids
-from services.common.errors import MercatError, from_rpc_error, from_status
+from services.common.errors import from_status
 from tests import graphs
+from tests.expect import fails
 from tests.integration.inference import many
 from tests.integration.inference.many import PRICE, add, error, finished, job, number, outcomes
 from tests.platform import USD, Account, Platform
@@ -39,17 +37,6 @@ def model(platform: Platform, publisher: Account) -> str:
 def slow(platform: Platform, publisher: Account) -> str:
     """About 60 ms a call."""
     return platform.publish(publisher, graphs.slow(250_000), price={"requests": PRICE * 1_000_000})
-
-
-def refused(method: Any, request: Any, **options: Any) -> MercatError:
-    def call() -> None:
-        answer = method(request, **options)
-        if not isinstance(answer, Message):
-            list(answer)
-
-    with pytest.raises(grpc.RpcError) as e:
-        call()
-    return from_rpc_error(e.value)
 
 
 def test_a_job_of_one_request(platform: Platform, model: str) -> None:
@@ -111,7 +98,7 @@ def test_what_cannot_be_a_job(platform: Platform, model: str) -> None:
     request = inference_pb2.CreateJobRequest
 
     def fields(asked: inference_pb2.CreateJobRequest) -> set[str]:
-        e = refused(person.jobs.CreateJob, asked)
+        e = fails(person.jobs.CreateJob, asked)
         assert e.reason == "INVALID_FIELDS"
         return {v.field for v in e.violations}
 
@@ -120,8 +107,8 @@ def test_what_cannot_be_a_job(platform: Platform, model: str) -> None:
     assert fields(request(predict=inference_pb2.PredictRequest(model=model))) == {"predict.inputs"}
     for seconds in (0, -5, 8 * 24 * 3600):
         assert fields(request(predict=add(model, 1, 2), timeout=duration_pb2.Duration(seconds=seconds))) == {"timeout"}
-    assert refused(person.jobs.ListJobs, inference_pb2.ListJobsRequest(state=77)).reason == "INVALID_FIELDS"
-    assert refused(person.jobs.ListJobs, inference_pb2.ListJobsRequest(page_token="?")).reason == "INVALID_FIELDS"
+    assert fails(person.jobs.ListJobs, inference_pb2.ListJobsRequest(state=77)).reason == "INVALID_FIELDS"
+    assert fails(person.jobs.ListJobs, inference_pb2.ListJobsRequest(page_token="?")).reason == "INVALID_FIELDS"
     assert not person.jobs.ListJobs(inference_pb2.ListJobsRequest()).jobs
 
 
@@ -132,7 +119,7 @@ def test_an_idempotency_key_makes_one_job(platform: Platform, model: str) -> Non
     assert person.jobs.CreateJob(asked, metadata=key).job.job_id == first.job_id
     finished(person, first.job_id)
     other = inference_pb2.CreateJobRequest(predict=add(model, 1, 3))
-    assert refused(person.jobs.CreateJob, other, metadata=key).reason == "IDEMPOTENCY_KEY_REUSED"
+    assert fails(person.jobs.CreateJob, other, metadata=key).reason == "IDEMPOTENCY_KEY_REUSED"
     assert len(person.jobs.ListJobs(inference_pb2.ListJobsRequest()).jobs) == 1
     assert len(many.records(person, 1)) == 1
 
@@ -168,11 +155,11 @@ def test_other_people_s_jobs_are_not_there(platform: Platform, model: str) -> No
         ("CancelJob", inference_pb2.CancelJobRequest(job_id=job_id)),
         ("DeleteJob", inference_pb2.DeleteJobRequest(job_id=job_id)),
     ):
-        assert refused(getattr(other.jobs, method), request).reason == "JOB_NOT_FOUND", method
+        assert fails(getattr(other.jobs, method), request).reason == "JOB_NOT_FOUND", method
         unknown = type(request)(job_id="job_01m84ky4fefa79kq54gr8e7vjm")
-        assert refused(getattr(other.jobs, method), unknown).reason == "JOB_NOT_FOUND", method
-        assert refused(getattr(platform.anonymous.jobs, method), request).reason == "CREDENTIAL_MISSING", method
-        assert refused(getattr(Account(platform, reader.secret).jobs, method), request).reason == "SCOPE_MISSING"
+        assert fails(getattr(other.jobs, method), unknown).reason == "JOB_NOT_FOUND", method
+        assert fails(getattr(platform.anonymous.jobs, method), request).reason == "CREDENTIAL_MISSING", method
+        assert fails(getattr(Account(platform, reader.secret).jobs, method), request).reason == "SCOPE_MISSING"
     assert not other.jobs.ListJobs(inference_pb2.ListJobsRequest()).jobs
     assert outcomes(owner, job_id)
 
@@ -182,10 +169,10 @@ def test_a_running_job_is_cancelled(platform: Platform, slow: str) -> None:
     made = job(person, *[many.predict(slow, x=1)] * 300)
     while person.jobs.GetJob(inference_pb2.GetJobRequest(job_id=made.job_id)).job.done_count < 5:
         time.sleep(0.05)
-    assert refused(person.jobs.GetJobResult, inference_pb2.GetJobResultRequest(job_id=made.job_id)).reason == (
+    assert fails(person.jobs.GetJobResult, inference_pb2.GetJobResultRequest(job_id=made.job_id)).reason == (
         "JOB_UNFINISHED"
     )
-    assert refused(person.jobs.DeleteJob, inference_pb2.DeleteJobRequest(job_id=made.job_id)).reason == "JOB_UNFINISHED"
+    assert fails(person.jobs.DeleteJob, inference_pb2.DeleteJobRequest(job_id=made.job_id)).reason == "JOB_UNFINISHED"
     asked = person.jobs.CancelJob(inference_pb2.CancelJobRequest(job_id=made.job_id)).job
     assert asked.HasField("cancel_time")
     began = time.monotonic()
@@ -247,7 +234,7 @@ def test_the_calls_of_a_job_have_its_submitters_tags(platform: Platform, model: 
     finished(person, made.job_id)
     records = many.records(person, 3)
     assert [dict(r.tags) for r in records] == [{"team": "research", "env": "prod"}] * 3
-    wrong = refused(person.jobs.CreateJob, asked, metadata=[("mercat-tag", "TEAM")])
+    wrong = fails(person.jobs.CreateJob, asked, metadata=[("mercat-tag", "TEAM")])
     assert [v.field for v in wrong.violations] == ["mercat-tag"]
     finished(person, job(person, add(model, 1, 2)).job_id)
     assert sum(not r.tags for r in many.records(person, 4)) == 1
@@ -261,7 +248,7 @@ def test_a_job_that_is_deleted_is_gone(platform: Platform, model: str) -> None:
     assert len(list(folder.iterdir())) == 2  # its request and its result
     person.jobs.DeleteJob(inference_pb2.DeleteJobRequest(job_id=job_id))
     assert not folder.exists() or not list(folder.iterdir())
-    assert refused(person.jobs.GetJob, inference_pb2.GetJobRequest(job_id=job_id)).reason == "JOB_NOT_FOUND"
+    assert fails(person.jobs.GetJob, inference_pb2.GetJobRequest(job_id=job_id)).reason == "JOB_NOT_FOUND"
     assert len(many.records(person, 1)) == 1
 
 

@@ -1,8 +1,5 @@
 """Meters that few prices have: images, bytes of outputs and time of the engine; and calls in a model's subscription."""
 
-import time
-from collections.abc import Callable
-
 import grpc
 import pytest
 from mercat.billing.v1 import billing_pb2, plans_pb2
@@ -12,6 +9,7 @@ from mercat.usage.v1 import usage_pb2
 
 from services.common.errors import from_rpc_error
 from tests import graphs
+from tests.expect import until
 from tests.integration.inference import many
 from tests.integration.payments.cards import attach
 from tests.platform import USD, Account, Platform
@@ -28,13 +26,6 @@ def pictures(model: str, rows: int) -> inference_pb2.PredictRequest:
     request = inference_pb2.PredictRequest(model=model, raw_output=True)
     request.inputs.add(name="x", shape=[rows, 3, 2, 2], raw=bytes(4 * 12 * rows))
     return request
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 def test_what_is_measured_is_charged_and_no_more_than_was_quoted(platform: Platform, publisher: Account) -> None:
@@ -60,7 +51,7 @@ def test_what_is_measured_is_charged_and_no_more_than_was_quoted(platform: Platf
         }  # fmt: skip
         assert 0 < took <= record.latency_us
         assert record.cost_nanos == cost == 1 + 2 * rows * 1000 + 96 * rows * 10 + took * 7
-    eventually(lambda: person.balance() == USD - sum(costs))
+    until(lambda: person.balance() == USD - sum(costs))
     checked = platform.admin().check_ledger()
     assert checked.clean, checked.discrepancies
 
@@ -81,7 +72,7 @@ def test_the_most_that_a_call_can_come_to_must_be_there(platform: Platform, publ
                 raise
             return False
 
-    eventually(answered)
+    until(answered)
 
 
 def test_texts_have_the_bytes_that_they_have(platform: Platform, publisher: Account) -> None:
@@ -145,17 +136,17 @@ def test_calls_of_a_subscriber_cost_what_the_offer_says(platform: Platform, publ
     assert made.discount_ppm == 750_000
     # The offer is another one by now; who has it keeps its terms.
     publisher.plans.SetModelOffer(plans_pb2.SetModelOfferRequest(model=model, monthly_nanos=5 * USD))
-    eventually(lambda: cost(person) == 250)
+    until(lambda: cost(person) == 250)
     assert cost(other) == 1000
     quote = person.inference.Quote(inference_pb2.QuoteRequest(model=model, units={"requests": 4}))
     assert (quote.cost_nanos, quote.discount_ppm) == (1000, 750_000)
     cancel = plans_pb2.CancelSubscriptionRequest(subscription_id=made.subscription_id, at_once=True)
     person.plans.CancelSubscription(cancel)
-    eventually(lambda: cost(person) == 1000)
+    until(lambda: cost(person) == 1000)
     with pytest.raises(grpc.RpcError) as refused:
         publisher.plans.SetModelOffer(plans_pb2.SetModelOfferRequest(model=model, discount_ppm=1))
     assert [v.field for v in from_rpc_error(refused.value).violations] == ["discount_ppm"]
-    eventually(lambda: person.usage.SummarizeUsage(usage_pb2.SummarizeUsageRequest()).calls >= 3)
+    until(lambda: person.usage.SummarizeUsage(usage_pb2.SummarizeUsageRequest()).calls >= 3)
     assert platform.admin().check_ledger().clean
 
 

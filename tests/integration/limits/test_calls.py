@@ -14,6 +14,7 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails
 from tests.platform import Account, Platform
 from tests.robustness.traffic import Caller
 
@@ -45,12 +46,6 @@ def set_account(running: Platform, person: Account, **what: object) -> auth_pb2.
     request = auth_pb2.SetAccountLimitRequest(handle=person.profile.username, **what)  # type: ignore[arg-type]
     answer: auth_pb2.AccountLimit = running.admin().limits.SetAccountLimit(request).account
     return answer
-
-
-def fails(call: object, request: object) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)  # type: ignore[operator]
-    return from_rpc_error(caught.value)
 
 
 async def hammer(running: Platform, keys: list[str], model: str, seconds: float) -> Counter[str]:

@@ -1,6 +1,5 @@
 """Boards, comparison and recommendations say what was measured; nothing that is not published is in any of them."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -14,6 +13,7 @@ from mercat.registry.v1 import registry_pb2 as r
 
 from services.common.errors import from_rpc_error
 from tests import graphs
+from tests.expect import until
 from tests.platform import USD, Account, Platform
 
 
@@ -23,13 +23,6 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     env = {"MERCAT_RECOMMENDATIONS_EVERY": "0.5"}
     with Platform(tmp_path_factory.mktemp("discovery") / "home", env=env) as running:
         yield running
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def refused(call: Callable[..., object], *args: object) -> str:

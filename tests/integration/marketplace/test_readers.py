@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -14,7 +13,10 @@ from mercat.marketplace.v1 import marketplace_pb2_grpc
 from mercat.registry.v1 import registry_pb2 as r
 
 from tests import graphs
+from tests.expect import until
 from tests.platform import Platform, free_port
+
+SOON = 2.0  # seconds within which every reader knows
 
 
 @pytest.fixture
@@ -37,13 +39,6 @@ def second(platform: Platform, tmp_path: Path) -> Iterator[marketplace_pb2_grpc.
         process.wait(30)
 
 
-def until(condition: Callable[[], bool], seconds: float = 2) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_all_of_them_follow(platform: Platform, second: marketplace_pb2_grpc.MarketplaceServiceStub) -> None:
     owner = platform.publisher()
     request = m.SearchModelsRequest(publisher=owner.profile.username, sort=m.SORT_ORDER_NEWEST)
@@ -52,10 +47,10 @@ def test_all_of_them_follow(platform: Platform, second: marketplace_pb2_grpc.Mar
     for _ in range(6):  # one or the other hears of each
         made.insert(0, platform.publish(owner, graphs.tiny()))
         for reader in (first, second):
-            until(lambda reader=reader: [h.model for h in reader.SearchModels(request).hits] == made)
+            until(lambda reader=reader: [h.model for h in reader.SearchModels(request).hits] == made, SOON)
     owner.registry.DeprecateVersion(r.DeprecateVersionRequest(model=made.pop(2), version="1.0.0"))
     for reader in (first, second):
-        until(lambda reader=reader: [h.model for h in reader.SearchModels(request).hits] == made)
+        until(lambda reader=reader: [h.model for h in reader.SearchModels(request).hits] == made, SOON)
 
 
 def test_pages_go_on_in_another_process(
@@ -66,7 +61,7 @@ def test_pages_go_on_in_another_process(
     readers = [platform.anonymous.marketplace, second]
     request = m.SearchModelsRequest(publisher=owner.profile.username, page_size=2)
     for reader in readers:
-        until(lambda reader=reader: reader.SearchModels(request).total == 5)
+        until(lambda reader=reader: reader.SearchModels(request).total == 5, SOON)
     seen: list[str] = []
     for turn in range(3):
         page = readers[turn % 2].SearchModels(request)

@@ -10,8 +10,9 @@ from mercat.marketplace.v1 import marketplace_pb2 as m
 from mercat.marketplace.v1 import reviews_pb2 as v
 from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
 from tests import graphs
+from tests.expect import fails
 from tests.platform import Account, Platform
 
 
@@ -57,25 +58,19 @@ def market(platform: Platform) -> Market:
     return Market(platform)
 
 
-def refused(call: object, *args: object) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(*args)  # type: ignore[operator]
-    return from_rpc_error(caught.value)
-
-
 def test_only_who_has_called_reviews_and_nobody_their_own(platform: Platform, market: Market) -> None:
     idle, caller = platform.sign_up(), market.caller()
-    assert refused(lambda: market.write(idle, 5, patience=0)).reason == "NEVER_CALLED"
+    assert fails(lambda: market.write(idle, 5, patience=0)).reason == "NEVER_CALLED"
     x = inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 5], raw=bytes(20))
-    refused(idle.inference.Predict, inference_pb2.PredictRequest(model=market.model, inputs=[x]))
-    assert refused(lambda: market.write(idle, 5, patience=1)).reason == "NEVER_CALLED"  # that call failed
-    assert refused(lambda: market.write(market.owner, 5)).reason == "OWN_MODEL"
+    fails(idle.inference.Predict, inference_pb2.PredictRequest(model=market.model, inputs=[x]))
+    assert fails(lambda: market.write(idle, 5, patience=1)).reason == "NEVER_CALLED"  # that call failed
+    assert fails(lambda: market.write(market.owner, 5)).reason == "OWN_MODEL"
     market.write(caller, 4)
     other = v.WriteReviewRequest(model=market.model, version="2.0.0", rating=1)
-    assert refused(caller.reviews.WriteReview, other).reason == "NEVER_CALLED"  # not this version
+    assert fails(caller.reviews.WriteReview, other).reason == "NEVER_CALLED"  # not this version
     for rating in (0, 6):
         request = v.WriteReviewRequest(model=market.model, version="1.0.0", rating=rating)
-        assert refused(caller.reviews.WriteReview, request).reason == "INVALID_FIELDS"
+        assert fails(caller.reviews.WriteReview, request).reason == "INVALID_FIELDS"
     assert [r.author for r in market.shown()] == [caller.profile.username]
 
 
@@ -127,7 +122,7 @@ def test_ratings_are_listed_sorted_by_and_taken_back(platform: Platform, market:
 def test_the_publisher_answers_and_nobody_else(platform: Platform, market: Market) -> None:
     review = market.write(market.caller(), 3, "no samples")
     request = v.ReplyToReviewRequest(review_id=review.review_id, comment="there are now")
-    assert refused(platform.publisher().reviews.ReplyToReview, request).reason == "REVIEW_NOT_FOUND"
+    assert fails(platform.publisher().reviews.ReplyToReview, request).reason == "REVIEW_NOT_FOUND"
     market.owner.reviews.ReplyToReview(request)
     assert market.shown()[0].reply == "there are now"
     market.owner.reviews.ReplyToReview(v.ReplyToReviewRequest(review_id=review.review_id))
@@ -151,7 +146,7 @@ def test_reported_hidden_and_shown_again(platform: Platform, market: Market) -> 
     assert [r.rating for r in market.shown()] == [5]
     assert market.listing().rating == 5
     edits = v.ListReviewEditsRequest(review_id=review.review_id)
-    assert refused(platform.anonymous.reviews.ListReviewEdits, edits).reason == "REVIEW_NOT_FOUND"
+    assert fails(platform.anonymous.reviews.ListReviewEdits, edits).reason == "REVIEW_NOT_FOUND"
     own = market.write(author, 5, "good after all")
     assert (own.hidden, own.hidden_reason) == (True, "spam")  # it is not shown again by being written anew
     assert market.listing().review_count == 1
@@ -167,6 +162,6 @@ def test_what_is_no_longer_published_shows_no_reviews(market: Market) -> None:
     while market.platform.anonymous.marketplace.SearchModels(search).hits:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert refused(market.shown).reason == "MODEL_NOT_FOUND"
+    assert fails(market.shown).reason == "MODEL_NOT_FOUND"
     edits = v.ListReviewEditsRequest(review_id=review.review_id)
-    assert refused(market.platform.anonymous.reviews.ListReviewEdits, edits).reason == "REVIEW_NOT_FOUND"
+    assert fails(market.platform.anonymous.reviews.ListReviewEdits, edits).reason == "REVIEW_NOT_FOUND"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import jsonschema
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -19,20 +18,14 @@ from mercat.notification.v1 import webhooks_pb2 as w
 from standardwebhooks import WebhookVerificationError
 
 from services.common import clock
-from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails, until
 from tests.platform import Account, Platform
 from tests.webhook_receiver import SETTINGS, Receiver
 
 PENDING, SUCCEEDED, FAILED = (
     w.WEBHOOK_DELIVERY_STATE_PENDING, w.WEBHOOK_DELIVERY_STATE_SUCCEEDED, w.WEBHOOK_DELIVERY_STATE_FAILED,
 )  # fmt: skip
-
-
-def fails(call: Any, request: Any) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
 
 
 def endpoint(person: Account, url: str, *types: str) -> tuple[w.WebhookEndpoint, str]:
@@ -64,13 +57,6 @@ def delivery(person: Account, delivery_id: str) -> w.WebhookDelivery:
 def now(person: Account, where: w.WebhookEndpoint) -> w.WebhookEndpoint:
     request = w.GetWebhookEndpointRequest(endpoint_id=where.endpoint_id)
     return person.webhooks.GetWebhookEndpoint(request).endpoint  # type: ignore[no-any-return]
-
-
-def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_what_happens_comes_signed(platform: Platform, person: Account, there: Receiver) -> None:

@@ -17,6 +17,7 @@ import pytest
 from mercat.billing.v1 import payments_pb2
 
 from services.common.errors import from_rpc_error
+from tests.expect import until
 from tests.integration.payments.cards import attach, settled
 from tests.integration.payments.conftest import Shop, settings
 from tests.platform import USD, Account, Platform
@@ -50,13 +51,6 @@ def intent_of(stripe: Stripe, payment: payments_pb2.Payment) -> Any:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
 def test_a_card_is_charged_once_and_the_books_agree(shop: Shop) -> None:
     person = shop.platform.sign_up()
     attach(person)
@@ -85,7 +79,7 @@ def test_its_owner_proves_who_they_are_and_a_webhook_tells(shop: Shop) -> None:
     paid = pay(person, 5 * USD)
     assert paid.status == Payment.STATUS_REQUIRES_ACTION
     shop.stripe.authenticate(intent_of(shop.stripe, paid)["id"], paid.client_secret)
-    eventually(lambda: person.balance() == 5 * USD)  # sooner than the minute after which Mercat asks by itself
+    until(lambda: person.balance() == 5 * USD)  # sooner than the minute after which Mercat asks by itself
     got = person.payments.GetPayment(payments_pb2.GetPaymentRequest(payment_id=paid.payment_id)).payment
     assert (got.status, got.client_secret) == (Payment.STATUS_SUCCEEDED, "")
 
@@ -130,10 +124,10 @@ def test_a_card_is_kept_although_its_owners_browser_never_came_back(shop: Shop) 
         listed = person.payments.ListPaymentMethods(payments_pb2.ListPaymentMethodsRequest())
         return [m.last4 for m in listed.payment_methods]
 
-    eventually(lambda: cards() == ["4242"])
+    until(lambda: cards() == ["4242"])
     assert pay(person, USD).status == Payment.STATUS_SUCCEEDED
     told(shop, "payment_method.detached", {"id": confirmed["payment_method"], "object": "payment_method"})
-    eventually(lambda: cards() == [])
+    until(lambda: cards() == [])
 
 
 def refund(shop: Shop, payment: payments_pb2.Payment, nanos: int = 0) -> payments_pb2.Refund:
@@ -152,9 +146,9 @@ def test_refunds_go_back_to_the_card_until_nothing_is_left(shop: Shop) -> None:
     def refunded() -> list[int]:
         return [r["amount"] for r in shop.stripe.get("/v1/refunds", payment_intent=intent)["data"]]
 
-    eventually(lambda: refunded() == [1000])
+    until(lambda: refunded() == [1000])
     refund(shop, paid)
-    eventually(lambda: sorted(refunded()) == [1000, 1500])
+    until(lambda: sorted(refunded()) == [1000, 1500])
     with pytest.raises(grpc.RpcError) as caught:
         refund(shop, paid, USD)
     assert from_rpc_error(caught.value).reason == "NOT_REFUNDABLE"
@@ -205,7 +199,7 @@ def test_events_a_hundred_times_in_any_order_have_one_effect(shop: Shop, size: S
         assert all(list(pool.map(lambda d: deliver(*d), deliveries)))
     print(f"\noracle L: {len(deliveries)} events of {len(payments)} payments")
     left = 15 * USD * len(payments)
-    eventually(lambda: person.balance() == left)
+    until(lambda: person.balance() == left)
     time.sleep(2)
     assert person.balance() == left
     for paid in payments:
@@ -222,7 +216,7 @@ def test_a_dispute_of_spent_money_is_the_platforms_loss(shop: Shop) -> None:
     refund(shop, paid, 7 * USD)  # as if it were spent
     before = shop.platform.admin().check_ledger().balances_nanos["platform_loss"]
     shop.stripe.dispute(intent_of(shop.stripe, paid)["id"], 1000)
-    eventually(lambda: person.balance() == 0)
+    until(lambda: person.balance() == 0)
     checked = shop.platform.admin().check_ledger()
     assert checked.clean, checked.discrepancies
     assert checked.balances_nanos["platform_loss"] == before - 7 * USD
@@ -278,7 +272,7 @@ def test_whatever_stripe_answers_nobody_is_charged_or_refunded_twice(
         for payment in succeeded[:4]:
             request = payments_pb2.RefundPaymentRequest(payment_id=payment.payment_id, amount_nanos=USD // 2)
             admin.payments.RefundPayment(request)
-        eventually(lambda: admin.check_ledger().balances_nanos.get("refunds", 1) == 0, 120)
+        until(lambda: admin.check_ledger().balances_nanos.get("refunds", 1) == 0, 120)
         stripe.faulty(0)
         intents = stripe.get("/v1/payment_intents", limit=100)["data"]
         charged = sorted(pi["amount"] for pi in intents if pi["status"] == "succeeded")
@@ -304,6 +298,6 @@ def test_what_no_webhook_brought_is_listed_after_an_outage(
         platform.stop()
         stripe.post("/v1/refunds", payment_intent=intent, amount=300)  # on Stripe's own pages
         platform.start()
-        eventually(lambda: person.balance() == 7 * USD)
+        until(lambda: person.balance() == 7 * USD)
         checked = platform.admin().check_ledger()
         assert checked.clean, checked.discrepancies

@@ -1,7 +1,6 @@
 """A version's life among three people: who makes it, who reviews it, who wants to use it."""
 
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from mercat.registry.v1 import registry_pb2 as r
 
 from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails, until
 from tests.platform import Account, Platform
 
 V = r
@@ -38,13 +38,6 @@ def user(platform: Platform) -> Account:
 @pytest.fixture(scope="module")
 def reviewer(platform: Platform) -> Account:
     return platform.admin()
-
-
-def fails(call: Callable[..., Any], request: Any) -> MercatError:
-    """The error a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
 
 
 def step(person: Account, name: str) -> Callable[..., Any]:
@@ -213,14 +206,6 @@ def test_latest_aliases_and_pins(platform: Platform, maker: Account, user: Accou
     assert hidden.message.replace("3.0.0", "5.0.0") == unknown.message
     seen = [v.version for v in user.registry.ListVersions(r.ListVersionsRequest(model=model)).versions]
     assert sorted(seen) == ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    """Workers hear of a change by an event."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_refused_artifact_says_why(platform: Platform, maker: Account) -> None:

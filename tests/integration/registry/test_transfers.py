@@ -3,7 +3,6 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,25 +16,12 @@ from mercat.registry.v1 import registry_pb2
 from mercat.registry.v1 import transfer_pb2 as pb
 from mercat.storage.v1 import storage_pb2
 
-from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
+from tests.expect import fails, until
 from tests.platform import USD, Account, Platform
 
 PRICE = {"requests": 1000 * USD}  # a tenth of a cent for each
 CENT_TENTH = USD // 1000
-
-
-def fails(call: Callable[..., Any], request: Any) -> MercatError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 @pytest.fixture

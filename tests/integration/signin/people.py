@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import grpc
 import pyotp
-import pytest
 from mercat.auth.v1 import auth_pb2, mfa_pb2, mfa_pb2_grpc, sessions_pb2, sessions_pb2_grpc, signin_pb2_grpc
 
 from services.common import clock
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
 from tests.platform import PASSWORD, Account, Platform, _Credential
 
 _CODE = re.compile(r"[0-9a-z]{4}(?:-[0-9a-z]{4}){3}")
@@ -97,13 +96,6 @@ def member(platform: Platform, role: int = auth_pb2.ROLE_CONSUMER) -> Member:
     made = platform.sign_up(role)
     nobody = Member(platform, made.email, auth_pb2.Session(), made.profile)
     return nobody.again()
-
-
-def fails(call: Any, request: Any) -> MercatError:
-    """The error a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return from_rpc_error(caught.value)
 
 
 def enrolled(platform: Platform) -> tuple[Member, str, list[str]]:

@@ -1,6 +1,5 @@
 """Single sign-on: an organisation's own provider, at a real one, and domains that a real name server tells of."""
 
-import time
 from collections.abc import Callable
 
 import grpc
@@ -9,6 +8,7 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.auth.v1 import sso_pb2 as pb
 
 from tests.dns_server import DnsServer
+from tests.expect import until
 from tests.integration.signin.companies import Company, subject
 from tests.integration.signin.elsewhere import Elsewhere
 from tests.integration.signin.people import Mailbox, Member, fails, member
@@ -44,13 +44,6 @@ def test_newcomers_are_members_from_their_first_sign_in(platform: Platform, comp
         return [e.user_id for e in company.owner.audit.ListAuditEntries(asked).entries]
 
     until(lambda: told() == [made.profile.user_id])  # of the first time, which made them a member
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 def test_who_has_an_account_of_that_address_goes_on_with_it(

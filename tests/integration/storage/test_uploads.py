@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from google.api import httpbody_pb2
 from mercat.storage.v1 import storage_pb2 as s
 
-from services.common.errors import MercatError, from_rpc_error
+from services.common.errors import from_rpc_error
+from tests.expect import fails, until
 from tests.platform import Account, Platform
 
 CHUNK = 256 * 1024
@@ -27,19 +28,6 @@ def owner(platform: Platform) -> Account:
 @pytest.fixture(scope="module")
 def other(platform: Platform) -> Account:
     return platform.publisher()
-
-
-def fails(call: Callable[..., Any], request: Any) -> MercatError:
-    """The error a call ends with; streams are read to their end."""
-
-    def read() -> None:
-        answer = call(request)
-        if hasattr(answer, "__iter__"):
-            list(answer)
-
-    with pytest.raises(grpc.RpcError) as caught:
-        read()
-    return from_rpc_error(caught.value)
 
 
 def digest(data: bytes) -> str:
@@ -121,13 +109,6 @@ def test_a_broken_upload_goes_on_where_it_broke(owner: Account) -> None:
     assert 0 < offset < len(data)
     complete(owner, upload)
     assert download(owner, upload.digest) == data
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_write_elsewhere_than_at_the_end_is_told_where_that_is(owner: Account) -> None:
