@@ -24,6 +24,9 @@ _LOCKS = [
 ]
 _SAID = ("seed ", "oracle L: ")  # what a run must say although its tests passed
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 # `--hypothesis-profile=fixed`: the same few examples in every run, for tests that are run very often and counted.
 settings.register_profile(
     "fixed", derandomize=True, max_examples=20, database=None, deadline=None, phases=(Phase.explicit, Phase.generate),

@@ -1,6 +1,7 @@
 """Books in which months pass: everything lives by a clock that a test moves ahead."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -128,8 +129,10 @@ class Months:
         return (await self.books.wallet(person)).balance_nanos
 
     async def check(self) -> billing_pb2.CheckLedgerResponse:
-        """The books must be clean."""
-        checked = await self.books.check()
+        """The books must be clean, once usage has heard of every correction: here a month goes by meanwhile."""
+        deadline = time.monotonic() + 20
+        while not (checked := await self.books.check()).clean and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
         assert checked.clean, checked.discrepancies
         return checked
 

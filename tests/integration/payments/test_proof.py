@@ -7,9 +7,10 @@ import asyncpg
 import psutil
 from mercat.billing.v1 import payments_pb2, proof_pb2
 
+from tests.expect import until
 from tests.integration.payments.cards import attach
 from tests.integration.payments.conftest import settings
-from tests.integration.payments.test_stripe import eventually, intent_of, pay
+from tests.integration.payments.test_stripe import intent_of, pay
 from tests.platform import USD, Account, Platform
 from tests.stripe_server import serving
 
@@ -37,8 +38,8 @@ async def test_stripe_and_the_books_are_compared_by_each_name(
             payments_pb2.RefundPaymentRequest(payment_id=other.payment_id, amount_nanos=3 * USD)
         )
         lost = stripe.dispute(intent_of(stripe, paid)["id"], 500)
-        eventually(lambda: person.balance() == 27 * USD, 60)
-        eventually(lambda: admin.check_ledger().balances_nanos["refunds"] == 0)
+        until(lambda: person.balance() == 27 * USD, 60)
+        until(lambda: admin.check_ledger().balances_nanos["refunds"] == 0)
         proof = prove(admin)
         assert proof.clean, proof
         got = {c.name: (c.rows, c.nanos) for s in proof.sections for c in s.counts}
@@ -47,7 +48,7 @@ async def test_stripe_and_the_books_are_compared_by_each_name(
         assert got["disputes at stripe"] == (1, 5 * USD)
         assert got["disputes"] == (0, 0), "its end is not decided"
         stripe.close_dispute(lost, "lost")
-        eventually(lambda: admin.check_ledger().balances_nanos["disputes"] == 0)
+        until(lambda: admin.check_ledger().balances_nanos["disputes"] == 0)
         assert prove(admin).clean
 
         # What was charged and transferred past the books; and what was begun, and has moved nothing.

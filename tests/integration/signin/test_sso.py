@@ -8,10 +8,10 @@ from mercat.auth.v1 import organisation_pb2 as org
 from mercat.auth.v1 import sso_pb2 as pb
 
 from tests.dns_server import DnsServer
-from tests.expect import until
+from tests.expect import fails, until
 from tests.integration.signin.companies import Company, subject
 from tests.integration.signin.elsewhere import Elsewhere
-from tests.integration.signin.people import Mailbox, Member, fails, member
+from tests.integration.signin.people import Mailbox, Member, member
 from tests.integration.signin.test_identities import Program
 from tests.platform import PASSWORD, Account, Platform
 

@@ -72,12 +72,12 @@ def message() -> EmailMessage:
     return compose(mail, sender="Mercat <no-reply@mercat.example>", mail_id="mail_1", at=datetime.now(UTC))
 
 
-def send(settings: MailSettings, message: EmailMessage) -> None:
-    asyncio.run(Smtp(settings).send(message, TO, "mail_1"))
+async def send(settings: MailSettings, message: EmailMessage) -> None:
+    await Smtp(settings).send(message, TO, "mail_1")
 
 
-def test_mail_goes_encrypted_and_signed_in(server: Server, message: EmailMessage) -> None:
-    send(server.settings(), message)
+async def test_mail_goes_encrypted_and_signed_in(server: Server, message: EmailMessage) -> None:
+    await send(server.settings(), message)
     (taken,) = server.messages
     assert (taken["To"], taken["From"]) == (TO, "Mercat <no-reply@mercat.example>")
     assert taken.is_multipart()
@@ -90,22 +90,22 @@ def test_mail_goes_encrypted_and_signed_in(server: Server, message: EmailMessage
         ({"smtp_port": 1}, "", MailUnavailable), ({}, "451 later", MailUnavailable), ({}, "550 never", Undeliverable),
     ],
 )  # fmt: skip
-def test_refusals_are_told_apart(
+async def test_refusals_are_told_apart(
     server: Server, message: EmailMessage, changes: dict[str, Any], refusal: str, expected: type[Exception]
 ) -> None:
     server.refusal = refusal
     with pytest.raises(expected) as caught:
-        send(server.settings(**changes), message)
+        await send(server.settings(**changes), message)
     assert "secret" not in str(caught.value)
     assert server.messages == []
 
 
-def test_a_server_that_nobody_vouches_for_gets_nothing(
+async def test_a_server_that_nobody_vouches_for_gets_nothing(
     server: Server, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(MailUnavailable):
-        send(server.settings(), message)
+        await send(server.settings(), message)
     assert server.messages == []
 
 
