@@ -86,6 +86,19 @@ class Store:
         Returns:
             The causes posted now.
         """
+        new, moves = await self.add_postings(c, postings, now)
+        await self.move_balances(c, moves)
+        return new
+
+    async def add_postings(
+        self, c: Connection, postings: Sequence[Posting], now: datetime
+    ) -> tuple[set[str], dict[str, int]]:
+        """The first half of `post`, for who has more to do meanwhile: publishers' balances and the platform's are
+        everybody's, and are best moved last.
+
+        Returns:
+            The causes posted now, and what their entries do to each account, nanos.
+        """
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
         made = {p.cause: [(accounts[a], m) for a, m in p.entries] for p in postings}
         rows = {
@@ -100,9 +113,11 @@ class Store:
         entries = [(rows[cause][0], *part) for cause in apart for part in made[cause]]
         if entries:
             await c.copy_records_to_table("entry_rows", columns=_ENTRY, records=entries)
-        if moves := ledger.totals(part for cause in new for part in made[cause]):
+        return new, ledger.totals(part for cause in new for part in made[cause])
+
+    async def move_balances(self, c: Connection, moves: Mapping[str, int]) -> None:
+        if moves:
             await self._q.move_balances(c, account_ids=list(moves), amounts=list(moves.values()))
-        return new
 
     async def posted(self, c: Connection, causes: Sequence[str]) -> set[str]:
         """Those of the causes that were posted."""
