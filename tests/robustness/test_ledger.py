@@ -50,8 +50,8 @@ EDITS = {
     ),
     "the cause": "UPDATE postings SET cause = 'req_00000000000000000000000000' WHERE id = $1",
     "all entries": (
-        "UPDATE postings SET wallet_amount = NULL, credit_amount = NULL, payable_amount = NULL, fee_amount = NULL"
-        " WHERE id = $1"
+        "UPDATE postings SET wallet_id = NULL, wallet_amount = NULL, credit_id = NULL, credit_amount = NULL,"
+        " payable_id = NULL, payable_amount = NULL, fee_id = NULL, fee_amount = NULL WHERE id = $1"
     ),
 }
 
