@@ -64,15 +64,11 @@ SELECT 'use_' || key, 'req_' || key, to_timestamp(ms / 1000.0), org_id, 'usr_000
     n % 9000, 0, 'local', false, '' FROM calls ORDER BY n
 """
 _POSTINGS = """
-INSERT INTO billing.postings (id, cause, kind, digest, created_at)
+INSERT INTO billing.postings (id, cause, kind, digest, created_at, wallet_id, wallet_amount, payable_id, payable_amount,
+    fee_id, fee_amount)
 SELECT 'pst_' || key, 'req_' || key, 'charge', sha256(convert_to('req_' || key || E'\\ncharge\\n' ||
     replace(replace(replace(lines, '$W', (-cost)::text), '$P', (cost - kept)::text), '$F', kept::text), 'UTF8')),
-    to_timestamp(ms / 1000.0 + 0.3) FROM calls ORDER BY n
-"""
-_ENTRIES = """
-INSERT INTO billing.entries (posting_id, account_id, amount)
-SELECT 'pst_' || key, account, amount FROM calls
-CROSS JOIN LATERAL (VALUES (wallet, -cost), (payable, cost - kept), (fee, kept)) AS t (account, amount) ORDER BY n
+    to_timestamp(ms / 1000.0 + 0.3), wallet, -cost, payable, cost - kept, fee, kept FROM calls ORDER BY n
 """
 _BALANCES = """
 INSERT INTO billing.balances AS b (account_id, balance)
@@ -93,7 +89,7 @@ SELECT c.conname, pg_get_constraintdef(c.oid) AS key, i.indrelid::regclass::text
     i.indexrelid::regclass::text AS name,
     replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON ') AS made
 FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid
-WHERE i.indrelid = 'billing.entries'::regclass OR i.indrelid = 'usage.usage_records'::regclass AND NOT i.indisunique
+WHERE i.indrelid IN ('billing.postings'::regclass, 'usage.usage_records'::regclass) AND NOT i.indisunique
 """
 
 
@@ -133,7 +129,7 @@ async def fill(mercat: Mercat, records: int, tell: Callable[[str], None]) -> int
             upto = min(at + _SLICE, records)
             await c.execute(_CALLS, first, length, records, at, upto - 1, PEOPLE)
             await c.execute(_USAGE, model.model_id, model.model, owner, price_id)
-            for statement in (_POSTINGS, _ENTRIES, _BALANCES):
+            for statement in (_POSTINGS, _BALANCES):
                 await c.execute(statement)
             await c.execute(_SPENDING, model.model_id)
             await c.execute("DROP TABLE calls")
@@ -143,7 +139,7 @@ async def fill(mercat: Mercat, records: int, tell: Callable[[str], None]) -> int
         tell(f"indexing {i['table']}")
         key = f"ALTER TABLE {i['table']} ADD CONSTRAINT {i['conname']} {i['key']}"
         await c.execute(key if i["conname"] else i["made"])
-    for table in ("usage.usage_records", "billing.postings", "billing.entries"):
+    for table in ("usage.usage_records", "billing.postings"):
         await c.execute(f"VACUUM ANALYZE {table}")
     size: int = await c.fetchval("SELECT pg_database_size(current_database())")
     await c.close()

@@ -112,9 +112,9 @@ class Leasing:
             )
             for cause, r in paid.items()
         ]  # fmt: skip
-        accounts = [Account(PLATFORM, ledger.FEE), *(a for p in postings for a, _ in p.entries)]
+        accounts = {Account(PLATFORM, ledger.FEE)} | {a for p in postings for a, _ in p.entries}
         known = await self._store.account_ids(c, accounts)
-        new = await self._store.post(c, postings, now)
+        new, moves = await self._store.add_postings(c, postings, now)
         leased: dict[str, int] = {}
         spent: dict[Spending, int] = {}
         for cause in new:
@@ -127,6 +127,7 @@ class Leasing:
             await self._store.post_to_leases(c, leased)
         await self._credit.burn(c, [(grant, cause, n) for cause, parts in burnt.items() for grant, n in parts])
         await self._budgets.count(c, spent, now)
+        await self._store.move_balances(c, moves)
         return len(new), known
 
     async def _burn(

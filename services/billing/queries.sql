@@ -92,16 +92,16 @@ ORDER BY id DESC LIMIT :most;
 -- name: statement(org_id, start, until, before_id, before_account, most)
 -- Newest first: each account's index is walked backwards from the last page's end, for no more rows than the page has.
 SELECT x.id, x.cause, x.kind, x.amount, x.created_at FROM accounts a CROSS JOIN LATERAL (
-    SELECT p.id, p.cause, a.kind, e.amount, p.created_at FROM entries e JOIN postings p ON p.id = e.posting_id
-    WHERE e.account_id = a.id AND p.created_at >= :start AND p.created_at < :until
-        AND e.posting_id <= :before_id AND (e.posting_id < :before_id OR a.kind < :before_account)
+    SELECT p.id, p.cause, a.kind, e.amount, p.created_at FROM org_entries e JOIN postings p ON p.id = e.posting_id
+    WHERE e.account_id = a.id AND (e.kind = a.kind OR e.kind IS NULL) AND p.created_at >= :start AND p.created_at < :until
+        AND p.id <= :before_id AND e.posting_id <= :before_id AND (e.posting_id < :before_id OR a.kind < :before_account)
     ORDER BY e.posting_id DESC LIMIT :most
 ) x
 WHERE a.org_id = :org_id ORDER BY x.id DESC, x.kind DESC LIMIT :most;
 
 -- name: held_at(org_id, at)$
 -- What the organisation's accounts hold together by their entries before an instant.
-SELECT coalesce(sum(e.amount), 0)::bigint FROM entries e
+SELECT coalesce(sum(e.amount), 0)::bigint FROM org_entries e
 JOIN accounts a ON a.id = e.account_id JOIN postings p ON p.id = e.posting_id
 WHERE a.org_id = :org_id AND p.created_at < :at;
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from services.billing import ledger
-from services.billing.ledger import CURRENCY, WALLET, Account, Posting
+from services.billing.ledger import CREDIT, CURRENCY, FEE, PAYABLE, WALLET, Account, Posting
 from services.common import ids
 from services.common.db import Connection, copy_new, load_queries
 
@@ -19,7 +19,13 @@ def snapshot(connection: Connection) -> Any:
     return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
-_POSTING = ("id", "cause", "kind", "digest", "created_at")
+# What a call does stands in its posting's row, by the kind of the account; other postings' entries are rows.
+_PLACES = {WALLET: 0, CREDIT: 2, PAYABLE: 4, FEE: 6}
+_POSTING = (
+    "id", "cause", "kind", "digest", "created_at", "wallet_id", "wallet_amount", "credit_id", "credit_amount",
+    "payable_id", "payable_amount", "fee_id", "fee_amount",
+)  # fmt: skip
+_NOTHING = (None,) * 8
 _ENTRY = ("posting_id", "account_id", "amount")
 
 
@@ -80,20 +86,38 @@ class Store:
         Returns:
             The causes posted now.
         """
+        new, moves = await self.add_postings(c, postings, now)
+        await self.move_balances(c, moves)
+        return new
+
+    async def add_postings(
+        self, c: Connection, postings: Sequence[Posting], now: datetime
+    ) -> tuple[set[str], dict[str, int]]:
+        """The first half of `post`, for who has more to do meanwhile: publishers' balances and the platform's are
+        everybody's, and are best moved last.
+
+        Returns:
+            The causes posted now, and what their entries do to each account, nanos.
+        """
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
         made = {p.cause: [(accounts[a], m) for a, m in p.entries] for p in postings}
         rows = {
-            p.cause: (ids.sibling("pst", p.cause), p.cause, p.kind, ledger.digest(p.cause, p.kind, made[p.cause]), now)
+            p.cause: (
+                ids.sibling("pst", p.cause), p.cause, p.kind, ledger.digest(p.cause, p.kind, made[p.cause]), now,
+                *(_in_a_row(p, accounts) if p.kind == "charge" else _NOTHING),
+            )
             for p in postings
         }  # fmt: skip
         new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
-        fresh = [(rows[cause][0], parts) for cause, parts in made.items() if cause in new]
-        if fresh:
-            entries = [(posting_id, *part) for posting_id, parts in fresh for part in parts]
-            await c.copy_records_to_table("entries", columns=_ENTRY, records=entries)
-            moves = ledger.totals(part for _, parts in fresh for part in parts)
+        apart = [p.cause for p in postings if p.kind != "charge" and p.cause in new]
+        entries = [(rows[cause][0], *part) for cause in apart for part in made[cause]]
+        if entries:
+            await c.copy_records_to_table("entry_rows", columns=_ENTRY, records=entries)
+        return new, ledger.totals(part for cause in new for part in made[cause])
+
+    async def move_balances(self, c: Connection, moves: Mapping[str, int]) -> None:
+        if moves:
             await self._q.move_balances(c, account_ids=list(moves), amounts=list(moves.values()))
-        return new
 
     async def posted(self, c: Connection, causes: Sequence[str]) -> set[str]:
         """Those of the causes that were posted."""
@@ -192,3 +216,12 @@ class Store:
     async def postings_of(self, c: Connection, causes: Sequence[str]) -> dict[str, Row]:
         """The postings of these causes, with their entries."""
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
+
+
+def _in_a_row(posting: Posting, accounts: Mapping[Account, str]) -> Sequence[Any]:
+    """The columns of a call's entries."""
+    row: list[Any] = [None] * 8
+    for account, amount in posting.entries:
+        at = _PLACES[account.kind]
+        row[at], row[at + 1] = accounts[account], amount
+    return row

@@ -69,9 +69,10 @@ SELECT x.*, c.created_at AS charged_at FROM (
         SELECT e.posting_id, coalesce(r.request_id, p.cause) AS request_id, r.id IS NOT NULL AS refund,
             '' AS correction_id, NULL::text AS units, 0::bigint AS cost, NULL::text AS units_before, 0::bigint AS cost_before,
             sum(e.amount)::bigint AS amount
-        FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+        FROM accounts a JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
         LEFT JOIN call_refunds r ON r.id = p.cause AND p.kind = 'call_refund'
-        WHERE a.org_id = :org_id AND a.kind = ANY(:kinds::text[]) AND e.posting_id > greatest(:after::text, :first::text)
+        WHERE a.org_id = :org_id AND a.kind = ANY(:kinds::text[]) AND (e.kind = a.kind OR e.kind IS NULL)
+            AND e.posting_id > greatest(:after::text, :first::text)
             AND e.posting_id < :until AND p.kind IN ('charge', 'call_refund')
             AND p.created_at >= :start AND p.created_at < :end_
             AND (:earned::boolean OR r.id IS NULL OR NOT EXISTS (SELECT FROM invoices n WHERE n.cause = r.id))
@@ -85,7 +86,7 @@ SELECT x.*, c.created_at AS charged_at FROM (
                 AND (cost_change <> 0 OR fee_change <> 0) ORDER BY number DESC LIMIT 1
         ) b ON true
         LEFT JOIN LATERAL (
-            SELECT sum(e.amount) AS amount FROM entries e JOIN accounts a ON a.id = e.account_id
+            SELECT sum(e.amount) AS amount FROM org_entries e JOIN accounts a ON a.id = e.account_id
             WHERE e.posting_id = p.id AND a.org_id = :org_id AND a.kind = ANY(:kinds::text[])
         ) m ON true
         WHERE (:earned AND k.publisher_org_id = :org_id OR NOT :earned AND k.org_id = :org_id)
@@ -145,7 +146,7 @@ WHERE i.id >= :after AND i.id < :until;
 -- that.
 SELECT id, sum(moved)::bigint AS moved FROM (
     SELECT i.id, CASE i.kind WHEN 'invoice' THEN -e.amount ELSE e.amount END AS moved
-    FROM invoices i JOIN accounts a ON a.org_id = i.org_id JOIN entries e ON e.account_id = a.id
+    FROM invoices i JOIN accounts a ON a.org_id = i.org_id JOIN org_entries e ON e.account_id = a.id
     JOIN postings p ON p.id = e.posting_id
     WHERE i.id >= :after AND i.id < :until AND i.number IS NOT NULL AND e.posting_id > :first AND e.posting_id < :last
         AND p.created_at >= i.period_start AND p.created_at < i.period_end AND (
@@ -155,14 +156,14 @@ SELECT id, sum(moved)::bigint AS moved FROM (
         )
     UNION ALL
     SELECT i.id, -e.amount FROM invoices i JOIN corrections k ON k.org_id = i.org_id
-    JOIN postings p ON p.cause = k.id JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
+    JOIN postings p ON p.cause = k.id JOIN org_entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
     WHERE i.id >= :after AND i.id < :until AND i.number IS NOT NULL AND i.kind = 'invoice' AND k.day IS NOT NULL
         AND k.created_at >= i.period_start AND k.created_at < i.period_end
         AND a.org_id = i.org_id AND a.kind IN ('customer_wallet', 'promotional_credit')
         AND NOT EXISTS (SELECT FROM invoices n WHERE n.cause = k.id)
     UNION ALL
     SELECT i.id, e.amount FROM invoices i JOIN corrections k ON k.publisher_org_id = i.org_id
-    JOIN postings p ON p.cause = k.id JOIN entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
+    JOIN postings p ON p.cause = k.id JOIN org_entries e ON e.posting_id = p.id JOIN accounts a ON a.id = e.account_id
     WHERE i.id >= :after AND i.id < :until AND i.number IS NOT NULL AND i.kind = 'self_billing' AND k.day IS NOT NULL
         AND k.created_at >= i.period_start AND k.created_at < i.period_end
         AND a.org_id = i.org_id AND a.kind = 'publisher_payable'

@@ -26,7 +26,7 @@ FROM losses l JOIN reversals r ON r.id = l.reversal_id WHERE l.reversal_id = :re
 SELECT e.posting_id, s.org_id AS publisher_org_id,
     (-e.amount + coalesce(k.cost, 0) + coalesce(k.credit, 0))::bigint AS paid,
     (s.earned + coalesce(k.cost, 0) - coalesce(k.fee, 0))::bigint AS earned, (s.cost + coalesce(k.cost, 0))::bigint AS cost
-FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+FROM accounts a JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 CROSS JOIN LATERAL (
     SELECT max(b.org_id) FILTER (WHERE b.kind = 'publisher_payable') AS org_id,
         coalesce(sum(x.amount) FILTER (WHERE b.kind = 'publisher_payable'), 0) AS earned,

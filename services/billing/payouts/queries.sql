@@ -25,20 +25,20 @@ WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' FOR UPDATE OF b;
 
 -- name: earned(org_id, start, end_, after, until)$
 SELECT coalesce(sum(e.amount), 0)::bigint FROM accounts a
-JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND e.posting_id > :after AND e.posting_id < :until
     AND e.amount > 0 AND p.kind IN ('charge', 'invoice') AND p.created_at >= :start AND p.created_at < :end_;
 
 -- name: subscriptions_earned(org_id, start, end_, after, until)^
 SELECT count(*) AS count, coalesce(sum(e.amount), 0)::bigint AS amount FROM accounts a
-JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND e.posting_id > :after AND e.posting_id < :until
     AND e.amount > 0 AND p.kind = 'invoice' AND p.created_at >= :start AND p.created_at < :end_;
 
 -- name: taken_back(org_id)
 -- What was taken back or corrected, and is in no payout yet.
 SELECT e.posting_id, e.amount FROM accounts a
-JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 LEFT JOIN payout_adjustments x ON x.posting_id = e.posting_id
 WHERE a.org_id = :org_id AND a.kind = 'publisher_payable' AND (e.amount < 0 AND p.kind <> 'payout' OR p.kind IN ('correction', 'chargeback_returned'))
     AND x.posting_id IS NULL ORDER BY e.posting_id;
@@ -55,7 +55,7 @@ INSERT INTO payout_adjustments (posting_id, payout_id) SELECT unnest(:posting_id
 -- name: adjusted(payout_id)^
 SELECT count(*) AS count, coalesce(sum(e.amount), 0)::bigint AS amount FROM payout_adjustments x
 JOIN payouts o ON o.id = x.payout_id JOIN accounts a ON a.org_id = o.org_id AND a.kind = 'publisher_payable'
-JOIN entries e ON e.posting_id = x.posting_id AND e.account_id = a.id
+JOIN org_entries e ON e.posting_id = x.posting_id AND e.account_id = a.id
 WHERE x.payout_id = :payout_id;
 
 -- name: last_payout(org_id)^

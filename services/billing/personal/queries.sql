@@ -6,7 +6,7 @@ FROM accounts a LEFT JOIN balances b ON b.account_id = a.id WHERE a.org_id = ANY
 -- name: export_ledger_entries(org_ids)
 SELECT jsonb_build_object('posting_id', p.id, 'cause', p.cause, 'kind', p.kind, 'account_id', a.id, 'account', a.kind,
     'amount_nanos', e.amount, 'created_at', p.created_at)::text AS line
-FROM accounts a JOIN entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
+FROM accounts a JOIN org_entries e ON e.account_id = a.id JOIN postings p ON p.id = e.posting_id
 WHERE a.org_id = ANY(:org_ids::text[]) ORDER BY e.posting_id;
 
 -- name: export_transactions(org_ids)

@@ -63,7 +63,7 @@ async def test_a_clean_check_says_what_it_saw(books: Books, paid: Paid) -> None:
 
 
 async def test_an_edited_amount_is_named(books: Books, paid: Paid) -> None:
-    statement = "UPDATE entries SET amount = amount {} 5 WHERE posting_id = $1 AND account_id = $2"
+    statement = "UPDATE postings SET wallet_amount = wallet_amount {} 5 WHERE id = $1 AND wallet_id = $2"
     found = await _edit(books, statement.format("+"), statement.format("-"), paid.posting_id, paid.wallet_id)
     assert found == {
         ("POSTING_EDITED", paid.posting_id), ("POSTING_UNBALANCED", paid.posting_id),
@@ -75,12 +75,11 @@ async def test_money_moved_between_entries_is_named_though_it_balances(books: Bo
     """The publisher's share goes to the platform: sums and balances fit, the digest does not."""
     statement = """
         WITH moved AS (
-            UPDATE entries e SET amount = amount {0} (CASE a.kind WHEN 'platform_fee' THEN 10 ELSE -10 END)
-            FROM accounts a WHERE a.id = e.account_id AND e.posting_id = $1 AND a.kind <> 'customer_wallet'
-            RETURNING e.account_id, a.kind
+            UPDATE postings SET fee_amount = fee_amount {0} 10, payable_amount = payable_amount {0} -10 WHERE id = $1
+            RETURNING fee_id, payable_id
         )
-        UPDATE balances b SET balance = balance {0} (CASE m.kind WHEN 'platform_fee' THEN 10 ELSE -10 END)
-        FROM moved m WHERE m.account_id = b.account_id
+        UPDATE balances b SET balance = balance {0} (CASE b.account_id WHEN m.fee_id THEN 10 ELSE -10 END)
+        FROM moved m WHERE b.account_id IN (m.fee_id, m.payable_id)
     """
     found = await _edit(books, statement.format("+"), statement.format("-"), paid.posting_id)
     assert found == {("POSTING_EDITED", paid.posting_id)}
@@ -148,12 +147,12 @@ async def test_a_forged_top_up_is_named(books: Books, paid: Paid) -> None:
             "INSERT INTO postings VALUES ($1, $2, 'top_up', $3, now())", posting_id, cause, digest
         )  # fmt: skip
         for account, amount in entries:
-            await connection.execute("INSERT INTO entries VALUES ($1, $2, $3)", posting_id, account, amount)
+            await connection.execute("INSERT INTO entry_rows VALUES ($1, $2, $3)", posting_id, account, amount)
             await connection.execute(move, account, amount)
         assert await _found(books) == {("POSTING_UNEXPLAINED", posting_id)}
         await connection.execute("DELETE FROM postings WHERE id = $1", posting_id)
         assert await _found(books) == {("ENTRY_ORPHANED", posting_id)}
-        await connection.execute("DELETE FROM entries WHERE posting_id = $1", posting_id)
+        await connection.execute("DELETE FROM entry_rows WHERE posting_id = $1", posting_id)
         for account, amount in entries:
             await connection.execute(move, account, -amount)
     assert (await books.check()).clean
@@ -175,7 +174,7 @@ async def test_earnings_given_to_somebody_else_are_named_though_all_sums_fit(boo
         after = ledger.digest(paid.request_id, "charge", moved)
 
         async def pay(old: str, new: str, digest: bytes) -> None:
-            change = "UPDATE entries SET account_id = $3 WHERE posting_id = $1 AND account_id = $2"
+            change = "UPDATE postings SET payable_id = $3 WHERE id = $1 AND payable_id = $2"
             await connection.execute(change, paid.posting_id, old, new)
             await connection.execute("UPDATE postings SET digest = $2 WHERE id = $1", paid.posting_id, digest)
             for account_id, amount in ((old, -800), (new, 800)):
@@ -226,7 +225,7 @@ async def test_a_top_up_taken_away_is_named(books: Books, paid: Paid) -> None:
         await connection.execute("UPDATE transactions SET amount = amount - 1 WHERE id = $1", row["id"])
 
 
-@pytest.mark.parametrize("table", ["postings", "entries"])
+@pytest.mark.parametrize("table", ["postings", "entry_rows"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET {}", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
 async def test_the_services_own_role_cannot_change_the_books(
     books: Books, paid: Paid, table: str, statement: str

@@ -339,7 +339,7 @@ async def test_the_database_itself_refuses_entries_that_do_not_balance(books: Bo
         await connection.execute("SET search_path TO billing")
         wallet = await connection.fetchval("SELECT account_id FROM wallets WHERE org_id = $1", person.org_id)
         clearing = await connection.fetchval("SELECT id FROM accounts WHERE kind = 'sandbox_clearing'")
-        add = "INSERT INTO entries SELECT $1, a, m FROM unnest($2::text[], $3::bigint[]) AS t (a, m)"
+        add = "INSERT INTO entry_rows SELECT $1, a, m FROM unnest($2::text[], $3::bigint[]) AS t (a, m)"
         for accounts, amounts, good in (
             ([wallet], [5], False), ([wallet, clearing], [5, -4], False), ([wallet, clearing], [5, -5], True),
         ):  # fmt: skip
