@@ -1,14 +1,17 @@
 """How many calls of a day or a month, and how many at a time: exact across workers, also when Redis forgets."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import grpc
 import pytest
 from mercat.auth.v1 import auth_pb2
 from mercat.common.v1 import limits_pb2
+from mercat.notification.v1 import webhooks_pb2 as w
 from mercat.registry.v1 import registry_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -16,12 +19,13 @@ from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
 from tests.platform import Account, Platform
 from tests.robustness.traffic import tiny_request
+from tests.webhook_receiver import SETTINGS, receiver
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with Platform(
-        tmp_path_factory.mktemp("quotas") / "home", workers=2, demo=False, env={"MERCAT_LIMIT_SCALE": "1"}
+        tmp_path_factory.mktemp("quotas") / "home", workers=2, demo=False, env={"MERCAT_LIMIT_SCALE": "1", **SETTINGS}
     ) as running:
         yield running
 
@@ -106,6 +110,57 @@ async def test_a_quota_is_exact_and_warns_before_it_ends(running: Platform, quic
     assert error.retry_after is not None
     assert 0 < error.retry_after <= 31 * 86_400
     await caller.channel.close()
+
+
+async def test_each_end_of_a_quota_is_told_once_a_period(running: Platform, publisher: Account, quick: str) -> None:
+    person = running.sign_up()
+    key, key_id = limited(person, daily=quota(10, 20))
+    types = ["quota.exceeded", "quota.threshold_reached"]
+    with receiver() as there:
+        for somebody, path in ((person, "/caller"), (publisher, "/publisher")):
+            request = w.CreateWebhookEndpointRequest(url=there.url(path), event_types=types)
+            somebody.webhooks.CreateWebhookEndpoint(request)
+
+        def came(path: str, count: int) -> set[tuple[str, ...]]:
+            found = [json.loads(one.body) for one in there.wait(path, count)]
+            assert len(found) == count, found
+            return {
+                (one["type"], *(str(one["data"][n]) for n in ("quota", "keyId", "model", "limitCalls")))
+                for one in found
+            }
+
+        # Both workers refuse, and both see the soft end.
+        assert await at_once(running, key, quick, 80) == {"OK": 20, "QUOTA_EXCEEDED": 60}
+        told = {
+            ("quota.threshold_reached", "key_daily", key_id, "", "10"),
+            ("quota.exceeded", "key_daily", key_id, "", "20"),
+        }  # fmt: skip
+        assert came("/caller", 2) == told
+        again = json.loads(there.at("/caller")[0].body)["data"]["resetTime"]
+        assert datetime.fromisoformat(again) > datetime.now(UTC)
+        # Of another end it is told again, and of the one before no more.
+        raised = limits_pb2.CallLimit(daily=quota(10, 30))
+        person.limits.SetKeyLimit(auth_pb2.SetKeyLimitRequest(key_id=key_id, limit=raised))
+        caller = Caller(running, key, quick)
+        async with asyncio.timeout(20):
+            while (await caller.call())[0]:
+                await asyncio.sleep(0.05)
+        assert await at_once(running, key, quick, 40) == {"OK": 9, "QUOTA_EXCEEDED": 31}
+        await caller.channel.close()
+        assert came("/caller", 3) == told | {("quota.exceeded", "key_daily", key_id, "", "30")}
+        # A model's owner hears of its.
+        model = running.publish(publisher, graphs.tiny(), batch=64)
+        of_model = registry_pb2.SetModelLimitRequest(model=model, limit=limits_pb2.CallLimit(daily=quota(0, 2)))
+        publisher.registry.SetModelLimit(of_model)
+        other = running.sign_up().api_key
+        caller = Caller(running, other, model)
+        async with asyncio.timeout(20):
+            while (error := (await caller.call())[0]) is None:
+                pass
+        await caller.channel.close()
+        assert error.metadata["limit"] == "model_daily"
+        assert came("/publisher", 1) == {("quota.exceeded", "model_daily", "", model, "2")}
+        assert len(there.at("/caller")) == 3
 
 
 async def test_a_quota_without_an_end_only_warns(running: Platform, quick: str) -> None:

@@ -11,7 +11,8 @@ from mercat.auth.v1 import auth_pb2, mfa_pb2, oauth_pb2, sessions_pb2, signin_pb
 
 from services.auth.oauth.models import COMMAND_LINE
 from services.common.errors import from_rpc_error
-from tests.integration.signin.people import Mailbox, Member, code_of, ends, enrolled, fails, member, move
+from tests.expect import fails
+from tests.integration.signin.people import Mailbox, Member, code_of, ends, enrolled, member, move
 from tests.platform import PASSWORD, Account, Platform
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"

@@ -11,8 +11,9 @@ import pytest
 from mercat.auth.v1 import auth_pb2, identity_pb2, mfa_pb2, passkey_pb2, signin_pb2
 
 from services.common.errors import from_rpc_error
+from tests.expect import fails
 from tests.integration.signin.elsewhere import Elsewhere
-from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, member, move
+from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, member, move
 from tests.platform import Account, Platform
 
 BACK = "http://127.0.0.1:9/callback"

@@ -6,7 +6,8 @@ from secrets import token_hex
 from mercat.auth.v1 import auth_pb2, signin_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 
-from tests.integration.signin.people import Mailbox, Member, code_of, confirm, ends, enrolled, fails, member, move
+from tests.expect import fails
+from tests.integration.signin.people import Mailbox, Member, code_of, confirm, ends, enrolled, member, move
 from tests.platform import Account, Platform
 
 _CODE = re.compile(r"mi_[A-Za-z0-9_-]+")

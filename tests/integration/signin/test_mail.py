@@ -17,7 +17,8 @@ from mercat.billing.v1 import payments_pb2
 
 from services.common import clock
 from tests import graphs
-from tests.integration.signin.people import Mailbox, Member, ends, fails, member, move
+from tests.expect import fails
+from tests.integration.signin.people import Mailbox, Member, ends, member, move
 from tests.platform import PASSWORD, Platform
 
 NEW = "an entirely other passphrase 42"

@@ -14,8 +14,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from services.common.errors import from_rpc_error
 from tests.browser import authenticator, chromium
+from tests.expect import fails
 from tests.integration.signin.companies import Company
-from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, member, move
+from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, member, move
 from tests.integration.signin.test_devices import begin, poll
 from tests.platform import PASSWORD, Account, Platform
 

@@ -9,7 +9,8 @@ import pytest
 from mercat.auth.v1 import auth_pb2, privacy_pb2
 from mercat.billing.v1 import billing_pb2
 
-from tests.integration.signin.people import Member, ends, fails, member
+from tests.expect import fails
+from tests.integration.signin.people import Member, ends, member
 from tests.platform import PASSWORD, USD, Platform
 from tests.robustness.test_erasure import until_erased
 

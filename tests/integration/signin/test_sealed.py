@@ -14,7 +14,8 @@ from services.common.errors import from_rpc_error
 from services.common.sealing import Sealer
 from services.common.secrets.keyring import MAGIC
 from services.common.signatures import HMAC_SHA256, Signer
-from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, fails, move, now
+from tests.expect import fails
+from tests.integration.signin.people import Mailbox, Member, code_of, enrolled, move, now
 from tests.platform import PASSWORD, Account, Platform
 
 

@@ -11,6 +11,7 @@ from mercat.auth.v1 import auth_pb2, mfa_pb2, sessions_pb2
 from mercat.billing.v1 import billing_pb2
 
 from services.common.errors import from_rpc_error
+from tests.expect import fails
 from tests.integration.signin.people import (
     Mailbox,
     Member,
@@ -18,7 +19,6 @@ from tests.integration.signin.people import (
     confirm,
     ends,
     enrolled,
-    fails,
     member,
     move,
 )

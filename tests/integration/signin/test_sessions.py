@@ -8,7 +8,8 @@ import grpc
 import pytest
 from mercat.auth.v1 import auth_pb2, sessions_pb2
 
-from tests.integration.signin.people import Member, ends, fails, member, move
+from tests.expect import fails
+from tests.integration.signin.people import Member, ends, member, move
 from tests.platform import Platform
 
 ME = auth_pb2.GetProfileRequest()
