@@ -48,14 +48,17 @@ class QuotaNotices:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            events = list(self._waiting)
             try:
-                async with self._database.transaction() as connection:
-                    for event in events:
-                        await outbox.add(connection, event)
+                await self.flush()
             except MercatError as e:
                 log.warning("quotas that were reached are told later: %s", e)
                 self._wake.set()
                 await asyncio.sleep(_AGAIN)
-            else:
-                del self._waiting[: len(events)]
+
+    async def flush(self) -> None:
+        """Writes down what was reached until now. Raises DatabaseUnavailable."""
+        events = list(self._waiting)
+        async with self._database.transaction() as connection:
+            for event in events:
+                await outbox.add(connection, event)
+        del self._waiting[: len(events)]

@@ -19,14 +19,14 @@ from services.common.errors import MercatError, from_rpc_error
 from tests import graphs
 from tests.platform import Account, Platform
 from tests.robustness.traffic import tiny_request
-from tests.webhook_receiver import SETTINGS, receiver
+from tests.webhook_receiver import receiver
+
+SETTINGS = {"MERCAT_LIMIT_SCALE": "1", "MERCAT_EGRESS_NETWORKS": "127.0.0.0/8"}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with Platform(
-        tmp_path_factory.mktemp("quotas") / "home", workers=2, demo=False, env={"MERCAT_LIMIT_SCALE": "1", **SETTINGS}
-    ) as running:
+    with Platform(tmp_path_factory.mktemp("quotas") / "home", workers=2, demo=False, env=SETTINGS) as running:
         yield running
 
 
