@@ -201,8 +201,12 @@ async def test_a_quota_is_remembered_when_redis_forgets(running: Platform, publi
         while running.pids().get("valkey") in (None, died) or running.states().get("valkey") != "ready":
             await asyncio.sleep(0.1)
     await asyncio.sleep(2)  # the workers have seen it
-    assert await at_once(running, key, model, 60) == {"OK": 30, "QUOTA_EXCEEDED": 30}  # of the model's 90
-    assert await at_once(running, key, quick, 60) == {"OK": 10, "QUOTA_EXCEEDED": 50}  # of the account's 120
+    of_models = await at_once(running, key, model, 60)  # of the model's 90, of which a worker may hold a 16th ahead
+    assert of_models.keys() == {"OK", "QUOTA_EXCEEDED"}
+    assert 30 - 30 // 16 <= of_models["OK"] <= 30
+    of_accounts = await at_once(running, key, quick, 60)  # of the account's 120
+    assert of_accounts.keys() == {"OK", "QUOTA_EXCEEDED"}
+    assert 10 <= of_accounts["OK"] <= 40 - of_models["OK"]
 
 
 async def test_calls_at_a_time_are_counted_across_workers(running: Platform, slow: str) -> None:
