@@ -1,7 +1,8 @@
 """What pages need of a browser: answers that only show what is ours, forms that only come from our pages, and a sign-in
 that lasts as long as the page is used.
 
-A page's sign-in is an access token in a cookie that no script reads and no other site's request carries."""
+A page's sign-in is an access token in a cookie that no script reads and no other site's request carries. The cookie of
+an attempt elsewhere is the one that comes along when another site sends the browser back."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import hmac
 import json
 import secrets
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.message import Message
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,7 +36,8 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-FORGED, SIGNED_IN = "mercat-form", "mercat-page"
+FORGED, SIGNED_IN, ELSEWHERE = "mercat-form", "mercat-page", "mercat-elsewhere"
+SIGN_IN = "/oauth/sign-in"
 _MINUTES = 15 * 60  # seconds that an access token is good
 M = TypeVar("M", bound=Message)
 
@@ -56,6 +58,7 @@ class Browser:
         self._calls = calls
         self.token = request.cookies.get(SIGNED_IN, "")
         self.secret = request.cookies.get(FORGED) or secrets.token_urlsafe(24)
+        self.elsewhere = request.cookies.get(ELSEWHERE, "")  # an attempt that is under way
         self.headers: dict[str, str] = {}  # of the last answer
 
     async def form(self) -> dict[str, str]:
@@ -90,12 +93,24 @@ class Browser:
             self._cookie(response, SIGNED_IN, self.token)
         elif SIGNED_IN in self.request.cookies:
             response.delete_cookie(SIGNED_IN, path="/oauth")
+        if self.elsewhere:
+            self._cookie(response, ELSEWHERE, self.elsewhere, path=SIGN_IN, samesite="lax")
+        elif ELSEWHERE in self.request.cookies:
+            response.delete_cookie(ELSEWHERE, path=SIGN_IN)
         return response
 
-    def _cookie(self, response: Response, name: str, value: str) -> None:
+    def _cookie(
+        self, response: Response, name: str, value: str, path: str = "/oauth",
+        samesite: Literal["lax", "strict"] = "strict",
+    ) -> None:  # fmt: skip
         response.set_cookie(
-            name, value, max_age=_MINUTES, path="/oauth", httponly=True, samesite="strict", secure=self.secure
+            name, value, max_age=_MINUTES, path=path, httponly=True, samesite=samesite, secure=self.secure
         )
+
+    @property
+    def home(self) -> str:
+        """The address that cookies of an attempt elsewhere are good at: providers know no other."""
+        return f"{self._settings.url}/oauth/device"
 
     @property
     def secure(self) -> bool:

@@ -16,8 +16,10 @@ PATH, DECIDE = "/oauth/device", "/oauth/device/decide"
 
 async def device(browser: Browser) -> Response:
     code = browser.request.query_params.get("user_code", "")[:20]
-    if not browser.token or not code:
+    if not browser.token:
         return await signing.ask_who(browser, signing.DEVICE, user_code=code)
+    if not code:
+        return browser.show("code.html", "Let a device in")
     try:
         asked = oauth_pb2.GetDeviceRequest(user_code=code)
         found = (await browser.ask("DeviceService/GetDevice", asked, oauth_pb2.GetDeviceResponse)).device

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway_rest.errors import Refusal
-from gateway_rest.oauth import callback, device, passkeys, signing
+from gateway_rest.oauth import callback, device, elsewhere, passkeys, signing
 from gateway_rest.oauth.browser import HEADERS, Browser
 from gateway_rest.oauth.forms import Refused
 from gateway_rest.settings import GatewaySettings
@@ -25,6 +25,9 @@ PAGES: list[tuple[str, str, Page]] = [
     ("POST", passkeys.REMOVE, passkeys.remove),
     ("POST", signing.PATH, signing.sign_in),
     ("POST", signing.BY_PASSKEY, signing.by_passkey),
+    ("POST", elsewhere.PATH, elsewhere.begin),
+    ("GET", elsewhere.RETURN, elsewhere.come_back),
+    ("POST", elsewhere.FACTOR, elsewhere.second_factor),
     ("POST", signing.OUT, signing.sign_out),
     ("GET", callback.PATH, callback.callback),
 ]

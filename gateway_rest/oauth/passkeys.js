@@ -1,4 +1,4 @@
-// Puts what a device signs into a form, and sends the form. The options are in the page, so that nothing is asked for.
+// Puts what a device signs into a form, and sends the form; a code that was typed goes along with every way to sign in. The options are in the page, so that nothing is asked for.
 "use strict";
 
 const bytes = (text) =>
@@ -31,6 +31,11 @@ function shown(credential) {
   });
 }
 
+function code(form) {
+  const typed = document.querySelector("#password input[name=user_code]");
+  if (typed && form.elements.user_code) form.elements.user_code.value = typed.value;
+}
+
 for (const form of document.querySelectorAll("form[data-passkey]")) {
   if (!window.PublicKeyCredential) continue;
   form.hidden = false;
@@ -45,8 +50,9 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
       problem.hidden = false;
       return;
     }
-    const typed = document.querySelector("#password input[name=user_code]");
-    if (typed && form.elements.user_code) form.elements.user_code.value = typed.value;
+    code(form);
     form.submit();
   });
 }
+
+for (const form of document.querySelectorAll("form.elsewhere")) form.addEventListener("submit", () => code(form));

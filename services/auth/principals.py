@@ -11,13 +11,14 @@ from services.auth.oauth.principals import ClientPrincipals
 from services.auth.organisations.roles import standing
 from services.auth.sessions.store import SessionStore
 from services.auth.signing_keys import SigningKeys
+from services.auth.sso.requiring import check_session
 from services.auth.store import Row, Store
 from services.auth.teams.store import TeamNotFound
 from services.auth.tokens import ClientProof, Signer
 from services.common import call_limits, key_rules
 from services.common.clock import Clock
 from services.common.db import Database
-from services.common.errors import CredentialInvalid, NotFound
+from services.common.errors import CredentialInvalid, NotFound, SsoRequired
 from services.common.rpc.context import Context
 
 
@@ -60,13 +61,15 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
                 answer.principal.CopyFrom(principal)
             except CredentialInvalid as e:
                 answer.refusal = e.message
+            except SsoRequired as e:
+                answer.refusal, answer.sso_domain = e.message, e.metadata["domain"]
         return response
 
     async def GetPrincipal(
         self, request: auth_pb2.GetPrincipalRequest, context: Context
     ) -> auth_pb2.GetPrincipalResponse:
         if not request.key_id:
-            principal = await self._of_member(request.user_id, request.org_id)
+            principal = self._of_member(await self._member(request.user_id, request.org_id))
             return auth_pb2.GetPrincipalResponse(principal=principal)
         if request.key_id.startswith("cli_"):
             principal = await self._clients.of_client(request.key_id)
@@ -126,16 +129,20 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
         return principal
 
     async def of_token(self, token: str) -> auth_pb2.Principal:
-        """Raises CredentialInvalid for a token that opens nothing now."""
+        """Raises CredentialInvalid for a token that opens nothing now, and SsoRequired for one of a session that its
+        organisation does not let in as it was opened."""
         proof, expires = self._signer.check(token)
         if isinstance(proof, ClientProof):
             principal = await self._clients.of_token(proof)
             principal.expires_at.FromDatetime(expires)
             return principal
         async with self._database.connection() as connection:
-            if not await self._sessions.is_open(connection, proof.session_id, proof.user_id):
-                raise CredentialInvalid("this session has ended; sign in again")
-        principal = await self._of_member(proof.user_id, proof.org_id)
+            via = await self._sessions.get_via(connection, proof.session_id, proof.user_id)
+        if via is None:
+            raise CredentialInvalid("this session has ended; sign in again")
+        row = await self._member(proof.user_id, proof.org_id)
+        check_session(row, via)
+        principal = self._of_member(row)
         principal.expires_at.FromDatetime(expires)
         principal.session_id, principal.second_factor_used = proof.session_id, proof.second_factor
         principal.auth_time.FromDatetime(proof.at)
@@ -143,14 +150,17 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
             principal.scopes[:] = sorted(proof.scopes.intersection(principal.scopes))
         return principal
 
-    async def _of_member(self, user_id: str, org_id: str) -> auth_pb2.Principal:
+    async def _member(self, user_id: str, org_id: str) -> Row:
         async with self._database.connection() as connection:
             row = await self._store.get_member_principal(connection, user_id, org_id)
         if row is None:
             raise CredentialInvalid("this account is closed, or not in this organisation any more")
+        return row
+
+    def _of_member(self, row: Row) -> auth_pb2.Principal:
         role, scopes = standing(row)
         return auth_pb2.Principal(
-            user_id=user_id, org_id=row["org_id"], handle=row["handle"], role=role, scopes=sorted(scopes),
+            user_id=row["principal_id"], org_id=row["org_id"], handle=row["handle"], role=role, scopes=sorted(scopes),
             account_limit=tiers.of_account(row), has_second_factor=row["second_factor"],
             unverified=self._unverified(row),
         )  # fmt: skip

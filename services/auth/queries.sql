@@ -107,9 +107,17 @@ WHERE key_id = :key_id AND (:owner_id::text = '' OR principal_id = :owner_id) AN
 -- name: get_member_principal(user_id, org_id)^
 SELECT u.id AS principal_id, u.role AS owner_role, o.id AS org_id, o.handle, o.personal_of, o.tier, o.call_limit,
     m.role AS member_role, r.scopes AS role_scopes, team_roles(m.org_id, m.user_id) AS team_roles, u.is_verified,
-    f.confirmed_at IS NOT NULL AS second_factor
+    f.confirmed_at IS NOT NULL AS second_factor, sso.domain AS sso_domain
 FROM users u JOIN members m ON m.user_id = u.id JOIN organisations o ON o.id = m.org_id
 LEFT JOIN roles r ON r.org_id = o.id AND r.name = m.role LEFT JOIN totp_factors f ON f.user_id = u.id
+LEFT JOIN LATERAL (
+    -- Where single sign-on is required: of who has an address of its domains or comes by its provider, but of no owner.
+    SELECT d.domain FROM sso_connections c JOIN sso_domains d ON d.org_id = c.org_id AND d.verified_at IS NOT NULL
+    WHERE c.org_id = o.id AND c.required AND m.role <> 'owner' AND (
+        d.domain = split_part(lower(u.email), '@', 2)
+        OR EXISTS (SELECT FROM identities i WHERE i.user_id = u.id AND i.provider = c.org_id)
+    ) ORDER BY d.domain = split_part(lower(u.email), '@', 2) DESC, d.domain LIMIT 1
+) sso ON true
 WHERE u.id = :user_id AND u.deleted_at IS NULL AND (o.id = :org_id OR (:org_id = '' AND o.personal_of = u.id));
 
 -- name: find_organisation(handle)$

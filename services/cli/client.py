@@ -22,6 +22,7 @@ from services.cli.stubs import Stubs
 from services.common.errors import (
     CredentialInvalid,
     MercatError,
+    SsoRequired,
     StepUpRequired,
     Unavailable,
     from_rpc_error,
@@ -137,7 +138,12 @@ class _Around(
         return details._replace(metadata=metadata, timeout=details.timeout or timeout)
 
     def _credential(self, rules: Policy) -> str:
-        credential = self._credentials.current()
+        try:
+            credential = self._credentials.current()
+        except SsoRequired:
+            if rules.access == policy_pb2.ACCESS_ACCOUNT:
+                raise
+            return ""  # who logs in anew is not held up by the login before
         if not credential and rules.access == policy_pb2.ACCESS_ACCOUNT:
             raise Refusal("You are not logged in at " + self._target.address + ".", "log in with `mercat login`, "
                           "sign up with `mercat signup`, or give a key with --api-key or MERCAT_API_KEY")  # fmt: skip
@@ -164,6 +170,9 @@ class _Around(
                 if fresh or rules.access == policy_pb2.ACCESS_PUBLIC:
                     credential = fresh
                     continue
+            if isinstance(known, SsoRequired) and credential and rules.access == policy_pb2.ACCESS_PUBLIC:
+                credential = ""
+                continue
             if isinstance(known, StepUpRequired) and not proved:
                 proved, fresh = True, self._credentials.proved(known.metadata.get("with", "password"))
                 if fresh:

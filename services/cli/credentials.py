@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mercat.auth.v1 import auth_pb2
 
 from services.cli.session import Login, Logins, Refusal, Target, name_of
-from services.common.errors import Unauthenticated
+from services.common.errors import SsoRequired, Unauthenticated
 
 _EARLY = 30.0  # seconds before its end from which an access token is renewed
 
@@ -47,6 +47,8 @@ class Credentials:
                 return login.access_token
             try:
                 session = self.refresh(login.refresh_token)
+            except SsoRequired:
+                raise  # it is as good as before for other organisations
             except Unauthenticated:
                 self._logins.put(self._profile, self._server, None)
                 return ""

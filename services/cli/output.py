@@ -77,6 +77,7 @@ _NEXT = {
     "SESSION_REQUIRED": "log in with `mercat login` and leave the key out",
     "STEP_UP_REQUIRED": "prove again who you are with `mercat sessions confirm`, then repeat it",
     "SIGN_IN_FAILED": "check email and password; make an account with `mercat signup`",
+    "SSO_REQUIRED": "log in as it says, or go on in your own organisation with `mercat org use YOUR-NAME`",
     "SUBSCRIPTION_PAST_DUE": "add a good card with `mercat cards add`, then `mercat invoices pay INVOICE`",
     "STORAGE_UNAVAILABLE": "repeat it in a moment; see `mercat status`",
     "TENSOR_INVALID": "see what the model takes with `mercat models show MODEL`",

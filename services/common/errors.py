@@ -124,6 +124,14 @@ class CredentialMissing(Unauthenticated, reason="CREDENTIAL_MISSING"): ...
 class CredentialInvalid(Unauthenticated, reason="CREDENTIAL_INVALID"): ...
 
 
+class SsoRequired(Unauthenticated, reason="SSO_REQUIRED"):
+    """The organisation wants its people to sign in by its provider; the metadata names its domain."""
+
+    def __init__(self, domain: str) -> None:
+        text = f"people of {domain} sign in by their organisation: `mercat login --sso {domain}`"
+        super().__init__(text, metadata={"domain": domain})
+
+
 class StepUpRequired(Unauthenticated, reason="STEP_UP_REQUIRED"):
     """Who calls must prove again who they are (RFC 9470). The metadata says how (`with`: code or
     password), what level it takes (`acr_values`) and for how many seconds it is good (`max_age`)."""

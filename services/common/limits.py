@@ -13,7 +13,7 @@ caller gets at most 1.5 times the limit. Limits that protect credentials are ref
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -58,11 +58,14 @@ CLASSES = {
 
 
 class Bucket(NamedTuple):
-    """A limit, and whom or what it is of; of a quota also when its period ends, seconds since 1970."""
+    """A limit, and whom or what it is of; of a quota also when its period ends, seconds since 1970, which organisation
+    hears that it is used up, and of which model it is, if it is of one."""
 
     limit: Limit
     subject: str
     until: float = 0.0
+    org_id: str = ""
+    model: str = ""
 
     @property
     def key(self) -> str:
@@ -92,7 +95,8 @@ class _Question:
 class Limiter:
     """Asks the buckets. `scale` multiplies every rate and burst (tests and big installations); `share` is what this
     process gets of them while Redis is gone. `count`, where it is set, tells how many calls of a quota were recorded
-    before a time, seconds since 1970."""
+    before a time, seconds since 1970; `reached`, where it is set, hears of quotas at their soft end, and of those at
+    their hard end at which a call was refused."""
 
     def __init__(self, redis: "Redis", scale: float = 1.0, share: float = 1.0) -> None:
         self._script = Script(redis, "services.common", "buckets.lua", self._settle)
@@ -107,6 +111,7 @@ class Limiter:
         self._counting: set[asyncio.Task[None]] = set()
         self._uncounted: dict[str, float] = {}  # quotas that could not be counted, and when to try again
         self.count: Callable[[Bucket, float], Awaitable[int]] | None = None
+        self.reached: Callable[[Bucket, bool], None] | None = None
 
     def take_now(self, key: object) -> Trailers | None:
         """Takes one call from the slice that is held under a key, without waiting; None: `take` must be asked."""
@@ -173,6 +178,8 @@ class Limiter:
             trailers = self._said(buckets, [level + ahead for level in levels])
             if ahead:
                 self._slices[question.key] = _Slice(ahead, now + 2 * _SLICE, trailers)
+            if given < len(calls):
+                self._tell(b for b, level in zip(buckets, levels, strict=True) if level < 1 and not b.limit.rate)
             for n, call in enumerate(calls):
                 if call.done():
                     if n < given and not buckets[0].limit.fail_closed:  # a caller who left took none
@@ -214,7 +221,13 @@ class Limiter:
             if exact and limit.soft and (used := int(limit.burst - level)) >= limit.soft:
                 end = f"; hard={limit.burst}" if limit.burst < ENDLESS else ""
                 trailers.append(("mercat-quota-warning", f"{limit.name}; used={used}; soft={limit.soft}{end}"))
+                self._tell([bucket], hard=False)
         return tuple(trailers)
+
+    def _tell(self, quotas: Iterable[Bucket], *, hard: bool = True) -> None:
+        if self.reached is not None:
+            for bucket in quotas:
+                self.reached(bucket, hard)
 
     def _refusal(self, buckets: Sequence[Bucket], levels: Sequence[float]) -> ResourceExhausted:
         """For the bucket that takes longest to have a call again."""

@@ -39,6 +39,7 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.owners import Owners
     from services.inference.personal import InferenceData
     from services.inference.positions import Positions
+    from services.inference.quota_notices import QuotaNotices
     from services.inference.quotes import Quotes
     from services.inference.residency import Residency
     from services.inference.service import InferenceServicer
@@ -81,7 +82,8 @@ async def build(deps: "Deps") -> "Service":
     cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
     reports = LoadReports() if settings.load_reports else None
     slots = Slots(deps.redis, deps.worker_id, settings.limit_scale, settings.limit_share)
-    deps.limiter.count = Recorded(deps.control).count
+    notices = QuotaNotices(deps.database)
+    deps.limiter.count, deps.limiter.reached = Recorded(deps.control).count, notices.reached
     positions = Positions(deps.redis, deps.control)
     path = HotPath(
         deployments, wallets, meter, deps.limiter, slots, cache, deps.clock, settings.region, positions, reports
@@ -123,6 +125,7 @@ async def build(deps: "Deps") -> "Service":
         tasks=[
             wallets.keep,
             slots.keep,
+            notices.keep,
             jobs.work,
             jobs.look,
             *([reports.keep] if reports else []),

@@ -2,6 +2,7 @@
 where these have such limits."""
 
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from mercat.auth.v1 import auth_pb2
 from mercat.common.v1 import limits_pb2
@@ -11,30 +12,41 @@ from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 from services.common.limits import ENDLESS, Bucket, Limit
 from services.common.rpc.channels import InternalChannel
 
-Limits = tuple[tuple[str, str, limits_pb2.CallLimit], ...]
+
+class Limited(NamedTuple):
+    """What a limit is of, its id, the limit, and the organisation that hears of a quota's end."""
+
+    name: str
+    subject: str
+    limit: limits_pb2.CallLimit
+    org_id: str
+    model: str = ""
+
+
+Limits = tuple[Limited, ...]
 
 
 def limits(caller: auth_pb2.Principal, deployment: registry_pb2.Deployment) -> Limits:
-    """The limits of a call: what they are of, its id, and the limit."""
+    """The limits of a call."""
     found: Limits = ()
     if caller.HasField("account_limit"):
-        found = (("account", caller.org_id, caller.account_limit),)
+        found = (Limited("account", caller.org_id, caller.account_limit, caller.org_id),)
     if caller.HasField("key_limit"):
-        found += (("key", caller.key_id, caller.key_limit),)
+        found += (Limited("key", caller.key_id, caller.key_limit, caller.org_id),)
     if deployment.HasField("limit"):
-        found += (("model", deployment.model_id, deployment.limit),)
+        found += (Limited("model", deployment.model_id, deployment.limit, deployment.org_id, deployment.model),)
     return found
 
 
 def slots(limited: Limits) -> list[tuple[str, str, int]]:
     """Of what, its id, and calls at a time."""
-    return [(name, subject, n) for name, subject, limit in limited if (n := limit.concurrent_calls)]
+    return [(own.name, own.subject, n) for own in limited if (n := own.limit.concurrent_calls)]
 
 
 def buckets(limited: Limits, now: datetime) -> list[Bucket]:
     """What a call at a time takes one of."""
     found: list[Bucket] = []
-    for name, subject, limit in limited:
+    for name, subject, limit, org_id, model in limited:
         if limit.calls_per_second:
             found.append(Bucket(Limit(name, limit.calls_per_second, limit.burst), subject))
         for period in ("daily", "monthly"):
@@ -42,7 +54,7 @@ def buckets(limited: Limits, now: datetime) -> list[Bucket]:
             if quota.soft or quota.hard:
                 start, until = span(period, now)
                 of = Limit(f"{name}_{period}", 0, quota.hard or ENDLESS, soft=quota.soft)
-                found.append(Bucket(of, f"{subject}:{start:%Y-%m-%d}", until.timestamp()))
+                found.append(Bucket(of, f"{subject}:{start:%Y-%m-%d}", until.timestamp(), org_id, model))
     return found
 
 

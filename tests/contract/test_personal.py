@@ -55,6 +55,7 @@ NOT_GIVEN = {
     "billing.spending": "sums of the calls that are given",
     "marketplace.publications": "copies of versions, which the registry gives",
     "notification.data_keys": SHREDDED,
+    "notification.quota_notices": "which of the events that are given were told",
 }
 
 

@@ -57,6 +57,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     accounts: Accounts
     signing_in: SigningIn
     sso: Connecting
+    page: str  # where people go on who sign in on a page of the platform's
 
     async def ListIdentityProviders(
         self, request: identity_pb2.ListIdentityProvidersRequest, context: Context
@@ -99,8 +100,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             )
             await self.store.add_attempt(
                 connection, state_hash=_hash(state), provider=provider.id, sealed=sealed,
-                redirect_uri=request.redirect_uri, client_state=request.state, code_challenge=request.code_challenge,
-                link_user_id=link_user_id, now=now, expires_at=now + _LIFETIME,
+                redirect_uri=request.redirect_uri or self.page, client_state=request.state,
+                code_challenge=request.code_challenge, link_user_id=link_user_id, now=now, expires_at=now + _LIFETIME,
             )  # fmt: skip
         return url
 
@@ -189,7 +190,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 await self.store.use_identity(connection, identity["id"], found.email, self.deps.clock.now())
             await self.signing_in.requiring.check(connection, user["id"], provider.id)
             organisation = await self._joined(connection, provider, user["id"])
-            session = await self.signing_in.sessions.open(connection, user["id"], second_factor=second_factor)
+            session = await self.signing_in.sessions.open(
+                connection, user["id"], second_factor=second_factor, via=_via(provider)
+            )
         return identity_pb2.SignInWithIdentityResponse(
             profile=profile_of(user), session=session, organisation=organisation
         )
@@ -229,7 +232,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             user = await self.users.get_user(connection, user_id)
             assert user is not None
             organisation = await self._joined(connection, provider, user_id)
-            session = await self.signing_in.sessions.open(connection, user_id)
+            session = await self.signing_in.sessions.open(connection, user_id, via=_via(provider))
         return identity_pb2.SignInWithIdentityResponse(
             profile=profile_of(user), session=session, created=True, organisation=organisation
         )
@@ -289,6 +292,10 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
                 connection, user, f"Your account at {name} does not sign in to your account any more"
             )
         return identity_pb2.UnlinkIdentityResponse()
+
+
+def _via(provider: Provider) -> str:
+    return provider.id if is_sso(provider.id) else ""
 
 
 def _option(provider: Provider, found: Found) -> str:

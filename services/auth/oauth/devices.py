@@ -86,7 +86,7 @@ class DeviceServicer(oauth_pb2_grpc.DeviceServiceServicer):
         client_id = await self._store.decide_device(
             connection, digest(normal(user_code)), user_id=own.user_id, approved=approved,
             authenticated_at=own.auth_time.ToDatetime(UTC), second_factor=own.second_factor_used,
-            now=self._clock.now(),
+            session_id=own.session_id, now=self._clock.now(),
         )  # fmt: skip
         if client_id is None:  # somebody else was first
             raise _unknown()

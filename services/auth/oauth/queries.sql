@@ -53,10 +53,10 @@ SELECT d.client_id, d.scopes, d.ip_address, d.created_at, d.expires_at, c.name, 
 FROM device_codes d LEFT JOIN client_principals c ON c.client_id = d.client_id
 WHERE d.user_hash = :user_hash AND d.expires_at > :now AND d.approved IS NULL;
 
--- name: decide_device(user_hash, user_id, approved, authenticated_at, second_factor, now)^
--- Two at once: one of them decides.
+-- name: decide_device(user_hash, user_id, approved, authenticated_at, second_factor, session_id, now)^
+-- Two at once: one of them decides. The device comes by what the session came by that lets it in.
 UPDATE device_codes SET user_id = :user_id, approved = :approved, authenticated_at = :authenticated_at,
-    second_factor = :second_factor
+    second_factor = :second_factor, via = coalesce((SELECT via FROM sessions WHERE id = :session_id), '')
 WHERE user_hash = :user_hash AND expires_at > :now AND approved IS NULL RETURNING client_id;
 
 -- name: find_refreshed(token_hash)^

@@ -26,7 +26,7 @@ from services.auth.store import Store
 from services.auth.tokens import LIFETIME, ClientProof, Signer
 from services.common import audit, ids
 from services.common.db import Connection
-from services.common.errors import CredentialInvalid
+from services.common.errors import CredentialInvalid, SsoRequired
 from services.common.rpc.context import Context, current
 from services.common.service import Deps
 
@@ -116,7 +116,7 @@ class OAuthServicer(oauth_pb2_grpc.OAuthServiceServicer):
         await self.store.end_device(connection, row["device_hash"])
         session = await self.sessions.open(
             connection, user["id"], second_factor=row["second_factor"], at=row["authenticated_at"],
-            client_id=client.client_id, scopes=device.scopes,
+            client_id=client.client_id, scopes=device.scopes, via=row["via"],
         )  # fmt: skip
         return _answer(session, device.scopes)
 
@@ -124,7 +124,7 @@ class OAuthServicer(oauth_pb2_grpc.OAuthServiceServicer):
         narrowed = frozenset(request.scope.split()) or None
         try:
             session = await self.sessions.refresh(request.refresh_token, narrowed=narrowed)
-        except CredentialInvalid as e:
+        except (CredentialInvalid, SsoRequired) as e:
             raise Decision(error="invalid_grant", description=e.message).refusal() from None
         return _answer(session, narrowed or token.scopes)
 
@@ -182,7 +182,7 @@ class OAuthServicer(oauth_pb2_grpc.OAuthServiceServicer):
         try:
             proof, _ = self.signer.check(text)
             principal = await self.resolve(text)
-        except CredentialInvalid:
+        except (CredentialInvalid, SsoRequired):
             return None
         return Token(proof.client_id, principal=principal)
 

@@ -75,12 +75,12 @@ class OAuthStore:
 
     async def decide_device(
         self, c: Connection, user_hash: bytes, *, user_id: str, approved: bool, authenticated_at: datetime,
-        second_factor: bool, now: datetime,
+        second_factor: bool, session_id: str, now: datetime,
     ) -> str | None:  # fmt: skip
         """The client that it was for; None when it does not wait any more."""
         row = await self._q.decide_device(
             c, user_hash=user_hash, user_id=user_id, approved=approved, authenticated_at=authenticated_at,
-            second_factor=second_factor, now=now,
+            second_factor=second_factor, session_id=session_id, now=now,
         )  # fmt: skip
         return row["client_id"] if row is not None else None
 

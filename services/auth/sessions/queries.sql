@@ -1,8 +1,8 @@
--- name: add_session(id, user_id, now, expires_at, at, second_factor, ip_address, user_agent, client_id, scopes)!
+-- name: add_session(id, user_id, now, expires_at, at, second_factor, ip_address, user_agent, client_id, scopes, via)!
 INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, authenticated_at, second_factor, ip_address,
-    user_agent, client_id, scopes)
+    user_agent, client_id, scopes, via)
 VALUES (:id, :user_id, :now, :now, :expires_at, :at, :second_factor, :ip_address::text::inet, :user_agent, :client_id,
-    :scopes::text::jsonb);
+    :scopes::text::jsonb, :via);
 
 -- name: add_refresh_token(token_hash, session_id, user_id, org_id, expires_at)!
 INSERT INTO refresh_tokens (token_hash, family, user_id, org_id, expires_at)
@@ -17,15 +17,15 @@ RETURNING family AS session_id, org_id;
 -- No row: it has ended.
 UPDATE sessions SET last_used_at = :now, expires_at = :expires_at, ip_address = :ip_address::text::inet,
     user_agent = :user_agent
-WHERE id = :session_id RETURNING user_id, authenticated_at, second_factor, client_id, scopes;
+WHERE id = :session_id RETURNING user_id, authenticated_at, second_factor, client_id, scopes, via;
 
 -- name: prove_session(session_id, user_id, now, second_factor)^
 -- No row: it has ended.
 UPDATE sessions SET authenticated_at = :now, second_factor = second_factor OR :second_factor
 WHERE id = :session_id AND user_id = :user_id RETURNING authenticated_at, second_factor, client_id, scopes;
 
--- name: is_open(session_id, user_id)$
-SELECT EXISTS (SELECT FROM sessions WHERE id = :session_id AND user_id = :user_id);
+-- name: get_via(session_id, user_id)$
+SELECT via FROM sessions WHERE id = :session_id AND user_id = :user_id;
 
 -- name: list_sessions(user_id, before, most, now)
 SELECT s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip_address) AS ip_address, s.user_agent, s.second_factor,

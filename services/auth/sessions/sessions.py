@@ -11,6 +11,7 @@ from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 
 from services.auth.sessions.store import SessionStore
+from services.auth.sso.requiring import check_session
 from services.auth.store import Row, Store
 from services.auth.tokens import Proof, Signer
 from services.common import audit, ids
@@ -48,16 +49,17 @@ class Sessions:
 
     async def open(
         self, connection: Connection, user_id: str, *, second_factor: bool = False, at: datetime | None = None,
-        client_id: str = "", scopes: frozenset[str] | None = None,
+        client_id: str = "", scopes: frozenset[str] | None = None, via: str = "",
     ) -> auth_pb2.Session:  # fmt: skip
         """A new session of the caller's device; forgets those that have run out. `at`: when its owner proved who they
-        are, otherwise now. For an OAuth client, and held to scopes, where they are given."""
+        are, otherwise now. For an OAuth client, and held to scopes, where they are given. `via`: the organisation
+        by whose provider they came."""
         now, session_id = self._clock.now(), ids.new("ses")
         await self._store.forget_sessions(connection, now)
         proof = Proof(user_id, session_id, at or now, second_factor, "", scopes, client_id)
         await self._store.add_session(
             connection, proof, now=now, expires_at=now + REFRESH_LIFETIME, ip_address=_address(),
-            user_agent=current().user_agent,
+            user_agent=current().user_agent, via=via,
         )  # fmt: skip
         return await self._with_refresh_token(connection, self.access(proof), proof)
 
@@ -89,6 +91,7 @@ class Sessions:
             CredentialInvalid: it is unknown, used or expired. One that is used a second time ends its session, since
                 one of the two who have it is a thief.
             NotFound, PermissionDenied: the user is not in the organisation; the token is as good as before.
+            SsoRequired: the organisation does not let a session in that was opened as this one; so is the token.
         """
         now = self._clock.now()
         async with self._database.transaction() as connection:
@@ -101,7 +104,7 @@ class Sessions:
                 if row is None:
                     raise CredentialInvalid(_ENDED)
                 user_id = row["user_id"]
-                org_id = await self._organisation(connection, user_id, used["org_id"] or "", organisation)
+                org_id = await self._organisation(connection, user_id, used["org_id"] or "", organisation, row["via"])
                 proof = _proof(row, user_id, session_id, org_id)
                 access = self.access(proof if narrowed is None else replace(proof, scopes=narrowed))
                 return await self._with_refresh_token(connection, access, proof)
@@ -116,16 +119,19 @@ class Sessions:
             await self.forget(found["user_id"])
         raise CredentialInvalid(_ENDED)
 
-    async def _organisation(self, connection: Connection, user_id: str, org_id: str, handle: str) -> str:
+    async def _organisation(self, connection: Connection, user_id: str, org_id: str, handle: str, via: str) -> str:
         """The organisation of a renewed session: the one asked for, else the one of before; empty is the personal one.
-        Raises NotFound or PermissionDenied, and nothing has happened, when the user is not in it."""
+        Raises NotFound or PermissionDenied, and nothing has happened, when the user is not in it, and SsoRequired."""
         if handle:
             found = await self._members.find_membership(connection, user_id, handle)
             if found is None:
                 raise NotFound(f"you are in no organisation {handle}", reason="ORGANISATION_NOT_FOUND")
-            return found
-        if org_id and await self._members.get_member_principal(connection, user_id, org_id) is None:
-            raise PermissionDenied("you are not in this session's organisation any more", reason="NOT_A_MEMBER")
+            org_id = found
+        if org_id:
+            member = await self._members.get_member_principal(connection, user_id, org_id)
+            if member is None:
+                raise PermissionDenied("you are not in this session's organisation any more", reason="NOT_A_MEMBER")
+            check_session(member, via)
         return org_id
 
     async def end(self, connection: Connection, session_id: str, user_id: str) -> None:

@@ -16,11 +16,12 @@ class SessionStore:
 
     async def add_session(
         self, c: Connection, proof: Proof, *, now: datetime, expires_at: datetime, ip_address: str | None,
-        user_agent: str,
+        user_agent: str, via: str,
     ) -> None:  # fmt: skip
+        """`via`: the organisation by whose provider it is opened; empty: by none."""
         await self._q.add_session(
             c, id=proof.session_id, user_id=proof.user_id, now=now, expires_at=expires_at, at=proof.at,
-            second_factor=proof.second_factor, ip_address=ip_address, user_agent=user_agent,
+            second_factor=proof.second_factor, ip_address=ip_address, user_agent=user_agent, via=via,
             client_id=proof.client_id or None,
             scopes=None if proof.scopes is None else json.dumps(sorted(proof.scopes)),
         )  # fmt: skip
@@ -56,8 +57,10 @@ class SessionStore:
         )
         return row
 
-    async def is_open(self, c: Connection, session_id: str, user_id: str) -> bool:
-        return bool(await self._q.is_open(c, session_id=session_id, user_id=user_id))
+    async def get_via(self, c: Connection, session_id: str, user_id: str) -> str | None:
+        """The organisation by whose provider a session was opened; empty: by none. None: the session has ended."""
+        via: str | None = await self._q.get_via(c, session_id=session_id, user_id=user_id)
+        return via
 
     async def list_sessions(
         self, c: Connection, user_id: str, before: str | None, most: int, now: datetime

@@ -1,13 +1,9 @@
 """Who must sign in by their organisation's provider, whichever way they come."""
 
 from services.auth.sso.store import SsoStore
+from services.auth.store import Row
 from services.common.db import Connection
-from services.common.errors import Unauthenticated
-
-
-class SsoRequired(Unauthenticated, reason="SSO_REQUIRED"):
-    """The organisation whose the address' domain is wants its people to sign in by its provider; the metadata names the
-    domain."""
+from services.common.errors import SsoRequired
 
 
 def domain_of(email: str) -> str:
@@ -24,16 +20,17 @@ class Requiring:
         """`via`: the organisation whose provider they came by. Raises SsoRequired."""
         found = await self._store.required_of(c, user_id)
         if found is not None and found["org_id"] != via:
-            raise _required(found["domain"])
+            raise SsoRequired(found["domain"])
 
     async def check_new(self, c: Connection, email: str, via: str = "") -> None:
         """As `check`, of somebody who has no account yet."""
         org_id = await self._store.required_for(c, domain := domain_of(email))
         if org_id is not None and org_id != via:
-            raise _required(domain)
+            raise SsoRequired(domain)
 
 
-def _required(domain: str) -> SsoRequired:
-    return SsoRequired(
-        f"people of {domain} sign in by their organisation: `mercat login --sso {domain}`", metadata={"domain": domain}
-    )
+def check_session(member: Row, via: str) -> None:
+    """That a session opened by the provider of organisation `via` (empty: of none) may act where somebody is the
+    `member`. Raises SsoRequired."""
+    if member["sso_domain"] is not None and member["org_id"] != via:
+        raise SsoRequired(member["sso_domain"])

@@ -7,7 +7,7 @@ from mercat.auth.v1 import sso_pb2, sso_pb2_grpc
 from pydantic import ValidationError
 
 from services.auth.identities.protocol import Relying
-from services.auth.organisations.standing import role_within, shared
+from services.auth.organisations.standing import forget, role_within, shared
 from services.auth.scopes import OWNER
 from services.auth.sso import domains
 from services.auth.sso.connecting import SECRET, Connecting, SsoNotFound, provider_of
@@ -69,6 +69,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
             )  # fmt: skip
             made = _connection(row)
             audit.changed(_connection(before) if before else None, made)
+        await forget(self.deps.events, org_id=principal.org_id)  # sessions may act for it no more, or again
         return sso_pb2.SetSsoConnectionResponse(connection=made)
 
     async def _sealed(
@@ -105,6 +106,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
                 await self._check_other_ways(connection)
             await self.connecting.store.delete_connection(connection, org_id)
             audit.changed(_connection(row))
+        await forget(self.deps.events, org_id=org_id)
         return sso_pb2.DeleteSsoConnectionResponse()
 
     async def _check_other_ways(self, connection: Connection, domain: str = "") -> None:
@@ -167,6 +169,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
                 f"another organisation has proved that {request.domain} is its own; it must remove it first",
                 reason="SSO_DOMAIN_TAKEN",
             ) from None
+        await forget(self.deps.events, org_id=org_id)
         return sso_pb2.VerifySsoDomainResponse(domain=_domain(verified))
 
     async def RemoveSsoDomain(

@@ -13,7 +13,7 @@ from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
 from mercat.event.v1 import event_pb2
 from nats.aio.msg import Msg
 
-from services.common.errors import CredentialInvalid, DeadlineExceeded, MercatError, Unavailable
+from services.common.errors import CredentialInvalid, DeadlineExceeded, MercatError, SsoRequired, Unavailable
 from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
 
@@ -69,8 +69,8 @@ class Principals:
         return entry[1]
 
     async def resolve(self, credential: str) -> auth_pb2.Principal:
-        """Raises CredentialInvalid, or Unavailable when auth cannot be asked and has not answered for `STALE` seconds:
-        while it is away nobody can revoke a key either."""
+        """Raises CredentialInvalid, SsoRequired, or Unavailable when auth cannot be asked and has not answered for
+        `STALE` seconds: while it is away nobody can revoke a key either."""
         if (principal := self.cached(credential)) is not None:
             return principal
         if len(credential) > _LONGEST:
@@ -119,7 +119,8 @@ class Principals:
             flight = self._flights.pop(credential)
             if answer.refusal:
                 self._entries.pop(credential, None)
-                flight.set_exception(CredentialInvalid(answer.refusal))
+                refusal = SsoRequired(answer.sso_domain) if answer.sso_domain else None
+                flight.set_exception(refusal or CredentialInvalid(answer.refusal))
             else:
                 self._remember(credential, answer.principal)
                 flight.set_result(answer.principal)

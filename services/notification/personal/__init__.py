@@ -8,7 +8,7 @@ from services.common.personal.data import Person, Tables
 from services.common.secrets.keyring import Keyring
 
 _FILES = ("webhook_endpoints", "webhook_events", "webhook_deliveries")
-_ERASING = ("erase_deliveries", "erase_endpoints", "erase_events", "erase_addresses")
+_ERASING = ("erase_deliveries", "erase_endpoints", "erase_events", "erase_quota_notices", "erase_addresses")
 
 
 class NotificationData:

@@ -27,6 +27,9 @@ DELETE FROM webhook_endpoints WHERE org_id = ANY(:org_ids::text[]);
 -- name: erase_events(org_ids)!
 DELETE FROM webhook_events WHERE org_id = ANY(:org_ids::text[]);
 
+-- name: erase_quota_notices(org_ids)!
+DELETE FROM quota_notices WHERE org_id = ANY(:org_ids::text[]);
+
 -- name: erase_addresses(user_id)!
 -- From where they did something in organisations of several people.
 UPDATE webhook_events SET body = regexp_replace(body, '"ipAddress":"[^"]*"', '"ipAddress":""')

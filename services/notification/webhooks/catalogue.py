@@ -38,6 +38,9 @@ _BUDGET: Values = {
     "budget_id": "bdg_06b3c8x0z5q7k2m4n6p8r0s2t4", "name": "all", "percent": 80, "limit_nanos": 100_000_000_000,
     "spent_nanos": 80_500_000_000, "currency": "usd", "reset_time": _AT,
 }  # fmt: skip
+_QUOTA: Values = {
+    "quota": "key_daily", "key_id": "key_06b3c8x0z5q7k2m4n6p8r0s2t4", "reset_time": _AT,
+}  # fmt: skip
 _REFUNDED: Values = {
     "refund_id": "rfd_06b3c8x0z5q7k2m4n6p8r0s2t4", "request_id": "req_06b3c8x0z5q7k2m4n6p8r0s2t4",
     "amount_nanos": 1_000_000,
@@ -72,6 +75,7 @@ _OF_VERSION = _fields("version_id", "model", "version")
 _OF_BUDGET = _fields(
     "budget_id", "name", "key_id", "model", "percent", "limit_nanos", "spent_nanos", "currency", "reset_time"
 )
+_OF_QUOTA = _fields("quota", "key_id", "model", "limit_calls", "reset_time")
 _OF_KEY = {"key_id": "resource_id", "user_id": "user_id", "ip_address": "ip_address", "time": "created_at"}
 
 
@@ -204,6 +208,11 @@ _ALL = [
               "billing:read", e.AutoTopUpDisabled(failure_code="card_declined"), _fields("failure_code"), _always),
     EventType("budget.threshold_reached", "Calls have cost a part of a budget that you wanted to hear of.",
               "billing:read", e.BudgetThresholdReached(**_BUDGET), _OF_BUDGET, _always),
+    EventType("quota.threshold_reached", "Calls of a day or a month have come to the soft end of a quota; they go on.",
+              "keys:read", e.QuotaReached(**_QUOTA, limit_calls=40_000), _OF_QUOTA, lambda event: not event.hard),
+    EventType("quota.exceeded", "A quota of a day or a month is used up: a call was refused, and so are all until "
+              "`resetTime`.", "keys:read", e.QuotaReached(**_QUOTA, hard=True, limit_calls=50_000), _OF_QUOTA,
+              lambda event: bool(event.hard)),
     EventType("call.refunded", "The price of a call was given back.", "billing:read", e.CallRefunded(**_REFUNDED),
               _fields("refund_id", "request_id", "amount_nanos"), _always),
     EventType("payout.created", "A payout of what your models earned is on its way.", "billing:read",

@@ -43,6 +43,15 @@ DELETE FROM webhook_endpoints WHERE id = :id AND org_id = :org_id RETURNING *;
 -- name: add_event(id, org_id, type, body, now)!
 INSERT INTO webhook_events (id, org_id, type, body, created_at) VALUES (:id, :org_id, :type, :body, :now);
 
+-- name: add_quota_notice(org_id, quota, key_id, model, hard, limit_calls, reset_time)^
+-- No row: it was told.
+INSERT INTO quota_notices (org_id, quota, key_id, model, hard, limit_calls, reset_time)
+VALUES (:org_id, :quota, :key_id, :model, :hard, :limit_calls, :reset_time)
+ON CONFLICT DO NOTHING RETURNING org_id;
+
+-- name: forget_quota_notices(before)!
+DELETE FROM quota_notices WHERE reset_time < :before;
+
 -- name: hearers(org_id, type)
 SELECT id FROM webhook_endpoints
 WHERE org_id = :org_id AND enabled AND (cardinality(event_types) = 0 OR :type = ANY(event_types));

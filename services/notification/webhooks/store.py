@@ -1,7 +1,7 @@
 """The tables of webhooks, one typed method per named query. Deliveries are locked before their endpoint."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from mercat.event.v1 import event_pb2
@@ -61,6 +61,14 @@ class WebhookStore:
         event_id = ids.new("evt")
         await self._q.add_event(c, id=event_id, org_id=org_id, type=event_type, body=body, now=now)
         return event_id
+
+    async def add_quota_notice(self, c: Connection, event: event_pb2.QuotaReached) -> bool:
+        """False when that end of the quota was told in this period."""
+        row = await self._q.add_quota_notice(
+            c, org_id=event.org_id, quota=event.quota, key_id=event.key_id, model=event.model, hard=event.hard,
+            limit_calls=event.limit_calls, reset_time=event.reset_time.ToDatetime(UTC),
+        )  # fmt: skip
+        return row is not None
 
     async def hearers(self, c: Connection, org_id: str, event_type: str) -> list[str]:
         """Endpoints that hear of a type."""
@@ -139,3 +147,4 @@ class WebhookStore:
         """Ends deliveries that waited in vain, and forgets what is old."""
         await self._q.expire_deliveries(c, begun_before=begun_before, now=now)
         await self._q.forget_events(c, before=forget_before)
+        await self._q.forget_quota_notices(c, before=forget_before)

@@ -23,6 +23,8 @@ class Telling:
         self._clock = clock
 
     async def tell(self, connection: Connection, event: Message) -> None:
+        if isinstance(event, event_pb2.QuotaReached) and not await self._store.add_quota_notice(connection, event):
+            return  # by another worker
         now, org_id = self._clock.now(), str(getattr(event, "org_id", ""))
         for kind in types_of(event) if org_id else []:
             body = kind.body(event, now)

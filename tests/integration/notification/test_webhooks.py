@@ -13,6 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from mercat.auth.v1 import audit_pb2, auth_pb2
+from mercat.billing.v1 import budgets_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.notification.v1 import webhooks_pb2 as w
 from standardwebhooks import WebhookVerificationError
@@ -91,6 +92,25 @@ def test_a_job_tells_when_it_has_ended(platform: Platform, person: Account, ther
     assert published.verified(theirs)["data"] | {"versionId": ""} == {
         "versionId": "", "model": model, "version": "1.0.0"
     }  # fmt: skip
+
+
+def test_a_budget_tells_of_each_part_that_is_spent(platform: Platform, person: Account, there: Receiver) -> None:
+    _, secret = endpoint(person, there.url("/budgets"), "budget.threshold_reached")
+    model = platform.publish(platform.publisher(), graphs.tiny(), price={"requests": 10**12})  # 1,000,000 nanos each
+    person.budgets.SetBudget(
+        budgets_pb2.SetBudgetRequest(name="all", period=2, limit_nanos=4_000_000, thresholds=[50, 100])  # type: ignore[arg-type]
+    )
+    x = inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], raw=bytes(16))
+
+    def told(calls: int, count: int) -> list[tuple[int, str]]:
+        for _ in range(calls):
+            person.inference.Predict(inference_pb2.PredictRequest(model=model, inputs=[x]))
+        said = [one.verified(secret)["data"] for one in there.wait("/budgets", count)]
+        assert len(said) == count
+        return [(one["percent"], one["spentNanos"]) for one in said]
+
+    assert told(2, 1) == [(50, "2000000")]
+    assert sorted(told(2, 2)) == [(50, "2000000"), (100, "4000000")]  # the half is not told again
 
 
 def test_every_type_has_an_example_of_its_schema(person: Account) -> None:

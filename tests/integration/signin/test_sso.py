@@ -3,15 +3,18 @@
 from collections.abc import Callable
 
 import grpc
+import httpx
 from mercat.auth.v1 import audit_pb2, auth_pb2, identity_pb2, signin_pb2, signin_pb2_grpc
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.auth.v1 import sso_pb2 as pb
+from mercat.inference.v1 import inference_pb2
 
 from tests.dns_server import DnsServer
 from tests.expect import fails, until
 from tests.integration.signin.companies import Company, subject
 from tests.integration.signin.elsewhere import Elsewhere
-from tests.integration.signin.people import Mailbox, Member, member
+from tests.integration.signin.people import Mailbox, Member, ends, member
+from tests.integration.signin.test_devices import let_in
 from tests.integration.signin.test_identities import Program
 from tests.platform import PASSWORD, Account, Platform
 
@@ -164,6 +167,63 @@ def test_where_it_is_required_there_is_no_other_way_but_for_owners(
     assert fails(platform.anonymous.auth.SignIn, again).reason == "SSO_REQUIRED"
     company.connect(required=False)
     assert sign_in(platform, person.email).profile.user_id == person.profile.user_id
+
+
+def test_sessions_that_did_not_come_by_it_act_for_the_organisation_no_more(
+    platform: Platform, company: Company, employee: Callable[..., Member], mailbox: Mailbox
+) -> None:
+    def at_work(refresh_token: str, organisation: str = "") -> auth_pb2.Session:
+        asked = auth_pb2.RefreshSessionRequest(refresh_token=refresh_token, organisation=organisation or company.handle)
+        session: auth_pb2.Session = platform.anonymous.auth.RefreshSession(asked).session
+        return session
+
+    person = employee(company.domain)
+    by_provider = company.hire(person, "developer")
+    owner = Member(platform, company.owner.email, auth_pb2.Session(), company.owner.profile).again()
+    owner.passwords.VerifyEmail(signin_pb2.VerifyEmailRequest(code=mailbox.code(owner.email)))  # who invites
+    guest = platform.join(company.owner, employee("elsewhere.example").account, "developer")
+    before = at_work(person.session.refresh_token)
+    stale = Account(platform, before.access_token)
+    key = Account(platform, stale.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k")).secret)
+    made = company.owner.service_accounts.CreateServiceAccount(
+        org.CreateServiceAccountRequest(name="ci", role="developer")
+    ).service_account  # fmt: skip
+    request = org.CreateOrganisationKeyRequest(name="ci", service_account_id=made.service_account_id)
+    program = Account(platform, company.owner.service_accounts.CreateOrganisationKey(request).secret)
+    jobs = inference_pb2.ListJobsRequest()
+    for account in (stale, by_provider, guest, key, program):
+        account.jobs.ListJobs(jobs)
+
+    company.connect(required=True, default_role="developer")
+    assert ends(stale.auth.GetProfile, ME) == "SSO_REQUIRED"
+    assert ends(stale.jobs.ListJobs, jobs) == "SSO_REQUIRED"  # of a worker, which knew the session
+    refused = httpx.get(f"{platform.rest}/v1/me", headers={"authorization": f"Bearer {before.access_token}"})
+    assert refused.status_code == 401
+    assert company.domain in refused.text
+    for account in (by_provider, guest, company.owner):
+        account.auth.GetProfile(ME)
+    for account in (by_provider, guest, key, program):
+        account.jobs.ListJobs(jobs)
+    # Nor is it renewed; for the person's own organisation it is.
+    asked = auth_pb2.RefreshSessionRequest(refresh_token=before.refresh_token)
+    assert fails(platform.anonymous.auth.RefreshSession, asked).reason == "SSO_REQUIRED"
+    own = at_work(before.refresh_token, person.profile.username)
+    assert Account(platform, own.access_token).auth.GetProfile(ME).profile.user_id == person.profile.user_id
+    asked = auth_pb2.RefreshSessionRequest(refresh_token=own.refresh_token, organisation=company.handle)
+    assert fails(platform.anonymous.auth.RefreshSession, asked).reason == "SSO_REQUIRED"
+    # A device is what let it in.
+    member_by_provider = Member(platform, person.email, auth_pb2.Session(), person.profile)
+    for access_token, reason in ((own.access_token, "SSO_REQUIRED"), (by_provider.api_key, "")):
+        member_by_provider.session.access_token = access_token
+        device = let_in(platform, member_by_provider)
+        asked = auth_pb2.RefreshSessionRequest(refresh_token=device.refresh_token, organisation=company.handle)
+        if reason:
+            assert fails(platform.anonymous.auth.RefreshSession, asked).reason == reason
+        else:
+            there = platform.anonymous.auth.RefreshSession(asked).session
+            Account(platform, there.access_token).auth.GetProfile(ME)
+    company.connect(required=False, default_role="developer")
+    assert Account(platform, at_work(own.refresh_token).access_token).auth.GetProfile(ME)
 
 
 def test_who_would_be_locked_out_is_named(platform: Platform, company: Company, mailbox: Mailbox) -> None:

@@ -24,6 +24,7 @@ from services.common.errors import (
     InsufficientCredit,
     MercatError,
     NotFound,
+    SsoRequired,
     StepUpRequired,
     Unavailable,
     to_status,
@@ -61,6 +62,10 @@ class Server(
     def GetProfile(self, request: Any, context: Any) -> auth_pb2.GetProfileResponse:  # noqa: N802
         self._seen("GetProfile", context)
         return auth_pb2.GetProfileResponse(profile=auth_pb2.Profile(username="ada"))
+
+    def SignIn(self, request: Any, context: Any) -> auth_pb2.SignInResponse:  # noqa: N802
+        self._seen("SignIn", context, private=False)
+        return auth_pb2.SignInResponse()
 
     def RefreshSession(self, request: Any, context: Any) -> auth_pb2.RefreshSessionResponse:  # noqa: N802
         self._seen("RefreshSession", context, private=False)
@@ -160,6 +165,23 @@ def test_a_session_that_has_ended_is_forgotten(server: Server, logins: Logins) -
     with pytest.raises(Refusal, match="not logged in"):
         profile(client)
     assert client.credentials.login() is None
+
+
+def test_a_session_that_its_organisation_wants_otherwise_stays(server: Server, logins: Logins) -> None:
+    client = client_of(server, logins, lives=10)
+    server.failures = [SsoRequired("acme.com")]
+    with pytest.raises(SsoRequired, match="--sso acme.com"):
+        profile(client)
+    assert client.credentials.login() is not None  # for `org use`
+    # What anybody may call is called without it, to log in anew.
+    sign_in = auth_pb2.SignInRequest(email="ada@acme.com")
+    server.failures = [SsoRequired("acme.com")]  # of the renewal
+    client.auth.SignIn(sign_in)
+    fresh = client_of(server, logins, lives=900)
+    server.failures = [SsoRequired("acme.com")]  # of the credential that was sent
+    fresh.auth.SignIn(sign_in)
+    sent = ["authorization" in metadata for method, metadata in server.calls if method == "SignIn"]
+    assert sent == [False, True, False]
 
 
 def test_two_commands_at_once_spend_a_refresh_token_once(server: Server, logins: Logins) -> None:

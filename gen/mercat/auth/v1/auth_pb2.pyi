@@ -811,8 +811,11 @@ class ResolvePrincipalsResponse(_message.Message):
 
         PRINCIPAL_FIELD_NUMBER: _builtins.int
         REFUSAL_FIELD_NUMBER: _builtins.int
+        SSO_DOMAIN_FIELD_NUMBER: _builtins.int
         refusal: _builtins.str
         """Why there is none: the credential is unknown, malformed, expired or revoked."""
+        sso_domain: _builtins.str
+        """The domain of the organisation by whose provider they must sign in before the credential is good; else empty."""
         @_builtins.property
         def principal(self) -> Global___Principal: ...
         def __init__(
@@ -820,10 +823,11 @@ class ResolvePrincipalsResponse(_message.Message):
             *,
             principal: Global___Principal | None = ...,
             refusal: _builtins.str = ...,
+            sso_domain: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "refusal", b"refusal"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "refusal", b"refusal", "sso_domain", b"sso_domain"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

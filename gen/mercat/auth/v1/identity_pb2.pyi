@@ -100,7 +100,9 @@ class BeginIdentitySignInRequest(_message.Message):
     provider: _builtins.str
     """One of them: a provider, or the domain of an organisation that has its own."""
     redirect_uri: _builtins.str
-    """Where the program listens: http://127.0.0.1:PORT/… or http://[::1]:PORT/…."""
+    """Where the program listens: http://127.0.0.1:PORT/… or http://[::1]:PORT/…. Empty: the page of the platform's own that
+    people sign in on; the web edge leaves it so.
+    """
     code_challenge: _builtins.str
     """SHA-256 of the program's verifier, base64url without padding (RFC 7636, S256)."""
     state: _builtins.str

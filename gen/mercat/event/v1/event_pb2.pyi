@@ -383,6 +383,50 @@ class BudgetThresholdReached(_message.Message):
 Global___BudgetThresholdReached: _TypeAlias = BudgetThresholdReached  # noqa: Y015
 
 @_typing.final
+class QuotaReached(_message.Message):
+    """A quota of calls has come to its soft end, or a call was refused at its hard one. Of one period there may be several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    LIMIT_CALLS_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """Whose account or key it is; of a model's quota its owner."""
+    quota: _builtins.str
+    """As errors and warnings name it: `account_daily`, `key_monthly`, `model_daily`, …"""
+    key_id: _builtins.str
+    """Of a key's quota, or of a model's; else empty."""
+    model: _builtins.str
+    hard: _builtins.bool
+    limit_calls: _builtins.int
+    """Where that end is."""
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        quota: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        hard: _builtins.bool = ...,
+        limit_calls: _builtins.int = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "key_id", b"key_id", "limit_calls", b"limit_calls", "model", b"model", "org_id", b"org_id", "quota", b"quota", "reset_time", b"reset_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaReached: _TypeAlias = QuotaReached  # noqa: Y015
+
+@_typing.final
 class UsageStored(_message.Message):
     """Usage that was stored together, for statistics."""
 
