@@ -117,10 +117,10 @@ def test_the_whole_life_by_three_people(
     assert user.registry.GetModel(r.GetModelRequest(model=model)).model.latest_version == "1.0.0"
     assert predict(user, model).version == "1.0.0"
     only("Deprecate", maker, V.VERSION_STATE_PUBLISHED, "published")
-    only("", maker, V.VERSION_STATE_DEPRECATED, "deprecated")
+    only("Deprecate", maker, V.VERSION_STATE_DEPRECATED, "deprecated")  # once more, with other words
     # Whoever has pinned it can still call it; nobody else gets it.
     assert predict(user, f"{model}@1.0.0").version == "1.0.0"
-    assert get(user, model).review_note == "because"
+    assert get(user, model).deprecation.reason == "because"
 
 
 def _predict_error(person: Account, model: str) -> MercatError:
