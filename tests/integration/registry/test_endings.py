@@ -1,5 +1,7 @@
 """How versions go out of use: announced, enforced, taken back; and what callers are told meanwhile."""
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.auth.v1 import audit_pb2
 from mercat.inference.v1 import inference_pb2
+from mercat.notification.v1 import webhooks_pb2 as w
 from mercat.registry.v1 import registry_pb2 as r
 
 from services.common.errors import MercatError, from_rpc_error
@@ -68,6 +71,16 @@ def moves(maker: Account, model: str) -> list[tuple[str, str]]:
     found = [json_format.MessageToDict(e.metadata) for e in entries if e.action.endswith("/SetAlias")]
     known = [m for m in found if m["request"]["model"] == model and "after" in m]
     return [(m["before"].get("version", ""), m["after"]["version"]) for m in known]
+
+
+def hears(person: Account, kind: str) -> Iterator[w.StreamEventsResponse]:
+    stream = person.webhooks.StreamEvents(w.StreamEventsRequest(event_types=[kind]), timeout=60)
+    next(stream)  # from here on it hears
+    return stream  # type: ignore[no-any-return]
+
+
+def heard(stream: Iterator[w.StreamEventsResponse]) -> dict[str, Any]:
+    return json.loads(next(m.event.body for m in stream if m.HasField("event")))["data"]  # type: ignore[no-any-return]
 
 
 def ahead(span: timedelta) -> Timestamp:
@@ -167,6 +180,24 @@ def test_a_yanked_version_answers_who_names_it(platform: Platform, maker: Accoun
     )
 
 
+def test_a_review_shows_what_differs(platform: Platform, maker: Account, user: Account, pair: str) -> None:
+    """To the reviewer and to the owner; to nobody else."""
+    request = r.GetVersionReviewRequest(model=pair, version="1.1.0")
+    found = platform.admin().registry.GetVersionReview(request).review
+    assert found.base == "1.0.0"
+    changed = {c.subject: (c.before, c.after) for c in found.changes}
+    digests = [user.registry.GetVersion(r.GetVersionRequest(model=pair, version=v)).version for v in ("1.0.0", "1.1.0")]
+    assert changed["artifact"] == tuple(f"{v.digest}, {v.size_bytes:,} bytes" for v in digests)
+    assert not [name for name in changed if name.startswith(("input", "output", "operator"))]
+    results = {c.name: c.result for c in found.checks}
+    assert results["validation"] == results["compatible with the last version"] == r.CHECK_RESULT_PASSED
+    assert results["has a card"] == r.CHECK_RESULT_WARNING
+    assert [(d.approved, d.reason) for d in found.decisions] == [(True, "")]
+    assert maker.registry.GetVersionReview(request).review.changes == found.changes
+    assert fails(user.registry.GetVersionReview, request).code is grpc.StatusCode.PERMISSION_DENIED
+    assert fails(platform.publisher().registry.GetVersionReview, request).reason == "MODEL_NOT_FOUND"
+
+
 def test_what_an_admin_yanks_the_owner_does_not_give_back(platform: Platform, maker: Account, pair: str) -> None:
     admin = platform.admin()
     made = admin.registry.YankVersion(r.YankVersionRequest(model=pair, version="1.0.0", reason="stolen")).version
@@ -181,8 +212,16 @@ def test_a_deprecation_is_told_with_every_answer(platform: Platform, maker: Acco
     model = pair
     assert "mercat-deprecation" not in told(user, f"{model}@1.0.0")
     sunset = ahead(DAY)
+    calls = f"SELECT count(*) FROM usage.usage_records WHERE model = '{model}' AND version = '1.0.0'"
+    until(lambda: platform.value(calls))
+    listening = [hears(person, "model.deprecated") for person in (maker, user)]
     made = deprecate(maker, model, sunset_at=sunset, successor="1.1.0", reason="wrong above 2^31")
     assert (made.state, made.deprecation.successor) == (r.VERSION_STATE_DEPRECATED, f"{model}@1.1.0")
+    for events in listening:  # its maker, and who has called it
+        event = heard(events)
+        assert (event["model"], event["version"]) == (model, "1.0.0")
+        assert (event["successor"], event["reason"]) == (f"{model}@1.1.0", "wrong above 2^31")
+        assert event["sunsetAt"] == sunset.ToJsonString()
     until(lambda: "mercat-sunset" in told(user, f"{model}@1.0.0"))
     said = told(user, f"{model}@1.0.0")
     assert said["mercat-sunset"] == sunset.ToJsonString()
