@@ -26,6 +26,7 @@ from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
 from services.inference import endings
 from services.inference.breaker import Breaker
+from services.inference.engines import EngineUnavailable
 from services.inference.measured import MEASURED, SPECIAL
 from services.inference.residency import Residency, Resident
 from services.inference.telemetry import Figures
@@ -202,6 +203,18 @@ class Deployments:
         if time.monotonic() >= d.retires:
             raise endings.refusal(d.proto)
         return d
+
+    async def spare(self, d: Deployment) -> Deployment:
+        """The version that stands in for one that keeps failing. Raises EngineUnavailable when nobody should be given
+        that either, and as `get`."""
+        reference = f"{d.proto.model}@{d.fallback}"
+        try:
+            found = await self.get(reference)
+        except endings.VersionRetired as e:
+            raise EngineUnavailable(f"{d.proto.model}@{d.version} keeps failing, and {e.message}") from None
+        if found.proto.HasField("yank"):
+            raise EngineUnavailable(f"{d.proto.model}@{d.version} keeps failing, and {reference} was yanked")
+        return found
 
     def _fly(self, reference: str) -> "asyncio.Task[Deployment]":
         task = self._flights.get(reference)

@@ -158,7 +158,7 @@ class HotPath:
                 deployment.breaker.failed(asyncio.get_running_loop().time())
                 if not spare:
                     raise
-        deployment = await self.deployments.get(f"{deployment.proto.model}@{spare}")
+        deployment = await self.deployments.spare(deployment)
         return await self._run(call, deployment, read, wanted, level, fresh, began)
 
     async def _run(
