@@ -274,3 +274,21 @@ def test_a_pinned_version_never_changes(platform: Platform, maker: Account, user
     until(lambda: "mercat-yanked" in told(user, exact))
     assert answers() == before
     assert user.registry.GetVersion(r.GetVersionRequest(model=model, version="1.0.0")).version.digest == digest
+
+
+def test_the_command_line_shows_and_ends_versions(platform: Platform, maker: Account, pair: str) -> None:
+    def models(*args: str) -> str:
+        done = platform.command("models", *args, MERCAT_API_KEY=maker.api_key)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    review = models("review", f"{pair}@1.1.0")
+    assert "compared with" in review, review
+    assert "compatible with the last version" in review, review
+    assert json.loads(models("review", f"{pair}@1.1.0", "--json"))["base"] == "1.0.0"
+    assert "is deprecated; calls are refused from 2" in models("deprecate", f"{pair}@1.1.0", "--sunset", "90d")
+    assert "is yanked" in models("yank", f"{pair}@1.1.0", "--reason", "wrong")
+    listed = next(line for line in models("versions", pair).splitlines() if line.startswith("1.1.0"))
+    assert "deprecated until 2" in listed, listed
+    assert ", yanked" in listed, listed
+    assert "is deprecated again" in models("unyank", f"{pair}@1.1.0")
