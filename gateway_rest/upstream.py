@@ -38,7 +38,10 @@ _FORWARDED = (
 _OWN, _INTERNAL = "mercat-", "mercat-internal-"
 
 # Of a call's metadata, to the response.
-_ANSWERED = ("retry-after", "ratelimit", "ratelimit-policy", "idempotent-replayed", "traceparent")
+_ANSWERED = (
+    "retry-after", "ratelimit", "ratelimit-policy", "idempotent-replayed", "traceparent", "deprecation", "sunset",
+    "link",
+)  # fmt: skip
 
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNIT = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}

@@ -157,15 +157,22 @@ def _nothing() -> Refusal:
 
 
 async def streamed(
-    call: Call, answer: Answer, streams: Sequence[AsyncGenerator[Any, None]], params: Mapping[str, str], *, usage: bool
+    call: Call,
+    answer: Answer,
+    streams: Sequence[AsyncGenerator[Any, None]],
+    params: Mapping[str, str],
+    said: Mapping[str, str],
+    *,
+    usage: bool,
 ) -> Response:
-    """The answer in chunks. An error that comes before the first of them is raised, as `whole` does."""
+    """The answer in chunks; `said`: the headers that the calls began with. An error that comes before the first of them
+    is raised, as `whole` does."""
     pieces = merged(streams)
     first = await exchange.unless_gone(anext(pieces, None), None, call.request)
     if first is None:
         raise _nothing()
     answer.begin(first[1])
-    return Events(_events(answer, first, pieces, params, usage), answer.headers())
+    return Events(_events(answer, first, pieces, params, usage), {**said, **answer.headers()})
 
 
 async def _events(

@@ -88,12 +88,16 @@ class Call:
     async def stream(
         self, name: str, message: Message, reply: type[M], said: dict[str, str]
     ) -> AsyncGenerator[M, None]:
-        """The messages of an RPC that streams; `said` gets the headers it ended with. Closing it cancels the call.
-        Raises AioRpcError."""
+        """The messages of an RPC that streams; `said` gets the headers that it begins and ends with. Closing it cancels
+        the call. Raises AioRpcError."""
         seconds = timeout(self.request.headers, None)
         call = self.upstream.unary_stream(_bindings()[name])(message, metadata=self.metadata, timeout=seconds)
         try:
+            begun = False
             while isinstance(got := await call.read(), reply):
+                if not begun:
+                    begun = True
+                    said.update(headers_of(await call.initial_metadata(), ()))
                 yield got
             await exchange.end(call)
             said.update(headers_of(await call.initial_metadata(), await call.trailing_metadata()))

@@ -137,5 +137,5 @@ async def chat(call: Call) -> Response:
     streams = [call.stream(RPC, asked.request(), text_pb2.ChatResponse, said)]
     answer = Answer(Chat(), asked.model, asked.n)
     if asked.stream:
-        return await streamed(call, answer, streams, PARAMS, usage=asked.stream_options.include_usage)
+        return await streamed(call, answer, streams, PARAMS, said, usage=asked.stream_options.include_usage)
     return await whole(call, answer, streams, said)

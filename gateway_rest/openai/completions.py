@@ -97,5 +97,5 @@ async def completions(call: Call) -> Response:
     streams = [call.stream(RPC, request, text_pb2.GenerateResponse, said) for request in asked.requests()]
     answer = Answer(Completion(), asked.model, asked.n)
     if asked.stream:
-        return await streamed(call, answer, streams, PARAMS, usage=asked.stream_options.include_usage)
+        return await streamed(call, answer, streams, PARAMS, said, usage=asked.stream_options.include_usage)
     return await whole(call, answer, streams, said)

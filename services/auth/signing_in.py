@@ -99,13 +99,16 @@ class SigningIn:
         """By mail, what organisations must know that nobody has asked for."""
 
         async def tell(connection: Connection, event: Message) -> None:
-            assert isinstance(event, event_pb2.WebhookEndpointDisabled)
-            for owner in await self._users.list_owners(connection, event.org_id):
-                await self.letters.webhook_disabled(connection, owner, event)
+            for owner in await self._users.list_owners(connection, str(getattr(event, "org_id", ""))):
+                if isinstance(event, event_pb2.WebhookEndpointDisabled):
+                    await self.letters.webhook_disabled(connection, owner, event)
+                elif isinstance(event, event_pb2.VersionQuarantined):
+                    await self.letters.version_stopped(connection, owner, event, "quarantined")
+                elif isinstance(event, event_pb2.VersionReviewed) and not event.approved:
+                    await self.letters.version_stopped(connection, owner, event, "rejected")
 
-        await consume(
-            self._deps.events, self._deps.database, "owners", [event_pb2.WebhookEndpointDisabled], tell
-        )  # fmt: skip
+        kinds = [event_pb2.WebhookEndpointDisabled, event_pb2.VersionQuarantined, event_pb2.VersionReviewed]
+        await consume(self._deps.events, self._deps.database, "owners", kinds, tell)
 
     async def _sweep(self) -> None:
         """Forgets codes past their time and failures of long ago; puts secrets from before under keys of their

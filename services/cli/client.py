@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import typer
 from google.protobuf import descriptor_pool
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from mercat.common.v1 import policy_pb2
@@ -77,6 +78,18 @@ class Client(Stubs):
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _warn(call: Any) -> None:
+    """Says on standard error that the version that answered is on its way out, or was taken back."""
+    told = {name: str(value) for name, value in call.trailing_metadata() or ()}
+    version = told.get("mercat-model-version", "")
+    if "mercat-deprecation" in told:
+        until = f" until {told['mercat-sunset']}" if "mercat-sunset" in told else ""
+        instead = f"; call {told['mercat-successor']} instead" if "mercat-successor" in told else ""
+        typer.echo(f"Version {version} is deprecated and answers{until or ' still'}{instead}.", err=True)
+    if "mercat-yanked" in told:
+        typer.echo(f"Version {version} was yanked: {told['mercat-yanked']}", err=True)
 
 
 def _open(target: Target) -> grpc.Channel:
@@ -161,6 +174,7 @@ class _Around(
             outcome = continuation(self._with(details, credential, timeout=TIMEOUT, key=key, message=message), request)
             error = outcome.exception()
             if error is None:
+                _warn(outcome)
                 return outcome
             if not isinstance(error, grpc.RpcError):
                 raise error

@@ -6,14 +6,14 @@ import typer
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import output, reviewing, transferring
+from services.cli import judging, output, retiring, reviewing, transferring
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_price
 from services.cli.pushing import push
-from services.cli.versions import STATES, findings, show_scan, show_spec, show_text
+from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -32,6 +32,8 @@ def register(app: typer.Typer) -> None:
     models.command("price")(command(price))
     models.command("download")(command(download))
     reviewing.register(models)
+    judging.register(models)
+    retiring.register(models)
     transferring.register(models)
     app.add_typer(models, name="models")
 
@@ -148,7 +150,7 @@ def show(
     output.table(
         ["version", "state", "size", "made (UTC)", "published (UTC)"],
         [
-            (v.version, STATES[v.state], output.size(v.size_bytes), output.when(v.created_at),
+            (v.version, standing(v), output.size(v.size_bytes), output.when(v.created_at),
              output.when(v.published_at))
             for v in versions
         ],
@@ -174,7 +176,7 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         return
     batch = f"up to {version.settings.max_batch_size} rows" if version.settings.max_batch_size else "no"
     output.facts([
-        ("version", f"{version.model}@{version.version}"), ("state", STATES[version.state]),
+        ("version", f"{version.model}@{version.version}"), ("state", standing(version)),
         ("review", version.review_note), ("framework", version.framework), ("digest", version.digest),
         ("size", output.size(version.size_bytes)), ("batches", batch),
         *(("with", f"{file.name}, {output.size(file.size_bytes)}, {file.digest}") for file in version.files),
@@ -186,7 +188,7 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),
         ("notes", version.release_notes), ("made", output.when(version.created_at)),
-        ("published", output.when(version.published_at)), ("deprecated", output.when(version.deprecated_at)),
+        ("published", output.when(version.published_at)), *show_end(version),
     ])  # fmt: skip
     if version.findings:
         findings(version)

@@ -1,5 +1,5 @@
-"""`mercat models submit|approve|reject|publish|deprecate|release|delete|undelete|reviews|alias`: a version's way to the
-market."""
+"""`mercat models submit|approve|reject|publish|release|delete|undelete|reviews|alias`: a version's way to
+the market."""
 
 from typing import Annotated
 
@@ -15,11 +15,12 @@ Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Of your
 
 
 def register(models: typer.Typer) -> None:
-    for function in (submit, reviews, approve, reject, publish, deprecate, release, delete, undelete, alias):
+    for function in (submit, reviews, approve, reject, publish, release, delete, undelete, alias):
         models.command()(command(function))
 
 
-def _done(session: Session, version: registry_pb2.Version, what: str) -> None:
+def done(session: Session, version: registry_pb2.Version, what: str) -> None:
+    """Shows what a step has made of a version."""
     if session.json:
         output.say_json(version)
     else:
@@ -33,7 +34,7 @@ def submit(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.SubmitVersionRequest(model=model, version=number)
-    _done(session, session.client.registry.SubmitVersion(request).version, "waits for review")
+    done(session, session.client.registry.SubmitVersion(request).version, "waits for review")
 
 
 def reviews(session: Session, limit: Limit = 50) -> None:
@@ -56,14 +57,16 @@ def reviews(session: Session, limit: Limit = 50) -> None:
     )  # fmt: skip
 
 
-def approve(session: Session, version: Reference) -> None:
-    """Approves a version that was submitted, so that its owner may publish it; for administrators.
+def approve(
+    session: Session, version: Reference, reason: Annotated[str, typer.Option(help="A word for its owner.")] = ""
+) -> None:
+    """Approves a version that was submitted, so that its owner may publish it; for administrators. See `review` first.
 
     Example: mercat models approve ada/adder@1.0.0 --profile admin
     """
     model, number = session.version_of(version)
-    request = registry_pb2.ApproveVersionRequest(model=model, version=number)
-    _done(session, session.client.registry.ApproveVersion(request).version, "is approved; its owner may publish it")
+    request = registry_pb2.ApproveVersionRequest(model=model, version=number, reason=reason)
+    done(session, session.client.registry.ApproveVersion(request).version, "is approved; its owner may publish it")
 
 
 def reject(
@@ -77,7 +80,7 @@ def reject(
     """
     model, number = session.version_of(version)
     request = registry_pb2.RejectVersionRequest(model=model, version=number, reason=reason)
-    _done(session, session.client.registry.RejectVersion(request).version, "is a draft again")
+    done(session, session.client.registry.RejectVersion(request).version, "is a draft again")
 
 
 def publish(session: Session, version: Reference) -> None:
@@ -87,19 +90,7 @@ def publish(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.PublishVersionRequest(model=model, version=number)
-    _done(session, session.client.registry.PublishVersion(request).version, "is published")
-
-
-def deprecate(
-    session: Session, version: Reference, reason: Annotated[str, typer.Option(help="Why, for its users.")] = ""
-) -> None:
-    """Retires a published version: it still answers, but is no longer found or the default.
-
-    Example: mercat models deprecate adder@1.0.0 --reason "Use 1.1.0."
-    """
-    model, number = session.version_of(version)
-    request = registry_pb2.DeprecateVersionRequest(model=model, version=number, reason=reason)
-    _done(session, session.client.registry.DeprecateVersion(request).version, "is deprecated")
+    done(session, session.client.registry.PublishVersion(request).version, "is published")
 
 
 def release(session: Session, version: Reference) -> None:
@@ -109,7 +100,7 @@ def release(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.ReleaseVersionRequest(model=model, version=number)
-    _done(session, session.client.registry.ReleaseVersion(request).version, "is in service again")
+    done(session, session.client.registry.ReleaseVersion(request).version, "is in service again")
 
 
 def delete(session: Session, version: Reference) -> None:
@@ -119,7 +110,7 @@ def delete(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.DeleteVersionRequest(model=model, version=number)
-    _done(session, session.client.registry.DeleteVersion(request).version, "is deleted; `undelete` takes that back")
+    done(session, session.client.registry.DeleteVersion(request).version, "is deleted; `undelete` takes that back")
 
 
 def undelete(session: Session, version: Reference) -> None:
@@ -130,7 +121,7 @@ def undelete(session: Session, version: Reference) -> None:
     model, number = session.version_of(version)
     request = registry_pb2.UndeleteVersionRequest(model=model, version=number)
     made = session.client.registry.UndeleteVersion(request).version
-    _done(session, made, f"is {STATES[made.state]} again")
+    done(session, made, f"is {STATES[made.state]} again")
 
 
 def alias(session: Session, name: Annotated[str, typer.Argument(help="Such as stable.")], version: Reference) -> None:

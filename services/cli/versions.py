@@ -11,6 +11,25 @@ STATES = {
 }
 
 
+def standing(version: registry_pb2.Version) -> str:
+    """Its state, and that it is yanked or when its sunset is."""
+    state = STATES[version.state]
+    if version.state == registry_pb2.VERSION_STATE_DEPRECATED and version.deprecation.HasField("sunset_at"):
+        state += f" until {output.when(version.deprecation.sunset_at)}"
+    return f"{state}, yanked" if version.HasField("yank") else state
+
+
+def show_end(version: registry_pb2.Version) -> list[tuple[str, str]]:
+    """Why it should not be used any more, and what instead; nothing for one that should."""
+    told, yank = version.deprecation, version.yank
+    return [
+        ("deprecated", output.when(told.deprecated_at)), ("because", told.reason),
+        ("sunset", output.when(told.sunset_at)),
+        ("successor", told.successor), ("yanked", output.when(yank.yanked_at)),
+        ("yanked because", yank.reason), ("yanked by", "a platform admin" if yank.by_admin else ""),
+    ]  # fmt: skip
+
+
 def show_spec(spec: tensor_pb2.TensorSpec) -> str:
     """`input_ids INT64 [batch, any]`."""
     names = [*spec.axes, *[""] * len(spec.shape)]

@@ -236,7 +236,8 @@ def _cors(door: FrontDoor) -> dict[str, Any]:
         "allow_origin_string_match": origins,
         "allow_methods": "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS",
         "allow_headers": allowed,
-        "expose_headers": f"{shown},mercat-cache,x-request-id,ratelimit,ratelimit-policy,retry-after,{tus}",
+        "expose_headers": f"{shown},mercat-cache,deprecation,sunset,link,"
+        f"x-request-id,ratelimit,ratelimit-policy,retry-after,{tus}",
         "max_age": "86400",
     }
 

@@ -9,7 +9,7 @@ from mercat.inference.v1 import inference_pb2
 from services.common import ids
 from services.common.errors import ResourceExhausted, to_status
 from services.common.rpc.context import Call
-from services.inference import entries
+from services.inference import endings, entries
 from services.inference.entries import Outcome, Predict
 
 # Entries of one batch under way: few at first, one more with each that ends, so that what answers may be is known
@@ -65,6 +65,7 @@ class Batch:
             try:
                 call = entries.call_of(self._opened, entries.request_id(self._opened.request_id, index))
                 found = await entries.outcome(self._predict, call, request)
+                endings.pass_on(call, self._opened)
             finally:
                 self._running -= 1
             size = found.ByteSize()
@@ -126,6 +127,7 @@ async def _answer(
 ) -> inference_pb2.StreamPredictResponse:
     call = entries.call_of(opened, ids.new("req"))
     found = await entries.outcome(predict, call, request)
+    endings.pass_on(call, opened)
     response = inference_pb2.StreamPredictResponse(id=request.id if request is not None else "", index=index)
     if isinstance(found, status_pb2.Status):
         response.error.CopyFrom(found)

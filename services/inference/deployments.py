@@ -24,7 +24,9 @@ from services.common.errors import FailedPrecondition, MercatError, NotFound
 from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
+from services.inference import endings
 from services.inference.breaker import Breaker
+from services.inference.engines import EngineUnavailable
 from services.inference.measured import MEASURED, SPECIAL
 from services.inference.residency import Residency, Resident
 from services.inference.telemetry import Figures
@@ -75,7 +77,8 @@ class Deployment:
     million) of a price that is nothing but that. `counted`: the meters whose cost depends on what was used before.
     `price_since` is in seconds since 1970; from `until` on (monotonic seconds) the first of `upcoming` is the price.
     `discounts`: millionths, by organisation. `extra`: the meters of the price that are counted for it alone;
-    `measured`: some of them are known only when a call has run."""
+    `measured`: some of them are known only when a call has run. `retires`: from when on calls are refused (monotonic
+    seconds); `notices`: what callers are told until then."""
 
     at: float
     version_id: str
@@ -102,6 +105,8 @@ class Deployment:
     discounts: Mapping[str, int] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     measured: bool = False
+    retires: float = math.inf
+    notices: endings.Notices = ()
 
     def rate(
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
@@ -166,7 +171,7 @@ class Deployments:
         await listen(events, "mercat.event.PriceChanged", changed)
 
     def cached(self, reference: str) -> Deployment | None:
-        """The snapshot when it is in memory; the fast path, which never waits."""
+        """The snapshot when it is in memory; the fast path, which never waits. Raises VersionRetired."""
         d = self._by_reference.get(reference)
         if d is None:
             return None
@@ -178,6 +183,8 @@ class Deployments:
             if age > _STALE:
                 return None
             self._fly(reference)
+        if now >= d.retires:
+            raise endings.refusal(d.proto)
         return d
 
     def _repriced(self, d: Deployment, now: float) -> Deployment:
@@ -189,10 +196,25 @@ class Deployments:
         return d
 
     async def get(self, reference: str) -> Deployment:
-        """Raises ModelNotFound and the like, or Unavailable when registry or billing cannot be asked."""
+        """Raises ModelNotFound and the like, VersionRetired; Unavailable when registry or billing cannot be asked."""
         if (d := self.cached(reference)) is not None:
             return d
-        return await asyncio.shield(self._fly(reference))
+        d = await asyncio.shield(self._fly(reference))
+        if time.monotonic() >= d.retires:
+            raise endings.refusal(d.proto)
+        return d
+
+    async def spare(self, d: Deployment) -> Deployment:
+        """The version that stands in for one that keeps failing. Raises EngineUnavailable when nobody should be given
+        that either, and as `get`."""
+        reference = f"{d.proto.model}@{d.fallback}"
+        try:
+            found = await self.get(reference)
+        except endings.VersionRetired as e:
+            raise EngineUnavailable(f"{d.proto.model}@{d.version} keeps failing, and {e.message}") from None
+        if found.proto.HasField("yank"):
+            raise EngineUnavailable(f"{d.proto.model}@{d.version} keeps failing, and {reference} was yanked")
+        return found
 
     def _fly(self, reference: str) -> "asyncio.Task[Deployment]":
         task = self._flights.get(reference)
@@ -219,7 +241,7 @@ class Deployments:
         known = self._by_reference.get(reference)
         same = known if known is not None and known.version_id == proto.version_id else None
         cache = proto.settings.response_cache
-        now = time.monotonic()
+        now, wall = time.monotonic(), self._clock.now()
         d = Deployment(
             now, proto.version_id, proto.version, proto,
             same.signature if same else Signature(proto.signature),
@@ -233,9 +255,11 @@ class Deployments:
             decodes=proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
             resident=self._residency.find(proto.version_id),
             discounts=dict(priced.discounts_ppm),
-            **_priced(priced.price, list(priced.upcoming), now, self._clock.now()),
+            **_priced(priced.price, list(priced.upcoming), now, wall),
+            retires=endings.retires(proto, now, wall),
+            notices=endings.notices(proto),
         )  # fmt: skip
-        if known is not None and same is None and known.ready and d.resident is None:
+        if known is not None and same is None and known.ready and d.resident is None and now < d.retires:
             # The version that answers goes on until the one that takes its place is ready.
             try:
                 await self.resident(d)

@@ -94,8 +94,9 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
-            InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
+            ModelNotFound, VersionRetired, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited,
+            BudgetExceeded, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed,
+            Unavailable: none is charged.
         """
         began = time.perf_counter()
         deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
@@ -124,6 +125,8 @@ class HotPath:
             self._slots.leave(slots)
             raise
         call.trailers += told or ()
+        if deployment.notices:
+            call.trailers += deployment.notices
         return slots
 
     def leave(self, slots: list[Held]) -> None:
@@ -155,7 +158,7 @@ class HotPath:
                 deployment.breaker.failed(asyncio.get_running_loop().time())
                 if not spare:
                     raise
-        deployment = await self.deployments.get(f"{deployment.proto.model}@{spare}")
+        deployment = await self.deployments.spare(deployment)
         return await self._run(call, deployment, read, wanted, level, fresh, began)
 
     async def _run(

@@ -188,6 +188,9 @@ class KServe:
         # For clients that cannot see trailers.
         response.parameters["mercat_request_id"].string_param = call.request_id
         response.parameters["mercat_cost_nanos"].int64_param = result.cost
+        for name, value in result.deployment.notices:
+            if name.startswith("mercat-"):
+                response.parameters[name.replace("-", "_")].string_param = value
         if result.cached:
             response.parameters["mercat_cached"].bool_param = True
         return response

@@ -84,7 +84,7 @@ class Catalogue:
         await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
         request = registry_pb2.ListVersionsRequest(model=listing.model.model, page_size=_VERSIONS)
         versions = (await self._registry.ListVersions(request)).versions
-        published = [v for v in versions if v.state == registry_pb2.VERSION_STATE_PUBLISHED]
+        published = [v for v in versions if v.state == registry_pb2.VERSION_STATE_PUBLISHED and not v.HasField("yank")]
         await self._store.put_publications(connection, listing.model.model, published)
 
     def changed(self) -> None:

@@ -27,7 +27,7 @@ async def build(deps: Deps) -> Service:
     keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
     rules = Rules.of(settings.egress_networks, https=settings.production)
     sender = Sender(deps.database, store, keyring, Egress(rules), deps.clock, settings)
-    telling = Telling(store, deps.clock)
+    telling = Telling(store, deps.clock, deps.control)
 
     async def follow() -> None:
         await consume(deps.events, deps.database, "webhooks", KINDS, telling.tell)

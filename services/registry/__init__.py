@@ -18,6 +18,7 @@ async def build(deps: "Deps") -> "Service":
     from services.registry.personal import RegistryData
     from services.registry.quarantine import Quarantine
     from services.registry.repository import Repository
+    from services.registry.retiring import Retiring
     from services.registry.service import RegistryServicer
     from services.registry.settings import RegistrySettings
     from services.registry.store import Store
@@ -53,6 +54,7 @@ async def build(deps: "Deps") -> "Service":
         tasks=[
             validator.work,
             repository.keep,
+            Retiring(deps.database, store, deps.clock).run,
             *PersonTasks(deps, "registry", RegistryData(deps.database, deps.control)).tasks,
         ],
     )

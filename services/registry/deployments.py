@@ -9,15 +9,13 @@ from services.common.db import Database
 from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
 from services.registry import references
-from services.registry.lifecycle import CALLABLE
+from services.registry.lifecycle import CALLABLE, is_retired
 from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
+from services.registry.steps import VersionNotFound
 from services.registry.store import Store
 
 _MARGIN = timedelta(seconds=5)  # between the last moment to take a version back and the first to remove its files
-
-
-class VersionNotFound(NotFound, reason="VERSION_NOT_FOUND"): ...
 
 
 class AliasNotFound(NotFound, reason="ALIAS_NOT_FOUND"): ...
@@ -25,6 +23,10 @@ class AliasNotFound(NotFound, reason="ALIAS_NOT_FOUND"): ...
 
 class VersionQuarantined(FailedPrecondition, reason="VERSION_QUARANTINED"):
     """The version was taken out of service because it kept bringing its engine down."""
+
+
+class VersionYanked(FailedPrecondition, reason="VERSION_YANKED"):
+    """The version was taken back; only who names it exactly gets it."""
 
 
 class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
@@ -66,12 +68,21 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                         f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down"
                     )
                 row = await self._store.get_version(connection, model["id"], spare)
+            if row is not None and row["yanked_by"] and not reference.version:
+                raise VersionYanked(
+                    f"{reference.model}@{row['version']}, to which {request.reference} leads, was yanked: "
+                    f"{row['yank_reason']}",
+                    metadata={"model": reference.model, "version": row["version"]},
+                )
             former = await self._store.former_addresses(connection, model["id"])
-        if row is None or row["state"] not in CALLABLE:
+        retired = row is not None and is_retired(row["state"], row["sunset_at"], self._clock.now())
+        if row is None or not (retired or row["state"] in CALLABLE):
             if not wanted:
                 raise ModelNotFound(missing)
             raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
         deployment = self._repository.deployment(model, row)
+        if retired:  # the worker that is asked for it refuses, and knows to do so without asking again
+            deployment.state = registry_pb2.VERSION_STATE_RETIRED
         deployment.former_models.extend(former)
         return registry_pb2.ResolveDeploymentResponse(deployment=deployment)
 

@@ -9,11 +9,11 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common import outbox
 from services.common.clock import Clock
-from services.common.db import Connection, Database
+from services.common.db import Database
 from services.common.errors import NotFound
-from services.registry import references
-from services.registry.lifecycle import CALLABLE
-from services.registry.store import Row, Store
+from services.registry.lifecycle import CALLABLE, Actor
+from services.registry.steps import Steps, standing_of, told
+from services.registry.store import Store
 from services.registry.validation.report import Finding
 
 CRASHES, WITHIN = 3, timedelta(minutes=10)
@@ -30,6 +30,7 @@ class Quarantine:
         self._database = database
         self._store = store
         self._clock = clock
+        self._steps = Steps(store, clock)
 
     async def report(self, request: registry_pb2.ReportCrashRequest) -> registry_pb2.ReportCrashResponse:
         """Raises NotFound when there is no such version."""
@@ -44,21 +45,10 @@ class Quarantine:
                 connection, request.crash_id, request.version_id, request.worker_id, now, now - WITHIN
             )
             state = int(row["state"])
-            if crashes >= CRASHES and state in CALLABLE:
+            if crashes >= CRASHES and standing_of(row, now).state in CALLABLE:
                 state = registry_pb2.VERSION_STATE_QUARANTINED
-                await self._quarantine(connection, model, row, crashes)
+                row = await self._steps.take(connection, model, row, "quarantine", Actor.PLATFORM)
+                await self._store.add_finding(connection, row["id"], json.dumps([dataclasses.asdict(_FINDING)]))
+                event = event_pb2.VersionQuarantined(**told(row, model), crashes=crashes, reason=_FINDING.message)
+                await outbox.add(connection, event)
         return registry_pb2.ReportCrashResponse(state=state, crashes=crashes)  # type: ignore[arg-type]
-
-    async def _quarantine(self, c: Connection, model: Row, row: Row, crashes: int) -> None:
-        now = self._clock.now()
-        await self._store.move_version(c, row["id"], registry_pb2.VERSION_STATE_QUARANTINED, row["review_note"], now)
-        await self._store.add_finding(c, row["id"], json.dumps([dataclasses.asdict(_FINDING)]))
-        latest = references.newest(await self._store.published_versions(c, model["id"]))
-        await self._store.set_latest(c, model["id"], latest, now)
-        name = f"{model['publisher']}/{model['name']}"
-        changed = event_pb2.ModelChanged(model_id=model["id"], model=name, published=bool(latest))
-        await outbox.add(c, changed)
-        told = event_pb2.VersionQuarantined(
-            version_id=row["id"], model=name, version=row["version"], org_id=model["org_id"], crashes=crashes
-        )
-        await outbox.add(c, told)

@@ -62,7 +62,7 @@ SELECT * FROM versions WHERE model_id = :model_id AND version = :version FOR UPD
 
 -- name: list_versions(model_id, all_states, before, most)
 -- Others than the owner see what was published.
-SELECT * FROM versions WHERE model_id = :model_id AND (:all_states OR state IN (6, 7))
+SELECT * FROM versions WHERE model_id = :model_id AND (:all_states OR state IN (6, 7, 10))
     AND (:before::text IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :most;
 
@@ -75,17 +75,40 @@ SELECT v.*, m.publisher, m.name, m.org_id, m.call_limit FROM versions v JOIN mod
 WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 
 -- name: published_versions(model_id)
-SELECT version FROM versions WHERE model_id = :model_id AND state = 6;
+SELECT version FROM versions WHERE model_id = :model_id AND state = 6 AND yanked_by = '';
 
--- name: move_version(id, state, review_note, now)!
--- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED, 9 DELETED.
-UPDATE versions SET state = :state::smallint, review_note = :review_note,
-    deleted_from = CASE WHEN :state::smallint = 9 THEN state END,
+-- name: move_version(id, state, before, yanked_by, yank_reason, review_note, now)!
+-- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED, 8 QUARANTINED, 9 DELETED. A note of null: as it was. What comes back was
+-- published, deprecated or yanked when it was.
+UPDATE versions SET state = :state::smallint, review_note = coalesce(:review_note::text, review_note),
+    quarantined_from = CASE WHEN :state::smallint = 8 THEN :before::smallint END,
+    deleted_from = CASE WHEN :state::smallint = 9 THEN :before::smallint END,
     deleted_at = CASE WHEN :state::smallint = 9 THEN :now::timestamptz END,
     submitted_at = CASE WHEN :state::smallint = 4 THEN :now ELSE submitted_at END,
-    published_at = CASE WHEN :state::smallint = 6 THEN :now ELSE published_at END,
-    deprecated_at = CASE WHEN :state::smallint = 7 THEN :now ELSE deprecated_at END
+    published_at = CASE WHEN :state::smallint = 6 THEN coalesce(published_at, :now) ELSE published_at END,
+    deprecated_at = CASE WHEN :state::smallint = 7 THEN coalesce(deprecated_at, :now) ELSE deprecated_at END,
+    yanked_by = :yanked_by::text,
+    yanked_at = CASE WHEN :yanked_by::text <> '' THEN coalesce(yanked_at, :now) END,
+    yank_reason = CASE WHEN :yanked_by::text <> '' THEN coalesce(:yank_reason::text, yank_reason) ELSE '' END
 WHERE id = :id;
+
+-- name: deprecate_version(id, sunset_at, successor, reason)!
+UPDATE versions SET sunset_at = :sunset_at, successor = :successor, deprecation_reason = :reason WHERE id = :id;
+
+-- name: due_sunset(now)^
+SELECT id, version, state FROM versions WHERE state = 7 AND sunset_at <= :now ORDER BY sunset_at LIMIT 1;
+
+-- name: add_decision(id, version_id, user_id, approved, reason, now)!
+INSERT INTO version_decisions (id, version_id, user_id, approved, reason, created_at)
+VALUES (:id, :version_id, :user_id, :approved, :reason, :now);
+
+-- name: list_decisions(version_id, most)
+SELECT approved, reason, created_at FROM version_decisions WHERE version_id = :version_id ORDER BY id DESC LIMIT :most;
+
+-- name: last_published(model_id, id)^
+-- The version beside one that was published last and is not yanked, whatever else became of it.
+SELECT * FROM versions WHERE model_id = :model_id AND id <> :id AND published_at IS NOT NULL AND yanked_by = ''
+ORDER BY published_at DESC LIMIT 1;
 
 -- name: add_version_file(version_id, digest)!
 INSERT INTO version_files (version_id, digest) VALUES (:version_id, :digest) ON CONFLICT DO NOTHING;

@@ -27,7 +27,7 @@ from services.common import call_limits
 from services.common.db import Database
 from services.common.errors import DataLoss, MercatError, Unavailable
 from services.common.rpc.channels import InternalChannel
-from services.registry.rows import text_of
+from services.registry.rows import deprecation_of, text_of, yank_of
 from services.registry.settings import RegistrySettings
 from services.registry.store import Row, Store
 from services.registry.triton_config import DECODER, ONNX, backend, config, decoder_config, family
@@ -69,6 +69,10 @@ class Repository:
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
             text=text_of(version),
         )  # fmt: skip
+        if version["deprecated_at"] is not None:
+            made.deprecation.CopyFrom(deprecation_of(version))
+        if version["yanked_by"]:
+            made.yank.CopyFrom(yank_of(version))
         by = backend(version["form"], made.signature, document.settings)
         if made.text.kind == registry_pb2.TEXT_KIND_DECODER:
             by = DECODER

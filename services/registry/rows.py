@@ -28,6 +28,22 @@ def text_of(row: Row) -> registry_pb2.TextModel | None:
     return registry_pb2.TextModel.FromString(row["text"]) if row["text"] else None
 
 
+def deprecation_of(row: Row) -> registry_pb2.Deprecation:
+    """Of a version that is deprecated, or was."""
+    made = registry_pb2.Deprecation(successor=row["successor"], reason=row["deprecation_reason"])
+    made.deprecated_at.FromDatetime(row["deprecated_at"])
+    if row["sunset_at"] is not None:
+        made.sunset_at.FromDatetime(row["sunset_at"])
+    return made
+
+
+def yank_of(row: Row) -> registry_pb2.Yank:
+    """Of a version that is yanked."""
+    made = registry_pb2.Yank(reason=row["yank_reason"], by_admin=row["yanked_by"] == "admin")
+    made.yanked_at.FromDatetime(row["yanked_at"])
+    return made
+
+
 def version_of(row: Row, model: str) -> registry_pb2.Version:
     version = registry_pb2.Version.FromString(row["document"])  # settings, samples and labels
     version.MergeFrom(
@@ -43,6 +59,10 @@ def version_of(row: Row, model: str) -> registry_pb2.Version:
     )  # fmt: skip
     if row["scan"]:
         version.scan.ParseFromString(row["scan"])
+    if row["deprecated_at"] is not None:
+        version.deprecation.CopyFrom(deprecation_of(row))
+    if row["yanked_by"]:
+        version.yank.CopyFrom(yank_of(row))
     for name in ("created_at", "published_at", "deprecated_at", "deleted_at"):
         if row[name] is not None:
             getattr(version, name).FromDatetime(row[name])

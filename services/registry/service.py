@@ -17,14 +17,16 @@ from services.common.rpc.context import Context, caller, current
 from services.registry import references
 from services.registry.repository import Repository
 from services.registry.rows import model_of
+from services.registry.service_lifecycle import LifecycleMethods
 from services.registry.service_versions import VersionMethods
+from services.registry.steps import Steps
 from services.registry.store import Row, Store
 
 
 class ModelExists(AlreadyExists, reason="MODEL_EXISTS"): ...
 
 
-class RegistryServicer(VersionMethods):
+class RegistryServicer(VersionMethods, LifecycleMethods):
     """Serves `mercat.registry.v1.RegistryService`."""
 
     def __init__(
@@ -35,6 +37,7 @@ class RegistryServicer(VersionMethods):
         self._database = database
         self._store = store
         self._clock = clock
+        self._steps = Steps(store, clock)
 
     def _sees_all(self, model: Row) -> bool:
         """Whether the caller may see what is not published: the owner and platform admins."""

@@ -1,4 +1,4 @@
-"""Versions: create, see, and move through their life; aliases."""
+"""Versions: create and see. How they move through their life is in `service_lifecycle.py`."""
 
 import json
 from collections.abc import Callable
@@ -6,24 +6,25 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-from mercat.event.v1 import event_pb2
+from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 
-from services.common import audit, ids, outbox, pages
+from services.common import audit, ids, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import AlreadyExists, FailedPrecondition, InvalidFields, Violation
+from services.common.errors import AlreadyExists, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
-from services.registry import files, lifecycle, references
-from services.registry.deployments import VersionNotFound
-from services.registry.lifecycle import CALLABLE, Actor
+from services.registry import files, review
+from services.registry.lifecycle import SEEN
 from services.registry.repository import Repository
 from services.registry.rows import version_of
+from services.registry.steps import VersionNotFound
 from services.registry.store import Row, Store
 
 V = registry_pb2
+_DECISIONS = 100  # that a review shows of those before
 
 
 class VersionExists(AlreadyExists, reason="VERSION_EXISTS"): ...
@@ -38,12 +39,12 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _visible: Callable[[Connection, str], Any]
     _owned: Callable[[Connection, str], Any]
     _sees_all: Callable[[Row], bool]
-    _changed: Callable[..., Any]
 
     def __init__(
         self, control: InternalChannel, wake: Callable[[], None], repository: Repository, undelete: timedelta
     ) -> None:  # fmt: skip
         self._undelete = undelete
+        self._billing = billing_pb2_grpc.LeaseServiceStub(control)
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
         self._wake = wake
         self._repository = repository
@@ -88,7 +89,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
             row = await self._store.get_version(connection, model["id"], request.version)
-        if row is None or not (row["state"] in CALLABLE or self._sees_all(model)):
+        if row is None or not (row["state"] in SEEN or self._sees_all(model)):
             raise VersionNotFound(f"{request.model} has no version {request.version}")
         return registry_pb2.GetVersionResponse(version=version_of(row, request.model))
 
@@ -116,108 +117,31 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         versions = [version_of(r, f"{r['publisher']}/{r['name']}") for r in rows[:most]]
         return registry_pb2.ListReviewsResponse(versions=versions, next_page_token=token)
 
-    async def _step(self, step: str, name: str, number: str, note: str = "") -> registry_pb2.Version:
-        """Moves a version on. Raises ModelNotFound, VersionNotFound, or WrongState."""
-        async with self._database.transaction() as connection:
-            owner = lifecycle.STEPS[step].actor is Actor.OWNER
-            model = await (self._owned(connection, name) if owner else self._visible(connection, name))
-            changes_model = lifecycle.STEPS[step].target in CALLABLE
-            if changes_model:  # or two versions published at once would each miss the other, and one be the default
-                await self._store.touch_model(connection, model["id"], self._clock.now())
-            row = await self._store.get_version(connection, model["id"], number, lock=True)
-            if row is None:
-                raise VersionNotFound(f"{name} has no version {number}")
-            audit.about("version", row["id"])
-            state = lifecycle.advance(step, row["state"])
-            await self._store.move_version(connection, row["id"], state, note, self._clock.now())
-            if step == "release":  # what it did before is not held against it again
-                await self._store.forget_crashes(connection, row["id"])
-            if changes_model:
-                published = await self._store.published_versions(connection, model["id"])
-                latest = references.newest(published)
-                await self._store.set_latest(connection, model["id"], latest, self._clock.now())
-                await self._changed(connection, model, published=bool(latest))
-            if step == "publish":
-                told = event_pb2.VersionPublished(
-                    version_id=row["id"], model=name, version=number, org_id=model["org_id"]
-                )
-                await outbox.add(connection, told)
-            row = await self._store.get_version(connection, model["id"], number)
-        assert row is not None
-        return version_of(row, name)
-
-    async def SubmitVersion(
-        self, request: registry_pb2.SubmitVersionRequest, context: Context
-    ) -> registry_pb2.SubmitVersionResponse:
-        return registry_pb2.SubmitVersionResponse(version=await self._step("submit", request.model, request.version))
-
-    async def ApproveVersion(
-        self, request: registry_pb2.ApproveVersionRequest, context: Context
-    ) -> registry_pb2.ApproveVersionResponse:
-        return registry_pb2.ApproveVersionResponse(version=await self._step("approve", request.model, request.version))
-
-    async def RejectVersion(
-        self, request: registry_pb2.RejectVersionRequest, context: Context
-    ) -> registry_pb2.RejectVersionResponse:
-        version = await self._step("reject", request.model, request.version, request.reason)
-        return registry_pb2.RejectVersionResponse(version=version)
-
-    async def PublishVersion(
-        self, request: registry_pb2.PublishVersionRequest, context: Context
-    ) -> registry_pb2.PublishVersionResponse:
-        # Before it can be called, and outside the transaction: a large file takes its time.
+    async def GetVersionReview(
+        self, request: registry_pb2.GetVersionReviewRequest, context: Context
+    ) -> registry_pb2.GetVersionReviewResponse:
         async with self._database.connection() as connection:
-            model = await self._owned(connection, request.model)
-            row = await self._store.get_version(connection, model["id"], request.version)
-        if row is not None and row["state"] == V.VERSION_STATE_APPROVED:
-            await self._repository.write(self._repository.deployment(model, row))
-        return registry_pb2.PublishVersionResponse(version=await self._step("publish", request.model, request.version))
-
-    async def ReleaseVersion(
-        self, request: registry_pb2.ReleaseVersionRequest, context: Context
-    ) -> registry_pb2.ReleaseVersionResponse:
-        return registry_pb2.ReleaseVersionResponse(version=await self._step("release", request.model, request.version))
-
-    async def DeprecateVersion(
-        self, request: registry_pb2.DeprecateVersionRequest, context: Context
-    ) -> registry_pb2.DeprecateVersionResponse:
-        version = await self._step("deprecate", request.model, request.version, request.reason)
-        return registry_pb2.DeprecateVersionResponse(version=version)
-
-    async def DeleteVersion(
-        self, request: registry_pb2.DeleteVersionRequest, context: Context
-    ) -> registry_pb2.DeleteVersionResponse:
-        return registry_pb2.DeleteVersionResponse(version=await self._step("delete", request.model, request.version))
-
-    async def UndeleteVersion(
-        self, request: registry_pb2.UndeleteVersionRequest, context: Context
-    ) -> registry_pb2.UndeleteVersionResponse:
-        now = self._clock.now()
-        async with self._database.transaction() as connection:
-            model = await self._owned(connection, request.model)
-            row = await self._store.get_version(connection, model["id"], request.version, lock=True)
-            if row is None:
-                raise VersionNotFound(f"{request.model} has no version {request.version}")
-            audit.about("version", row["id"])
-            state = lifecycle.undeleted(row["state"], row["deleted_from"], row["deleted_at"], now, self._undelete)
-            await self._store.move_version(connection, row["id"], state, row["review_note"], now)
-            row = await self._store.get_version(connection, model["id"], request.version)
-        assert row is not None
-        return registry_pb2.UndeleteVersionResponse(version=version_of(row, request.model))
-
-    async def SetAlias(self, request: registry_pb2.SetAliasRequest, context: Context) -> registry_pb2.SetAliasResponse:
-        async with self._database.transaction() as connection:
-            model = await self._owned(connection, request.model)
-            audit.about("model", model["id"])
-            await self._store.touch_model(connection, model["id"], self._clock.now())
+            model = await self._visible(connection, request.model)
+            if not self._sees_all(model):
+                raise ModelNotFound(f"you have no model {request.model}")
             row = await self._store.get_version(connection, model["id"], request.version)
             if row is None:
                 raise VersionNotFound(f"{request.model} has no version {request.version}")
-            if row["state"] not in CALLABLE:
-                raise FailedPrecondition("an alias names a published version", reason="VERSION_STATE")
-            await self._store.set_alias(connection, model["id"], request.alias, request.version)
-            await self._changed(connection, model, published=bool(model["latest_version"]))
-        return registry_pb2.SetAliasResponse(model=request.model, alias=request.alias, version=request.version)
+            last = await self._store.last_published(connection, model["id"], row["id"])
+            decided = await self._store.list_decisions(connection, row["id"], _DECISIONS)
+        asked = billing_pb2.ResolvePriceRequest(model_id=model["id"], publisher_org_id=model["org_id"])
+        priced = await self._billing.ResolvePrice(asked, timeout=5)
+        version = version_of(row, request.model)
+        base = version_of(last, request.model) if last is not None else None
+        shown = registry_pb2.VersionReview(
+            version=version, base=base.version if base else "", changes=review.changes(base, version),
+            card_diff=review.card_diff(base, version), checks=review.checks(base, version, priced.price),
+            price=priced.price, upcoming_prices=priced.upcoming,
+        )  # fmt: skip
+        for decision in decided:
+            made = shown.decisions.add(approved=decision["approved"], reason=decision["reason"])
+            made.created_at.FromDatetime(decision["created_at"])
+        return registry_pb2.GetVersionReviewResponse(review=shown)
 
 
 def _check_samples(request: registry_pb2.CreateVersionRequest) -> None:

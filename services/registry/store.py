@@ -79,8 +79,30 @@ class Store:
     async def published_versions(self, c: Connection, model_id: str) -> list[str]:
         return [r["version"] async for r in self._q.published_versions(c, model_id=model_id)]
 
-    async def move_version(self, c: Connection, version_id: str, state: int, note: str, now: datetime) -> None:
-        await self._q.move_version(c, id=version_id, state=state, review_note=note, now=now)
+    async def move_version(self, c: Connection, version_id: str, **columns: Any) -> None:
+        await self._q.move_version(c, id=version_id, **columns)
+
+    async def deprecate_version(
+        self, c: Connection, version_id: str, sunset_at: datetime | None, successor: str, reason: str
+    ) -> None:
+        await self._q.deprecate_version(c, id=version_id, sunset_at=sunset_at, successor=successor, reason=reason)
+
+    async def due_sunset(self, c: Connection, now: datetime) -> Row | None:
+        """A deprecated version whose sunset has come."""
+        row: Row | None = await self._q.due_sunset(c, now=now)
+        return row
+
+    async def add_decision(self, c: Connection, **columns: Any) -> None:
+        await self._q.add_decision(c, **columns)
+
+    async def list_decisions(self, c: Connection, version_id: str, most: int) -> list[Row]:
+        """How its reviews ended, newest first."""
+        return [r async for r in self._q.list_decisions(c, version_id=version_id, most=most)]
+
+    async def last_published(self, c: Connection, model_id: str, version_id: str) -> Row | None:
+        """The last published version beside one."""
+        row: Row | None = await self._q.last_published(c, model_id=model_id, id=version_id)
+        return row
 
     async def add_version_file(self, c: Connection, version_id: str, digest: str) -> None:
         await self._q.add_version_file(c, version_id=version_id, digest=digest)

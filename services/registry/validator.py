@@ -14,6 +14,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import MercatError
 from services.common.rpc.channels import InternalChannel
+from services.registry import lifecycle
 from services.registry.scratch import scratch, sweep
 from services.registry.served import differences, scan_of, signature_of, stored, text_of, told
 from services.registry.store import Row, Store
@@ -112,7 +113,8 @@ class Validator:
             findings = [*report.findings, *(() if report.findings else differences(row, report))]
             keep = report.made and not findings
             served = await stored(self._storage, made) if keep else storage_pb2.StoreArtifactResponse()
-        state = registry_pb2.VERSION_STATE_REFUSED if findings else registry_pb2.VERSION_STATE_DRAFT
+        step = "refuse" if findings else "accept"
+        state = lifecycle.advance(step, lifecycle.Standing(row["state"]), lifecycle.Actor.PLATFORM).state
         signature = declared if findings else signature_of(report, declared)
         text = text_of(report).SerializeToString() if report.text and not findings else b""
         async with self._database.transaction() as connection:

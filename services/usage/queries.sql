@@ -252,6 +252,10 @@ SELECT month, org_id, publisher_org_id, sum(cost)::bigint AS cost FROM (
 SELECT request_id FROM usage_records
 WHERE org_id = :org_id AND model = :model AND version = :version AND corrects IS NULL AND NOT test LIMIT 1;
 
+-- name: list_version_callers(model, version, start)
+SELECT DISTINCT org_id FROM usage_records
+WHERE timestamp >= :start AND model = :model AND version = :version AND corrects IS NULL AND NOT test ORDER BY org_id;
+
 -- name: list_callers(org_id, start, rolled, first)
 -- Whole days that are rolled up, and the records since.
 SELECT org_id, array_agg(DISTINCT model ORDER BY model) AS models FROM (

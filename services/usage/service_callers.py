@@ -1,4 +1,4 @@
-"""Who called what, for the marketplace."""
+"""Who called what, for the marketplace and for what callers are told."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -24,6 +24,15 @@ class CallerServicer(callers_pb2_grpc.CallerServiceServicer):
         async with self._database.connection() as connection:
             found = await self._store.find_call(connection, request.org_id, request.model, request.version)
         return callers_pb2.FindCallResponse(request_id=found)
+
+    async def ListVersionCallers(
+        self, request: callers_pb2.ListVersionCallersRequest, context: Context
+    ) -> AsyncIterator[callers_pb2.ListVersionCallersResponse]:
+        start = request.start_time.ToDatetime(UTC)
+        async with self._database.apart() as connection:
+            found = await self._store.list_version_callers(connection, request.model, request.version, start)
+        for at in range(0, len(found), _AT_ONCE):
+            yield callers_pb2.ListVersionCallersResponse(org_ids=found[at : at + _AT_ONCE])
 
     async def ListCallers(
         self, request: callers_pb2.ListCallersRequest, context: Context

@@ -166,6 +166,11 @@ class Store:
         """A recorded call of an organisation to a version; empty when there is none."""
         return await self._q.find_call(c, org_id=org_id, model=model, version=version) or ""
 
+    async def list_version_callers(self, c: Connection, model: str, version: str, start: datetime) -> list[str]:
+        """Organisations that called a version from a moment on."""
+        rows = self._q.list_version_callers(c, model=model, version=version, start=start)
+        return [r["org_id"] async for r in rows]
+
     async def list_callers(self, c: Connection, org_id: str, start: datetime) -> Sequence[Row]:
         """Organisations (or this one) with the models that they called from a day on."""
         rolled = max((await self.progress(c)).rolled, start)

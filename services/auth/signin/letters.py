@@ -47,6 +47,19 @@ class Letters:
         }  # fmt: skip
         await self._outbox.add(connection, Mail("key_leaked", user["email"], values), user["id"], timedelta(days=7))
 
+    async def version_stopped(
+        self, connection: Connection, user: Row, event: event_pb2.VersionQuarantined | event_pb2.VersionReviewed,
+        what: str,
+    ) -> None:  # fmt: skip
+        """That a version of an organisation of theirs was `quarantined` or `rejected`, and why."""
+        values = {
+            "username": user["username"], "version": f"{event.model}@{event.version}", "reason": event.reason,
+            "quarantined": "yes" if what == "quarantined" else "",
+        }  # fmt: skip
+        await self._outbox.add(
+            connection, Mail("version_stopped", user["email"], values), user["id"], timedelta(days=7)
+        )  # fmt: skip
+
     async def webhook_disabled(
         self, connection: Connection, user: Row, event: event_pb2.WebhookEndpointDisabled
     ) -> None:

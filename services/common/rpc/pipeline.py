@@ -298,6 +298,7 @@ class Pipeline:
 
         async def call_it(request: Message, context: Context) -> AsyncIterator[Message]:
             call: Call | None = None
+            told = False
             try:
                 call, metadata = await self.admit(context)
                 credential = credential_of(metadata)
@@ -307,6 +308,9 @@ class Pipeline:
                     async for message in messages:
                         if credential:
                             await self._admit_still(call, credential)
+                        if not told:  # what is known by now is said at the beginning too
+                            told = True
+                            context.set_trailing_metadata(tuple(call.trailers))
                         yield message
                 context.set_trailing_metadata(tuple(call.trailers))
             except (Exception, asyncio.CancelledError) as e:

@@ -42,6 +42,13 @@ class _Delivered:
     first: float = 0.0  # when the first piece came, `time.perf_counter`
 
 
+def _decodes(found: Deployment, reference: str) -> Deployment:
+    if not found.decodes:
+        wants = "texts to embed: call Embed" if found.proto.text.kind else "tensors: call Predict"
+        raise NotADecoder(f"{reference} does not go on with texts; it takes {wants}")
+    return found
+
+
 class TextPath:
     """Generates texts for callers."""
 
@@ -58,15 +65,11 @@ class TextPath:
         if not found.fallback or "@" in reference:
             text = f"{reference} keeps failing and is left alone for a while"
             raise EngineUnavailable(text, retry_after=found.breaker.until - now)
-        return await self._decoder(f"{found.proto.model}@{found.fallback}")
+        return _decodes(await self.path.deployments.spare(found), reference)
 
     async def _decoder(self, reference: str) -> Deployment:
         deployments = self.path.deployments
-        found = deployments.cached(reference) or await deployments.get(reference)
-        if not found.decodes:
-            wants = "texts to embed: call Embed" if found.proto.text.kind else "tensors: call Predict"
-            raise NotADecoder(f"{reference} does not go on with texts; it takes {wants}")
-        return found
+        return _decodes(deployments.cached(reference) or await deployments.get(reference), reference)
 
     async def count(self, call: Call, reference: str, prompt: Prompt) -> tuple[registry_pb2.Deployment, int, int]:
         """The version, the tokens of a prompt, and those that its context holds. Raises as `deployment` and

@@ -81,7 +81,8 @@ _OF_KEY = {"key_id": "resource_id", "user_id": "user_id", "ip_address": "ip_addr
 
 @dataclass(frozen=True)
 class EventType:
-    """`fields`: what is said, by its name, from which field; `applies`: whether an event of `source` is one."""
+    """`fields`: what is said, by its name, from which field; `applies`: whether an event of `source` is one;
+    `callers`: who called the version of late is told too."""
 
     name: str
     description: str
@@ -89,6 +90,7 @@ class EventType:
     example: Message
     fields: Names
     applies: Callable[[Any], bool]
+    callers: bool = False
 
     @property
     def source(self) -> type[Message]:
@@ -163,8 +165,26 @@ _ALL = [
     EventType("model.published", "A version of a model can be called from now on.", "models:read",
               e.VersionPublished(**_VERSION), _OF_VERSION, _always),
     EventType("model.quarantined", "A version was taken out of service: it kept bringing its engine down.",
-              "models:read", e.VersionQuarantined(**_VERSION, crashes=3), {**_OF_VERSION, "crashes": "crashes"},
-              _always),
+              "models:read", e.VersionQuarantined(**_VERSION, crashes=3, reason="it brought its engine down"),
+              {**_OF_VERSION, "crashes": "crashes", "reason": "reason"}, _always),
+    EventType("model.approved", "A reviewer has approved a version: publish it when you like.", "models:read",
+              e.VersionReviewed(**_VERSION, approved=True), {**_OF_VERSION, "reason": "reason"},
+              lambda event: bool(event.approved)),
+    EventType("model.rejected", "A reviewer has sent a version back.", "models:read",
+              e.VersionReviewed(**_VERSION, reason="The licence is missing."), {**_OF_VERSION, "reason": "reason"},
+              lambda event: not event.approved),
+    EventType("model.deprecated", "A version of yours, or that you called in the last 90 days, is on its way out: from "
+              "`sunsetAt` on, where there is one, calls are refused.", "models:read",
+              e.VersionDeprecated(**_VERSION, sunset_at=_AT, successor="ada/adder@1.1.0", reason="Use 1.1.0."),
+              _fields(*_OF_VERSION, "sunset_at", "successor", "reason"), _always, callers=True),
+    EventType("model.retired", "The sunset of a version of yours, or that you called in the last 90 days, has come.",
+              "models:read", e.VersionRetired(**_VERSION, successor="ada/adder@1.1.0"),
+              _fields(*_OF_VERSION, "successor"), _always, callers=True),
+    EventType("model.yanked", "A version of yours, or that you called in the last 90 days, was taken back.",
+              "models:read", e.VersionYanked(**_VERSION, yanked=True, reason="Trained on the test set."),
+              _fields(*_OF_VERSION, "reason"), lambda event: bool(event.yanked), callers=True),
+    EventType("model.unyanked", "A version of yours, or that you called in the last 90 days, is there again.",
+              "models:read", e.VersionYanked(**_VERSION), _OF_VERSION, lambda event: not event.yanked, callers=True),
     EventType("inference.job.completed", "A job has run to its end; single entries of it may have failed.",
               "inference:call", e.JobFinished(**_JOB), _OF_JOB, _job(i.JOB_STATE_SUCCEEDED)),
     EventType("inference.job.failed", "A job ended before its last entry: it failed, or its time was over.",

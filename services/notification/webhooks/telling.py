@@ -1,13 +1,21 @@
 """Events of the platform become events of organisations: each once, in the transaction that notes it as handled."""
 
+from datetime import timedelta
+from typing import Any
+
 from google.protobuf.message import Message
 from mercat.event.v1 import event_pb2
+from mercat.usage.v1 import callers_pb2, callers_pb2_grpc
 
 from services.common import outbox
 from services.common.clock import Clock
 from services.common.db import Connection
-from services.notification.webhooks.catalogue import types_of
+from services.common.rpc.channels import InternalChannel
+from services.notification.webhooks.catalogue import EventType, types_of
 from services.notification.webhooks.store import WebhookStore
+
+_LATELY = timedelta(days=90)  # who called a version within these is told what becomes of it
+_ASKING = 30.0  # seconds
 
 
 def subject(org_id: str) -> str:
@@ -18,20 +26,32 @@ def subject(org_id: str) -> str:
 class Telling:
     """Keeps what happened, for the endpoints that hear of it and for listeners."""
 
-    def __init__(self, store: WebhookStore, clock: Clock) -> None:
+    def __init__(self, store: WebhookStore, clock: Clock, control: InternalChannel) -> None:
+        self._usage = callers_pb2_grpc.CallerServiceStub(control)
         self._store = store
         self._clock = clock
 
     async def tell(self, connection: Connection, event: Message) -> None:
         if isinstance(event, event_pb2.QuotaReached) and not await self._store.add_quota_notice(connection, event):
             return  # by another worker
-        now, org_id = self._clock.now(), str(getattr(event, "org_id", ""))
+        org_id = str(getattr(event, "org_id", ""))
         for kind in types_of(event) if org_id else []:
-            body = kind.body(event, now)
-            event_id = await self._store.add_event(connection, org_id, kind.name, body, now)
-            await self._store.add_deliveries(
-                connection, event_id, await self._store.hearers(connection, org_id, kind.name), now
-            )
-            told = event_pb2.WebhookEvent(event_id=event_id, org_id=org_id, event_type=kind.name, body=body)
-            # Wakes the sender too, when this commits.
-            await outbox.add_message(connection, subject(org_id), told.SerializeToString())
+            callers = await self._callers(event) if kind.callers else []
+            for hearer in dict.fromkeys([org_id, *callers]):
+                await self._tell(connection, event, kind, hearer)
+
+    async def _callers(self, event: Any) -> list[str]:
+        request = callers_pb2.ListVersionCallersRequest(model=event.model, version=event.version)
+        request.start_time.FromDatetime(self._clock.now() - _LATELY)
+        return [x async for page in self._usage.ListVersionCallers(request, timeout=_ASKING) for x in page.org_ids]
+
+    async def _tell(self, connection: Connection, event: Message, kind: EventType, org_id: str) -> None:
+        now = self._clock.now()
+        body = kind.body(event, now)
+        event_id = await self._store.add_event(connection, org_id, kind.name, body, now)
+        await self._store.add_deliveries(
+            connection, event_id, await self._store.hearers(connection, org_id, kind.name), now
+        )
+        told = event_pb2.WebhookEvent(event_id=event_id, org_id=org_id, event_type=kind.name, body=body)
+        # Wakes the sender too, when this commits.
+        await outbox.add_message(connection, subject(org_id), told.SerializeToString())

@@ -23,6 +23,12 @@ WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY a.publisher, a.name;
 SELECT to_jsonb(t)::text AS line FROM model_transfers t
 WHERE t.from_org_id = ANY(:org_ids::text[]) OR t.to_org_id = ANY(:org_ids::text[]) ORDER BY t.id;
 
+-- name: export_version_decisions(org_ids, user_id)
+-- Those about their models, and those that they took themselves.
+SELECT (to_jsonb(d) - 'user_id')::text AS line
+FROM version_decisions d JOIN versions v ON v.id = d.version_id JOIN models m ON m.id = v.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) OR d.user_id = :user_id ORDER BY d.id;
+
 -- name: made_of_versions(org_ids)
 -- Artifacts that validation made of theirs, and of nobody else's.
 SELECT DISTINCT v.served_digest AS digest FROM versions v JOIN models m ON m.id = v.model_id
@@ -40,6 +46,14 @@ DELETE FROM aliases a USING models m WHERE m.id = a.model_id AND m.org_id = ANY(
 -- name: erase_crashes(org_ids)!
 DELETE FROM crashes c USING versions v, models m
 WHERE v.id = c.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
+
+-- name: erase_decisions(org_ids)!
+DELETE FROM version_decisions d USING versions v, models m
+WHERE v.id = d.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
+
+-- name: forget_reviewer(user_id)!
+-- Why a version of somebody else's was approved or sent back stays.
+UPDATE version_decisions SET user_id = '' WHERE user_id = :user_id;
 
 -- name: erase_version_files(org_ids)!
 DELETE FROM version_files f USING versions v, models m

@@ -47,6 +47,7 @@ class Backend(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.answers: dict[str, Answers] = {}
         self.trailers: tuple[tuple[str, str], ...] = ()
+        self.begins: tuple[tuple[str, str], ...] = ()  # what of them a stream says at its beginning
         self.pause = 0.0
         self.hasty = False  # answers before the request has been read
         self.calls: list[Call] = []
@@ -106,6 +107,7 @@ class Backend(grpc.GenericRpcHandler):
     def _stream(self, name: str, reply: type[Message]) -> Callable[[Any, Any], Any]:
         async def run(requests: Any, context: Any) -> AsyncIterator[Message]:
             call = await self._take(requests, context)
+            context.set_trailing_metadata(self.begins)
             answer = self._answer(name, call, [reply()])
             try:
                 for part in [answer] if isinstance(answer, MercatError) else answer:

@@ -36,6 +36,22 @@ async def test_chat_is_one_object(rest: httpx.AsyncClient, backend: Backend) -> 
     assert answer.headers["content-type"] == "application/json"
 
 
+ENDING = {
+    "deprecation": "@1790000000", "sunset": "Sun, 31 Jan 2027 00:00:00 GMT",
+    "link": '</v1/models/a/b/versions/1.3.0>; rel="successor-version"', "mercat-successor": "a/b@1.3.0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_chat_says_that_the_version_is_on_its_way_out(
+    rest: httpx.AsyncClient, backend: Backend, stream: bool
+) -> None:
+    backend.answers["Chat"] = HELLO
+    backend.begins = backend.trailers = tuple(ENDING.items())
+    answer = await post(rest, "/chat/completions", **ASKED, stream=stream)
+    assert ENDING.items() <= dict(answer.headers).items()
+
+
 async def test_chat_streams_chunks(rest: httpx.AsyncClient, backend: Backend) -> None:
     backend.answers["Chat"] = HELLO
     answer = await post(rest, "/chat/completions", **ASKED, stream=True)

@@ -117,10 +117,10 @@ def test_the_whole_life_by_three_people(
     assert user.registry.GetModel(r.GetModelRequest(model=model)).model.latest_version == "1.0.0"
     assert predict(user, model).version == "1.0.0"
     only("Deprecate", maker, V.VERSION_STATE_PUBLISHED, "published")
-    only("", maker, V.VERSION_STATE_DEPRECATED, "deprecated")
+    only("Deprecate", maker, V.VERSION_STATE_DEPRECATED, "deprecated")  # once more, with other words
     # Whoever has pinned it can still call it; nobody else gets it.
     assert predict(user, f"{model}@1.0.0").version == "1.0.0"
-    assert get(user, model).review_note == "because"
+    assert get(user, model).deprecation.reason == "because"
 
 
 def _predict_error(person: Account, model: str) -> MercatError:
@@ -150,7 +150,7 @@ def test_only_whose_turn_it_is_takes_a_step(
         assert fails(call, message).reason == "MODEL_NOT_FOUND"
 
 
-def test_what_is_sent_back_comes_again(platform: Platform, maker: Account, reviewer: Account) -> None:
+def test_what_is_sent_back_comes_again(platform: Platform, maker: Account, reviewer: Account, user: Account) -> None:
     model = new_model(maker)
     drafted(platform, maker, model)
     maker.registry.SubmitVersion(request("Submit", model))
@@ -159,6 +159,17 @@ def test_what_is_sent_back_comes_again(platform: Platform, maker: Account, revie
     error = fails(reviewer.registry.RejectVersion, r.RejectVersionRequest(model=model, version="1.0.0"))
     assert [v.field for v in error.violations] == ["reason"]
     maker.registry.SubmitVersion(request("Submit", model))
+    # The next review knows of this one, and what was said in it is nobody else's business.
+    review = reviewer.registry.GetVersionReview(r.GetVersionReviewRequest(model=model, version="1.0.0")).review
+    assert (review.base, [(d.approved, d.reason) for d in review.decisions]) == ("", [(False, "say more")])
+    reviewer.registry.ApproveVersion(r.ApproveVersionRequest(model=model, version="1.0.0", reason="now it is clear"))
+    assert get(maker, model).review_note == "now it is clear"
+    maker.registry.PublishVersion(request("Publish", model))
+    assert get(user, model).review_note == ""
+    decisions = maker.registry.GetVersionReview(
+        r.GetVersionReviewRequest(model=model, version="1.0.0")
+    ).review.decisions
+    assert [d.approved for d in decisions] == [True, False]
 
 
 def test_versions_are_immutable(platform: Platform, maker: Account) -> None:

@@ -18,6 +18,7 @@ VALUES = {
     "handle": "acme", "inviter": "grace", "role": "viewer", "expires": "2026-12-03 12:00", "name": "backend",
     "key_id": "key_06b3c", "prefix": "mk_live_abcd", "whole": "yes",
     "url": "https://example.com/hook", "endpoint_id": "whe_06b3c", "gone": "", "since": "2026-05-01 10:00",
+    "version": "ada/adder@1.0.0", "reason": "The licence is missing.", "quarantined": "",
 }  # fmt: skip
 
 

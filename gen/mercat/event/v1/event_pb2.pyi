@@ -260,11 +260,13 @@ class VersionQuarantined(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ORG_ID_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
     model: _builtins.str
     version: _builtins.str
     org_id: _builtins.str
     crashes: _builtins.int
+    reason: _builtins.str
     def __init__(
         self,
         *,
@@ -273,14 +275,162 @@ class VersionQuarantined(_message.Message):
         version: _builtins.str = ...,
         org_id: _builtins.str = ...,
         crashes: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "model", b"model", "org_id", b"org_id", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "model", b"model", "org_id", b"org_id", "reason", b"reason", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VersionQuarantined: _TypeAlias = VersionQuarantined  # noqa: Y015
+
+@_typing.final
+class VersionReviewed(_message.Message):
+    """A reviewer has approved a version, or sent it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    model: _builtins.str
+    version: _builtins.str
+    org_id: _builtins.str
+    approved: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "model", b"model", "org_id", b"org_id", "reason", b"reason", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionReviewed: _TypeAlias = VersionReviewed  # noqa: Y015
+
+@_typing.final
+class VersionDeprecated(_message.Message):
+    """A version is deprecated, or its deprecation is another now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    SUNSET_AT_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    model: _builtins.str
+    version: _builtins.str
+    org_id: _builtins.str
+    successor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def sunset_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent: it answers for ever."""
+
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        sunset_at: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sunset_at", b"sunset_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "org_id", b"org_id", "reason", b"reason", "successor", b"successor", "sunset_at", b"sunset_at", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionDeprecated: _TypeAlias = VersionDeprecated  # noqa: Y015
+
+@_typing.final
+class VersionRetired(_message.Message):
+    """A version's sunset has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    model: _builtins.str
+    version: _builtins.str
+    org_id: _builtins.str
+    successor: _builtins.str
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        successor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "org_id", b"org_id", "successor", b"successor", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionRetired: _TypeAlias = VersionRetired  # noqa: Y015
+
+@_typing.final
+class VersionYanked(_message.Message):
+    """A version was taken back, or is there again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    YANKED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    model: _builtins.str
+    version: _builtins.str
+    org_id: _builtins.str
+    yanked: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        yanked: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "org_id", b"org_id", "reason", b"reason", "version", b"version", "version_id", b"version_id", "yanked", b"yanked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionYanked: _TypeAlias = VersionYanked  # noqa: Y015
 
 @_typing.final
 class PriceChanged(_message.Message):

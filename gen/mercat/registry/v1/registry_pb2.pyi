@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mercat.billing.v1 import billing_pb2 as _billing_pb2
 from mercat.common.v1 import limits_pb2 as _limits_pb2
 from mercat.common.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
@@ -40,6 +41,8 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     """Taken out of service: it kept bringing its engine down."""
     VERSION_STATE_DELETED: _VersionState.ValueType  # 9
     """Given up by its owner, who may take that back for a while."""
+    VERSION_STATE_RETIRED: _VersionState.ValueType  # 10
+    """Its sunset has come: calls to it are refused, naming its successor."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
 
@@ -55,6 +58,8 @@ VERSION_STATE_QUARANTINED: VersionState.ValueType  # 8
 """Taken out of service: it kept bringing its engine down."""
 VERSION_STATE_DELETED: VersionState.ValueType  # 9
 """Given up by its owner, who may take that back for a while."""
+VERSION_STATE_RETIRED: VersionState.ValueType  # 10
+"""Its sunset has come: calls to it are refused, naming its successor."""
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 class _Placement:
@@ -134,6 +139,27 @@ TEXT_KIND_DECODER: TextKind.ValueType  # 1
 TEXT_KIND_ENCODER: TextKind.ValueType  # 2
 """Turns texts into vectors: Embed."""
 Global___TextKind: _TypeAlias = TextKind  # noqa: Y015
+
+class _CheckResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECK_RESULT_UNSPECIFIED: _CheckResult.ValueType  # 0
+    CHECK_RESULT_PASSED: _CheckResult.ValueType  # 1
+    CHECK_RESULT_WARNING: _CheckResult.ValueType  # 2
+    """Nothing is wrong that a machine can tell, but a person should look."""
+    CHECK_RESULT_FAILED: _CheckResult.ValueType  # 3
+
+class CheckResult(_CheckResult, metaclass=_CheckResultEnumTypeWrapper): ...
+
+CHECK_RESULT_UNSPECIFIED: CheckResult.ValueType  # 0
+CHECK_RESULT_PASSED: CheckResult.ValueType  # 1
+CHECK_RESULT_WARNING: CheckResult.ValueType  # 2
+"""Nothing is wrong that a machine can tell, but a person should look."""
+CHECK_RESULT_FAILED: CheckResult.ValueType  # 3
+Global___CheckResult: _TypeAlias = CheckResult  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -496,6 +522,8 @@ class Version(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
     SCAN_FIELD_NUMBER: _builtins.int
+    DEPRECATION_FIELD_NUMBER: _builtins.int
+    YANK_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
     model: _builtins.str
     version: _builtins.str
@@ -549,6 +577,14 @@ class Version(_message.Message):
     def scan(self) -> Global___Scan:
         """What validation saw in the graph that is served; absent where it was refused, and of GGUF files."""
 
+    @_builtins.property
+    def deprecation(self) -> Global___Deprecation:
+        """Absent: it is not deprecated."""
+
+    @_builtins.property
+    def yank(self) -> Global___Yank:
+        """Absent: it is not yanked."""
+
     def __init__(
         self,
         *,
@@ -579,14 +615,80 @@ class Version(_message.Message):
         card: _builtins.str = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         scan: Global___Scan | None = ...,
+        deprecation: Global___Deprecation | None = ...,
+        yank: Global___Yank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class Deprecation(_message.Message):
+    """What those who call a version are told when it is on its way out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPRECATED_AT_FIELD_NUMBER: _builtins.int
+    SUNSET_AT_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    successor: _builtins.str
+    """What takes its place: `publisher/model@1.5.0`, or `publisher/model` as it is then; empty: nothing."""
+    reason: _builtins.str
+    @_builtins.property
+    def deprecated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sunset_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on calls to it are refused; absent: never."""
+
+    def __init__(
+        self,
+        *,
+        deprecated_at: _timestamp_pb2.Timestamp | None = ...,
+        sunset_at: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecated_at", b"deprecated_at", "sunset_at", b"sunset_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecated_at", b"deprecated_at", "reason", b"reason", "successor", b"successor", "sunset_at", b"sunset_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deprecation: _TypeAlias = Deprecation  # noqa: Y015
+
+@_typing.final
+class Yank(_message.Message):
+    """That a version was taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    YANKED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BY_ADMIN_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    by_admin: _builtins.bool
+    """Not by its owner; only a platform admin ends it."""
+    @_builtins.property
+    def yanked_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        yanked_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        by_admin: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["yanked_at", b"yanked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_admin", b"by_admin", "reason", b"reason", "yanked_at", b"yanked_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Yank: _TypeAlias = Yank  # noqa: Y015
 
 @_typing.final
 class Scan(_message.Message):
@@ -1194,6 +1296,182 @@ class ListReviewsResponse(_message.Message):
 Global___ListReviewsResponse: _TypeAlias = ListReviewsResponse  # noqa: Y015
 
 @_typing.final
+class GetVersionReviewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVersionReviewRequest: _TypeAlias = GetVersionReviewRequest  # noqa: Y015
+
+@_typing.final
+class GetVersionReviewResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def review(self) -> Global___VersionReview: ...
+    def __init__(
+        self,
+        *,
+        review: Global___VersionReview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["review", b"review"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["review", b"review"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVersionReviewResponse: _TypeAlias = GetVersionReviewResponse  # noqa: Y015
+
+@_typing.final
+class VersionReview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CARD_DIFF_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    UPCOMING_PRICES_FIELD_NUMBER: _builtins.int
+    base: _builtins.str
+    """The last published version, with which it is compared; empty: there is none."""
+    card_diff: _builtins.str
+    """From the card of `base` to its own, as `diff -u` shows it; of its first 64 KiB."""
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionChange]: ...
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionCheck]: ...
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionDecision]:
+        """Newest first."""
+
+    @_builtins.property
+    def price(self) -> _billing_pb2.Price:
+        """What calls to the model cost now, and from when on they will cost something else, in the order of their times."""
+
+    @_builtins.property
+    def upcoming_prices(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.Price]: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+        base: _builtins.str = ...,
+        changes: _abc.Iterable[Global___VersionChange] | None = ...,
+        card_diff: _builtins.str = ...,
+        checks: _abc.Iterable[Global___VersionCheck] | None = ...,
+        decisions: _abc.Iterable[Global___VersionDecision] | None = ...,
+        price: _billing_pb2.Price | None = ...,
+        upcoming_prices: _abc.Iterable[_billing_pb2.Price] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "card_diff", b"card_diff", "changes", b"changes", "checks", b"checks", "decisions", b"decisions", "price", b"price", "upcoming_prices", b"upcoming_prices", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionReview: _TypeAlias = VersionReview  # noqa: Y015
+
+@_typing.final
+class VersionChange(_message.Message):
+    """What is another in a version than in the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Such as `artifact`, `input image`, `file labels.json`, `settings.max_batch_size` or `run time`."""
+    before: _builtins.str
+    """As a person reads it; empty: it was, or is, not there."""
+    after: _builtins.str
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionChange: _TypeAlias = VersionChange  # noqa: Y015
+
+@_typing.final
+class VersionCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    result: Global___CheckResult.ValueType
+    detail: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        result: Global___CheckResult.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionCheck: _TypeAlias = VersionCheck  # noqa: Y015
+
+@_typing.final
+class VersionDecision(_message.Message):
+    """How a review ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    approved: _builtins.bool
+    reason: _builtins.str
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        approved: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "created_at", b"created_at", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionDecision: _TypeAlias = VersionDecision  # noqa: Y015
+
+@_typing.final
 class SubmitVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1241,17 +1519,21 @@ class ApproveVersionRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
+    reason: _builtins.str
+    """For its owner."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         version: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1413,19 +1695,29 @@ class DeprecateVersionRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SUNSET_AT_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     reason: _builtins.str
+    successor: _builtins.str
+    """A published version of the same model, such as 1.5.0, or another model: `publisher/model`, `publisher/model@1.5.0`."""
+    @_builtins.property
+    def sunset_at(self) -> _timestamp_pb2.Timestamp:
+        """In the future; absent: it answers for ever."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         version: _builtins.str = ...,
         reason: _builtins.str = ...,
+        sunset_at: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sunset_at", b"sunset_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "successor", b"successor", "sunset_at", b"sunset_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1450,6 +1742,94 @@ class DeprecateVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeprecateVersionResponse: _TypeAlias = DeprecateVersionResponse  # noqa: Y015
+
+@_typing.final
+class YankVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    reason: _builtins.str
+    """For those who call it."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___YankVersionRequest: _TypeAlias = YankVersionRequest  # noqa: Y015
+
+@_typing.final
+class YankVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___YankVersionResponse: _TypeAlias = YankVersionResponse  # noqa: Y015
+
+@_typing.final
+class UnyankVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnyankVersionRequest: _TypeAlias = UnyankVersionRequest  # noqa: Y015
+
+@_typing.final
+class UnyankVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnyankVersionResponse: _TypeAlias = UnyankVersionResponse  # noqa: Y015
 
 @_typing.final
 class DeleteVersionRequest(_message.Message):
@@ -1696,6 +2076,8 @@ class Deployment(_message.Message):
     REPOSITORY_FILE_FIELD_NUMBER: _builtins.int
     REPOSITORY_DIGEST_FIELD_NUMBER: _builtins.int
     FORMER_MODELS_FIELD_NUMBER: _builtins.int
+    DEPRECATION_FIELD_NUMBER: _builtins.int
+    YANK_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1736,6 +2118,16 @@ class Deployment(_message.Message):
     def former_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses that the model had before and that lead to it: rules of keys that name one of them allow it."""
 
+    @_builtins.property
+    def deprecation(self) -> Global___Deprecation:
+        """Absent: it is not deprecated. A version whose sunset has come is told too: who has named it learns what takes its
+        place.
+        """
+
+    @_builtins.property
+    def yank(self) -> Global___Yank:
+        """Absent: it is not yanked."""
+
     def __init__(
         self,
         *,
@@ -1759,10 +2151,12 @@ class Deployment(_message.Message):
         repository_file: _builtins.str = ...,
         repository_digest: _builtins.str = ...,
         former_models: _abc.Iterable[_builtins.str] | None = ...,
+        deprecation: Global___Deprecation | None = ...,
+        yank: Global___Yank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation", b"deprecation", "limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "former_models", b"former_models", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation", b"deprecation", "digest", b"digest", "former_models", b"former_models", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,6 +74,11 @@ class RegistryServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListReviewsRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListReviewsResponse.FromString,
                 _registered_method=True)
+        self.GetVersionReview = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/GetVersionReview',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewResponse.FromString,
+                _registered_method=True)
         self.SubmitVersion = channel.unary_unary(
                 '/mercat.registry.v1.RegistryService/SubmitVersion',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SubmitVersionRequest.SerializeToString,
@@ -103,6 +108,16 @@ class RegistryServiceStub:
                 '/mercat.registry.v1.RegistryService/DeprecateVersion',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.FromString,
+                _registered_method=True)
+        self.YankVersion = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/YankVersion',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionResponse.FromString,
+                _registered_method=True)
+        self.UnyankVersion = channel.unary_unary(
+                '/mercat.registry.v1.RegistryService/UnyankVersion',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionResponse.FromString,
                 _registered_method=True)
         self.DeleteVersion = channel.unary_unary(
                 '/mercat.registry.v1.RegistryService/DeleteVersion',
@@ -185,6 +200,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVersionReview(self, request, context):
+        """What a version in review is judged by: how it differs from the last published one, what was checked, and what was
+        decided before. For its owner and platform admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubmitVersion(self, request, context):
         """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state.
         """
@@ -214,14 +237,32 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseVersion(self, request, context):
-        """Puts a version that was quarantined back into service. For platform admins.
+        """Puts a version that was quarantined back to where it was, in service. For platform admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeprecateVersion(self, request, context):
-        """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default.
+        """PUBLISHED → DEPRECATED, by the owner: it still answers, and says so, but is no longer found or the default. From
+        `sunset_at` on it is RETIRED, and calls to it end with FAILED_PRECONDITION. A deprecated version can be deprecated
+        again: with another reason or successor, or a sunset that is later or taken back; one that was announced never
+        comes earlier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def YankVersion(self, request, context):
+        """Takes a version that was published back, by the owner or a platform admin: it is no longer found or the default, and
+        aliases and fallbacks do not lead to it. Who names it exactly still gets it, and is told why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnyankVersion(self, request, context):
+        """Ends a yank, by who may yank; that of a platform admin only by one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -299,6 +340,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListReviewsRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListReviewsResponse.SerializeToString,
             ),
+            'GetVersionReview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersionReview,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewResponse.SerializeToString,
+            ),
             'SubmitVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitVersion,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.SubmitVersionRequest.FromString,
@@ -328,6 +374,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeprecateVersion,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.SerializeToString,
+            ),
+            'YankVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.YankVersion,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionResponse.SerializeToString,
+            ),
+            'UnyankVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnyankVersion,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionResponse.SerializeToString,
             ),
             'DeleteVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteVersion,
@@ -577,6 +633,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def GetVersionReview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/GetVersionReview',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.GetVersionReviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SubmitVersion(request,
             target,
             options=(),
@@ -728,6 +811,60 @@ class RegistryService:
             '/mercat.registry.v1.RegistryService/DeprecateVersion',
             mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.DeprecateVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def YankVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/YankVersion',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.YankVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnyankVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.RegistryService/UnyankVersion',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.UnyankVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class RegistryServiceStub:
     """Newest first."""
     ListReviews: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListReviewsRequest, _registry_pb2.ListReviewsResponse]
     """Versions that wait for review, oldest first."""
+    GetVersionReview: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetVersionReviewRequest, _registry_pb2.GetVersionReviewResponse]
+    """What a version in review is judged by: how it differs from the last published one, what was checked, and what was
+    decided before. For its owner and platform admins.
+    """
     SubmitVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SubmitVersionRequest, _registry_pb2.SubmitVersionResponse]
     """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state."""
     ApproveVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]
@@ -57,9 +61,19 @@ class RegistryServiceStub:
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]
     """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
     ReleaseVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]
-    """Puts a version that was quarantined back into service. For platform admins."""
+    """Puts a version that was quarantined back to where it was, in service. For platform admins."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]
-    """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    """PUBLISHED → DEPRECATED, by the owner: it still answers, and says so, but is no longer found or the default. From
+    `sunset_at` on it is RETIRED, and calls to it end with FAILED_PRECONDITION. A deprecated version can be deprecated
+    again: with another reason or successor, or a sunset that is later or taken back; one that was announced never
+    comes earlier.
+    """
+    YankVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.YankVersionRequest, _registry_pb2.YankVersionResponse]
+    """Takes a version that was published back, by the owner or a platform admin: it is no longer found or the default, and
+    aliases and fallbacks do not lead to it. Who names it exactly still gets it, and is told why.
+    """
+    UnyankVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UnyankVersionRequest, _registry_pb2.UnyankVersionResponse]
+    """Ends a yank, by who may yank; that of a platform admin only by one."""
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]
     """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
     then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
@@ -91,6 +105,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Newest first."""
     ListReviews: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListReviewsRequest, _registry_pb2.ListReviewsResponse]  # type: ignore[assignment]
     """Versions that wait for review, oldest first."""
+    GetVersionReview: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetVersionReviewRequest, _registry_pb2.GetVersionReviewResponse]  # type: ignore[assignment]
+    """What a version in review is judged by: how it differs from the last published one, what was checked, and what was
+    decided before. For its owner and platform admins.
+    """
     SubmitVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.SubmitVersionRequest, _registry_pb2.SubmitVersionResponse]  # type: ignore[assignment]
     """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state."""
     ApproveVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]  # type: ignore[assignment]
@@ -100,9 +118,19 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     PublishVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]  # type: ignore[assignment]
     """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
     ReleaseVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]  # type: ignore[assignment]
-    """Puts a version that was quarantined back into service. For platform admins."""
+    """Puts a version that was quarantined back to where it was, in service. For platform admins."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]  # type: ignore[assignment]
-    """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+    """PUBLISHED → DEPRECATED, by the owner: it still answers, and says so, but is no longer found or the default. From
+    `sunset_at` on it is RETIRED, and calls to it end with FAILED_PRECONDITION. A deprecated version can be deprecated
+    again: with another reason or successor, or a sunset that is later or taken back; one that was announced never
+    comes earlier.
+    """
+    YankVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.YankVersionRequest, _registry_pb2.YankVersionResponse]  # type: ignore[assignment]
+    """Takes a version that was published back, by the owner or a platform admin: it is no longer found or the default, and
+    aliases and fallbacks do not lead to it. Who names it exactly still gets it, and is told why.
+    """
+    UnyankVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnyankVersionRequest, _registry_pb2.UnyankVersionResponse]  # type: ignore[assignment]
+    """Ends a yank, by who may yank; that of a platform admin only by one."""
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
     then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
@@ -181,6 +209,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Versions that wait for review, oldest first."""
 
     @_abc_1.abstractmethod
+    def GetVersionReview(
+        self,
+        request: _registry_pb2.GetVersionReviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.GetVersionReviewResponse, _abc.Awaitable[_registry_pb2.GetVersionReviewResponse]]:
+        """What a version in review is judged by: how it differs from the last published one, what was checked, and what was
+        decided before. For its owner and platform admins.
+        """
+
+    @_abc_1.abstractmethod
     def SubmitVersion(
         self,
         request: _registry_pb2.SubmitVersionRequest,
@@ -218,7 +256,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ReleaseVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ReleaseVersionResponse, _abc.Awaitable[_registry_pb2.ReleaseVersionResponse]]:
-        """Puts a version that was quarantined back into service. For platform admins."""
+        """Puts a version that was quarantined back to where it was, in service. For platform admins."""
 
     @_abc_1.abstractmethod
     def DeprecateVersion(
@@ -226,7 +264,29 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.DeprecateVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeprecateVersionResponse, _abc.Awaitable[_registry_pb2.DeprecateVersionResponse]]:
-        """PUBLISHED → DEPRECATED, by the owner: it still answers, but is no longer found or the default."""
+        """PUBLISHED → DEPRECATED, by the owner: it still answers, and says so, but is no longer found or the default. From
+        `sunset_at` on it is RETIRED, and calls to it end with FAILED_PRECONDITION. A deprecated version can be deprecated
+        again: with another reason or successor, or a sunset that is later or taken back; one that was announced never
+        comes earlier.
+        """
+
+    @_abc_1.abstractmethod
+    def YankVersion(
+        self,
+        request: _registry_pb2.YankVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.YankVersionResponse, _abc.Awaitable[_registry_pb2.YankVersionResponse]]:
+        """Takes a version that was published back, by the owner or a platform admin: it is no longer found or the default, and
+        aliases and fallbacks do not lead to it. Who names it exactly still gets it, and is told why.
+        """
+
+    @_abc_1.abstractmethod
+    def UnyankVersion(
+        self,
+        request: _registry_pb2.UnyankVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.UnyankVersionResponse, _abc.Awaitable[_registry_pb2.UnyankVersionResponse]]:
+        """Ends a yank, by who may yank; that of a platform admin only by one."""
 
     @_abc_1.abstractmethod
     def DeleteVersion(

@@ -27,7 +27,7 @@ from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/usage/v1/callers.proto\x12\x0fmercat.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"_\n\x0f\x46indCallRequest\x12\x18\n\x06org_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x17\n\x05model\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x19\n\x07version\x18\x03 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\"&\n\x10\x46indCallResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\\\n\x12ListCallersRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x06org_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\"(\n\x06\x43\x61ller\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\"?\n\x13ListCallersResponse\x12(\n\x07\x63\x61llers\x18\x01 \x03(\x0b\x32\x17.mercat.usage.v1.Caller2\xd0\x01\n\rCallerService\x12Y\n\x08\x46indCall\x12 .mercat.usage.v1.FindCallRequest\x1a!.mercat.usage.v1.FindCallResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12\x64\n\x0bListCallers\x12#.mercat.usage.v1.ListCallersRequest\x1a$.mercat.usage.v1.ListCallersResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmercat/usage/v1/callers.proto\x12\x0fmercat.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\"_\n\x0f\x46indCallRequest\x12\x18\n\x06org_id\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18(\x12\x17\n\x05model\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x19\n\x07version\x18\x03 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\"&\n\x10\x46indCallResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x7f\n\x19ListVersionCallersRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x19\n\x07version\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18@\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x1aListVersionCallersResponse\x12\x0f\n\x07org_ids\x18\x01 \x03(\t\"\\\n\x12ListCallersRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x06org_id\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18(\"(\n\x06\x43\x61ller\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\"?\n\x13ListCallersResponse\x12(\n\x07\x63\x61llers\x18\x01 \x03(\x0b\x32\x17.mercat.usage.v1.Caller2\xcb\x02\n\rCallerService\x12Y\n\x08\x46indCall\x12 .mercat.usage.v1.FindCallRequest\x1a!.mercat.usage.v1.FindCallResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x12y\n\x12ListVersionCallers\x12*.mercat.usage.v1.ListVersionCallersRequest\x1a+.mercat.usage.v1.ListVersionCallersResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x30\x01\x12\x64\n\x0bListCallers\x12#.mercat.usage.v1.ListCallersRequest\x1a$.mercat.usage.v1.ListCallersResponse\"\x08\xa2\xbb\x18\x04\x08\x03\x30\x05\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,22 +40,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDCALLREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
   _globals['_FINDCALLREQUEST'].fields_by_name['version']._loaded_options = None
   _globals['_FINDCALLREQUEST'].fields_by_name['version']._serialized_options = b'\252\273\030\004\010\001\030@'
+  _globals['_LISTVERSIONCALLERSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_LISTVERSIONCALLERSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_LISTVERSIONCALLERSREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_LISTVERSIONCALLERSREQUEST'].fields_by_name['version']._serialized_options = b'\252\273\030\004\010\001\030@'
   _globals['_LISTCALLERSREQUEST'].fields_by_name['org_id']._loaded_options = None
   _globals['_LISTCALLERSREQUEST'].fields_by_name['org_id']._serialized_options = b'\252\273\030\002\030('
   _globals['_CALLERSERVICE'].methods_by_name['FindCall']._loaded_options = None
   _globals['_CALLERSERVICE'].methods_by_name['FindCall']._serialized_options = b'\242\273\030\004\010\0030\005'
+  _globals['_CALLERSERVICE'].methods_by_name['ListVersionCallers']._loaded_options = None
+  _globals['_CALLERSERVICE'].methods_by_name['ListVersionCallers']._serialized_options = b'\242\273\030\004\010\0030\005'
   _globals['_CALLERSERVICE'].methods_by_name['ListCallers']._loaded_options = None
   _globals['_CALLERSERVICE'].methods_by_name['ListCallers']._serialized_options = b'\242\273\030\004\010\0030\005'
   _globals['_FINDCALLREQUEST']._serialized_start=143
   _globals['_FINDCALLREQUEST']._serialized_end=238
   _globals['_FINDCALLRESPONSE']._serialized_start=240
   _globals['_FINDCALLRESPONSE']._serialized_end=278
-  _globals['_LISTCALLERSREQUEST']._serialized_start=280
-  _globals['_LISTCALLERSREQUEST']._serialized_end=372
-  _globals['_CALLER']._serialized_start=374
-  _globals['_CALLER']._serialized_end=414
-  _globals['_LISTCALLERSRESPONSE']._serialized_start=416
-  _globals['_LISTCALLERSRESPONSE']._serialized_end=479
-  _globals['_CALLERSERVICE']._serialized_start=482
-  _globals['_CALLERSERVICE']._serialized_end=690
+  _globals['_LISTVERSIONCALLERSREQUEST']._serialized_start=280
+  _globals['_LISTVERSIONCALLERSREQUEST']._serialized_end=407
+  _globals['_LISTVERSIONCALLERSRESPONSE']._serialized_start=409
+  _globals['_LISTVERSIONCALLERSRESPONSE']._serialized_end=454
+  _globals['_LISTCALLERSREQUEST']._serialized_start=456
+  _globals['_LISTCALLERSREQUEST']._serialized_end=548
+  _globals['_CALLER']._serialized_start=550
+  _globals['_CALLER']._serialized_end=590
+  _globals['_LISTCALLERSRESPONSE']._serialized_start=592
+  _globals['_LISTCALLERSRESPONSE']._serialized_end=655
+  _globals['_CALLERSERVICE']._serialized_start=658
+  _globals['_CALLERSERVICE']._serialized_end=989
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CallerServiceStub:
-    """What the marketplace asks of recorded calls.
+    """What other services ask of recorded calls.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class CallerServiceStub:
                 request_serializer=mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallRequest.SerializeToString,
                 response_deserializer=mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallResponse.FromString,
                 _registered_method=True)
+        self.ListVersionCallers = channel.unary_stream(
+                '/mercat.usage.v1.CallerService/ListVersionCallers',
+                request_serializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersRequest.SerializeToString,
+                response_deserializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersResponse.FromString,
+                _registered_method=True)
         self.ListCallers = channel.unary_stream(
                 '/mercat.usage.v1.CallerService/ListCallers',
                 request_serializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListCallersRequest.SerializeToString,
@@ -48,11 +53,18 @@ class CallerServiceStub:
 
 
 class CallerServiceServicer:
-    """What the marketplace asks of recorded calls.
+    """What other services ask of recorded calls.
     """
 
     def FindCall(self, request, context):
         """A call of an organisation to a version that is recorded and not of a test key; empty when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersionCallers(self, request, context):
+        """The organisations that called a version from a moment on, but not with test keys alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_CallerServiceServicer_to_server(servicer, server):
                     request_deserializer=mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallRequest.FromString,
                     response_serializer=mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallResponse.SerializeToString,
             ),
+            'ListVersionCallers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListVersionCallers,
+                    request_deserializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersRequest.FromString,
+                    response_serializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersResponse.SerializeToString,
+            ),
             'ListCallers': grpc.unary_stream_rpc_method_handler(
                     servicer.ListCallers,
                     request_deserializer=mercat_dot_usage_dot_v1_dot_callers__pb2.ListCallersRequest.FromString,
@@ -87,7 +104,7 @@ def add_CallerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CallerService:
-    """What the marketplace asks of recorded calls.
+    """What other services ask of recorded calls.
     """
 
     @staticmethod
@@ -107,6 +124,33 @@ class CallerService:
             '/mercat.usage.v1.CallerService/FindCall',
             mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallRequest.SerializeToString,
             mercat_dot_usage_dot_v1_dot_callers__pb2.FindCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersionCallers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mercat.usage.v1.CallerService/ListVersionCallers',
+            mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersRequest.SerializeToString,
+            mercat_dot_usage_dot_v1_dot_callers__pb2.ListVersionCallersResponse.FromString,
             options,
             channel_credentials,
             insecure,

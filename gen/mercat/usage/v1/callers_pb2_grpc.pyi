@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CallerServiceStub:
-    """What the marketplace asks of recorded calls."""
+    """What other services ask of recorded calls."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,21 +35,25 @@ class CallerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CallerServiceAsyncStub: ...
     FindCall: _grpc.UnaryUnaryMultiCallable[_callers_pb2.FindCallRequest, _callers_pb2.FindCallResponse]
     """A call of an organisation to a version that is recorded and not of a test key; empty when there is none."""
+    ListVersionCallers: _grpc.UnaryStreamMultiCallable[_callers_pb2.ListVersionCallersRequest, _callers_pb2.ListVersionCallersResponse]
+    """The organisations that called a version from a moment on, but not with test keys alone."""
     ListCallers: _grpc.UnaryStreamMultiCallable[_callers_pb2.ListCallersRequest, _callers_pb2.ListCallersResponse]
     """The models that organisations called, whole days from a day on."""
 
 @_typing.type_check_only
 class CallerServiceAsyncStub(CallerServiceStub):
-    """What the marketplace asks of recorded calls."""
+    """What other services ask of recorded calls."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FindCall: _aio.UnaryUnaryMultiCallable[_callers_pb2.FindCallRequest, _callers_pb2.FindCallResponse]  # type: ignore[assignment]
     """A call of an organisation to a version that is recorded and not of a test key; empty when there is none."""
+    ListVersionCallers: _aio.UnaryStreamMultiCallable[_callers_pb2.ListVersionCallersRequest, _callers_pb2.ListVersionCallersResponse]  # type: ignore[assignment]
+    """The organisations that called a version from a moment on, but not with test keys alone."""
     ListCallers: _aio.UnaryStreamMultiCallable[_callers_pb2.ListCallersRequest, _callers_pb2.ListCallersResponse]  # type: ignore[assignment]
     """The models that organisations called, whole days from a day on."""
 
 class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the marketplace asks of recorded calls."""
+    """What other services ask of recorded calls."""
 
     @_abc_1.abstractmethod
     def FindCall(
@@ -58,6 +62,14 @@ class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_callers_pb2.FindCallResponse, _abc.Awaitable[_callers_pb2.FindCallResponse]]:
         """A call of an organisation to a version that is recorded and not of a test key; empty when there is none."""
+
+    @_abc_1.abstractmethod
+    def ListVersionCallers(
+        self,
+        request: _callers_pb2.ListVersionCallersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_callers_pb2.ListVersionCallersResponse], _abc.AsyncIterator[_callers_pb2.ListVersionCallersResponse]]:
+        """The organisations that called a version from a moment on, but not with test keys alone."""
 
     @_abc_1.abstractmethod
     def ListCallers(

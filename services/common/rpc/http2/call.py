@@ -101,7 +101,8 @@ class Call:
 
     async def write(self, reply: Any) -> None:
         """Sends a message of a stream; waits while the peer takes no more."""
-        self.send(frames.message(self.serialize(reply)))
+        known = self.trailing and not self.headers_sent
+        self.send(frames.message(self.serialize(reply)), frames.response(self.trailing) if known else frames.RESPONSE)
         if self.pending:
             self._room = self.connection.loop.create_future()
             await self._room

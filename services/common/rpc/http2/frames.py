@@ -65,7 +65,8 @@ def _length(value: int) -> bytes:
 
 # `:status: 200` is entry 8 of the static table.
 RESPONSE = b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-accept-encoding", b"identity")
-_SAID = ("mercat-", "ratelimit", "retry-after", "idempotent-replayed")  # of trailers, over REST too
+# Of trailers, over REST too.
+_SAID = ("mercat-", "ratelimit", "retry-after", "idempotent-replayed", "deprecation", "sunset", "link")
 _STATUS = {code: literal(b"grpc-status", str(code).encode()) for code in range(17)}
 
 
@@ -80,7 +81,8 @@ def trailers(status: int, message: str, metadata: Iterable[tuple[str, str | byte
 
 
 def response(trailing: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """The header block that begins the reply to a REST call: HTTP says at the beginning what gRPC says at the end."""
+    """The header block that begins the reply to a REST call, or a stream: HTTP says at the beginning what gRPC says at
+    the end."""
     said = (_trailer(name, value) for name, value in trailing if name.startswith(_SAID))
     return RESPONSE + b"".join(said)
 
