@@ -116,6 +116,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
             )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         versions = [version_of(r, request.model) for r in rows[:most]]
+        for attestation in (a for v in versions for a in v.attestations):
+            attestation.ClearField("envelope")  # together they would outgrow a message
         return registry_pb2.ListVersionsResponse(versions=versions, next_page_token=token)
 
     async def ListReviews(

@@ -62,7 +62,7 @@ class Attestation(_message.Message):
     predicate_type: _builtins.str
     build_type: _builtins.str
     envelope: _builtins.str
-    """As it was given: a DSSE envelope, JSON."""
+    """As it was given: a DSSE envelope, JSON. In lists of versions it is left out."""
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
     def __init__(
