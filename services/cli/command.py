@@ -18,7 +18,7 @@ from services.common.errors import MercatError
 
 P = ParamSpec("P")
 _PANEL = "Connection"
-_COMMON: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")],
     "server": Annotated[
         str,
@@ -108,7 +108,7 @@ def command(function: Callable[Concatenate[Session, P], int | None]) -> Callable
 
     @functools.wraps(function)
     def run(**given: Any) -> int | None:
-        session = Session(**{name: given.pop(name) for name in _COMMON})
+        session = Session(**{name: given.pop(name) for name in COMMON})
         try:
             return function(session, **given)  # type: ignore[call-arg]
         except (MercatError, Unreachable, Refusal) as error:
@@ -119,7 +119,7 @@ def command(function: Callable[Concatenate[Session, P], int | None]) -> Callable
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[name], annotation=kind)
-        for name, kind in _COMMON.items()
+        for name, kind in COMMON.items()
     ]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from services.cli import output
+from services.cli import output, verifying
 from services.cli.client import Client, Unreachable
 from services.cli.command import Session
 from services.cli.reviewing import Reference
@@ -52,10 +52,15 @@ def download(
         part.unlink()
         raise Refusal("what arrived is not the artifact; download it again.")
     part.replace(to)
+    signed = [] if file else [attestation.envelope for attestation in found.attestations]
+    if signed:
+        verifying.beside(to).write_text("".join(f"{envelope}\n" for envelope in signed))
     if session.json:
         output.say_json({"digest": digest, "sizeBytes": str(size), "file": str(to)})
     else:
         output.say(f"{to} is {output.size(size)}, {digest}.")
+        if signed:
+            output.say(f"What its publisher signed is beside it; see `mercat models verify {to}`.")
 
 
 def _fetch(client: Client, digest: str, size: int, part: Path, *, silent: bool) -> None:

@@ -67,6 +67,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "batch": ("batch", "Calls models with every line of a file."),
         "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
+        "init": ("initiating", "Writes a model.yaml of what a model's file says, and a card."),
         "models": ("models", "Push, describe, price, review and publish models."),
         "uploads": ("uploads", "Files on their way to the platform."),
         "price": ("pricing", "What calls to models cost, and from when on."),

@@ -6,7 +6,18 @@ import typer
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import judging, output, retiring, reviewing, transferring
+from services.cli import (
+    carding,
+    judging,
+    lineage,
+    output,
+    provenance,
+    retiring,
+    reviewing,
+    transferring,
+    verifying,
+)  # fmt: skip
+from services.cli.carding import show_markdown, show_metadata
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
@@ -31,6 +42,10 @@ def register(app: typer.Typer) -> None:
         models.command(name)(command(function))
     models.command("price")(command(price))
     models.command("download")(command(download))
+    carding.register(models)
+    lineage.register(models)
+    provenance.register(models)
+    verifying.register(models)
     reviewing.register(models)
     judging.register(models)
     retiring.register(models)
@@ -142,7 +157,7 @@ def show(
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
-        ("published", output.when(found.published_at)),
+        ("published", output.when(found.published_at)), *show_metadata(found.card_metadata),
         *(("takes", show_spec(spec)) for spec in (latest.signature.inputs if latest else ())),
         *(("gives", show_spec(spec)) for spec in (latest.signature.outputs if latest else ())),
         *(show_text(latest) if latest else ()),
@@ -157,17 +172,7 @@ def show(
         empty="It has no versions.",
     )  # fmt: skip
     if card and found.description:
-        _card(output.clean(found.description))
-
-
-def _card(text: str) -> None:
-    to = output.console()
-    if not to.is_terminal:
-        typer.echo(text)
-        return
-    from rich.markdown import Markdown  # slow to import, and seldom needed
-
-    to.print(Markdown(text))
+        show_markdown(found.description)
 
 
 def _version(session: Session, version: registry_pb2.Version) -> None:
@@ -184,6 +189,8 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         *(("gives", show_spec(spec)) for spec in version.signature.outputs),
         *show_text(version),
         *show_scan(version),
+        *provenance.show(version),
+        *show_metadata(version.card_metadata),
         *(("sample", sample.title) for sample in version.samples),
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),

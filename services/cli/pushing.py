@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import declaring, output, serving
+from services.cli import declared, declaring, output, provenance, serving
 from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
@@ -28,7 +28,10 @@ def push(
         typer.Argument(
             exists=True,
             readable=True,
-            help="The model: ONNX, GGUF, TorchScript, torch.export, or a SavedModel's folder.",
+            is_eager=True,
+            callback=declared.given,
+            help="The model: ONNX, GGUF, TorchScript, torch.export, or a SavedModel's folder; or a model.yaml that "
+            "names it, with options of this command.",
         ),
     ],
     name: Annotated[str, typer.Option(help="The second half of publisher/name.")],
@@ -78,6 +81,11 @@ def push(
     ] = None,
     version_card: Annotated[str, typer.Option(metavar="FILE", help="About this version: Markdown.")] = "",
     notes: Annotated[str, typer.Option(help="What is new in this version.")] = "",
+    source: provenance.Source = "",
+    commit: provenance.Commit = "",
+    builder: provenance.Builder = "",
+    attest: provenance.Attest = "",
+    attestation: provenance.Attestations = None,
     submit: Annotated[bool, typer.Option("--submit", help="Ask for its review at once.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the validation.")] = 300.0,
 ) -> int:
@@ -90,6 +98,8 @@ def push(
 
       mercat models push model.onnx --name my-model --version 1.1.0 --notes "Smaller and faster"
 
+      mercat models push model.yaml --version 1.2.0
+
       mercat models push chat.gguf --name my-chat --version 1.0.0 --summary "Chats" --category nlp
       --task text-generation --license MIT --price input_tokens=0.1/1M --price output_tokens=0.4/1M
 
@@ -98,6 +108,9 @@ def push(
       mercat models push saved_model/ --name my-model --version 2.1.0
 
       mercat models push large.onnx --data large.onnx.data --name my-model --version 3.0.0
+
+      mercat models push model.onnx --name my-model --version 3.1.0 --attest signing.pem
+      --source https://git.example/my-model --commit 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12
     """
     if not tokenizer and (context or chat_template or stop):
         raise typer.BadParameter("--context, --chat-template and --stop go with --tokenizer")
@@ -135,6 +148,7 @@ def push(
         upload(session.client, file, request.digest, quiet=quiet)
     for path in data or ():
         _add_file(session, request, Path(path), registry_pb2.FILE_ROLE_EXTERNAL_DATA)
+    provenance.add(session, request, file.name, source, commit, builder, attest, attestation or [])
     if version_card:
         _add_file(session, request, Path(version_card), registry_pb2.FILE_ROLE_CARD)
     _begin(session, request)
@@ -182,6 +196,10 @@ def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) 
     except MercatError as error:
         if error.reason != "MODEL_NOT_FOUND":
             raise
+    from services.registry.cards import front_matter  # slow to import
+
+    if not new.license and (said := front_matter.read(new.description, "card")):
+        new.license = said.license
     missing = [f"--{field}" for field in ("summary", "category", "task", "license") if not getattr(new, field)]
     if missing:
         raise Refusal(f"{model} is new and needs {', '.join(missing)}.", "see `mercat models push --help`")

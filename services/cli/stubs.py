@@ -34,7 +34,13 @@ from mercat.billing.v1 import (
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 from mercat.notification.v1 import webhooks_pb2_grpc
-from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
+from mercat.registry.v1 import (
+    card_pb2_grpc,
+    lineage_pb2_grpc,
+    provenance_pb2_grpc,
+    registry_pb2_grpc,
+    transfer_pb2_grpc,
+)
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
@@ -97,6 +103,9 @@ class Stubs:
     reviews = _Stub(reviews_pb2_grpc.ReviewServiceStub)
     prices = _Stub(prices_pb2_grpc.PriceServiceStub)
     proof = _Stub(proof_pb2_grpc.ProofServiceStub)
+    cards = _Stub(card_pb2_grpc.CardServiceStub)
+    lineage = _Stub(lineage_pb2_grpc.LineageServiceStub)
+    publisher_keys = _Stub(provenance_pb2_grpc.PublisherKeyServiceStub)
     registry = _Stub(registry_pb2_grpc.RegistryServiceStub)
     transfers = _Stub(transfer_pb2_grpc.TransferServiceStub)
     storage = _Stub(storage_pb2_grpc.StorageServiceStub)

@@ -9,8 +9,8 @@ from tantivy import Document, SchemaBuilder
 from services.common import pricing
 from services.marketplace.tasks import modality
 
-VERSION = 4  # of the schema; an index of another version is built anew
-FACETS = ("category", "task", "tags", "framework", "license", "modality", "price_band", "rating")
+VERSION = 5  # of the schema; an index of another version is built anew
+FACETS = ("category", "task", "tags", "framework", "license", "language", "modality", "price_band", "rating")
 # How much a hit in a field counts.
 BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
 LOOSE = {
@@ -47,6 +47,7 @@ def document(listing: marketplace_pb2.Listing) -> Document:
         ("category", model.category), ("task", model.task), ("framework", listing.version.framework),
         ("license", model.license), ("publisher", publisher), ("price_band", _band(price)),
         ("modality", modality(model.category, model.task)), *(("tags", tag) for tag in model.tags),
+        *(("language", tag) for tag in _languages(listing)),
         *(("rating", stars) for stars in _stars(listing.weighted_rating)),
     ):  # fmt: skip
         if text:
@@ -64,6 +65,12 @@ def document(listing: marketplace_pb2.Listing) -> Document:
 def _band(price: int) -> str:
     """Of what a million units of each meter cost, nanos."""
     return next((name for most, name in _BANDS if price <= most), "more")
+
+
+def _languages(listing: marketplace_pb2.Listing) -> list[str]:
+    """Of the cards of model and version, with what they are kinds of: pt-BR is pt."""
+    named = {*listing.model.card_metadata.languages, *listing.version.card_metadata.languages}
+    return sorted(named | {tag.partition("-")[0] for tag in named})
 
 
 def _stars(rating: float) -> Iterator[str]:

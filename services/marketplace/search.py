@@ -12,7 +12,7 @@ from services.marketplace.meaning import Meaning, MeaningAbsent
 from services.marketplace.questions import Range, Wanted
 
 LEXICAL, SEMANTIC = marketplace_pb2.SEARCH_MODE_LEXICAL, marketplace_pb2.SEARCH_MODE_SEMANTIC
-_SINGLE = ("category", "task", "framework", "license", "publisher", "modality")
+_SINGLE = ("category", "task", "framework", "license", "publisher", "modality", "language")
 Page = tuple[list[str], str]
 
 

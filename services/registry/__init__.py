@@ -10,12 +10,23 @@ if TYPE_CHECKING:
 
 async def build(deps: "Deps") -> "Service":
     # Here, since the processes in which models are opened and converted import a part of this package only.
-    from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
+    from mercat.registry.v1 import (
+        card_pb2_grpc,
+        lineage_pb2_grpc,
+        provenance_pb2_grpc,
+        registry_pb2_grpc,
+        transfer_pb2_grpc,
+    )
 
     from services.common.personal.tasks import PersonTasks
     from services.common.service import Service
+    from services.registry.cards.service import CardServicer
     from services.registry.deployments import DeploymentServicer
+    from services.registry.lineage.service import LineageServicer
+    from services.registry.lineage.store import LineageStore
     from services.registry.personal import RegistryData
+    from services.registry.provenance.service import PublisherKeyServicer
+    from services.registry.provenance.store import KeyStore
     from services.registry.quarantine import Quarantine
     from services.registry.repository import Repository
     from services.registry.retiring import Retiring
@@ -35,12 +46,22 @@ async def build(deps: "Deps") -> "Service":
     )  # fmt: skip
     undelete = timedelta(seconds=settings.undelete_seconds)
     quarantine = Quarantine(deps.database, store, deps.clock)
+    keys, lineage = KeyStore(), LineageStore()
+    servicer = RegistryServicer(
+        deps.database, store, deps.control, deps.clock, validator.wake, repository, undelete, keys, lineage
+    )
     return Service(
         "registry",
         registrations=[
+            (registry_pb2_grpc.add_RegistryServiceServicer_to_server, servicer),
+            (card_pb2_grpc.add_CardServiceServicer_to_server, CardServicer(servicer)),
             (
-                registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-                RegistryServicer(deps.database, store, deps.control, deps.clock, validator.wake, repository, undelete),
+                provenance_pb2_grpc.add_PublisherKeyServiceServicer_to_server,
+                PublisherKeyServicer(deps, keys),
+            ),
+            (
+                lineage_pb2_grpc.add_LineageServiceServicer_to_server,
+                LineageServicer(deps.database, lineage, servicer),
             ),
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,

@@ -1,5 +1,6 @@
 """The files that belong to a version beside its artifact."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 
 from services.common.errors import InvalidFields, NotFound, Violation
+from services.registry.cards import front_matter
 
 V = registry_pb2
 _MOST_TEXT = 4 * 1024 * 1024  # bytes of labels
@@ -43,6 +45,8 @@ async def describe(storage: Any, given: Sequence[V.VersionFile], org_id: str, do
             document.card = await _text(storage, field, file.digest, size)
             if len(document.card) > _LONGEST_CARD:
                 raise _bad(field, f"a card has at most {_LONGEST_CARD:,} characters")
+            if said := await asyncio.to_thread(front_matter.read, document.card, f"{field}.card"):
+                document.card_metadata.CopyFrom(said)
 
 
 def _problems(given: Sequence[V.VersionFile]) -> Iterator[Violation]:

@@ -1,9 +1,9 @@
--- name: add_model(id, org_id, publisher, name, display_name, summary, description, category, task, tags, license, homepage, now)!
+-- name: add_model(id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license, homepage, now)!
 -- An address that a model had before leads to the new one from now on.
 WITH taken AS (DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name)
-INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, category, task, tags, license,
+INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license,
     homepage, created_at, updated_at)
-VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :category, :task, :tags, :license,
+VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :card, :category, :task, :tags, :license,
     :homepage, :now, :now);
 
 -- name: get_model(publisher, name)^
@@ -27,10 +27,11 @@ WHERE (CASE WHEN :org_id::text = '' THEN m.latest_version <> '' ELSE m.org_id = 
     AND (:before::text IS NULL OR m.id < :before)
 ORDER BY m.id DESC LIMIT :most;
 
--- name: update_model(id, display_name, summary, description, tags, revision, now)^
+-- name: update_model(id, display_name, summary, description, card, license, tags, revision, now)^
 -- No row: the revision is no longer the current one. A revision of 0 is any; nulls leave a column as it is.
 UPDATE models SET display_name = coalesce(:display_name::text, display_name), summary = coalesce(:summary::text, summary),
-    description = coalesce(:description::text, description), tags = coalesce(:tags::text[], tags),
+    description = coalesce(:description::text, description), card = coalesce(:card::bytea, card),
+    license = coalesce(:license::text, license), tags = coalesce(:tags::text[], tags),
     revision = revision + 1, updated_at = :now
 WHERE id = :id AND (:revision::bigint = 0 OR revision = :revision) RETURNING id;
 

@@ -17,6 +17,8 @@ def model_of(row: Row) -> registry_pb2.Model:
         latest_version=row["latest_version"], aliases=json.loads(row["aliases"]), etag=str(row["revision"]),
         limit=call_limits.read(row["call_limit"]),
     )  # fmt: skip
+    if row["card"]:
+        model.card_metadata.ParseFromString(row["card"])
     for name in ("created_at", "updated_at", "published_at"):
         if row[name] is not None:
             getattr(model, name).FromDatetime(row[name])
@@ -45,7 +47,7 @@ def yank_of(row: Row) -> registry_pb2.Yank:
 
 
 def version_of(row: Row, model: str) -> registry_pb2.Version:
-    version = registry_pb2.Version.FromString(row["document"])  # settings, samples and labels
+    version = registry_pb2.Version.FromString(row["document"])  # settings, samples, labels, card and provenance
     version.MergeFrom(
         registry_pb2.Version(
             version_id=row["id"], model=model, version=row["version"], state=row["state"], framework=row["framework"],

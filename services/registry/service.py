@@ -1,5 +1,6 @@
 """Models: create, describe, list. Their versions are in `service_versions.py`."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,6 +16,10 @@ from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, M
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.registry import references
+from services.registry.cards import front_matter
+from services.registry.lineage.noting import note
+from services.registry.lineage.store import LineageStore
+from services.registry.provenance.store import KeyStore
 from services.registry.repository import Repository
 from services.registry.rows import model_of
 from services.registry.service_lifecycle import LifecycleMethods
@@ -31,9 +36,9 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None],
-        repository: Repository, undelete: timedelta,
+        repository: Repository, undelete: timedelta, keys: KeyStore, lineage: LineageStore,
     ) -> None:  # fmt: skip
-        super().__init__(control, wake, repository, undelete)
+        super().__init__(control, wake, repository, undelete, keys, lineage)
         self._database = database
         self._store = store
         self._clock = clock
@@ -68,6 +73,10 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
         self, request: registry_pb2.CreateModelRequest, context: Context
     ) -> registry_pb2.CreateModelResponse:
         principal = caller()
+        said = await asyncio.to_thread(front_matter.read, request.description, "description")
+        if said and said.license not in ("", request.license):
+            differs = f"is {said.license}, and license says {request.license}"
+            raise front_matter.CardInvalid(violations=[Violation("description.license", differs)])
         model_id = ids.new("mdl")
         audit.about("model", model_id)
         try:
@@ -75,11 +84,14 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
                 await self._store.add_model(
                     connection, id=model_id, org_id=principal.org_id, publisher=principal.handle, name=request.name,
                     display_name=request.display_name or request.name, summary=request.summary,
-                    description=request.description, category=request.category, task=request.task,
+                    description=request.description, card=said.SerializeToString() if said else b"",
+                    category=request.category, task=request.task,
                     tags=list(dict.fromkeys(request.tags)), license=request.license, homepage=request.homepage,
                     now=self._clock.now(),
                 )  # fmt: skip
                 row = await self._store.get_model(connection, principal.handle, request.name)
+                if said and row:
+                    await note(connection, self._store, self._lineage, row, "", said)
         except asyncpg.UniqueViolationError:
             problem = Violation("name", "is the name of one of your models already")
             raise ModelExists(f"you have a model {request.name} already", violations=[problem]) from None
@@ -106,6 +118,7 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
         revision = etags.revision(request.etag, "model")
         if request.HasField("summary") and not request.summary:
             raise InvalidFields(violations=[Violation("summary", "must not be empty; leave it out to keep it")])
+        said = await asyncio.to_thread(front_matter.read, request.description, "description")
         async with self._database.transaction() as connection:
             model = await self._owned(connection, request.model)
             audit.about("model", model["id"])
@@ -115,10 +128,16 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
                 display_name=name if request.HasField("display_name") else None,
                 summary=request.summary if request.HasField("summary") else None,
                 description=request.description if request.HasField("description") else None,
+                card=(said.SerializeToString() if said else b"") if request.HasField("description") else None,
+                license_=(said and said.license) or None,
                 tags=list(dict.fromkeys(request.tags)) or None, revision=revision, now=self._clock.now(),
             )  # fmt: skip
             if not changed:
                 raise EtagMismatch("the model was changed meanwhile; read it again")
+            if request.HasField("description"):
+                await self._lineage.forget_lineage(connection, model["id"])
+                if said:
+                    await note(connection, self._store, self._lineage, model, "", said)
             model = await self._owned(connection, request.model)
             await self._changed(connection, model, published=bool(model["latest_version"]))
         return registry_pb2.UpdateModelResponse(model=model_of(model))

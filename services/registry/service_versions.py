@@ -18,6 +18,10 @@ from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 from services.registry import files, review
 from services.registry.lifecycle import SEEN
+from services.registry.lineage.noting import note
+from services.registry.lineage.store import LineageStore
+from services.registry.provenance.attested import take
+from services.registry.provenance.store import KeyStore
 from services.registry.repository import Repository
 from services.registry.rows import version_of
 from services.registry.steps import VersionNotFound
@@ -41,8 +45,11 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _sees_all: Callable[[Row], bool]
 
     def __init__(
-        self, control: InternalChannel, wake: Callable[[], None], repository: Repository, undelete: timedelta
+        self, control: InternalChannel, wake: Callable[[], None], repository: Repository, undelete: timedelta,
+        keys: KeyStore, lineage: LineageStore,
     ) -> None:  # fmt: skip
+        self._keys = keys
+        self._lineage = lineage
         self._undelete = undelete
         self._billing = billing_pb2_grpc.LeaseServiceStub(control)
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
@@ -66,6 +73,9 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         await files.describe(self._storage, request.files, principal.org_id, document)
         try:
             async with self._database.transaction() as connection:
+                if request.HasField("provenance") or request.attestations:
+                    keys = await self._keys.trusted_keys(connection, principal.org_id)
+                    take(request, keys, principal.handle, document)
                 await self._store.add_version(
                     connection, id=version_id, model_id=model["id"], version=request.version,
                     state=V.VERSION_STATE_VALIDATING, framework=request.framework, digest=request.digest,
@@ -75,6 +85,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
                 )  # fmt: skip
                 for file in document.files:
                     await self._store.add_version_file(connection, version_id, file.digest)
+                said = document.card_metadata
+                await note(connection, self._store, self._lineage, model, request.version, said)
                 row = await self._store.get_version(connection, model["id"], request.version)
         except asyncpg.UniqueViolationError:
             problem = Violation("version", "exists already; versions are immutable, choose the next number")
@@ -105,6 +117,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
             )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         versions = [version_of(r, request.model) for r in rows[:most]]
+        for attestation in (a for v in versions for a in v.attestations):
+            attestation.ClearField("envelope")  # together they would outgrow a message
         return registry_pb2.ListVersionsResponse(versions=versions, next_page_token=token)
 
     async def ListReviews(

@@ -35,12 +35,12 @@ class Store:
 
     async def update_model(
         self, c: Connection, model_id: str, *, display_name: str | None, summary: str | None, description: str | None,
-        tags: Sequence[str] | None, revision: int, now: datetime,
+        card: bytes | None, license_: str | None, tags: Sequence[str] | None, revision: int, now: datetime,
     ) -> bool:  # fmt: skip
         """False when the revision is no longer the current one; 0 is any. None leaves a column as it is."""
         row = await self._q.update_model(
-            c, id=model_id, display_name=display_name, summary=summary, description=description, tags=tags,
-            revision=revision, now=now,
+            c, id=model_id, display_name=display_name, summary=summary, description=description, card=card,
+            license=license_, tags=tags, revision=revision, now=now,
         )  # fmt: skip
         return row is not None
 

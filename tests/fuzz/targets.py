@@ -49,7 +49,7 @@ from services.common.rpc.policy import validate
 from services.common.signing import SigningKey
 from services.inference import kserve, predict
 from services.inference.tensors import Signature
-from tests.fuzz import credentials, files
+from tests.fuzz import cards, credentials, files
 from tests.fuzz.target import Target, text
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -343,6 +343,7 @@ def webhook_url() -> Target:
 TARGETS: dict[str, Callable[[], Target]] = {
     "api-key": api_key, "access-token": access_token, "receipt": receipt, "stripe": stripe, "kserve": kserve_request,
     "predict": predict_request, "rest": rest, "path": path, "openai": openai,
+    "card": cards.card, "attestation": cards.attestation,
     "gguf": files.gguf, "archive": files.archive,
     "http2": http2, "pickle": files.pickled, "tus": tus, "webhook-url": webhook_url,
     "signed-request": credentials.signed_request,

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -22,12 +23,13 @@ from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
 from mercat.marketplace.v1 import collections_pb2
 from mercat.notification.v1 import webhooks_pb2
-from mercat.registry.v1 import registry_pb2, transfer_pb2
+from mercat.registry.v1 import provenance_pb2, registry_pb2, transfer_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
 
 from gateway_rest import contracts
 from gateway_rest.contracts import Binding
+from services.common import attesting
 from services.common.errors import from_rpc_error
 from tests import graphs
 from tests.platform import USD, Account, Platform
@@ -221,7 +223,7 @@ NAMES = {
     "VerifySsoDomainRequest.domain": "sso_domain", "RemoveSsoDomainRequest.domain": "sso_domain",
     "SetSsoConnectionRequest.client_id": None,  # at the provider
     "identity_id": "identity", "passkey_id": "passkey", "export_id": "export", "collection_id": "collection",
-    "endpoint_id": "endpoint", "delivery_id": "delivery",
+    "endpoint_id": "endpoint", "delivery_id": "delivery", "fingerprint": "publisher_key",
 }  # fmt: skip
 # Texts that name nothing of an organisation's: what somebody calls, says or asks for.
 TEXTS = {
@@ -238,11 +240,13 @@ TEXTS = {
     "successor",  # a version that is published
     "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "url", "event_type",
+    "public_key", "attestations",  # a key, and what one signed, for the caller's own organisation
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
 }  # fmt: skip
 INVENTED = {
     "model": "nobody/nothing", "digest": "sha256:" + "ab" * 32, "payment_method": "pm_none", "budget": "none",
     "role": "none-such", "sso_domain": "none.example",
+    "publisher_key": "sha256:" + "ab" * 32,
 }  # fmt: skip
 # What requests need beside the name.
 FILLED: dict[str, Any] = {
@@ -332,6 +336,9 @@ def theirs(platform: Platform, victim: Account, members: dict[str, Account]) -> 
     found["sso_domain"] = victim.sso.AddSsoDomain(domain).domain.domain
     offer = transfer_pb2.TransferModelRequest(model=found["model"], organisation=friend)
     found["transfer"] = victim.transfers.TransferModel(offer).transfer.transfer_id
+    public_key = attesting.written(Ed25519PrivateKey.generate().public_key())
+    key = provenance_pb2.AddPublisherKeyRequest(name="k", public_key=public_key)
+    found["publisher_key"] = victim.publisher_keys.AddPublisherKey(key).key.fingerprint
     hook = webhooks_pb2.CreateWebhookEndpointRequest(url="https://example.invalid/")
     found["endpoint"] = victim.webhooks.CreateWebhookEndpoint(hook).endpoint.endpoint_id
     test = webhooks_pb2.SendTestEventRequest(endpoint_id=found["endpoint"])
@@ -425,6 +432,10 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     transfers = victim.transfers.ListModelTransfers(transfer_pb2.ListModelTransfersRequest()).transfers
     assert [t.transfer_id for t in transfers] == [theirs["transfer"]]
     assert victim.registry.GetModel(registry_pb2.GetModelRequest(model=theirs["model"])).model
+    signing = victim.publisher_keys.ListPublisherKeys(
+        provenance_pb2.ListPublisherKeysRequest(publisher=victim.profile.organisation)
+    ).keys
+    assert [(k.fingerprint, k.HasField("revoked_at")) for k in signing] == [(theirs["publisher_key"], False)]
     kept = victim.collections.ListCollections(collections_pb2.ListCollectionsRequest()).collections
     assert [c.collection_id for c in kept] == [theirs["collection"]]
     assert victim.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.org_id == victim.profile.org_id

@@ -10,9 +10,13 @@ from services.common.db import Database, load_queries
 from services.common.personal.data import Person, Tables
 from services.common.rpc.channels import InternalChannel
 
-_FILES = ("models", "versions", "version_files", "aliases", "model_addresses", "model_transfers", "version_decisions")
+_FILES = (
+    "models", "versions", "version_files", "aliases", "model_addresses", "model_transfers", "version_decisions",
+    "lineage", "publisher_keys",
+)  # fmt: skip
 _ERASING = (
-    "erase_aliases", "erase_crashes", "erase_decisions", "forget_reviewer", "erase_version_files", "erase_versions",
+    "erase_aliases", "erase_crashes", "erase_decisions", "forget_reviewer", "erase_version_files", "erase_lineage",
+    "erase_publisher_keys", "erase_versions",
     "erase_transfers", "erase_addresses", "erase_models",
 )  # fmt: skip
 

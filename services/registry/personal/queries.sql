@@ -1,5 +1,5 @@
 -- name: export_models(org_ids)
-SELECT to_jsonb(m)::text AS line FROM models m WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY m.id;
+SELECT (to_jsonb(m) - 'card')::text AS line FROM models m WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY m.id;
 
 -- name: export_versions(org_ids)
 SELECT (to_jsonb(v) - ARRAY['signature', 'document', 'text', 'scan', 'claimed_until']
@@ -28,6 +28,13 @@ WHERE t.from_org_id = ANY(:org_ids::text[]) OR t.to_org_id = ANY(:org_ids::text[
 SELECT (to_jsonb(d) - 'user_id')::text AS line
 FROM version_decisions d JOIN versions v ON v.id = d.version_id JOIN models m ON m.id = v.model_id
 WHERE m.org_id = ANY(:org_ids::text[]) OR d.user_id = :user_id ORDER BY d.id;
+
+-- name: export_lineage(org_ids)
+SELECT (to_jsonb(l) - 'base_model_id')::text AS line FROM lineage l JOIN models m ON m.id = l.model_id
+WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY l.model_id, l.version, l.kind, l.name;
+
+-- name: export_publisher_keys(org_ids)
+SELECT to_jsonb(k)::text AS line FROM publisher_keys k WHERE k.org_id = ANY(:org_ids::text[]) ORDER BY k.fingerprint;
 
 -- name: made_of_versions(org_ids)
 -- Artifacts that validation made of theirs, and of nobody else's.
@@ -59,6 +66,16 @@ UPDATE version_decisions SET user_id = '' WHERE user_id = :user_id;
 DELETE FROM version_files f USING versions v, models m
 WHERE v.id = f.version_id AND m.id = v.model_id AND m.org_id = ANY(:org_ids::text[]);
 
+-- name: erase_lineage(org_ids)!
+-- What cards of others name stays in their words, and leads to nothing.
+WITH gone AS (DELETE FROM lineage l USING models m WHERE m.id = l.model_id AND m.org_id = ANY(:org_ids::text[]))
+UPDATE lineage l SET base_model_id = NULL FROM models b
+WHERE b.id = l.base_model_id AND b.org_id = ANY(:org_ids::text[])
+    AND NOT EXISTS (SELECT FROM models m WHERE m.id = l.model_id AND m.org_id = ANY(:org_ids::text[]));
+
+-- name: erase_publisher_keys(org_ids)!
+DELETE FROM publisher_keys WHERE org_id = ANY(:org_ids::text[]);
+
 -- name: erase_versions(org_ids)!
 -- What receipts of calls name stays: which file a version was. A version that is gone is out of service (state 8). They are
 -- made anew, since one that has passed validation cannot be changed.
@@ -79,6 +96,7 @@ DELETE FROM model_addresses a USING models m
 WHERE m.id = a.model_id AND (m.org_id = ANY(:org_ids::text[]) OR a.publisher = ANY(:handles::text[]));
 
 -- name: erase_models(org_ids, pseudonyms)!
-UPDATE models m SET publisher = t.new, display_name = m.name, summary = '', description = '', tags = '{}', license = '',
+UPDATE models m SET publisher = t.new, display_name = m.name, summary = '', description = '', card = '', tags = '{}',
+    license = '',
     homepage = '', latest_version = '', published_at = NULL, call_limit = NULL
 FROM unnest(:org_ids::text[], :pseudonyms::text[]) AS t (org_id, new) WHERE m.org_id = t.org_id;

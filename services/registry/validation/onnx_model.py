@@ -46,7 +46,7 @@ def examine(path: Path, limits: Limits) -> Report:
     findings = list(islice(_walk(model, limits), _MOST_FINDINGS))
     if findings:
         return Report(findings=tuple(findings))
-    inputs, outputs = _signature(model)
+    inputs, outputs = signature(model)
     _check(path)
     scan = _scan(model, limits)
     entries = {p.key: p.value for p in model.metadata_props if p.key in (TEXT_KEY, TOKENIZER_KEY)}
@@ -189,7 +189,8 @@ def _check(path: Path) -> None:
             raise Refused("GRAPH_INVALID", text) from None
 
 
-def _signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def signature(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What the graph takes and gives. Raises Refused for what cannot be sent."""
     constants = {t.name for t in model.graph.initializer}
     inputs = tuple(_spec(v) for v in model.graph.input if v.name not in constants)
     outputs = tuple(_spec(v) for v in model.graph.output)

@@ -99,6 +99,7 @@ class SearchModelsRequest(_message.Message):
     MIN_RATING_FIELD_NUMBER: _builtins.int
     MAX_LATENCY_US_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words; empty: everything."""
     category: _builtins.str
@@ -120,6 +121,8 @@ class SearchModelsRequest(_message.Message):
     """The most that the median of measured latencies may be, microseconds; models that were not called of late do not fit."""
     mode: Global___SearchMode.ValueType
     """Of sorts other than by relevance always LEXICAL."""
+    language: _builtins.str
+    """That the card names, a BCP 47 tag; `pt` finds `pt-BR` as well."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All of them."""
@@ -143,10 +146,11 @@ class SearchModelsRequest(_message.Message):
         min_rating: _builtins.float = ...,
         max_latency_us: _builtins.int = ...,
         mode: Global___SearchMode.ValueType = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "language", b"language", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_price_nanos: _TypeAlias = _typing.Literal["max_price_nanos"]  # noqa: Y015
     _WhichOneofArgType__max_price_nanos: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos"]  # noqa: Y015
@@ -182,7 +186,7 @@ class SearchModelsResponse(_message.Message):
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]: ...
     @_builtins.property
     def facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Facet]:
-        """Counts by value, for category, task, tags, framework, license, modality, price and rating. Of the first page alone."""
+        """Counts by value, for category, task, tags, framework, license, language, modality, price and rating. Of the first page alone."""
 
     def __init__(
         self,

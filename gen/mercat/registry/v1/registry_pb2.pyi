@@ -12,6 +12,8 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mercat.billing.v1 import billing_pb2 as _billing_pb2
 from mercat.common.v1 import limits_pb2 as _limits_pb2
 from mercat.common.v1 import tensor_pb2 as _tensor_pb2
+from mercat.registry.v1 import card_pb2 as _card_pb2
+from mercat.registry.v1 import provenance_pb2 as _provenance_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -205,6 +207,7 @@ class Model(_message.Message):
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    CARD_METADATA_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     model: _builtins.str
     """`publisher/name`."""
@@ -212,7 +215,7 @@ class Model(_message.Message):
     display_name: _builtins.str
     summary: _builtins.str
     description: _builtins.str
-    """Markdown: the model card."""
+    """Markdown: the model card. Front matter of it is in `card_metadata`."""
     category: _builtins.str
     """Category (nlp, vision, audio, multimodal, other) and its task, such as text-embedding."""
     task: _builtins.str
@@ -236,6 +239,10 @@ class Model(_message.Message):
     def limit(self) -> _limits_pb2.CallLimit:
         """Of all callers' calls together; absent: none."""
 
+    @_builtins.property
+    def card_metadata(self) -> _card_pb2.CardMetadata:
+        """What the front matter of `description` says; absent: there is none."""
+
     def __init__(
         self,
         *,
@@ -257,10 +264,11 @@ class Model(_message.Message):
         published_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         limit: _limits_pb2.CallLimit | None = ...,
+        card_metadata: _card_pb2.CardMetadata | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "limit", b"limit", "published_at", b"published_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card_metadata", b"card_metadata", "created_at", b"created_at", "limit", b"limit", "published_at", b"published_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "card_metadata", b"card_metadata", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,6 +530,9 @@ class Version(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
     SCAN_FIELD_NUMBER: _builtins.int
+    CARD_METADATA_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    ATTESTATIONS_FIELD_NUMBER: _builtins.int
     DEPRECATION_FIELD_NUMBER: _builtins.int
     YANK_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
@@ -578,6 +589,18 @@ class Version(_message.Message):
         """What validation saw in the graph that is served; absent where it was refused, and of GGUF files."""
 
     @_builtins.property
+    def card_metadata(self) -> _card_pb2.CardMetadata:
+        """What the front matter of `card` says; absent: there is none."""
+
+    @_builtins.property
+    def provenance(self) -> _provenance_pb2.Provenance:
+        """Where its artifact comes from, as its publisher says; with attestations, as these say."""
+
+    @_builtins.property
+    def attestations(self) -> _containers.RepeatedCompositeFieldContainer[_provenance_pb2.Attestation]:
+        """What was signed about the artifact, and verified when it was pushed."""
+
+    @_builtins.property
     def deprecation(self) -> Global___Deprecation:
         """Absent: it is not deprecated."""
 
@@ -615,12 +638,15 @@ class Version(_message.Message):
         card: _builtins.str = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         scan: Global___Scan | None = ...,
+        card_metadata: _card_pb2.CardMetadata | None = ...,
+        provenance: _provenance_pb2.Provenance | None = ...,
+        attestations: _abc.Iterable[_provenance_pb2.Attestation] | None = ...,
         deprecation: Global___Deprecation | None = ...,
         yank: Global___Yank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card_metadata", b"card_metadata", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "provenance", b"provenance", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "card", b"card", "card_metadata", b"card_metadata", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "provenance", b"provenance", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1097,6 +1123,8 @@ class CreateVersionRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     RELEASE_NOTES_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    ATTESTATIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     digest: _builtins.str
@@ -1118,6 +1146,16 @@ class CreateVersionRequest(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionFile]:
         """What belongs to it beside the artifact, each under another name."""
 
+    @_builtins.property
+    def provenance(self) -> _provenance_pb2.Provenance:
+        """Absent: as the attestations say."""
+
+    @_builtins.property
+    def attestations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """DSSE envelopes, JSON, of in-toto statements with SLSA provenance of the artifact, signed with a key that the
+        organisation has registered.
+        """
+
     def __init__(
         self,
         *,
@@ -1131,10 +1169,12 @@ class CreateVersionRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, Global___Labels] | None = ...,
         release_notes: _builtins.str = ...,
         files: _abc.Iterable[Global___VersionFile] | None = ...,
+        provenance: _provenance_pb2.Provenance | None = ...,
+        attestations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "settings", b"settings", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "files", b"files", "framework", b"framework", "labels", b"labels", "model", b"model", "release_notes", b"release_notes", "samples", b"samples", "settings", b"settings", "signature", b"signature", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "digest", b"digest", "files", b"files", "framework", b"framework", "labels", b"labels", "model", b"model", "provenance", b"provenance", "release_notes", b"release_notes", "samples", b"samples", "settings", b"settings", "signature", b"signature", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
