@@ -53,7 +53,7 @@ from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 from mercat.notification.v1 import webhooks_pb2_grpc
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc, transfer_pb2_grpc
+from mercat.registry.v1 import access_pb2_grpc, registry_pb2, registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
@@ -100,7 +100,7 @@ class Account:
     def __getattr__(self, name: str) -> Any:
         stubs = {
             "auth": auth_pb2_grpc.AuthServiceStub, "registry": registry_pb2_grpc.RegistryServiceStub,
-            "transfers": transfer_pb2_grpc.TransferServiceStub,
+            "transfers": transfer_pb2_grpc.TransferServiceStub, "access": access_pb2_grpc.AccessServiceStub,
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "reviews": reviews_pb2_grpc.ReviewServiceStub,

@@ -6,7 +6,7 @@ import typer
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import output, reviewing, transferring
+from services.cli import output, reviewing, transferring, visibility
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     models.command("download")(command(download))
     reviewing.register(models)
     transferring.register(models)
+    visibility.register(models)
     app.add_typer(models, name="models")
 
 
@@ -47,6 +48,7 @@ def create(
     tag: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     homepage: Annotated[str, typer.Option(help="Where more is to be read.")] = "",
     card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Nobody but your organisation is to know of it.")] = False,
 ) -> None:
     """Makes a model without a version; `mercat models push` does both.
 
@@ -55,6 +57,7 @@ def create(
     request = registry_pb2.CreateModelRequest(
         name=name, display_name=display_name, summary=summary, category=category, task=task, license=license_,
         tags=tag or [], homepage=homepage, description=read_text(card),
+        visibility=visibility.PRIVATE if private else visibility.PUBLIC,
     )  # fmt: skip
     model = session.client.registry.CreateModel(request).model
     if session.json:
@@ -141,6 +144,7 @@ def show(
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
         ("published", output.when(found.published_at)),
+        ("visibility", visibility.NAMES[found.visibility]),
         *(("takes", show_spec(spec)) for spec in (latest.signature.inputs if latest else ())),
         *(("gives", show_spec(spec)) for spec in (latest.signature.outputs if latest else ())),
         *(show_text(latest) if latest else ()),

@@ -34,7 +34,7 @@ from mercat.billing.v1 import (
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
 from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
 from mercat.notification.v1 import webhooks_pb2_grpc
-from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
+from mercat.registry.v1 import access_pb2_grpc, registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
@@ -98,6 +98,7 @@ class Stubs:
     prices = _Stub(prices_pb2_grpc.PriceServiceStub)
     proof = _Stub(proof_pb2_grpc.ProofServiceStub)
     registry = _Stub(registry_pb2_grpc.RegistryServiceStub)
+    access = _Stub(access_pb2_grpc.AccessServiceStub)
     transfers = _Stub(transfer_pb2_grpc.TransferServiceStub)
     storage = _Stub(storage_pb2_grpc.StorageServiceStub)
     text = _Stub(text_pb2_grpc.TextServiceStub)

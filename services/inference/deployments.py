@@ -6,6 +6,7 @@ beside the calls that use them; only the first call to a model waits."""
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
+from mercat.registry.v1 import registry_pb2, registry_pb2_grpc, visibility_pb2
 from nats.aio.msg import Msg
 
 from services.common import money, pricing
 from services.common.clock import Clock
-from services.common.errors import FailedPrecondition, MercatError, NotFound
+from services.common.errors import FailedPrecondition, MercatError, ModelNotFound, NotFound
 from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
@@ -102,6 +104,13 @@ class Deployment:
     discounts: Mapping[str, int] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     measured: bool = False
+    private: bool = False  # to `proto.org_id`
+
+    def admit(self, reference: str, caller: auth_pb2.Principal | None) -> None:
+        """Whether the caller, as what `reference` was asked for, may know of it; None is the platform itself. Raises
+        ModelNotFound as for a model that does not exist."""
+        if self.private and caller is not None and caller.org_id != self.proto.org_id:
+            raise _none(reference)
 
     def rate(
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
@@ -121,6 +130,10 @@ class Deployment:
     @property
     def ready(self) -> bool:
         return self.resident is not None and not self.resident.gone
+
+
+def _none(reference: str) -> ModelNotFound:
+    return ModelNotFound.to_call(re.split("[@:]", reference, maxsplit=1)[0])
 
 
 class Deployments:
@@ -165,8 +178,8 @@ class Deployments:
         await listen(events, "mercat.event.ModelChanged", changed)
         await listen(events, "mercat.event.PriceChanged", changed)
 
-    def cached(self, reference: str) -> Deployment | None:
-        """The snapshot when it is in memory; the fast path, which never waits."""
+    def cached(self, reference: str, caller: auth_pb2.Principal | None) -> Deployment | None:
+        """The snapshot when it is in memory; the fast path, which never waits. Raises what `Deployment.admit` does."""
         d = self._by_reference.get(reference)
         if d is None:
             return None
@@ -178,6 +191,8 @@ class Deployments:
             if age > _STALE:
                 return None
             self._fly(reference)
+        if d.private:
+            d.admit(reference, caller)
         return d
 
     def _repriced(self, d: Deployment, now: float) -> Deployment:
@@ -188,11 +203,19 @@ class Deployments:
             d = replace(d, **_priced(price, upcoming, now, wall))
         return d
 
-    async def get(self, reference: str) -> Deployment:
-        """Raises ModelNotFound and the like, or Unavailable when registry or billing cannot be asked."""
-        if (d := self.cached(reference)) is not None:
+    async def get(self, reference: str, caller: auth_pb2.Principal | None) -> Deployment:
+        """Raises ModelNotFound and the like, also as `Deployment.admit`, or Unavailable when registry or billing cannot
+        be asked."""
+        if (d := self.cached(reference, caller)) is not None:
             return d
-        return await asyncio.shield(self._fly(reference))
+        try:
+            d = await asyncio.shield(self._fly(reference))
+        except MercatError as e:  # of a private model, about what is wrong with it
+            if caller is None or e.metadata.get("private_to", caller.org_id) == caller.org_id:
+                raise
+            raise _none(reference) from None
+        d.admit(reference, caller)
+        return d
 
     def _fly(self, reference: str) -> "asyncio.Task[Deployment]":
         task = self._flights.get(reference)
@@ -232,11 +255,13 @@ class Deployments:
             hit_price_percent=cache.hit_price_percent,
             decodes=proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
             resident=self._residency.find(proto.version_id),
+            private=proto.visibility == visibility_pb2.VISIBILITY_PRIVATE,
             discounts=dict(priced.discounts_ppm),
             **_priced(priced.price, list(priced.upcoming), now, self._clock.now()),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None:
-            # The version that answers goes on until the one that takes its place is ready.
+            # The version that answers goes on until the one that takes its place is ready, for whom it is for now.
+            known.private = d.private
             try:
                 await self.resident(d)
             except MercatError as e:

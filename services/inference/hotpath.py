@@ -98,7 +98,8 @@ class HotPath:
             InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
         """
         began = time.perf_counter()
-        deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
+        caller, deployments = call.principal, self.deployments
+        deployment = deployments.cached(reference, caller) or await deployments.get(reference, caller)
         if deployment.decodes:
             raise TextOnly(f"{reference} goes on with texts: call Generate or Chat instead")
         slots = await self.enter(call, deployment)
@@ -155,7 +156,7 @@ class HotPath:
                 deployment.breaker.failed(asyncio.get_running_loop().time())
                 if not spare:
                     raise
-        deployment = await self.deployments.get(f"{deployment.proto.model}@{spare}")
+        deployment = await self.deployments.get(f"{deployment.proto.model}@{spare}", call.principal)
         return await self._run(call, deployment, read, wanted, level, fresh, began)
 
     async def _run(

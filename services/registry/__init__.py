@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 async def build(deps: "Deps") -> "Service":
     # Here, since the processes in which models are opened and converted import a part of this package only.
-    from mercat.registry.v1 import registry_pb2_grpc, transfer_pb2_grpc
+    from mercat.registry.v1 import access_pb2_grpc, registry_pb2_grpc, transfer_pb2_grpc
 
     from services.common.personal.tasks import PersonTasks
     from services.common.service import Service
+    from services.registry.access.service import AccessServicer
     from services.registry.deployments import DeploymentServicer
     from services.registry.personal import RegistryData
     from services.registry.quarantine import Quarantine
@@ -49,6 +50,7 @@ async def build(deps: "Deps") -> "Service":
                 transfer_pb2_grpc.add_TransferServiceServicer_to_server,
                 TransferServicer(deps, store, TransferStore()),
             ),
+            (access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(deps, store)),
         ],
         tasks=[
             validator.work,

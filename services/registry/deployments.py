@@ -8,7 +8,7 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
-from services.registry import references
+from services.registry import references, visibility
 from services.registry.lifecycle import CALLABLE
 from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
@@ -46,16 +46,16 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     ) -> registry_pb2.ResolveDeploymentResponse:
         reference = references.parse(request.reference)
         # One text for what does not exist and what is not published: the difference is nobody's business.
-        missing = f"there is no model {reference.model} that can be called; find one with `mercat search`"
         async with self._database.connection() as connection:
             model = await self._store.get_model(connection, reference.publisher, reference.name)
             if model is None or not model["published_at"]:
-                raise ModelNotFound(missing)
+                raise ModelNotFound.to_call(reference.model)
+            kept = visibility.kept(model)
             wanted = reference.version or model["latest_version"]
             if reference.alias:
                 found = await self._store.get_alias(connection, model["id"], reference.alias)
                 if found is None:
-                    raise AliasNotFound(f"{reference.model} has no alias {reference.alias}")
+                    raise AliasNotFound(f"{reference.model} has no alias {reference.alias}", metadata=kept)
                 wanted = found
             row = await self._store.get_version(connection, model["id"], wanted) if wanted else None
             if row is not None and row["state"] == registry_pb2.VERSION_STATE_QUARANTINED:
@@ -63,14 +63,15 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                 spare = registry_pb2.Version.FromString(row["document"]).settings.fallback_version
                 if reference.version or not spare:
                     raise VersionQuarantined(
-                        f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down"
+                        f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down",
+                        metadata=kept,
                     )
                 row = await self._store.get_version(connection, model["id"], spare)
             former = await self._store.former_addresses(connection, model["id"])
         if row is None or row["state"] not in CALLABLE:
             if not wanted:
-                raise ModelNotFound(missing)
-            raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
+                raise ModelNotFound.to_call(reference.model)
+            raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called", metadata=kept)
         deployment = self._repository.deployment(model, row)
         deployment.former_models.extend(former)
         return registry_pb2.ResolveDeploymentResponse(deployment=deployment)
@@ -108,6 +109,6 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
         return registry_pb2.ResolveOwnerResponse(
             model_id=model["id"],
             org_id=model["org_id"],
-            published=bool(model["published_at"]),
+            published=visibility.listed(model),
             model=f"{model['publisher']}/{model['name']}",
         )

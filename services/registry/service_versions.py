@@ -16,12 +16,12 @@ from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, FailedPrecondition, InvalidFields, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
-from services.registry import files, lifecycle, references
+from services.registry import files, lifecycle, references, visibility
 from services.registry.deployments import VersionNotFound
 from services.registry.lifecycle import CALLABLE, Actor
 from services.registry.repository import Repository
 from services.registry.rows import version_of
-from services.registry.store import Row, Store
+from services.registry.store import Store
 
 V = registry_pb2
 
@@ -37,7 +37,6 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _clock: Clock
     _visible: Callable[[Connection, str], Any]
     _owned: Callable[[Connection, str], Any]
-    _sees_all: Callable[[Row], bool]
     _changed: Callable[..., Any]
 
     def __init__(
@@ -88,7 +87,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
             row = await self._store.get_version(connection, model["id"], request.version)
-        if row is None or not (row["state"] in CALLABLE or self._sees_all(model)):
+        if row is None or not (row["state"] in CALLABLE or visibility.sees_all(model)):
             raise VersionNotFound(f"{request.model} has no version {request.version}")
         return registry_pb2.GetVersionResponse(version=version_of(row, request.model))
 
@@ -100,7 +99,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
             rows = await self._store.list_versions(
-                connection, model["id"], all_states=self._sees_all(model), before=before, most=most + 1
+                connection, model["id"], all_states=visibility.sees_all(model), before=before, most=most + 1
             )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         versions = [version_of(r, request.model) for r in rows[:most]]
