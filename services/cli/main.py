@@ -68,6 +68,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
         "models": ("models", "Push, describe, price, review and publish models."),
+        "access": ("access", "Gated models: asking for access, and letting others have it."),
         "uploads": ("uploads", "Files on their way to the platform."),
         "price": ("pricing", "What calls to models cost, and from when on."),
     },

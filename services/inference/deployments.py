@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from services.common import money, pricing
 from services.common.clock import Clock
-from services.common.errors import FailedPrecondition, MercatError, ModelNotFound, NotFound
+from services.common.errors import FailedPrecondition, MercatError, ModelNotFound, NotFound, PermissionDenied
 from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
@@ -40,6 +40,10 @@ _DEFAULT_TIMEOUT = 30.0  # seconds
 _CACHED = 3600.0  # seconds that an answer is kept where the model does not say
 _FREE = Price()
 _NONE: Mapping[str, int] = {}
+
+
+class AccessRequired(PermissionDenied, reason="ACCESS_REQUIRED"):
+    """The model is gated and the caller's organisation has no access; the metadata names the command that asks."""
 
 
 class _Priced(TypedDict):
@@ -105,12 +109,23 @@ class Deployment:
     extra: tuple[str, ...] = ()
     measured: bool = False
     private: bool = False  # to `proto.org_id`
+    granted: frozenset[str] | None = None  # who may call it beside `proto.org_id`; None: everybody
 
     def admit(self, reference: str, caller: auth_pb2.Principal | None) -> None:
         """Whether the caller, as what `reference` was asked for, may know of it; None is the platform itself. Raises
         ModelNotFound as for a model that does not exist."""
         if self.private and caller is not None and caller.org_id != self.proto.org_id:
             raise _none(reference)
+
+    def check_access(self, caller: auth_pb2.Principal) -> None:
+        """Of a gated model, for each call. Raises AccessRequired."""
+        if self.granted is not None and caller.org_id not in self.granted and caller.org_id != self.proto.org_id:
+            model = self.proto.model
+            raise AccessRequired(
+                f"calls of {model} need access: ask for it with `mercat access request {model}`; how that stands shows"
+                f" `mercat access show {model}`",
+                metadata={"model": model, "command": f"mercat access request {model}"},
+            )
 
     def rate(
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
@@ -161,6 +176,12 @@ class Deployments:
                     else:
                         self._fly(reference)  # calls go on while what comes next is made ready
 
+        async def admitted(message: Msg) -> None:
+            model = event_pb2.ModelAccessChanged.FromString(message.data).model_id
+            for reference, d in list(self._by_reference.items()):
+                if d.proto.model_id == model:
+                    self._fly(reference)
+
         async def discounted(message: Msg) -> None:
             org_id = event_pb2.DiscountChanged.FromString(message.data).publisher_org_id
             for reference, d in list(self._by_reference.items()):
@@ -176,6 +197,7 @@ class Deployments:
         await listen(events, "mercat.event.DiscountChanged", discounted)
         await listen(events, "mercat.event.ModelMoved", moved)
         await listen(events, "mercat.event.ModelChanged", changed)
+        await listen(events, "mercat.event.ModelAccessChanged", admitted)
         await listen(events, "mercat.event.PriceChanged", changed)
 
     def cached(self, reference: str, caller: auth_pb2.Principal | None) -> Deployment | None:
@@ -256,12 +278,13 @@ class Deployments:
             decodes=proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
             resident=self._residency.find(proto.version_id),
             private=proto.visibility == visibility_pb2.VISIBILITY_PRIVATE,
+            granted=frozenset(proto.granted_org_ids) if proto.visibility == visibility_pb2.VISIBILITY_GATED else None,
             discounts=dict(priced.discounts_ppm),
             **_priced(priced.price, list(priced.upcoming), now, self._clock.now()),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None:
             # The version that answers goes on until the one that takes its place is ready, for whom it is for now.
-            known.private = d.private
+            known.private, known.granted = d.private, d.granted
             try:
                 await self.resident(d)
             except MercatError as e:

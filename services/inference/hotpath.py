@@ -94,8 +94,9 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited, BudgetExceeded,
-            InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable: none is charged.
+            ModelNotFound, AccessRequired, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited,
+            BudgetExceeded, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed, Unavailable:
+            none is charged.
         """
         began = time.perf_counter()
         caller, deployments = call.principal, self.deployments
@@ -109,9 +110,11 @@ class HotPath:
             self.leave(slots)
 
     async def enter(self, call: Call, deployment: Deployment) -> list[Held]:
-        """Takes what the limits allow a call, which ends with `leave`. Raises ModelDenied, RateLimited, QuotaExceeded,
-        ConcurrencyLimited."""
+        """Takes what the limits allow a call, which ends with `leave`. Raises AccessRequired, ModelDenied,
+        RateLimited, QuotaExceeded, ConcurrencyLimited."""
         caller = call.principal
+        if deployment.granted is not None:
+            deployment.check_access(caller)
         if caller.HasField("rules"):
             key_rules.check_model(caller.rules, deployment.proto.model, deployment.proto.former_models)
         limited = allowance.limits(caller, deployment.proto)

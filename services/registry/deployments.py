@@ -9,6 +9,7 @@ from services.common.db import Database
 from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
 from services.registry import references, visibility
+from services.registry.access.store import AccessStore
 from services.registry.lifecycle import CALLABLE
 from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
@@ -31,13 +32,14 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     """Serves `mercat.registry.v1.DeploymentService`."""
 
     def __init__(
-        self, database: Database, store: Store, repository: Repository, quarantine: Quarantine, clock: Clock,
-        undelete: timedelta,
+        self, database: Database, store: Store, accesses: AccessStore, repository: Repository, quarantine: Quarantine,
+        clock: Clock, undelete: timedelta,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._undelete = undelete
         self._database = database
         self._store = store
+        self._accesses = accesses
         self._repository = repository
         self._quarantine = quarantine
 
@@ -68,12 +70,16 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                     )
                 row = await self._store.get_version(connection, model["id"], spare)
             former = await self._store.former_addresses(connection, model["id"])
+            granted: list[str] = []
+            if model["visibility"] == visibility.GATED:
+                granted = await self._accesses.list_granted(connection, model["id"])
         if row is None or row["state"] not in CALLABLE:
             if not wanted:
                 raise ModelNotFound.to_call(reference.model)
             raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called", metadata=kept)
         deployment = self._repository.deployment(model, row)
         deployment.former_models.extend(former)
+        deployment.granted_org_ids.extend(granted)
         return registry_pb2.ResolveDeploymentResponse(deployment=deployment)
 
     async def ReportCrash(

@@ -9,6 +9,7 @@ from services.registry.store import Row
 
 PUBLIC = visibility_pb2.VISIBILITY_PUBLIC
 PRIVATE = visibility_pb2.VISIBILITY_PRIVATE
+GATED = visibility_pb2.VISIBILITY_GATED
 
 
 def listed(model: Row) -> bool:

@@ -235,7 +235,7 @@ TEXTS = {
     "username",  # the caller's own
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
-    "board", "comment", "publisher", "title",
+    "board", "comment", "publisher", "title", "message", "terms_digest",
     "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "url", "event_type",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer

@@ -10,10 +10,19 @@ from services.common.db import Database, load_queries
 from services.common.personal.data import Person, Tables
 from services.common.rpc.channels import InternalChannel
 
-_FILES = ("models", "versions", "version_files", "aliases", "model_addresses", "model_transfers")
+_FILES = (
+    "models",
+    "versions",
+    "version_files",
+    "aliases",
+    "model_addresses",
+    "model_transfers",
+    "accesses",
+    "acceptances",
+)
 _ERASING = (
     "erase_aliases", "erase_crashes", "erase_version_files", "erase_versions", "erase_transfers", "erase_addresses",
-    "erase_models",
+    "erase_acceptances", "erase_acceptors", "erase_accesses", "erase_terms", "erase_models",
 )  # fmt: skip
 
 

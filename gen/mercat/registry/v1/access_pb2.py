@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mercat.common.v1 import policy_pb2 as mercat_dot_common_dot_v1_dot_policy__pb2
 from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 from mercat.registry.v1 import registry_pb2 as mercat_dot_registry_dot_v1_dot_registry__pb2
 from mercat.registry.v1 import visibility_pb2 as mercat_dot_registry_dot_v1_dot_visibility__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmercat/registry/v1/access.proto\x12\x12mercat.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a!mercat/registry/v1/registry.proto\x1a#mercat/registry/v1/visibility.proto\"p\n\x19SetModelVisibilityRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12:\n\nvisibility\x18\x02 \x01(\x0e\x32\x1e.mercat.registry.v1.VisibilityB\x06\xaa\xbb\x18\x02\x08\x01\"F\n\x1aSetModelVisibilityResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.mercat.registry.v1.Model2\xe6\x01\n\rAccessService\x12\xd4\x01\n\x12SetModelVisibility\x12-.mercat.registry.v1.SetModelVisibilityRequest\x1a..mercat.registry.v1.SetModelVisibilityResponse\"_\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02-\"!/v1/models/{model=*/*}:visibility:\x01*b\x05modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmercat/registry/v1/access.proto\x12\x12mercat.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmercat/common/v1/policy.proto\x1a\x1bmercat/common/v1/rule.proto\x1a!mercat/registry/v1/registry.proto\x1a#mercat/registry/v1/visibility.proto\"\x98\x01\n\x19SetModelVisibilityRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12:\n\nvisibility\x18\x02 \x01(\x0e\x32\x1e.mercat.registry.v1.VisibilityB\x06\xaa\xbb\x18\x02\x08\x01\x12&\n\x04gate\x18\x03 \x01(\x0b\x32\x18.mercat.registry.v1.Gate\"F\n\x1aSetModelVisibilityResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.mercat.registry.v1.Model\"\x80\x03\n\x0bModelAccess\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x0e\n\x06org_id\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.mercat.registry.v1.AccessState\x12\x10\n\x08may_call\x18\x05 \x01(\x08\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x17\n\x0f\x61\x63\x63\x65pted_digest\x18\x08 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_version\x18\t \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_by\x18\n \x01(\t\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0crequested_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndecided_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x15GetModelAccessRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\"\xa5\x01\n\x16GetModelAccessResponse\x12\x32\n\nvisibility\x18\x01 \x01(\x0e\x32\x1e.mercat.registry.v1.Visibility\x12&\n\x04gate\x18\x02 \x01(\x0b\x32\x18.mercat.registry.v1.Gate\x12/\n\x06\x61\x63\x63\x65ss\x18\x03 \x01(\x0b\x32\x1f.mercat.registry.v1.ModelAccess\"l\n\x19RequestModelAccessRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x1c\n\x0cterms_digest\x18\x02 \x01(\tB\x06\xaa\xbb\x18\x02\x18G\x12\x18\n\x07message\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xd0\x0f\"M\n\x1aRequestModelAccessResponse\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x1f.mercat.registry.v1.ModelAccess\"\x9c\x01\n\x18ListModelAccessesRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xaa\xbb\x18\x02\x18n\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.mercat.registry.v1.AccessState\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xaa\xbb\x18\x05\x30\x00\x38\xe8\x07\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xf4\x03\"g\n\x19ListModelAccessesResponse\x12\x31\n\x08\x61\x63\x63\x65sses\x18\x01 \x03(\x0b\x32\x1f.mercat.registry.v1.ModelAccess\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x19\x41pproveModelAccessRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x1e\n\x0corganisation\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18\'\"M\n\x1a\x41pproveModelAccessResponse\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x1f.mercat.registry.v1.ModelAccess\"j\n\x16\x44\x65nyModelAccessRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x1e\n\x0corganisation\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18\'\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xd0\x0f\"J\n\x17\x44\x65nyModelAccessResponse\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x1f.mercat.registry.v1.ModelAccess\"l\n\x18RevokeModelAccessRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18n\x12\x1e\n\x0corganisation\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x08\x01\x18\'\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\xaa\xbb\x18\x03\x18\xd0\x0f\"L\n\x19RevokeModelAccessResponse\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x1f.mercat.registry.v1.ModelAccess*\x94\x01\n\x0b\x41\x63\x63\x65ssState\x12\x1c\n\x18\x41\x43\x43\x45SS_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43\x43\x45SS_STATE_REQUESTED\x10\x01\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_GRANTED\x10\x02\x12\x17\n\x13\x41\x43\x43\x45SS_STATE_DENIED\x10\x03\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_REVOKED\x10\x04\x32\x9a\x0b\n\rAccessService\x12\xd4\x01\n\x12SetModelVisibility\x12-.mercat.registry.v1.SetModelVisibilityRequest\x1a..mercat.registry.v1.SetModelVisibilityResponse\"_\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02-\"!/v1/models/{model=*/*}:visibility:\x01*b\x05model\x12\x96\x01\n\x0eGetModelAccess\x12).mercat.registry.v1.GetModelAccessRequest\x1a*.mercat.registry.v1.GetModelAccessResponse\"-\xa2\xbb\x18\x04\x08\x01\x30\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model=*/*}/access\x12\xc9\x01\n\x12RequestModelAccess\x12-.mercat.registry.v1.RequestModelAccessRequest\x1a..mercat.registry.v1.RequestModelAccessResponse\"T\xa2\xbb\x18\x18\x08\x02\x12\x0einference:call \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x32\"%/v1/models/{model=*/*}/access:request:\x01*b\x06\x61\x63\x63\x65ss\x12\x9b\x01\n\x11ListModelAccesses\x12,.mercat.registry.v1.ListModelAccessesRequest\x1a-.mercat.registry.v1.ListModelAccessesResponse\")\xa2\xbb\x18\x11\x08\x02\x12\x0bmodels:read0\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/accesses\x12\xe8\x01\n\x12\x41pproveModelAccess\x12-.mercat.registry.v1.ApproveModelAccessRequest\x1a..mercat.registry.v1.ApproveModelAccessResponse\"s\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02\x41\"4/v1/models/{model=*/*}/access/{organisation}:approve:\x01*b\x06\x61\x63\x63\x65ss\x12\xdc\x01\n\x0f\x44\x65nyModelAccess\x12*.mercat.registry.v1.DenyModelAccessRequest\x1a+.mercat.registry.v1.DenyModelAccessResponse\"p\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02>\"1/v1/models/{model=*/*}/access/{organisation}:deny:\x01*b\x06\x61\x63\x63\x65ss\x12\xe4\x01\n\x11RevokeModelAccess\x12,.mercat.registry.v1.RevokeModelAccessRequest\x1a-.mercat.registry.v1.RevokeModelAccessResponse\"r\xa2\xbb\x18(\x08\x02\x12\x0cmodels:write\x1a\tpublisher\x1a\x05\x61\x64min \x01(\x01\x30\x02\x82\xd3\xe4\x93\x02@\"3/v1/models/{model=*/*}/access/{organisation}:revoke:\x01*b\x06\x61\x63\x63\x65ssb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,12 +41,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETMODELVISIBILITYREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
   _globals['_SETMODELVISIBILITYREQUEST'].fields_by_name['visibility']._loaded_options = None
   _globals['_SETMODELVISIBILITYREQUEST'].fields_by_name['visibility']._serialized_options = b'\252\273\030\002\010\001'
+  _globals['_GETMODELACCESSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_GETMODELACCESSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['terms_digest']._loaded_options = None
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['terms_digest']._serialized_options = b'\252\273\030\002\030G'
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['message']._loaded_options = None
+  _globals['_REQUESTMODELACCESSREQUEST'].fields_by_name['message']._serialized_options = b'\252\273\030\003\030\320\017'
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\002\030n'
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['page_size']._serialized_options = b'\252\273\030\0050\0008\350\007'
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTMODELACCESSESREQUEST'].fields_by_name['page_token']._serialized_options = b'\252\273\030\003\030\364\003'
+  _globals['_APPROVEMODELACCESSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_APPROVEMODELACCESSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_APPROVEMODELACCESSREQUEST'].fields_by_name['organisation']._loaded_options = None
+  _globals['_APPROVEMODELACCESSREQUEST'].fields_by_name['organisation']._serialized_options = b'\252\273\030\004\010\001\030\''
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['organisation']._loaded_options = None
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['organisation']._serialized_options = b'\252\273\030\004\010\001\030\''
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DENYMODELACCESSREQUEST'].fields_by_name['reason']._serialized_options = b'\252\273\030\003\030\320\017'
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['model']._serialized_options = b'\252\273\030\004\010\001\030n'
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['organisation']._loaded_options = None
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['organisation']._serialized_options = b'\252\273\030\004\010\001\030\''
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REVOKEMODELACCESSREQUEST'].fields_by_name['reason']._serialized_options = b'\252\273\030\003\030\320\017'
   _globals['_ACCESSSERVICE'].methods_by_name['SetModelVisibility']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['SetModelVisibility']._serialized_options = b'\242\273\030(\010\002\022\014models:write\032\tpublisher\032\005admin \001(\0010\002\202\323\344\223\002-\"!/v1/models/{model=*/*}:visibility:\001*b\005model'
-  _globals['_SETMODELVISIBILITYREQUEST']._serialized_start=217
-  _globals['_SETMODELVISIBILITYREQUEST']._serialized_end=329
-  _globals['_SETMODELVISIBILITYRESPONSE']._serialized_start=331
-  _globals['_SETMODELVISIBILITYRESPONSE']._serialized_end=401
-  _globals['_ACCESSSERVICE']._serialized_start=404
-  _globals['_ACCESSSERVICE']._serialized_end=634
+  _globals['_ACCESSSERVICE'].methods_by_name['GetModelAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['GetModelAccess']._serialized_options = b'\242\273\030\004\010\0010\001\202\323\344\223\002\037\022\035/v1/models/{model=*/*}/access'
+  _globals['_ACCESSSERVICE'].methods_by_name['RequestModelAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RequestModelAccess']._serialized_options = b'\242\273\030\030\010\002\022\016inference:call \001(\0010\002\202\323\344\223\0022\"%/v1/models/{model=*/*}/access:request:\001*b\006access'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListModelAccesses']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListModelAccesses']._serialized_options = b'\242\273\030\021\010\002\022\013models:read0\001\202\323\344\223\002\016\022\014/v1/accesses'
+  _globals['_ACCESSSERVICE'].methods_by_name['ApproveModelAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ApproveModelAccess']._serialized_options = b'\242\273\030(\010\002\022\014models:write\032\tpublisher\032\005admin \001(\0010\002\202\323\344\223\002A\"4/v1/models/{model=*/*}/access/{organisation}:approve:\001*b\006access'
+  _globals['_ACCESSSERVICE'].methods_by_name['DenyModelAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['DenyModelAccess']._serialized_options = b'\242\273\030(\010\002\022\014models:write\032\tpublisher\032\005admin \001(\0010\002\202\323\344\223\002>\"1/v1/models/{model=*/*}/access/{organisation}:deny:\001*b\006access'
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeModelAccess']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeModelAccess']._serialized_options = b'\242\273\030(\010\002\022\014models:write\032\tpublisher\032\005admin \001(\0010\002\202\323\344\223\002@\"3/v1/models/{model=*/*}/access/{organisation}:revoke:\001*b\006access'
+  _globals['_ACCESSSTATE']._serialized_start=2073
+  _globals['_ACCESSSTATE']._serialized_end=2221
+  _globals['_SETMODELVISIBILITYREQUEST']._serialized_start=251
+  _globals['_SETMODELVISIBILITYREQUEST']._serialized_end=403
+  _globals['_SETMODELVISIBILITYRESPONSE']._serialized_start=405
+  _globals['_SETMODELVISIBILITYRESPONSE']._serialized_end=475
+  _globals['_MODELACCESS']._serialized_start=478
+  _globals['_MODELACCESS']._serialized_end=862
+  _globals['_GETMODELACCESSREQUEST']._serialized_start=864
+  _globals['_GETMODELACCESSREQUEST']._serialized_end=912
+  _globals['_GETMODELACCESSRESPONSE']._serialized_start=915
+  _globals['_GETMODELACCESSRESPONSE']._serialized_end=1080
+  _globals['_REQUESTMODELACCESSREQUEST']._serialized_start=1082
+  _globals['_REQUESTMODELACCESSREQUEST']._serialized_end=1190
+  _globals['_REQUESTMODELACCESSRESPONSE']._serialized_start=1192
+  _globals['_REQUESTMODELACCESSRESPONSE']._serialized_end=1269
+  _globals['_LISTMODELACCESSESREQUEST']._serialized_start=1272
+  _globals['_LISTMODELACCESSESREQUEST']._serialized_end=1428
+  _globals['_LISTMODELACCESSESRESPONSE']._serialized_start=1430
+  _globals['_LISTMODELACCESSESRESPONSE']._serialized_end=1533
+  _globals['_APPROVEMODELACCESSREQUEST']._serialized_start=1535
+  _globals['_APPROVEMODELACCESSREQUEST']._serialized_end=1619
+  _globals['_APPROVEMODELACCESSRESPONSE']._serialized_start=1621
+  _globals['_APPROVEMODELACCESSRESPONSE']._serialized_end=1698
+  _globals['_DENYMODELACCESSREQUEST']._serialized_start=1700
+  _globals['_DENYMODELACCESSREQUEST']._serialized_end=1806
+  _globals['_DENYMODELACCESSRESPONSE']._serialized_start=1808
+  _globals['_DENYMODELACCESSRESPONSE']._serialized_end=1882
+  _globals['_REVOKEMODELACCESSREQUEST']._serialized_start=1884
+  _globals['_REVOKEMODELACCESSREQUEST']._serialized_end=1992
+  _globals['_REVOKEMODELACCESSRESPONSE']._serialized_start=1994
+  _globals['_REVOKEMODELACCESSRESPONSE']._serialized_end=2070
+  _globals['_ACCESSSERVICE']._serialized_start=2224
+  _globals['_ACCESSSERVICE']._serialized_end=3658
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,12 @@
 isort:skip_file
 Who may know of a model and who may call it: what its organisation says."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mercat.registry.v1 import registry_pb2 as _registry_pb2
 from mercat.registry.v1 import visibility_pb2 as _visibility_pb2
 import builtins as _builtins
@@ -18,23 +22,54 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AccessState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_STATE_UNSPECIFIED: _AccessState.ValueType  # 0
+    """Never asked for."""
+    ACCESS_STATE_REQUESTED: _AccessState.ValueType  # 1
+    ACCESS_STATE_GRANTED: _AccessState.ValueType  # 2
+    ACCESS_STATE_DENIED: _AccessState.ValueType  # 3
+    ACCESS_STATE_REVOKED: _AccessState.ValueType  # 4
+
+class AccessState(_AccessState, metaclass=_AccessStateEnumTypeWrapper): ...
+
+ACCESS_STATE_UNSPECIFIED: AccessState.ValueType  # 0
+"""Never asked for."""
+ACCESS_STATE_REQUESTED: AccessState.ValueType  # 1
+ACCESS_STATE_GRANTED: AccessState.ValueType  # 2
+ACCESS_STATE_DENIED: AccessState.ValueType  # 3
+ACCESS_STATE_REVOKED: AccessState.ValueType  # 4
+Global___AccessState: _TypeAlias = AccessState  # noqa: Y015
+
 @_typing.final
 class SetModelVisibilityRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     visibility: _visibility_pb2.Visibility.ValueType
+    @_builtins.property
+    def gate(self) -> _visibility_pb2.Gate:
+        """Of a gated one: how access is had. Absent: as it was; needed the first time. With other terms than before those who
+        have access have to accept them first.
+        """
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         visibility: _visibility_pb2.Visibility.ValueType = ...,
+        gate: _visibility_pb2.Gate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "model", b"model", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -59,3 +94,348 @@ class SetModelVisibilityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetModelVisibilityResponse: _TypeAlias = SetModelVisibilityResponse  # noqa: Y015
+
+@_typing.final
+class ModelAccess(_message.Message):
+    """What an organisation has of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MAY_CALL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACCEPTED_DIGEST_FIELD_NUMBER: _builtins.int
+    ACCEPTED_VERSION_FIELD_NUMBER: _builtins.int
+    ACCEPTED_BY_FIELD_NUMBER: _builtins.int
+    ACCEPTED_AT_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    organisation: _builtins.str
+    """The organisation's handle."""
+    org_id: _builtins.str
+    state: Global___AccessState.ValueType
+    may_call: _builtins.bool
+    """Whether it may call the model: its access is granted, and the terms as they are now are accepted."""
+    message: _builtins.str
+    """Of who asked, and of who decided."""
+    reason: _builtins.str
+    accepted_digest: _builtins.str
+    """The newest terms that were accepted, by whom and when."""
+    accepted_version: _builtins.str
+    accepted_by: _builtins.str
+    @_builtins.property
+    def accepted_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        state: Global___AccessState.ValueType = ...,
+        may_call: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        accepted_digest: _builtins.str = ...,
+        accepted_version: _builtins.str = ...,
+        accepted_by: _builtins.str = ...,
+        accepted_at: _timestamp_pb2.Timestamp | None = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "decided_at", b"decided_at", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "accepted_by", b"accepted_by", "accepted_digest", b"accepted_digest", "accepted_version", b"accepted_version", "decided_at", b"decided_at", "may_call", b"may_call", "message", b"message", "model", b"model", "org_id", b"org_id", "organisation", b"organisation", "reason", b"reason", "requested_at", b"requested_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelAccess: _TypeAlias = ModelAccess  # noqa: Y015
+
+@_typing.final
+class GetModelAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelAccessRequest: _TypeAlias = GetModelAccessRequest  # noqa: Y015
+
+@_typing.final
+class GetModelAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    visibility: _visibility_pb2.Visibility.ValueType
+    @_builtins.property
+    def gate(self) -> _visibility_pb2.Gate:
+        """Absent where the model is not gated."""
+
+    @_builtins.property
+    def access(self) -> Global___ModelAccess:
+        """Absent without an account."""
+
+    def __init__(
+        self,
+        *,
+        visibility: _visibility_pb2.Visibility.ValueType = ...,
+        gate: _visibility_pb2.Gate | None = ...,
+        access: Global___ModelAccess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "gate", b"gate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "gate", b"gate", "visibility", b"visibility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelAccessResponse: _TypeAlias = GetModelAccessResponse  # noqa: Y015
+
+@_typing.final
+class RequestModelAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TERMS_DIGEST_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    terms_digest: _builtins.str
+    """Of the terms that are accepted, as GetModelAccess tells it."""
+    message: _builtins.str
+    """To the model's owner: who asks, and what for."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        terms_digest: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "terms_digest", b"terms_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestModelAccessRequest: _TypeAlias = RequestModelAccessRequest  # noqa: Y015
+
+@_typing.final
+class RequestModelAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def access(self) -> Global___ModelAccess: ...
+    def __init__(
+        self,
+        *,
+        access: Global___ModelAccess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestModelAccessResponse: _TypeAlias = RequestModelAccessResponse  # noqa: Y015
+
+@_typing.final
+class ListModelAccessesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    state: Global___AccessState.ValueType
+    """Unspecified: all."""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        state: Global___AccessState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelAccessesRequest: _TypeAlias = ListModelAccessesRequest  # noqa: Y015
+
+@_typing.final
+class ListModelAccessesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def accesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelAccess]: ...
+    def __init__(
+        self,
+        *,
+        accesses: _abc.Iterable[Global___ModelAccess] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accesses", b"accesses", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelAccessesResponse: _TypeAlias = ListModelAccessesResponse  # noqa: Y015
+
+@_typing.final
+class ApproveModelAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    organisation: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "organisation", b"organisation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveModelAccessRequest: _TypeAlias = ApproveModelAccessRequest  # noqa: Y015
+
+@_typing.final
+class ApproveModelAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def access(self) -> Global___ModelAccess: ...
+    def __init__(
+        self,
+        *,
+        access: Global___ModelAccess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveModelAccessResponse: _TypeAlias = ApproveModelAccessResponse  # noqa: Y015
+
+@_typing.final
+class DenyModelAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    organisation: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "organisation", b"organisation", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DenyModelAccessRequest: _TypeAlias = DenyModelAccessRequest  # noqa: Y015
+
+@_typing.final
+class DenyModelAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def access(self) -> Global___ModelAccess: ...
+    def __init__(
+        self,
+        *,
+        access: Global___ModelAccess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DenyModelAccessResponse: _TypeAlias = DenyModelAccessResponse  # noqa: Y015
+
+@_typing.final
+class RevokeModelAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    organisation: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "organisation", b"organisation", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeModelAccessRequest: _TypeAlias = RevokeModelAccessRequest  # noqa: Y015
+
+@_typing.final
+class RevokeModelAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def access(self) -> Global___ModelAccess: ...
+    def __init__(
+        self,
+        *,
+        access: Global___ModelAccess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeModelAccessResponse: _TypeAlias = RevokeModelAccessResponse  # noqa: Y015

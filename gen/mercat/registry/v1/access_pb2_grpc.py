@@ -39,14 +39,89 @@ class AccessServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityResponse.FromString,
                 _registered_method=True)
+        self.GetModelAccess = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/GetModelAccess',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessResponse.FromString,
+                _registered_method=True)
+        self.RequestModelAccess = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/RequestModelAccess',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessResponse.FromString,
+                _registered_method=True)
+        self.ListModelAccesses = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/ListModelAccesses',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesResponse.FromString,
+                _registered_method=True)
+        self.ApproveModelAccess = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/ApproveModelAccess',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessResponse.FromString,
+                _registered_method=True)
+        self.DenyModelAccess = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/DenyModelAccess',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessResponse.FromString,
+                _registered_method=True)
+        self.RevokeModelAccess = channel.unary_unary(
+                '/mercat.registry.v1.AccessService/RevokeModelAccess',
+                request_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SetModelVisibility(self, request, context):
-        """Shows a model to all or to its own organisation alone, by the owner; felt everywhere within seconds. One that
-        becomes private leaves the marketplace, and calls of others that have begun end as they would have.
+        """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
+        everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+        as they would have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelAccess(self, request, context):
+        """What has to be done for access to a model, and what the caller's organisation has of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestModelAccess(self, request, context):
+        """Asks for access for the caller's organisation, and accepts the terms. GRANTED at once where approval is automatic, and
+        for who has access and accepts new terms. FAILED_PRECONDITION when the digest is not that of the terms as they are now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelAccesses(self, request, context):
+        """Of a model of the caller's, what organisations have asked for and have; without a model what the caller's
+        organisation has asked for. Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveModelAccess(self, request, context):
+        """REQUESTED, DENIED or REVOKED → GRANTED, by the model's owner; felt everywhere within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DenyModelAccess(self, request, context):
+        """REQUESTED → DENIED with the reason, by the model's owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeModelAccess(self, request, context):
+        """GRANTED → REVOKED with the reason, by the model's owner; felt everywhere within seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -59,6 +134,36 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.SetModelVisibility,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityResponse.SerializeToString,
+            ),
+            'GetModelAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelAccess,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessResponse.SerializeToString,
+            ),
+            'RequestModelAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestModelAccess,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessResponse.SerializeToString,
+            ),
+            'ListModelAccesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelAccesses,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesResponse.SerializeToString,
+            ),
+            'ApproveModelAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveModelAccess,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessResponse.SerializeToString,
+            ),
+            'DenyModelAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.DenyModelAccess,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessResponse.SerializeToString,
+            ),
+            'RevokeModelAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeModelAccess,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +193,168 @@ class AccessService:
             '/mercat.registry.v1.AccessService/SetModelVisibility',
             mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_access__pb2.SetModelVisibilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/GetModelAccess',
+            mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.GetModelAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestModelAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/RequestModelAccess',
+            mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.RequestModelAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelAccesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/ListModelAccesses',
+            mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.ListModelAccessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveModelAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/ApproveModelAccess',
+            mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.ApproveModelAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DenyModelAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/DenyModelAccess',
+            mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.DenyModelAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeModelAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.AccessService/RevokeModelAccess',
+            mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_access__pb2.RevokeModelAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,17 +32,51 @@ class AccessServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
     SetModelVisibility: _grpc.UnaryUnaryMultiCallable[_access_pb2.SetModelVisibilityRequest, _access_pb2.SetModelVisibilityResponse]
-    """Shows a model to all or to its own organisation alone, by the owner; felt everywhere within seconds. One that
-    becomes private leaves the marketplace, and calls of others that have begun end as they would have.
+    """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
+    everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+    as they would have.
     """
+    GetModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetModelAccessRequest, _access_pb2.GetModelAccessResponse]
+    """What has to be done for access to a model, and what the caller's organisation has of it."""
+    RequestModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.RequestModelAccessRequest, _access_pb2.RequestModelAccessResponse]
+    """Asks for access for the caller's organisation, and accepts the terms. GRANTED at once where approval is automatic, and
+    for who has access and accepts new terms. FAILED_PRECONDITION when the digest is not that of the terms as they are now.
+    """
+    ListModelAccesses: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListModelAccessesRequest, _access_pb2.ListModelAccessesResponse]
+    """Of a model of the caller's, what organisations have asked for and have; without a model what the caller's
+    organisation has asked for. Newest first.
+    """
+    ApproveModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.ApproveModelAccessRequest, _access_pb2.ApproveModelAccessResponse]
+    """REQUESTED, DENIED or REVOKED → GRANTED, by the model's owner; felt everywhere within seconds."""
+    DenyModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.DenyModelAccessRequest, _access_pb2.DenyModelAccessResponse]
+    """REQUESTED → DENIED with the reason, by the model's owner."""
+    RevokeModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.RevokeModelAccessRequest, _access_pb2.RevokeModelAccessResponse]
+    """GRANTED → REVOKED with the reason, by the model's owner; felt everywhere within seconds."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetModelVisibility: _aio.UnaryUnaryMultiCallable[_access_pb2.SetModelVisibilityRequest, _access_pb2.SetModelVisibilityResponse]  # type: ignore[assignment]
-    """Shows a model to all or to its own organisation alone, by the owner; felt everywhere within seconds. One that
-    becomes private leaves the marketplace, and calls of others that have begun end as they would have.
+    """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
+    everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+    as they would have.
     """
+    GetModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.GetModelAccessRequest, _access_pb2.GetModelAccessResponse]  # type: ignore[assignment]
+    """What has to be done for access to a model, and what the caller's organisation has of it."""
+    RequestModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.RequestModelAccessRequest, _access_pb2.RequestModelAccessResponse]  # type: ignore[assignment]
+    """Asks for access for the caller's organisation, and accepts the terms. GRANTED at once where approval is automatic, and
+    for who has access and accepts new terms. FAILED_PRECONDITION when the digest is not that of the terms as they are now.
+    """
+    ListModelAccesses: _aio.UnaryUnaryMultiCallable[_access_pb2.ListModelAccessesRequest, _access_pb2.ListModelAccessesResponse]  # type: ignore[assignment]
+    """Of a model of the caller's, what organisations have asked for and have; without a model what the caller's
+    organisation has asked for. Newest first.
+    """
+    ApproveModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.ApproveModelAccessRequest, _access_pb2.ApproveModelAccessResponse]  # type: ignore[assignment]
+    """REQUESTED, DENIED or REVOKED → GRANTED, by the model's owner; felt everywhere within seconds."""
+    DenyModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.DenyModelAccessRequest, _access_pb2.DenyModelAccessResponse]  # type: ignore[assignment]
+    """REQUESTED → DENIED with the reason, by the model's owner."""
+    RevokeModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.RevokeModelAccessRequest, _access_pb2.RevokeModelAccessResponse]  # type: ignore[assignment]
+    """GRANTED → REVOKED with the reason, by the model's owner; felt everywhere within seconds."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -51,8 +85,61 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_pb2.SetModelVisibilityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.SetModelVisibilityResponse, _abc.Awaitable[_access_pb2.SetModelVisibilityResponse]]:
-        """Shows a model to all or to its own organisation alone, by the owner; felt everywhere within seconds. One that
-        becomes private leaves the marketplace, and calls of others that have begun end as they would have.
+        """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
+        everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+        as they would have.
         """
+
+    @_abc_1.abstractmethod
+    def GetModelAccess(
+        self,
+        request: _access_pb2.GetModelAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.GetModelAccessResponse, _abc.Awaitable[_access_pb2.GetModelAccessResponse]]:
+        """What has to be done for access to a model, and what the caller's organisation has of it."""
+
+    @_abc_1.abstractmethod
+    def RequestModelAccess(
+        self,
+        request: _access_pb2.RequestModelAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.RequestModelAccessResponse, _abc.Awaitable[_access_pb2.RequestModelAccessResponse]]:
+        """Asks for access for the caller's organisation, and accepts the terms. GRANTED at once where approval is automatic, and
+        for who has access and accepts new terms. FAILED_PRECONDITION when the digest is not that of the terms as they are now.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModelAccesses(
+        self,
+        request: _access_pb2.ListModelAccessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ListModelAccessesResponse, _abc.Awaitable[_access_pb2.ListModelAccessesResponse]]:
+        """Of a model of the caller's, what organisations have asked for and have; without a model what the caller's
+        organisation has asked for. Newest first.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveModelAccess(
+        self,
+        request: _access_pb2.ApproveModelAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ApproveModelAccessResponse, _abc.Awaitable[_access_pb2.ApproveModelAccessResponse]]:
+        """REQUESTED, DENIED or REVOKED → GRANTED, by the model's owner; felt everywhere within seconds."""
+
+    @_abc_1.abstractmethod
+    def DenyModelAccess(
+        self,
+        request: _access_pb2.DenyModelAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.DenyModelAccessResponse, _abc.Awaitable[_access_pb2.DenyModelAccessResponse]]:
+        """REQUESTED → DENIED with the reason, by the model's owner."""
+
+    @_abc_1.abstractmethod
+    def RevokeModelAccess(
+        self,
+        request: _access_pb2.RevokeModelAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.RevokeModelAccessResponse, _abc.Awaitable[_access_pb2.RevokeModelAccessResponse]]:
+        """GRANTED → REVOKED with the reason, by the model's owner; felt everywhere within seconds."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1705,6 +1705,7 @@ class Deployment(_message.Message):
     REPOSITORY_DIGEST_FIELD_NUMBER: _builtins.int
     FORMER_MODELS_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
+    GRANTED_ORG_IDS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version_id: _builtins.str
     model: _builtins.str
@@ -1747,6 +1748,10 @@ class Deployment(_message.Message):
     def former_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses that the model had before and that lead to it: rules of keys that name one of them allow it."""
 
+    @_builtins.property
+    def granted_org_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a gated one: the organisations that may call it beside its own."""
+
     def __init__(
         self,
         *,
@@ -1771,10 +1776,11 @@ class Deployment(_message.Message):
         repository_digest: _builtins.str = ...,
         former_models: _abc.Iterable[_builtins.str] | None = ...,
         visibility: _visibility_pb2.Visibility.ValueType = ...,
+        granted_org_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "former_models", b"former_models", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "former_models", b"former_models", "framework", b"framework", "granted_org_ids", b"granted_org_ids", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,15 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mercat.common.v1 import rule_pb2 as mercat_dot_common_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/registry/v1/visibility.proto\x12\x12mercat.registry.v1*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x01\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mercat/registry/v1/visibility.proto\x12\x12mercat.registry.v1\x1a\x1bmercat/common/v1/rule.proto\"\xd8\x01\n\x04Gate\x12\x36\n\x08\x61pproval\x18\x01 \x01(\x0e\x32\x1c.mercat.registry.v1.ApprovalB\x06\xaa\xbb\x18\x02\x08\x01\x12\x17\n\x05terms\x18\x02 \x01(\tB\x08\xaa\xbb\x18\x04\x18\xa0\x8d\x06\x12\x42\n\tterms_url\x18\x03 \x01(\tB/\xaa\xbb\x18+\x18\xf4\x03\"\x0chttps?://\\S+*\x18\x61n http or https address\x12\x1d\n\rterms_version\x18\x04 \x01(\tB\x06\xaa\xbb\x18\x02\x18@\x12\x1c\n\x0cterms_digest\x18\x05 \x01(\tB\x06\xaa\xbb\x18\x02\x18G*m\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x01\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x02\x12\x14\n\x10VISIBILITY_GATED\x10\x03*Q\n\x08\x41pproval\x12\x18\n\x14\x41PPROVAL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PPROVAL_AUTOMATIC\x10\x01\x12\x13\n\x0f\x41PPROVAL_MANUAL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mercat.registry.v1.visibility_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VISIBILITY']._serialized_start=59
-  _globals['_VISIBILITY']._serialized_end=146
+  _globals['_GATE'].fields_by_name['approval']._loaded_options = None
+  _globals['_GATE'].fields_by_name['approval']._serialized_options = b'\252\273\030\002\010\001'
+  _globals['_GATE'].fields_by_name['terms']._loaded_options = None
+  _globals['_GATE'].fields_by_name['terms']._serialized_options = b'\252\273\030\004\030\240\215\006'
+  _globals['_GATE'].fields_by_name['terms_url']._loaded_options = None
+  _globals['_GATE'].fields_by_name['terms_url']._serialized_options = b'\252\273\030+\030\364\003\"\014https?://\\S+*\030an http or https address'
+  _globals['_GATE'].fields_by_name['terms_version']._loaded_options = None
+  _globals['_GATE'].fields_by_name['terms_version']._serialized_options = b'\252\273\030\002\030@'
+  _globals['_GATE'].fields_by_name['terms_digest']._loaded_options = None
+  _globals['_GATE'].fields_by_name['terms_digest']._serialized_options = b'\252\273\030\002\030G'
+  _globals['_VISIBILITY']._serialized_start=307
+  _globals['_VISIBILITY']._serialized_end=416
+  _globals['_APPROVAL']._serialized_start=418
+  _globals['_APPROVAL']._serialized_end=499
+  _globals['_GATE']._serialized_start=89
+  _globals['_GATE']._serialized_end=305
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,16 @@ isort:skip_file
 Who may know of a model and who may call it."""
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -28,6 +29,8 @@ class _VisibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Visibility
     """Everybody finds it and calls it."""
     VISIBILITY_PRIVATE: _Visibility.ValueType  # 2
     """Its organisation alone. Everybody else is told what they are told of a model that does not exist."""
+    VISIBILITY_GATED: _Visibility.ValueType  # 3
+    """Everybody finds it; its organisation calls it, and those that have access."""
 
 class Visibility(_Visibility, metaclass=_VisibilityEnumTypeWrapper): ...
 
@@ -37,4 +40,63 @@ VISIBILITY_PUBLIC: Visibility.ValueType  # 1
 """Everybody finds it and calls it."""
 VISIBILITY_PRIVATE: Visibility.ValueType  # 2
 """Its organisation alone. Everybody else is told what they are told of a model that does not exist."""
+VISIBILITY_GATED: Visibility.ValueType  # 3
+"""Everybody finds it; its organisation calls it, and those that have access."""
 Global___Visibility: _TypeAlias = Visibility  # noqa: Y015
+
+class _Approval:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Approval.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_UNSPECIFIED: _Approval.ValueType  # 0
+    APPROVAL_AUTOMATIC: _Approval.ValueType  # 1
+    """Who asks and accepts the terms has access at once, unless it was denied or revoked before."""
+    APPROVAL_MANUAL: _Approval.ValueType  # 2
+    """The model's organisation looks at each request."""
+
+class Approval(_Approval, metaclass=_ApprovalEnumTypeWrapper): ...
+
+APPROVAL_UNSPECIFIED: Approval.ValueType  # 0
+APPROVAL_AUTOMATIC: Approval.ValueType  # 1
+"""Who asks and accepts the terms has access at once, unless it was denied or revoked before."""
+APPROVAL_MANUAL: Approval.ValueType  # 2
+"""The model's organisation looks at each request."""
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class Gate(_message.Message):
+    """How access to a model is had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    TERMS_URL_FIELD_NUMBER: _builtins.int
+    TERMS_VERSION_FIELD_NUMBER: _builtins.int
+    TERMS_DIGEST_FIELD_NUMBER: _builtins.int
+    approval: Global___Approval.ValueType
+    terms: _builtins.str
+    """What has to be accepted: a text, or where it is to be read, or both; neither: nothing."""
+    terms_url: _builtins.str
+    terms_version: _builtins.str
+    """What the publisher calls this state of the terms, such as 2026-11. Another one makes them other terms."""
+    terms_digest: _builtins.str
+    """Not taken, only told: of text, address and version together. Empty where there are no terms."""
+    def __init__(
+        self,
+        *,
+        approval: Global___Approval.ValueType = ...,
+        terms: _builtins.str = ...,
+        terms_url: _builtins.str = ...,
+        terms_version: _builtins.str = ...,
+        terms_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "terms", b"terms", "terms_digest", b"terms_digest", "terms_url", b"terms_url", "terms_version", b"terms_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
