@@ -55,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "explore": ("explore", "Ways to models other than words."),
         "favourites": ("following", "Models that you come back to."),
         "collections": ("following", "Models that belong together."),
+        "publisher": ("publishers", "Who is behind models."),
         "follow": ("following", "Brings new versions of a publisher into your feed."),
         "unfollow": ("following", "Ends that."),
         "feed": ("following", "Lists new versions of the publishers that you follow."),

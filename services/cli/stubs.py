@@ -32,7 +32,13 @@ from mercat.billing.v1 import (
     proof_pb2_grpc,
 )
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.marketplace.v1 import (
+    collections_pb2_grpc,
+    discovery_pb2_grpc,
+    marketplace_pb2_grpc,
+    publishers_pb2_grpc,
+    reviews_pb2_grpc,
+)
 from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import access_pb2_grpc, registry_pb2_grpc, transfer_pb2_grpc
 from mercat.storage.v1 import storage_pb2_grpc
@@ -93,6 +99,7 @@ class Stubs:
     limits = _Stub(auth_pb2_grpc.LimitServiceStub)
     marketplace = _Stub(marketplace_pb2_grpc.MarketplaceServiceStub)
     discovery = _Stub(discovery_pb2_grpc.DiscoveryServiceStub)
+    publishers = _Stub(publishers_pb2_grpc.PublisherServiceStub)
     collections = _Stub(collections_pb2_grpc.CollectionServiceStub)
     reviews = _Stub(reviews_pb2_grpc.ReviewServiceStub)
     prices = _Stub(prices_pb2_grpc.PriceServiceStub)

@@ -236,6 +236,7 @@ TEXTS = {
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
     "board", "comment", "publisher", "title", "message", "terms_digest",
+    "about", "website",
     "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "url", "event_type",
     "org_id",  # of SetDiscount and DeleteDiscount: any customer
