@@ -51,9 +51,16 @@ from mercat.billing.v1 import (
 )
 from mercat.common.v1 import tensor_pb2
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.marketplace.v1 import (
+    collections_pb2_grpc,
+    discovery_pb2_grpc,
+    marketplace_pb2_grpc,
+    publishers_pb2_grpc,
+    reviews_pb2_grpc,
+)
 from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import (
+    access_pb2_grpc,
     card_pb2_grpc,
     lineage_pb2_grpc,
     provenance_pb2_grpc,
@@ -110,11 +117,12 @@ class Account:
             "cards": card_pb2_grpc.CardServiceStub,
             "lineage": lineage_pb2_grpc.LineageServiceStub,
             "publisher_keys": provenance_pb2_grpc.PublisherKeyServiceStub,
-            "transfers": transfer_pb2_grpc.TransferServiceStub,
+            "transfers": transfer_pb2_grpc.TransferServiceStub, "access": access_pb2_grpc.AccessServiceStub,
             "storage": storage_pb2_grpc.StorageServiceStub, "billing": billing_pb2_grpc.BillingServiceStub,
             "usage": usage_pb2_grpc.UsageServiceStub, "inference": inference_pb2_grpc.InferenceServiceStub,
             "marketplace": marketplace_pb2_grpc.MarketplaceServiceStub, "reviews": reviews_pb2_grpc.ReviewServiceStub,
             "discovery": discovery_pb2_grpc.DiscoveryServiceStub,
+            "publishers": publishers_pb2_grpc.PublisherServiceStub,
             "collections": collections_pb2_grpc.CollectionServiceStub, "jobs": inference_pb2_grpc.JobServiceStub,
             "limits": auth_pb2_grpc.LimitServiceStub, "text": text_pb2_grpc.TextServiceStub,
             "receipts": billing_pb2_grpc.ReceiptServiceStub, "plans": plans_pb2_grpc.PlanServiceStub,

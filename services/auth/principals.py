@@ -85,9 +85,10 @@ class PrincipalServicer(auth_pb2_grpc.PrincipalServiceServicer):
     ) -> auth_pb2.FindOrganisationResponse:
         async with self._database.connection() as connection:
             org_id = await self._store.find_organisation(connection, request.handle)
+            domains = await self._store.verified_domains(connection, org_id) if org_id else []
         if org_id is None:
             raise NotFound(f"there is no organisation {request.handle}", reason="ORGANISATION_NOT_FOUND")
-        return auth_pb2.FindOrganisationResponse(org_id=org_id)
+        return auth_pb2.FindOrganisationResponse(org_id=org_id, verified_domains=domains)
 
     async def ListTeamUsers(
         self, request: auth_pb2.ListTeamUsersRequest, context: Context

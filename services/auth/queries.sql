@@ -120,6 +120,9 @@ LEFT JOIN LATERAL (
 ) sso ON true
 WHERE u.id = :user_id AND u.deleted_at IS NULL AND (o.id = :org_id OR (:org_id = '' AND o.personal_of = u.id));
 
+-- name: verified_domains(org_id)
+SELECT domain FROM sso_domains WHERE org_id = :org_id AND verified_at IS NOT NULL ORDER BY domain;
+
 -- name: find_organisation(handle)$
 SELECT o.id FROM organisations o LEFT JOIN users u ON u.id = o.personal_of
 WHERE o.handle = :handle AND u.deleted_at IS NULL;

@@ -151,6 +151,9 @@ class Store:
         row: Row | None = await self._q.get_member_principal(c, user_id=user_id, org_id=org_id)
         return row
 
+    async def verified_domains(self, c: Connection, org_id: str) -> list[str]:
+        return [r["domain"] async for r in self._q.verified_domains(c, org_id=org_id)]
+
     async def find_organisation(self, c: Connection, handle: str) -> str | None:
         org_id: str | None = await self._q.find_organisation(c, handle=handle)
         return org_id

@@ -16,6 +16,7 @@ from services.cli import (
     reviewing,
     transferring,
     verifying,
+    visibility,
 )  # fmt: skip
 from services.cli.carding import show_markdown, show_metadata
 from services.cli.command import Session, command
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     judging.register(models)
     retiring.register(models)
     transferring.register(models)
+    visibility.register(models)
     app.add_typer(models, name="models")
 
 
@@ -64,6 +66,7 @@ def create(
     tag: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     homepage: Annotated[str, typer.Option(help="Where more is to be read.")] = "",
     card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Nobody but your organisation is to know of it.")] = False,
 ) -> None:
     """Makes a model without a version; `mercat models push` does both.
 
@@ -72,6 +75,7 @@ def create(
     request = registry_pb2.CreateModelRequest(
         name=name, display_name=display_name, summary=summary, category=category, task=task, license=license_,
         tags=tag or [], homepage=homepage, description=read_text(card),
+        visibility=visibility.PRIVATE if private else visibility.PUBLIC,
     )  # fmt: skip
     model = session.client.registry.CreateModel(request).model
     if session.json:
@@ -157,7 +161,8 @@ def show(
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
-        ("published", output.when(found.published_at)), *show_metadata(found.card_metadata),
+        ("published", output.when(found.published_at)), ("visibility", visibility.NAMES[found.visibility]),
+        *show_metadata(found.card_metadata),
         *(("takes", show_spec(spec)) for spec in (latest.signature.inputs if latest else ())),
         *(("gives", show_spec(spec)) for spec in (latest.signature.outputs if latest else ())),
         *(show_text(latest) if latest else ()),

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from mercat.billing.v1 import billing_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.cli import declared, declaring, output, provenance, serving
+from services.cli import declared, declaring, output, provenance, serving, visibility
 from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
@@ -47,6 +47,9 @@ def push(
     price: Annotated[
         list[str] | None, typer.Option(metavar="METER=USD", help="What a call costs. Repeatable; none: as it was.")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Nobody but your organisation is to know of it. For a new model.")
+    ] = False,
     tokenizer: Annotated[str, typer.Option(metavar="FILE", help="tokenizer.json, to go inside an ONNX file.")] = "",
     context: Annotated[int, typer.Option(min=0, help="Tokens of a text, with --tokenizer; 0: as that says.")] = 0,
     chat_template: Annotated[str, typer.Option(metavar="FILE", help="Of a decoder, with --tokenizer: Jinja.")] = "",
@@ -133,6 +136,7 @@ def push(
     new = registry_pb2.CreateModelRequest(
         name=request.model.partition("/")[2], summary=summary, category=category, task=task, license=license_,
         display_name=display_name, tags=tag or [], homepage=homepage, description=read_text(card),
+        visibility=visibility.PRIVATE if private else visibility.PUBLIC,
     )  # fmt: skip
     created = _ensure(session, request.model, new)
     quiet = session.json

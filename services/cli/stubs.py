@@ -32,9 +32,16 @@ from mercat.billing.v1 import (
     proof_pb2_grpc,
 )
 from mercat.inference.v1 import inference_pb2_grpc, text_pb2_grpc
-from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.marketplace.v1 import (
+    collections_pb2_grpc,
+    discovery_pb2_grpc,
+    marketplace_pb2_grpc,
+    publishers_pb2_grpc,
+    reviews_pb2_grpc,
+)
 from mercat.notification.v1 import webhooks_pb2_grpc
 from mercat.registry.v1 import (
+    access_pb2_grpc,
     card_pb2_grpc,
     lineage_pb2_grpc,
     provenance_pb2_grpc,
@@ -99,6 +106,7 @@ class Stubs:
     limits = _Stub(auth_pb2_grpc.LimitServiceStub)
     marketplace = _Stub(marketplace_pb2_grpc.MarketplaceServiceStub)
     discovery = _Stub(discovery_pb2_grpc.DiscoveryServiceStub)
+    publishers = _Stub(publishers_pb2_grpc.PublisherServiceStub)
     collections = _Stub(collections_pb2_grpc.CollectionServiceStub)
     reviews = _Stub(reviews_pb2_grpc.ReviewServiceStub)
     prices = _Stub(prices_pb2_grpc.PriceServiceStub)
@@ -107,6 +115,7 @@ class Stubs:
     lineage = _Stub(lineage_pb2_grpc.LineageServiceStub)
     publisher_keys = _Stub(provenance_pb2_grpc.PublisherKeyServiceStub)
     registry = _Stub(registry_pb2_grpc.RegistryServiceStub)
+    access = _Stub(access_pb2_grpc.AccessServiceStub)
     transfers = _Stub(transfer_pb2_grpc.TransferServiceStub)
     storage = _Stub(storage_pb2_grpc.StorageServiceStub)
     text = _Stub(text_pb2_grpc.TextServiceStub)

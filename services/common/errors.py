@@ -152,7 +152,13 @@ class InsufficientCredit(ResourceExhausted, reason="INSUFFICIENT_CREDIT"): ...
 class BudgetExceeded(ResourceExhausted, reason="BUDGET_EXCEEDED"): ...
 
 
-class ModelNotFound(NotFound, reason="MODEL_NOT_FOUND"): ...
+class ModelNotFound(NotFound, reason="MODEL_NOT_FOUND"):
+    """There is none that the caller may know of: whether there is one is not told."""
+
+    @classmethod
+    def to_call(cls, model: str) -> "ModelNotFound":
+        """What every call of it ends with."""
+        return cls(f"there is no model {model} that can be called; find one with `mercat search`")
 
 
 class UsageRecordNotFound(NotFound, reason="USAGE_RECORD_NOT_FOUND"):

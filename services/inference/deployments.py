@@ -6,6 +6,7 @@ beside the calls that use them; only the first call to a model waits."""
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from mercat.auth.v1 import auth_pb2
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
 from mercat.event.v1 import event_pb2
-from mercat.registry.v1 import registry_pb2, registry_pb2_grpc
+from mercat.registry.v1 import registry_pb2, registry_pb2_grpc, visibility_pb2
 from nats.aio.msg import Msg
 
 from services.common import money, pricing
 from services.common.clock import Clock
-from services.common.errors import FailedPrecondition, MercatError, NotFound
+from services.common.errors import FailedPrecondition, MercatError, ModelNotFound, NotFound, PermissionDenied
 from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
@@ -40,6 +42,10 @@ _DEFAULT_TIMEOUT = 30.0  # seconds
 _CACHED = 3600.0  # seconds that an answer is kept where the model does not say
 _FREE = Price()
 _NONE: Mapping[str, int] = {}
+
+
+class AccessRequired(PermissionDenied, reason="ACCESS_REQUIRED"):
+    """The model is gated and the caller's organisation has no access; the metadata names the command that asks."""
 
 
 class _Priced(TypedDict):
@@ -107,6 +113,24 @@ class Deployment:
     measured: bool = False
     retires: float = math.inf
     notices: endings.Notices = ()
+    private: bool = False  # to `proto.org_id`
+    granted: frozenset[str] | None = None  # who may call it beside `proto.org_id`; None: everybody
+
+    def admit(self, reference: str, caller: auth_pb2.Principal | None) -> None:
+        """Whether the caller, as what `reference` was asked for, may know of it; None is the platform itself. Raises
+        ModelNotFound as for a model that does not exist."""
+        if self.private and caller is not None and caller.org_id != self.proto.org_id:
+            raise _none(reference)
+
+    def check_access(self, caller: auth_pb2.Principal) -> None:
+        """Of a gated model, for each call. Raises AccessRequired."""
+        if self.granted is not None and caller.org_id not in self.granted and caller.org_id != self.proto.org_id:
+            model = self.proto.model
+            raise AccessRequired(
+                f"calls of {model} need access: ask for it with `mercat access request {model}`; how that stands shows"
+                f" `mercat access show {model}`",
+                metadata={"model": model, "command": f"mercat access request {model}"},
+            )
 
     def rate(
         self, units: Iterable[tuple[str, int]], org_id: str, positions: Mapping[str, int] = _NONE,
@@ -126,6 +150,10 @@ class Deployment:
     @property
     def ready(self) -> bool:
         return self.resident is not None and not self.resident.gone
+
+
+def _none(reference: str) -> ModelNotFound:
+    return ModelNotFound.to_call(re.split("[@:]", reference, maxsplit=1)[0])
 
 
 class Deployments:
@@ -153,6 +181,12 @@ class Deployments:
                     else:
                         self._fly(reference)  # calls go on while what comes next is made ready
 
+        async def admitted(message: Msg) -> None:
+            model = event_pb2.ModelAccessChanged.FromString(message.data).model_id
+            for reference, d in list(self._by_reference.items()):
+                if d.proto.model_id == model:
+                    self._fly(reference)
+
         async def discounted(message: Msg) -> None:
             org_id = event_pb2.DiscountChanged.FromString(message.data).publisher_org_id
             for reference, d in list(self._by_reference.items()):
@@ -168,10 +202,12 @@ class Deployments:
         await listen(events, "mercat.event.DiscountChanged", discounted)
         await listen(events, "mercat.event.ModelMoved", moved)
         await listen(events, "mercat.event.ModelChanged", changed)
+        await listen(events, "mercat.event.ModelAccessChanged", admitted)
         await listen(events, "mercat.event.PriceChanged", changed)
 
-    def cached(self, reference: str) -> Deployment | None:
-        """The snapshot when it is in memory; the fast path, which never waits. Raises VersionRetired."""
+    def cached(self, reference: str, caller: auth_pb2.Principal | None) -> Deployment | None:
+        """The snapshot when it is in memory; the fast path, which never waits. Raises VersionRetired, and
+        what `Deployment.admit` does."""
         d = self._by_reference.get(reference)
         if d is None:
             return None
@@ -183,6 +219,8 @@ class Deployments:
             if age > _STALE:
                 return None
             self._fly(reference)
+        if d.private:
+            d.admit(reference, caller)
         if now >= d.retires:
             raise endings.refusal(d.proto)
         return d
@@ -195,21 +233,28 @@ class Deployments:
             d = replace(d, **_priced(price, upcoming, now, wall))
         return d
 
-    async def get(self, reference: str) -> Deployment:
-        """Raises ModelNotFound and the like, VersionRetired; Unavailable when registry or billing cannot be asked."""
-        if (d := self.cached(reference)) is not None:
+    async def get(self, reference: str, caller: auth_pb2.Principal | None) -> Deployment:
+        """Raises ModelNotFound and the like, also as `Deployment.admit`; VersionRetired; Unavailable when registry or
+        billing cannot be asked."""
+        if (d := self.cached(reference, caller)) is not None:
             return d
-        d = await asyncio.shield(self._fly(reference))
+        try:
+            d = await asyncio.shield(self._fly(reference))
+        except MercatError as e:  # of a private model, about what is wrong with it
+            if caller is None or e.metadata.get("private_to", caller.org_id) == caller.org_id:
+                raise
+            raise _none(reference) from None
+        d.admit(reference, caller)
         if time.monotonic() >= d.retires:
             raise endings.refusal(d.proto)
         return d
 
-    async def spare(self, d: Deployment) -> Deployment:
+    async def spare(self, d: Deployment, caller: auth_pb2.Principal | None) -> Deployment:
         """The version that stands in for one that keeps failing. Raises EngineUnavailable when nobody should be given
         that either, and as `get`."""
         reference = f"{d.proto.model}@{d.fallback}"
         try:
-            found = await self.get(reference)
+            found = await self.get(reference, caller)
         except endings.VersionRetired as e:
             raise EngineUnavailable(f"{d.proto.model}@{d.version} keeps failing, and {e.message}") from None
         if found.proto.HasField("yank"):
@@ -254,13 +299,16 @@ class Deployments:
             hit_price_percent=cache.hit_price_percent,
             decodes=proto.text.kind == registry_pb2.TEXT_KIND_DECODER,
             resident=self._residency.find(proto.version_id),
+            private=proto.visibility == visibility_pb2.VISIBILITY_PRIVATE,
+            granted=frozenset(proto.granted_org_ids) if proto.visibility == visibility_pb2.VISIBILITY_GATED else None,
             discounts=dict(priced.discounts_ppm),
             **_priced(priced.price, list(priced.upcoming), now, wall),
             retires=endings.retires(proto, now, wall),
             notices=endings.notices(proto),
         )  # fmt: skip
         if known is not None and same is None and known.ready and d.resident is None and now < d.retires:
-            # The version that answers goes on until the one that takes its place is ready.
+            # The version that answers goes on until the one that takes its place is ready, for whom it is for now.
+            known.private, known.granted = d.private, d.granted
             try:
                 await self.resident(d)
             except MercatError as e:

@@ -94,12 +94,13 @@ class HotPath:
             fresh: the answer must not come from the response cache.
 
         Raises:
-            ModelNotFound, VersionRetired, ModelDenied, BadTensor, RateLimited, QuotaExceeded, ConcurrencyLimited,
-            BudgetExceeded, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused, EngineFailed,
-            Unavailable: none is charged.
+            ModelNotFound, VersionRetired, AccessRequired, ModelDenied, BadTensor, RateLimited, QuotaExceeded,
+            ConcurrencyLimited, BudgetExceeded, InsufficientCredit, QueueFull, DeadlineExceeded, ModelRefused,
+            EngineFailed, Unavailable: none is charged.
         """
         began = time.perf_counter()
-        deployment = self.deployments.cached(reference) or await self.deployments.get(reference)
+        caller, deployments = call.principal, self.deployments
+        deployment = deployments.cached(reference, caller) or await deployments.get(reference, caller)
         if deployment.decodes:
             raise TextOnly(f"{reference} goes on with texts: call Generate or Chat instead")
         slots = await self.enter(call, deployment)
@@ -109,9 +110,11 @@ class HotPath:
             self.leave(slots)
 
     async def enter(self, call: Call, deployment: Deployment) -> list[Held]:
-        """Takes what the limits allow a call, which ends with `leave`. Raises ModelDenied, RateLimited, QuotaExceeded,
-        ConcurrencyLimited."""
+        """Takes what the limits allow a call, which ends with `leave`. Raises AccessRequired, ModelDenied,
+        RateLimited, QuotaExceeded, ConcurrencyLimited."""
         caller = call.principal
+        if deployment.granted is not None:
+            deployment.check_access(caller)
         if caller.HasField("rules"):
             key_rules.check_model(caller.rules, deployment.proto.model, deployment.proto.former_models)
         limited = allowance.limits(caller, deployment.proto)
@@ -158,7 +161,7 @@ class HotPath:
                 deployment.breaker.failed(asyncio.get_running_loop().time())
                 if not spare:
                     raise
-        deployment = await self.deployments.spare(deployment)
+        deployment = await self.deployments.spare(deployment, call.principal)
         return await self._run(call, deployment, read, wanted, level, fresh, began)
 
     async def _run(

@@ -17,7 +17,7 @@ from services.common.errors import Internal, InvalidArgument, Malformed, MercatE
 from services.common.rpc.context import Call, Context, current, enter
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import Policy
-from services.inference.deployments import Deployments
+from services.inference.deployments import Deployment, Deployments
 from services.inference.hotpath import HotPath, Inputs
 from services.inference.tensors import BadTensor, Signature, to_raw
 
@@ -138,13 +138,17 @@ class KServe:
             name="mercat", version="0.1.0", extensions=["binary_tensor_data", "model_configuration", "statistics"]
         )
 
+    async def _get(self, request: Any) -> Deployment:
+        """The version that a request about it names. Raises as Deployments.get."""
+        return await self._deployments.get(reference(request.name, request.version), current().principal)
+
     async def _model_ready(self, request: Any, context: Context) -> Any:
-        deployment = await self._deployments.get(reference(request.name, request.version))
+        deployment = await self._get(request)
         await self._deployments.resident(deployment)
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def _model_metadata(self, request: Any, context: Context) -> Any:
-        proto = (await self._deployments.get(reference(request.name, request.version))).proto
+        proto = (await self._get(request)).proto
         metadata = service_pb2.ModelMetadataResponse(
             name=proto.model, versions=[proto.version], platform="onnxruntime_onnx"
         )
@@ -154,7 +158,7 @@ class KServe:
         return metadata
 
     async def _model_config(self, request: Any, context: Context) -> Any:
-        proto = (await self._deployments.get(reference(request.name, request.version))).proto
+        proto = (await self._get(request)).proto
         config = model_config_pb2.ModelConfig(
             name=proto.model,
             platform="onnxruntime_onnx",
@@ -196,7 +200,7 @@ class KServe:
         return response
 
     async def _statistics(self, request: Any, context: Context) -> Any:
-        deployment = await self._deployments.get(reference(request.name, request.version))
+        deployment = await self._get(request)
         resident = await self._deployments.resident(deployment)
         f = resident.batcher.figures
         response = service_pb2.ModelStatisticsResponse()

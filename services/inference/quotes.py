@@ -37,8 +37,8 @@ class Quotes:
         """Raises ModelNotFound and the like, InvalidFields, BadTensor, TextOnly, CostTooLarge, Unavailable."""
         if bool(request.inputs) == bool(request.units):
             raise InvalidFields(violations=[Violation("inputs", "give either `inputs` or `units`")])
-        deployments = self._path.deployments
-        deployment = deployments.cached(request.model) or await deployments.get(request.model)
+        deployments, caller = self._path.deployments, call.principal
+        deployment = deployments.cached(request.model, caller) or await deployments.get(request.model, caller)
         units = self._units(call, deployment, request)
         calls, test, org_id = request.calls or 1, call.principal.test, call.principal.org_id
         positions: Mapping[str, int] = {}

@@ -66,5 +66,5 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def GetSignature(
         self, request: inference_pb2.GetSignatureRequest, context: Context
     ) -> inference_pb2.GetSignatureResponse:
-        proto = (await self._path.deployments.get(request.model)).proto
+        proto = (await self._path.deployments.get(request.model, current().principal)).proto
         return inference_pb2.GetSignatureResponse(model=proto.model, version=proto.version, signature=proto.signature)

@@ -39,8 +39,7 @@ class TextServicer(text_pb2_grpc.TextServiceServicer):
     async def CountTokens(self, request: text_pb2.CountTokensRequest, context: Context) -> text_pb2.CountTokensResponse:
         if bool(request.prompt) == bool(request.messages):
             raise InvalidFields(violations=[Violation("prompt", "give either `prompt` or `messages`")])
-        deployments = self._text.path.deployments
-        deployment = deployments.cached(request.model) or await deployments.get(request.model)
+        deployment = await self._text.path.deployments.get(request.model, current().principal)
         proto = deployment.proto
         if deployment.decodes or request.messages:
             asked = conversation(request.messages, request.tools) if request.messages else Prompt(text=request.prompt)

@@ -2,7 +2,13 @@
 copy made for searching, fed by events and rebuilt from the catalogue whenever that is wanted."""
 
 from mercat.event.v1 import event_pb2
-from mercat.marketplace.v1 import collections_pb2_grpc, discovery_pb2_grpc, marketplace_pb2_grpc, reviews_pb2_grpc
+from mercat.marketplace.v1 import (
+    collections_pb2_grpc,
+    discovery_pb2_grpc,
+    marketplace_pb2_grpc,
+    publishers_pb2_grpc,
+    reviews_pb2_grpc,
+)
 
 from services.common.events import consume
 from services.common.personal.tasks import PersonTasks
@@ -17,6 +23,8 @@ from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning
 from services.marketplace.personal import MarketplaceData
+from services.marketplace.profiles.service import PublisherServicer
+from services.marketplace.profiles.store import ProfileStore
 from services.marketplace.reviews.service import ReviewServicer
 from services.marketplace.reviews.store import ReviewStore
 from services.marketplace.service import MarketplaceServicer
@@ -66,6 +74,7 @@ async def build(deps: Deps) -> Service:
                 collections_pb2_grpc.add_CollectionServiceServicer_to_server,
                 CollectionServicer(deps.database, store, discovery, deps.clock),
             ),
+            (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, ProfileStore())),
         ],
         tasks=[
             follow,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 async def build(deps: "Deps") -> "Service":
     # Here, since the processes in which models are opened and converted import a part of this package only.
     from mercat.registry.v1 import (
+        access_pb2_grpc,
         card_pb2_grpc,
         lineage_pb2_grpc,
         provenance_pb2_grpc,
@@ -20,6 +21,8 @@ async def build(deps: "Deps") -> "Service":
 
     from services.common.personal.tasks import PersonTasks
     from services.common.service import Service
+    from services.registry.access.service import AccessServicer
+    from services.registry.access.store import AccessStore
     from services.registry.cards.service import CardServicer
     from services.registry.deployments import DeploymentServicer
     from services.registry.lineage.service import LineageServicer
@@ -39,7 +42,7 @@ async def build(deps: "Deps") -> "Service":
 
     settings = deps.settings
     assert isinstance(settings, RegistrySettings)
-    store = Store()
+    store, accesses = Store(), AccessStore()
     repository = Repository(deps.database, store, deps.control, settings)
     validator = Validator(
         deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters
@@ -65,12 +68,13 @@ async def build(deps: "Deps") -> "Service":
             ),
             (
                 registry_pb2_grpc.add_DeploymentServiceServicer_to_server,
-                DeploymentServicer(deps.database, store, repository, quarantine, deps.clock, undelete),
+                DeploymentServicer(deps.database, store, accesses, repository, quarantine, deps.clock, undelete),
             ),
             (
                 transfer_pb2_grpc.add_TransferServiceServicer_to_server,
                 TransferServicer(deps, store, TransferStore()),
             ),
+            (access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(deps, store, accesses)),
         ],
         tasks=[
             validator.work,

@@ -8,7 +8,8 @@ from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import FailedPrecondition, ModelNotFound, NotFound
 from services.common.rpc.context import Context
-from services.registry import references
+from services.registry import references, visibility
+from services.registry.access.store import AccessStore
 from services.registry.lifecycle import CALLABLE, is_retired
 from services.registry.quarantine import Quarantine
 from services.registry.repository import Repository
@@ -33,13 +34,14 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     """Serves `mercat.registry.v1.DeploymentService`."""
 
     def __init__(
-        self, database: Database, store: Store, repository: Repository, quarantine: Quarantine, clock: Clock,
-        undelete: timedelta,
+        self, database: Database, store: Store, accesses: AccessStore, repository: Repository, quarantine: Quarantine,
+        clock: Clock, undelete: timedelta,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._undelete = undelete
         self._database = database
         self._store = store
+        self._accesses = accesses
         self._repository = repository
         self._quarantine = quarantine
 
@@ -48,16 +50,16 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
     ) -> registry_pb2.ResolveDeploymentResponse:
         reference = references.parse(request.reference)
         # One text for what does not exist and what is not published: the difference is nobody's business.
-        missing = f"there is no model {reference.model} that can be called; find one with `mercat search`"
         async with self._database.connection() as connection:
             model = await self._store.get_model(connection, reference.publisher, reference.name)
             if model is None or not model["published_at"]:
-                raise ModelNotFound(missing)
+                raise ModelNotFound.to_call(reference.model)
+            kept = visibility.kept(model)
             wanted = reference.version or model["latest_version"]
             if reference.alias:
                 found = await self._store.get_alias(connection, model["id"], reference.alias)
                 if found is None:
-                    raise AliasNotFound(f"{reference.model} has no alias {reference.alias}")
+                    raise AliasNotFound(f"{reference.model} has no alias {reference.alias}", metadata=kept)
                 wanted = found
             row = await self._store.get_version(connection, model["id"], wanted) if wanted else None
             if row is not None and row["state"] == registry_pb2.VERSION_STATE_QUARANTINED:
@@ -65,25 +67,30 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
                 spare = registry_pb2.Version.FromString(row["document"]).settings.fallback_version
                 if reference.version or not spare:
                     raise VersionQuarantined(
-                        f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down"
+                        f"{reference.model}@{wanted} was taken out of service: it kept bringing its engine down",
+                        metadata=kept,
                     )
                 row = await self._store.get_version(connection, model["id"], spare)
             if row is not None and row["yanked_by"] and not reference.version:
                 raise VersionYanked(
                     f"{reference.model}@{row['version']}, to which {request.reference} leads, was yanked: "
                     f"{row['yank_reason']}",
-                    metadata={"model": reference.model, "version": row["version"]},
+                    metadata={**kept, "model": reference.model, "version": row["version"]},
                 )
             former = await self._store.former_addresses(connection, model["id"])
+            granted: list[str] = []
+            if model["visibility"] == visibility.GATED:
+                granted = await self._accesses.list_granted(connection, model["id"])
         retired = row is not None and is_retired(row["state"], row["sunset_at"], self._clock.now())
         if row is None or not (retired or row["state"] in CALLABLE):
             if not wanted:
-                raise ModelNotFound(missing)
-            raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called")
+                raise ModelNotFound.to_call(reference.model)
+            raise VersionNotFound(f"{reference.model} has no version {wanted} that can be called", metadata=kept)
         deployment = self._repository.deployment(model, row)
         if retired:  # the worker that is asked for it refuses, and knows to do so without asking again
             deployment.state = registry_pb2.VERSION_STATE_RETIRED
         deployment.former_models.extend(former)
+        deployment.granted_org_ids.extend(granted)
         return registry_pb2.ResolveDeploymentResponse(deployment=deployment)
 
     async def ReportCrash(
@@ -119,6 +126,6 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
         return registry_pb2.ResolveOwnerResponse(
             model_id=model["id"],
             org_id=model["org_id"],
-            published=bool(model["published_at"]),
+            published=visibility.listed(model),
             model=f"{model['publisher']}/{model['name']}",
         )

@@ -1,10 +1,10 @@
--- name: add_model(id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license, homepage, now)!
+-- name: add_model(id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license, homepage, visibility, now)!
 -- An address that a model had before leads to the new one from now on.
 WITH taken AS (DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name)
 INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license,
-    homepage, created_at, updated_at)
+    homepage, visibility, created_at, updated_at)
 VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :card, :category, :task, :tags, :license,
-    :homepage, :now, :now);
+    :homepage, :visibility, :now, :now);
 
 -- name: get_model(publisher, name)^
 -- By its address, or one from before that no other model has.
@@ -19,11 +19,12 @@ SELECT a.publisher || '/' || a.name AS model FROM model_addresses a
 WHERE a.model_id = :model_id AND NOT EXISTS (SELECT FROM models m WHERE m.publisher = a.publisher AND m.name = a.name)
 ORDER BY model;
 
--- name: list_models(org_id, before, most)
--- With an organisation all of its own, else the published ones.
+-- name: list_models(org_id, viewer, before, most)
+-- With an organisation all of its own, else the published ones that are not private (2) or are the viewer's.
 SELECT m.*, (SELECT coalesce(jsonb_object_agg(a.alias, a.version), '{}') FROM aliases a WHERE a.model_id = m.id) AS aliases
 FROM models m
-WHERE (CASE WHEN :org_id::text = '' THEN m.latest_version <> '' ELSE m.org_id = :org_id END)
+WHERE (CASE WHEN :org_id::text <> '' THEN m.org_id = :org_id
+        ELSE m.latest_version <> '' AND (m.visibility <> 2 OR m.org_id = :viewer) END)
     AND (:before::text IS NULL OR m.id < :before)
 ORDER BY m.id DESC LIMIT :most;
 
@@ -42,6 +43,9 @@ UPDATE models SET revision = revision + 1, updated_at = :now WHERE id = :id;
 
 -- name: set_model_limit(id, call_limit)!
 UPDATE models SET call_limit = :call_limit::text::jsonb WHERE id = :id;
+
+-- name: set_visibility(id, visibility, now)!
+UPDATE models SET visibility = :visibility, revision = revision + 1, updated_at = :now WHERE id = :id;
 
 -- name: set_latest(id, version, now)!
 UPDATE models SET latest_version = :version, published_at = coalesce(published_at, :now) WHERE id = :id;
@@ -72,7 +76,7 @@ SELECT v.*, m.publisher, m.name FROM versions v JOIN models m ON m.id = v.model_
 WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
 
 -- name: list_callable(after, most)
-SELECT v.*, m.publisher, m.name, m.org_id, m.call_limit FROM versions v JOIN models m ON m.id = v.model_id
+SELECT v.*, m.publisher, m.name, m.org_id, m.call_limit, m.visibility FROM versions v JOIN models m ON m.id = v.model_id
 WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 
 -- name: published_versions(model_id)

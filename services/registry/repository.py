@@ -67,7 +67,7 @@ class Repository:
             size_bytes=version["served_size_bytes" if served else "size_bytes"],
             signature=tensor_pb2.Signature.FromString(version["signature"]), settings=document.settings,
             state=version["state"], samples=document.samples, limit=call_limits.read(model["call_limit"]),
-            text=text_of(version),
+            text=text_of(version), visibility=model["visibility"],
         )  # fmt: skip
         if version["deprecated_at"] is not None:
             made.deprecation.CopyFrom(deprecation_of(version))

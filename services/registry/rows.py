@@ -15,7 +15,7 @@ def model_of(row: Row) -> registry_pb2.Model:
         display_name=row["display_name"], summary=row["summary"], description=row["description"],
         category=row["category"], task=row["task"], tags=row["tags"], license=row["license"], homepage=row["homepage"],
         latest_version=row["latest_version"], aliases=json.loads(row["aliases"]), etag=str(row["revision"]),
-        limit=call_limits.read(row["call_limit"]),
+        limit=call_limits.read(row["call_limit"]), visibility=row["visibility"],
     )  # fmt: skip
     if row["card"]:
         model.card_metadata.ParseFromString(row["card"])

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import asyncpg
-from mercat.auth.v1 import auth_pb2
 from mercat.event.v1 import event_pb2
 from mercat.registry.v1 import registry_pb2
 
@@ -15,7 +14,7 @@ from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
-from services.registry import references
+from services.registry import references, visibility
 from services.registry.cards import front_matter
 from services.registry.lineage.noting import note
 from services.registry.lineage.store import LineageStore
@@ -44,16 +43,11 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
         self._clock = clock
         self._steps = Steps(store, clock)
 
-    def _sees_all(self, model: Row) -> bool:
-        """Whether the caller may see what is not published: the owner and platform admins."""
-        principal = current().principal
-        return principal.org_id == model["org_id"] or principal.role == auth_pb2.ROLE_ADMIN
-
     async def _visible(self, connection: Connection, name: str) -> Row:
         """The model. Raises ModelNotFound when there is none that the caller may know of."""
         reference = references.parse_model(name)
         model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or not (model["published_at"] or self._sees_all(model)):
+        if model is None or not visibility.known(model):
             raise ModelNotFound(f"there is no model {reference.model}")
         return model
 
@@ -87,7 +81,7 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
                     description=request.description, card=said.SerializeToString() if said else b"",
                     category=request.category, task=request.task,
                     tags=list(dict.fromkeys(request.tags)), license=request.license, homepage=request.homepage,
-                    now=self._clock.now(),
+                    visibility=request.visibility or visibility.PUBLIC, now=self._clock.now(),
                 )  # fmt: skip
                 row = await self._store.get_model(connection, principal.handle, request.name)
                 if said and row:
@@ -108,7 +102,9 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
         org_id = caller().org_id if request.mine else ""
         key, most = pages.decode(request.page_token, str), pages.size(request.page_size)
         async with self._database.connection() as connection:
-            rows = await self._store.list_models(connection, org_id, str(key[0]) if key else None, most + 1)
+            rows = await self._store.list_models(
+                connection, org_id, current().principal.org_id, str(key[0]) if key else None, most + 1
+            )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         return registry_pb2.ListModelsResponse(models=[model_of(r) for r in rows[:most]], next_page_token=token)
 

@@ -16,7 +16,7 @@ from services.common.db import Connection, Database
 from services.common.errors import AlreadyExists, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
-from services.registry import files, review
+from services.registry import files, review, visibility
 from services.registry.lifecycle import SEEN
 from services.registry.lineage.noting import note
 from services.registry.lineage.store import LineageStore
@@ -25,7 +25,7 @@ from services.registry.provenance.store import KeyStore
 from services.registry.repository import Repository
 from services.registry.rows import version_of
 from services.registry.steps import VersionNotFound
-from services.registry.store import Row, Store
+from services.registry.store import Store
 
 V = registry_pb2
 _DECISIONS = 100  # that a review shows of those before
@@ -42,7 +42,6 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     _clock: Clock
     _visible: Callable[[Connection, str], Any]
     _owned: Callable[[Connection, str], Any]
-    _sees_all: Callable[[Row], bool]
 
     def __init__(
         self, control: InternalChannel, wake: Callable[[], None], repository: Repository, undelete: timedelta,
@@ -101,7 +100,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
             row = await self._store.get_version(connection, model["id"], request.version)
-        if row is None or not (row["state"] in SEEN or self._sees_all(model)):
+        if row is None or not (row["state"] in SEEN or visibility.sees_all(model)):
             raise VersionNotFound(f"{request.model} has no version {request.version}")
         return registry_pb2.GetVersionResponse(version=version_of(row, request.model))
 
@@ -113,7 +112,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
             rows = await self._store.list_versions(
-                connection, model["id"], all_states=self._sees_all(model), before=before, most=most + 1
+                connection, model["id"], all_states=visibility.sees_all(model), before=before, most=most + 1
             )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         versions = [version_of(r, request.model) for r in rows[:most]]
@@ -136,7 +135,7 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.GetVersionReviewResponse:
         async with self._database.connection() as connection:
             model = await self._visible(connection, request.model)
-            if not self._sees_all(model):
+            if not visibility.sees_all(model):
                 raise ModelNotFound(f"you have no model {request.model}")
             row = await self._store.get_version(connection, model["id"], request.version)
             if row is None:

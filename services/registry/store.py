@@ -29,9 +29,10 @@ class Store:
         """Each as `publisher/name`."""
         return [r["model"] async for r in self._q.former_addresses(c, model_id=model_id)]
 
-    async def list_models(self, c: Connection, org_id: str, before: str | None, most: int) -> list[Row]:
-        """All models of an organisation, or the published ones of all when it is empty."""
-        return [r async for r in self._q.list_models(c, org_id=org_id, before=before, most=most)]
+    async def list_models(self, c: Connection, org_id: str, viewer: str, before: str | None, most: int) -> list[Row]:
+        """All models of an organisation, or when it is empty the published ones that the organisation `viewer` may know
+        of; with an empty one those that all may."""
+        return [r async for r in self._q.list_models(c, org_id=org_id, viewer=viewer, before=before, most=most)]
 
     async def update_model(
         self, c: Connection, model_id: str, *, display_name: str | None, summary: str | None, description: str | None,
@@ -50,6 +51,10 @@ class Store:
 
     async def set_model_limit(self, c: Connection, model_id: str, call_limit: str | None) -> None:
         await self._q.set_model_limit(c, id=model_id, call_limit=call_limit)
+
+    async def set_visibility(self, c: Connection, model_id: str, visibility: int, now: datetime) -> None:
+        """With a new etag, as `touch_model`."""
+        await self._q.set_visibility(c, id=model_id, visibility=visibility, now=now)
 
     async def set_latest(self, c: Connection, model_id: str, version: str, now: datetime) -> None:
         await self._q.set_latest(c, id=model_id, version=version, now=now)

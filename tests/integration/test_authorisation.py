@@ -14,16 +14,16 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from mercat.auth.v1 import auth_pb2, keys_pb2, oauth_pb2, privacy_pb2, sessions_pb2, sso_pb2, team_pb2
 from mercat.auth.v1 import organisation_pb2 as org
 from mercat.billing.v1 import billing_pb2, budgets_pb2, invoices_pb2, payments_pb2, plans_pb2
 from mercat.common.v1 import policy_pb2, rule_pb2
 from mercat.inference.v1 import inference_pb2
-from mercat.marketplace.v1 import collections_pb2
+from mercat.marketplace.v1 import collections_pb2, marketplace_pb2
 from mercat.notification.v1 import webhooks_pb2
-from mercat.registry.v1 import provenance_pb2, registry_pb2, transfer_pb2
+from mercat.registry.v1 import access_pb2, provenance_pb2, registry_pb2, transfer_pb2, visibility_pb2
 from mercat.storage.v1 import storage_pb2
 from mercat.usage.v1 import usage_pb2
 
@@ -32,6 +32,7 @@ from gateway_rest.contracts import Binding
 from services.common import attesting
 from services.common.errors import from_rpc_error
 from tests import graphs
+from tests.expect import until
 from tests.platform import USD, Account, Platform
 
 METHODS = list(contracts.methods())
@@ -63,7 +64,7 @@ class Outcome:
         said = self.said
         for name in names:
             said = said.replace(name, "…").replace(name.replace("/", "%2F"), "…")
-        said = re.sub(r"[a-z]{3}_[0-9a-z]{26}", "…", said)
+        said = re.sub(r"[a-z]{3}_[0-9a-z]{26}|mk_live_\w+", "…", said)
         said = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?|seconds: \d+|nanos: \d+", "…", said)
         return Outcome(self.code, self.reason, said)
 
@@ -236,7 +237,8 @@ TEXTS = {
     "username",  # the caller's own
     "user_code",  # of a device, which is nobody's yet
     "metadata", "checksum",  # of uploads: whatever their owner says of their bytes
-    "board", "comment", "publisher", "title",
+    "board", "comment", "publisher", "title", "message", "terms_digest",
+    "about", "website",
     "successor",  # a version that is published
     "review_id",  # anybody may see it; who may answer it is in tests/integration/marketplace
     "url", "event_type",
@@ -264,7 +266,12 @@ FILLED: dict[str, Any] = {
     "signing_key_id": "sgk_00000000000000000000000000",
     "AddTeamMemberRequest.user_id": "usr_00000000000000000000000000", "team_id": "tem_00000000000000000000000000",
     "RemoveTeamMemberRequest.user_id": "usr_00000000000000000000000000",
+    "UpdateApiKeyRequest.key_id": "key_00000000000000000000000000",
+    "service_account_id": "sac_00000000000000000000000000", "visibility": "VISIBILITY_PUBLIC",
 }  # fmt: skip
+
+
+_ALSO = ("components", "prompt", "filename", "units", "inputs")  # needed by some, by no rule
 
 
 def _of(method: MethodDescriptor, field: FieldDescriptor, table: dict[str, Any]) -> Any:
@@ -390,7 +397,7 @@ def _request(method: MethodDescriptor, field: FieldDescriptor, name: str, strang
     given: dict[str, Any] = {field.name: name}
     for other in method.input_type.fields:
         rule = other.GetOptions().Extensions[rule_pb2.rule]
-        if other.name not in given and (rule.required or other.name in ("components", "prompt", "filename", "units")):
+        if other.name not in given and (rule.required or other.name in _ALSO):
             if other.name == "model":
                 given["model"] = f"{stranger.profile.organisation}/own"
             elif (value := _of(method, other, FILLED)) is not None:
@@ -439,3 +446,89 @@ def test_theirs_is_still_theirs(platform: Platform, theirs: dict[str, str], vict
     kept = victim.collections.ListCollections(collections_pb2.ListCollectionsRequest()).collections
     assert [c.collection_id for c in kept] == [theirs["collection"]]
     assert victim.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.org_id == victim.profile.org_id
+
+
+# A private model
+
+Path = tuple[FieldDescriptor, ...]
+
+
+def _naming_models(message: Descriptor, above: Path = ()) -> Iterator[Path]:
+    """The fields of a request that name models, also those inside its messages."""
+    for field in message.fields:
+        if field.name in ("model", "models") and field.type == FieldDescriptor.TYPE_STRING:
+            yield (*above, field)
+            continue
+        inside = field.message_type
+        if inside is not None and not inside.GetOptions().map_entry and inside not in [f.message_type for f in above]:
+            yield from _naming_models(inside, (*above, field))
+
+
+NAMING = [
+    (method, path)
+    for method in METHODS
+    if contracts.policy(method).access != policy_pb2.ACCESS_INTERNAL
+    if set(contracts.policy(method).roles) != {"admin"}
+    for path in _naming_models(method.input_type)
+]
+
+
+def _filled(method: MethodDescriptor, message: Descriptor, path: Path, name: str) -> dict[str, Any]:
+    """A request in which the fields of `path` lead to `name`, with what it needs beside that."""
+    made: dict[str, Any] = {}
+    for field in message.fields:
+        rule = field.GetOptions().Extensions[rule_pb2.rule]
+        if field is path[0]:
+            value = name if len(path) == 1 else _filled(method, field.message_type, path[1:], name)
+            made[field.name] = [value] if field.is_repeated else value
+            continue
+        value = FILLED.get(f"{message.name}.{field.name}", FILLED.get(field.name))
+        if value is not None and (rule.required or field.name in _ALSO):
+            made[field.name] = value
+    if made.get("models") and message.name == "CompareModelsRequest":  # of two at least
+        made["models"].append(PUBLISHED)
+    return made
+
+
+PUBLISHED = "mercat/magika"  # of the demo
+
+
+@pytest.fixture(scope="module")
+def private(platform: Platform, victim: Account) -> registry_pb2.Model:
+    """A model that everybody could call, and that its organisation alone may know of now."""
+    model = platform.publish(victim, graphs.tiny(), price={"requests": 10**9})
+    listing = marketplace_pb2.GetListingRequest(model=model)
+    until(lambda: _outcome(lambda: victim.marketplace.GetListing(listing)) == "")
+    request = access_pb2.SetModelVisibilityRequest(model=model, visibility=visibility_pb2.VISIBILITY_PRIVATE)
+    made = victim.access.SetModelVisibility(request).model
+    until(lambda: _outcome(lambda: victim.marketplace.GetListing(listing)) == "MODEL_NOT_FOUND")
+    return made  # type: ignore[no-any-return]
+
+
+def _outcome(call: Callable[[], object]) -> str:
+    """The reason of its failure; empty when it did not fail."""
+    try:
+        call()
+    except grpc.RpcError as e:
+        return from_rpc_error(e).reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), NAMING,
+    ids=lambda d: ".".join(f.name for f in d) if isinstance(d, tuple) else d.full_name.removeprefix("mercat."),
+)  # fmt: skip
+def test_a_private_model_is_as_if_it_were_not(
+    platform: Platform, private: registry_pb2.Model, stranger: Account, method: MethodDescriptor, path: Path
+) -> None:
+    invented = private.model[:-4] + "none"
+    who = [stranger.api_key, ""] if contracts.policy(method).access == policy_pb2.ACCESS_PUBLIC else [stranger.api_key]
+    for credential in who:
+        made = message_factory.GetMessageClass(method.input_type)
+        asked = [json_format.ParseDict(_filled(method, method.input_type, path, n), made())
+                 for n in (private.model, invented)]  # fmt: skip
+        pairs = zip(*(everywhere(platform, method, one, credential) for one in asked), strict=True)
+        for real, nothing in pairs:
+            assert real.reason != "INVALID_FIELDS", real.said
+            assert private.model_id not in real.said
+            assert real.without(private.model, invented) == nothing.without(private.model, invented)

@@ -55,8 +55,8 @@ class Embedder:
     async def embed(self, call: Call, request: text_pb2.EmbedRequest) -> text_pb2.EmbedResponse:
         """Raises what a Predict raises, NotAnEncoder, and PromptTooLong for a text that does not fit."""
         began = time.perf_counter()
-        deployments = self._path.deployments
-        deployment = deployments.cached(request.model) or await deployments.get(request.model)
+        deployments, caller = self._path.deployments, call.principal
+        deployment = deployments.cached(request.model, caller) or await deployments.get(request.model, caller)
         encoder = await self._encoder(deployment)
         path = self._path
         slots = await path.enter(call, deployment)
@@ -91,7 +91,7 @@ class Embedder:
     async def encode(self, call: Call, request: encoding_pb2.EncodeTextsRequest) -> encoding_pb2.EncodeTextsResponse:
         """For the platform itself: without limits, money or a record. Raises as `embed`."""
         path = self._path
-        deployment = path.deployments.cached(request.model) or await path.deployments.get(request.model)
+        deployment = await path.deployments.get(request.model, None)
         encoder = await self._encoder(deployment)
         ids = await asyncio.to_thread(_tokenise, encoder, request.texts, truncate=True)
         deadline = asyncio.get_running_loop().time() + deployment.timeout

@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mercat.auth.v1 import auth_pb2
 from mercat.inference.v1 import text_pb2
 from mercat.registry.v1 import registry_pb2
 
@@ -55,26 +56,26 @@ class TextPath:
     def __init__(self, path: HotPath) -> None:
         self.path = path
 
-    async def deployment(self, reference: str) -> Deployment:
+    async def deployment(self, reference: str, caller: auth_pb2.Principal) -> Deployment:
         """The decoder version that answers, which may be the fallback of one that keeps failing. Raises ModelNotFound
         and the like, NotADecoder, EngineUnavailable."""
-        found = await self._decoder(reference)
+        found = await self._decoder(reference, caller)
         now = asyncio.get_running_loop().time()
         if found.breaker.allows(now):
             return found
         if not found.fallback or "@" in reference:
             text = f"{reference} keeps failing and is left alone for a while"
             raise EngineUnavailable(text, retry_after=found.breaker.until - now)
-        return _decodes(await self.path.deployments.spare(found), reference)
+        return _decodes(await self.path.deployments.spare(found, caller), reference)
 
-    async def _decoder(self, reference: str) -> Deployment:
+    async def _decoder(self, reference: str, caller: auth_pb2.Principal) -> Deployment:
         deployments = self.path.deployments
-        return _decodes(deployments.cached(reference) or await deployments.get(reference), reference)
+        return _decodes(deployments.cached(reference, caller) or await deployments.get(reference, caller), reference)
 
     async def count(self, call: Call, reference: str, prompt: Prompt) -> tuple[registry_pb2.Deployment, int, int]:
         """The version, the tokens of a prompt, and those that its context holds. Raises as `deployment` and
         Decoder.count."""
-        found = await self.deployment(reference)
+        found = await self.deployment(reference, call.principal)
         resident, _ = await self.path.resident(call, found, self._deadline(call, found))
         with resident.streaming() as decoder:
             return found.proto, await decoder.count(prompt), decoder.context_tokens
@@ -93,7 +94,7 @@ class TextPath:
             StreamBroken: not charged.
         """
         began = time.perf_counter()
-        deployment = await self.deployment(reference)
+        deployment = await self.deployment(reference, call.principal)
         slots = await self.path.enter(call, deployment)
         counts = Counts(deployment.proto.model, deployment.version)
         STREAMS.labels().inc()

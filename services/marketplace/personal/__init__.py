@@ -12,10 +12,11 @@ from services.marketplace.store import Store
 # Listings are copies of what the registry has.
 _FILES = (
     "reviews", "replies_to_reviews", "reports_of_reviews", "collections", "favourites", "follows", "preferences",
+    "profiles",
 )  # fmt: skip
 _ERASING = (
     "erase_reviews", "erase_reports", "erase_collections", "erase_places", "erase_favourites", "erase_follows",
-    "erase_preferences", "erase_together", "erase_latencies", "erase_listings", "erase_changes",
+    "erase_preferences", "erase_profiles", "erase_together", "erase_latencies", "erase_listings", "erase_changes",
 )  # fmt: skip
 
 

@@ -27,6 +27,9 @@ SELECT to_jsonb(f)::text AS line FROM follows f WHERE f.org_id = ANY(:org_ids::t
 -- name: export_preferences(org_ids)
 SELECT to_jsonb(p)::text AS line FROM discovery_preferences p WHERE p.org_id = ANY(:org_ids::text[]) ORDER BY p.org_id;
 
+-- name: export_profiles(org_ids)
+SELECT to_jsonb(p)::text AS line FROM publisher_profiles p WHERE p.org_id = ANY(:org_ids::text[]) ORDER BY p.org_id;
+
 -- name: listed(handles)
 SELECT model FROM listings WHERE split_part(model, '/', 1) = ANY(:handles::text[]) ORDER BY model;
 
@@ -55,6 +58,9 @@ DELETE FROM favourites WHERE org_id = ANY(:org_ids::text[]) OR split_part(model,
 
 -- name: erase_follows(org_ids, handles)!
 DELETE FROM follows WHERE org_id = ANY(:org_ids::text[]) OR publisher = ANY(:handles::text[]);
+
+-- name: erase_profiles(org_ids)!
+DELETE FROM publisher_profiles WHERE org_id = ANY(:org_ids::text[]);
 
 -- name: erase_preferences(org_ids)!
 DELETE FROM discovery_preferences WHERE org_id = ANY(:org_ids::text[]);

@@ -34,6 +34,7 @@ _INVOICE: Values = {
 }  # fmt: skip
 _PAYOUT: Values = {"payout_id": "po_06b3c8x0z5q7k2m4n6p8r0s2t4", "amount_nanos": 80_000_000_000}
 _VERSION: Values = {"version_id": "ver_06b3c8x0z5q7k2m4n6p8r0s2t4", "model": "ada/adder", "version": "1.0.0"}
+_ACCESS: Values = {"model": "ada/adder", "organisation": "acme"}
 _BUDGET: Values = {
     "budget_id": "bdg_06b3c8x0z5q7k2m4n6p8r0s2t4", "name": "all", "percent": 80, "limit_nanos": 100_000_000_000,
     "spent_nanos": 80_500_000_000, "currency": "usd", "reset_time": _AT,
@@ -185,6 +186,12 @@ _ALL = [
               _fields(*_OF_VERSION, "reason"), lambda event: bool(event.yanked), callers=True),
     EventType("model.unyanked", "A version of yours, or that you called in the last 90 days, is there again.",
               "models:read", e.VersionYanked(**_VERSION), _OF_VERSION, lambda event: not event.yanked, callers=True),
+    EventType("model.access_requested", "An organisation asks for access to a gated model of yours.", "models:read",
+              e.ModelAccessChanged(**_ACCESS, state="requested", message="for our search"),
+              _fields("model", "organisation", "message"), lambda event: event.state == "requested"),
+    EventType("model.access_decided", "Your access to a gated model was granted, denied or revoked.", "models:read",
+              e.ModelAccessChanged(**_ACCESS, state="granted"), _fields("model", "organisation", "state", "reason"),
+              lambda event: event.state != "requested"),
     EventType("inference.job.completed", "A job has run to its end; single entries of it may have failed.",
               "inference:call", e.JobFinished(**_JOB), _OF_JOB, _job(i.JOB_STATE_SUCCEEDED)),
     EventType("inference.job.failed", "A job ended before its last entry: it failed, or its time was over.",

@@ -12,12 +12,12 @@ from services.common.rpc.channels import InternalChannel
 
 _FILES = (
     "models", "versions", "version_files", "aliases", "model_addresses", "model_transfers", "version_decisions",
-    "lineage", "publisher_keys",
+    "lineage", "publisher_keys", "accesses", "acceptances",
 )  # fmt: skip
 _ERASING = (
     "erase_aliases", "erase_crashes", "erase_decisions", "forget_reviewer", "erase_version_files", "erase_lineage",
-    "erase_publisher_keys", "erase_versions",
-    "erase_transfers", "erase_addresses", "erase_models",
+    "erase_publisher_keys", "erase_versions", "erase_transfers", "erase_addresses", "erase_acceptances",
+    "erase_acceptors", "erase_accesses", "erase_terms", "erase_models",
 )  # fmt: skip
 
 

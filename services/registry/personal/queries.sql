@@ -36,6 +36,14 @@ WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY l.model_id, l.version, l.kind, l
 -- name: export_publisher_keys(org_ids)
 SELECT to_jsonb(k)::text AS line FROM publisher_keys k WHERE k.org_id = ANY(:org_ids::text[]) ORDER BY k.fingerprint;
 
+-- name: export_accesses(org_ids)
+SELECT to_jsonb(a)::text AS line FROM accesses a WHERE a.org_id = ANY(:org_ids::text[]) ORDER BY a.id;
+
+-- name: export_acceptances(org_ids)
+SELECT (to_jsonb(a) || jsonb_build_object('version', t.version, 'url', t.url, 'terms', t.text))::text AS line
+FROM acceptances a JOIN terms t ON t.model_id = a.model_id AND t.digest = a.digest
+WHERE a.org_id = ANY(:org_ids::text[]) ORDER BY a.accepted_at;
+
 -- name: made_of_versions(org_ids)
 -- Artifacts that validation made of theirs, and of nobody else's.
 SELECT DISTINCT v.served_digest AS digest FROM versions v JOIN models m ON m.id = v.model_id
@@ -94,6 +102,19 @@ DELETE FROM model_transfers WHERE from_org_id = ANY(:org_ids::text[]) OR to_org_
 -- Those that their models had, and those that models of others had while they were theirs: they name them.
 DELETE FROM model_addresses a USING models m
 WHERE m.id = a.model_id AND (m.org_id = ANY(:org_ids::text[]) OR a.publisher = ANY(:handles::text[]));
+
+-- name: erase_acceptances(org_ids)!
+DELETE FROM acceptances WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_acceptors(user_id)!
+-- That their organisation accepted the terms stays.
+UPDATE acceptances SET user_id = '' WHERE user_id = :user_id;
+
+-- name: erase_accesses(org_ids)!
+DELETE FROM accesses WHERE org_id = ANY(:org_ids::text[]);
+
+-- name: erase_terms(org_ids)!
+UPDATE terms t SET url = '', text = '' FROM models m WHERE m.id = t.model_id AND m.org_id = ANY(:org_ids::text[]);
 
 -- name: erase_models(org_ids, pseudonyms)!
 UPDATE models m SET publisher = t.new, display_name = m.name, summary = '', description = '', card = '', tags = '{}',

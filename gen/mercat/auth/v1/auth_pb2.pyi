@@ -921,15 +921,21 @@ class FindOrganisationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORG_ID_FIELD_NUMBER: _builtins.int
+    VERIFIED_DOMAINS_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
+    @_builtins.property
+    def verified_domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Domains that it has proven to be its own."""
+
     def __init__(
         self,
         *,
         org_id: _builtins.str = ...,
+        verified_domains: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["org_id", b"org_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["org_id", b"org_id", "verified_domains", b"verified_domains"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

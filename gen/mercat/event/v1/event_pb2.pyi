@@ -220,6 +220,47 @@ class ModelMoved(_message.Message):
 Global___ModelMoved: _TypeAlias = ModelMoved  # noqa: Y015
 
 @_typing.final
+class ModelAccessChanged(_message.Message):
+    """What an organisation has of a gated model is another now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    model: _builtins.str
+    org_id: _builtins.str
+    """Who is told: the model's owner of a request, the organisation that asked of all else."""
+    organisation: _builtins.str
+    state: _builtins.str
+    """requested, granted, denied or revoked."""
+    message: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        organisation: _builtins.str = ...,
+        state: _builtins.str = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "organisation", b"organisation", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelAccessChanged: _TypeAlias = ModelAccessChanged  # noqa: Y015
+
+@_typing.final
 class VersionPublished(_message.Message):
     """A version can be called from now on."""
 

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mercat.billing.v1 import billing_pb2 as _billing_pb2
 from mercat.registry.v1 import registry_pb2 as _registry_pb2
+from mercat.registry.v1 import visibility_pb2 as _visibility_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -230,6 +231,7 @@ class SearchHit(_message.Message):
     P95_LATENCY_US_FIELD_NUMBER: _builtins.int
     MODALITY_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     display_name: _builtins.str
     summary: _builtins.str
@@ -249,6 +251,8 @@ class SearchHit(_message.Message):
     """Of the calls of the last 30 days, microseconds, to within 5 %; 0: there were none."""
     p95_latency_us: _builtins.int
     modality: _builtins.str
+    visibility: _visibility_pb2.Visibility.ValueType
+    """Public, or gated: called by those alone that have access."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -281,10 +285,11 @@ class SearchHit(_message.Message):
         p95_latency_us: _builtins.int = ...,
         modality: _builtins.str = ...,
         highlights: _abc.Iterable[Global___Highlight] | None = ...,
+        visibility: _visibility_pb2.Visibility.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "visibility", b"visibility", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from mercat.common.v1 import limits_pb2 as _limits_pb2
 from mercat.common.v1 import tensor_pb2 as _tensor_pb2
 from mercat.registry.v1 import card_pb2 as _card_pb2
 from mercat.registry.v1 import provenance_pb2 as _provenance_pb2
+from mercat.registry.v1 import visibility_pb2 as _visibility_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -208,6 +209,7 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CARD_METADATA_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     model: _builtins.str
     """`publisher/name`."""
@@ -225,6 +227,7 @@ class Model(_message.Message):
     latest_version: _builtins.str
     """The newest published version, empty while there is none."""
     etag: _builtins.str
+    visibility: _visibility_pb2.Visibility.ValueType
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -265,10 +268,11 @@ class Model(_message.Message):
         etag: _builtins.str = ...,
         limit: _limits_pb2.CallLimit | None = ...,
         card_metadata: _card_pb2.CardMetadata | None = ...,
+        visibility: _visibility_pb2.Visibility.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card_metadata", b"card_metadata", "created_at", b"created_at", "limit", b"limit", "published_at", b"published_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "card_metadata", b"card_metadata", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "card_metadata", b"card_metadata", "category", b"category", "created_at", b"created_at", "description", b"description", "display_name", b"display_name", "etag", b"etag", "homepage", b"homepage", "latest_version", b"latest_version", "license", b"license", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "published_at", b"published_at", "summary", b"summary", "tags", b"tags", "task", b"task", "updated_at", b"updated_at", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -880,6 +884,7 @@ class CreateModelRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     HOMEPAGE_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The second half of `publisher/name`."""
     display_name: _builtins.str
@@ -889,6 +894,8 @@ class CreateModelRequest(_message.Message):
     task: _builtins.str
     license: _builtins.str
     homepage: _builtins.str
+    visibility: _visibility_pb2.Visibility.ValueType
+    """Unspecified: public, once a version is published."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -903,10 +910,11 @@ class CreateModelRequest(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         license: _builtins.str = ...,
         homepage: _builtins.str = ...,
+        visibility: _visibility_pb2.Visibility.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "description", b"description", "display_name", b"display_name", "homepage", b"homepage", "license", b"license", "name", b"name", "summary", b"summary", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "description", b"description", "display_name", b"display_name", "homepage", b"homepage", "license", b"license", "name", b"name", "summary", b"summary", "tags", b"tags", "task", b"task", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2116,6 +2124,8 @@ class Deployment(_message.Message):
     REPOSITORY_FILE_FIELD_NUMBER: _builtins.int
     REPOSITORY_DIGEST_FIELD_NUMBER: _builtins.int
     FORMER_MODELS_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    GRANTED_ORG_IDS_FIELD_NUMBER: _builtins.int
     DEPRECATION_FIELD_NUMBER: _builtins.int
     YANK_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
@@ -2138,6 +2148,8 @@ class Deployment(_message.Message):
     artifact: `model.pt` or `model.savedmodel`, made of the artifact of this digest. Empty: `model.onnx`, as workers do.
     """
     repository_digest: _builtins.str
+    visibility: _visibility_pb2.Visibility.ValueType
+    """Of a private one its organisation alone may know."""
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -2157,6 +2169,10 @@ class Deployment(_message.Message):
     @_builtins.property
     def former_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses that the model had before and that lead to it: rules of keys that name one of them allow it."""
+
+    @_builtins.property
+    def granted_org_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a gated one: the organisations that may call it beside its own."""
 
     @_builtins.property
     def deprecation(self) -> Global___Deprecation:
@@ -2191,12 +2207,14 @@ class Deployment(_message.Message):
         repository_file: _builtins.str = ...,
         repository_digest: _builtins.str = ...,
         former_models: _abc.Iterable[_builtins.str] | None = ...,
+        visibility: _visibility_pb2.Visibility.ValueType = ...,
+        granted_org_ids: _abc.Iterable[_builtins.str] | None = ...,
         deprecation: Global___Deprecation | None = ...,
         yank: Global___Yank | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation", b"deprecation", "limit", b"limit", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation", b"deprecation", "digest", b"digest", "former_models", b"former_models", "framework", b"framework", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation", b"deprecation", "digest", b"digest", "former_models", b"former_models", "framework", b"framework", "granted_org_ids", b"granted_org_ids", "limit", b"limit", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "repository_config", b"repository_config", "repository_digest", b"repository_digest", "repository_file", b"repository_file", "repository_model", b"repository_model", "repository_version", b"repository_version", "samples", b"samples", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "visibility", b"visibility", "yank", b"yank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2362,7 +2380,7 @@ class ResolveOwnerResponse(_message.Message):
     model_id: _builtins.str
     org_id: _builtins.str
     published: _builtins.bool
-    """Whether others may know of the model."""
+    """Whether others may know of the model: a version of it was published, and it is not private."""
     model: _builtins.str
     """Its address now: it may have been asked for by one from before."""
     def __init__(

@@ -152,14 +152,16 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """A published model, or one of the caller's own. NOT_FOUND otherwise, whether it exists or not.
+        """A published model that is not another organisation's private one, or one of the caller's own. NOT_FOUND otherwise,
+        whether it exists or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Published models, or with `mine` the caller's own in any state; newest first.
+        """Published models without those that are private to others, or with `mine` the caller's own in any state; newest
+        first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

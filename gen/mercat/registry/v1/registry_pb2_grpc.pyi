@@ -34,9 +34,13 @@ class RegistryServiceStub:
     CreateModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateModelRequest, _registry_pb2.CreateModelResponse]
     """Makes a model of the caller's organisation. ALREADY_EXISTS when it has one of that name."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
-    """A published model, or one of the caller's own. NOT_FOUND otherwise, whether it exists or not."""
+    """A published model that is not another organisation's private one, or one of the caller's own. NOT_FOUND otherwise,
+    whether it exists or not.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
-    """Published models, or with `mine` the caller's own in any state; newest first."""
+    """Published models without those that are private to others, or with `mine` the caller's own in any state; newest
+    first.
+    """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateModelRequest, _registry_pb2.UpdateModelResponse]
     """Changes what describes a model. ABORTED when the etag is no longer the current one."""
     CreateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateVersionRequest, _registry_pb2.CreateVersionResponse]
@@ -91,9 +95,13 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     CreateModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateModelRequest, _registry_pb2.CreateModelResponse]  # type: ignore[assignment]
     """Makes a model of the caller's organisation. ALREADY_EXISTS when it has one of that name."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
-    """A published model, or one of the caller's own. NOT_FOUND otherwise, whether it exists or not."""
+    """A published model that is not another organisation's private one, or one of the caller's own. NOT_FOUND otherwise,
+    whether it exists or not.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Published models, or with `mine` the caller's own in any state; newest first."""
+    """Published models without those that are private to others, or with `mine` the caller's own in any state; newest
+    first.
+    """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateModelRequest, _registry_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """Changes what describes a model. ABORTED when the etag is no longer the current one."""
     CreateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateVersionRequest, _registry_pb2.CreateVersionResponse]  # type: ignore[assignment]
@@ -157,7 +165,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.GetModelResponse, _abc.Awaitable[_registry_pb2.GetModelResponse]]:
-        """A published model, or one of the caller's own. NOT_FOUND otherwise, whether it exists or not."""
+        """A published model that is not another organisation's private one, or one of the caller's own. NOT_FOUND otherwise,
+        whether it exists or not.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -165,7 +175,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListModelsResponse, _abc.Awaitable[_registry_pb2.ListModelsResponse]]:
-        """Published models, or with `mine` the caller's own in any state; newest first."""
+        """Published models without those that are private to others, or with `mine` the caller's own in any state; newest
+        first.
+        """
 
     @_abc_1.abstractmethod
     def UpdateModel(

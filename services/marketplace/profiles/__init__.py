@@ -1,0 +1,1 @@
+"""What publishers say of themselves, and what is known of them."""
