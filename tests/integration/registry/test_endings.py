@@ -33,7 +33,7 @@ def user(platform: Platform) -> Account:
     return platform.sign_up(credit=1_000_000_000)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pair(platform: Platform, maker: Account) -> str:
     """A model of two versions, 1.0.0 and 1.1.0, which answer differently."""
     model = platform.publish(maker, graphs.tiny())
