@@ -33,13 +33,11 @@ CREATE TEMP TABLE {table} AS SELECT b, (
     FROM generate_series(0, {digits} * 5 - 5, 5) s
 ) AS digits FROM generate_series($1::bigint, $2::bigint) b
 """
-# Accounts of each of the people, and what the digest of a call of theirs is made of, in the order of account ids.
+# Accounts of each of the people, and what the digest of a call of theirs is made of, in the order of its columns.
 _PARTIES = """
 CREATE TEMP TABLE parties AS
-SELECT row_number() OVER (ORDER BY w.id) - 1 AS number, w.org_id, w.id AS wallet, p.id AS payable, f.id AS fee, (
-    SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C")
-    FROM (VALUES (w.id || ' $W'), (p.id || ' $P'), (f.id || ' $F')) AS t (line)
-) AS lines
+SELECT row_number() OVER (ORDER BY w.id) - 1 AS number, w.org_id, w.id AS wallet, p.id AS payable, f.id AS fee,
+    w.id || E' $W\\n' || p.id || E' $P\\n' || f.id || ' $F' AS lines
 FROM billing.accounts w
 CROSS JOIN (SELECT id FROM billing.accounts WHERE org_id = $2 AND kind = 'publisher_payable') p
 CROSS JOIN (SELECT id FROM billing.accounts WHERE org_id = '' AND kind = 'platform_fee') f

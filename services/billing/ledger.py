@@ -67,7 +67,7 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
         raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
     wallet, own_credit, payable = _parties(consumer, publisher)
-    parts = ((wallet, credit - cost), (payable, cost - fee), (_FEES, fee), (own_credit, -credit))
+    parts = ((wallet, credit - cost), (own_credit, -credit), (payable, cost - fee), (_FEES, fee))
     return Posting(cause, "charge", tuple(part for part in parts if part[1]))
 
 
@@ -140,7 +140,12 @@ def forfeit(cause: str, org_id: str, amounts: Mapping[str, int]) -> Posting:
 
 def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
     """SHA-256 over a posting with its account ids, in any order: an edited row no longer fits it."""
-    lines = [cause, kind, *sorted(f"{account_id} {amount}" for account_id, amount in entries)]
+    return digest_in_order(cause, kind, sorted(entries, key=lambda e: f"{e[0]} {e[1]}"))
+
+
+def digest_in_order(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
+    """The same over entries that are stored in an order of their own, as those of a charge are."""
+    lines = [cause, kind, *(f"{account_id} {amount}" for account_id, amount in entries)]
     return hashlib.sha256("\n".join(lines).encode()).digest()
 
 

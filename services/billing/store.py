@@ -20,7 +20,7 @@ def snapshot(connection: Connection) -> Any:
 
 
 # What a call does stands in its posting's row, by the kind of the account; other postings' entries are rows.
-_PLACES = {WALLET: 0, CREDIT: 2, PAYABLE: 4, FEE: 6}
+_PLACES = {WALLET: 5, CREDIT: 7, PAYABLE: 9, FEE: 11}
 _POSTING = (
     "id", "cause", "kind", "digest", "created_at", "wallet_id", "wallet_amount", "credit_id", "credit_amount",
     "payable_id", "payable_amount", "fee_id", "fee_amount",
@@ -101,13 +101,7 @@ class Store:
         """
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
         made = {p.cause: [(accounts[a], m) for a, m in p.entries] for p in postings}
-        rows = {
-            p.cause: (
-                ids.sibling("pst", p.cause), p.cause, p.kind, ledger.digest(p.cause, p.kind, made[p.cause]), now,
-                *(_in_a_row(p, accounts) if p.kind == "charge" else _NOTHING),
-            )
-            for p in postings
-        }  # fmt: skip
+        rows = {p.cause: _row(p, made[p.cause], now) for p in postings}
         new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
         apart = [p.cause for p in postings if p.kind != "charge" and p.cause in new]
         entries = [(rows[cause][0], *part) for cause in apart for part in made[cause]]
@@ -218,10 +212,20 @@ class Store:
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
 
 
-def _in_a_row(posting: Posting, accounts: Mapping[Account, str]) -> Sequence[Any]:
-    """The columns of a call's entries."""
-    row: list[Any] = [None] * 8
-    for account, amount in posting.entries:
+def _row(posting: Posting, entries: Sequence[tuple[str, int]], now: datetime) -> Sequence[Any]:
+    """The columns of a posting, among them its entries where it is a charge."""
+    cause, kind = posting.cause, posting.kind
+    if kind != "charge":
+        return (ids.sibling("pst", cause), cause, kind, ledger.digest(cause, kind, entries), now, *_NOTHING)
+    row: list[Any] = [
+        ids.sibling("pst", cause),
+        cause,
+        kind,
+        ledger.digest_in_order(cause, kind, entries),
+        now,
+        *_NOTHING,
+    ]
+    for (account, amount), (account_id, _) in zip(posting.entries, entries, strict=True):
         at = _PLACES[account.kind]
-        row[at], row[at + 1] = accounts[account], amount
+        row[at], row[at + 1] = account_id, amount
     return row

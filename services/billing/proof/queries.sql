@@ -22,8 +22,11 @@ WITH account AS MATERIALIZED (
         min(a.org_id) FILTER (WHERE a.role = 3) AS payee, max(a.org_id) FILTER (WHERE a.role = 3) AS last_payee,
         bool_and(a.role < 5) AND bool_and(a.id IS NOT NULL) AS usual,
         bool_and((e.amount < 0) = (a.role <= 2)) AS charge
-    FROM entries e LEFT JOIN account a ON a.id = e.account_id
+    FROM entry_rows e LEFT JOIN account a ON a.id = e.account_id
     WHERE e.posting_id >= :after AND e.posting_id < :until GROUP BY e.posting_id
+), within AS (
+    SELECT p.*, coalesce(wallet_id, credit_id, payable_id, fee_id) IS NOT NULL AS in_a_row
+    FROM postings p WHERE p.id >= :after AND p.id < :until
 ), joined AS MATERIALIZED (
     SELECT coalesce(p.id, m.posting_id) AS id, p.cause, p.kind, m.lines, coalesce(m.total, 0) AS total, m.paid,
         p.digest = sha256(convert_to(p.cause || E'\n' || p.kind || coalesce(E'\n' || m.lines, ''), 'UTF8')) AS kept,
@@ -32,7 +35,27 @@ WITH account AS MATERIALIZED (
         CASE WHEN m.usual AND m.payer = m.last_payer AND m.payee = m.last_payee AND (m.charge OR starts_with(p.cause, 'cor_'))
             THEN hashtextextended(p.cause || ' ' || m.payer || ' ' || m.payee || ' ' || m.paid, :seed::bigint) ELSE 0 END
             AS checksum
-    FROM (SELECT * FROM postings WHERE id >= :after AND id < :until) p FULL JOIN moved m ON m.posting_id = p.id
+    FROM (SELECT * FROM within WHERE NOT in_a_row) p FULL JOIN moved m ON m.posting_id = p.id
+    UNION ALL
+    SELECT p.id, p.cause, p.kind, m.lines, m.total, m.paid,
+        p.digest = sha256(convert_to(p.cause || E'\n' || p.kind || E'\n' || m.lines, 'UTF8')), m.total = 0,
+        starts_with(p.cause, 'req_'),
+        CASE WHEN (p.wallet_id IS NULL OR w.role = 1 AND p.wallet_amount < 0)
+            AND (p.credit_id IS NULL OR c.role = 2 AND p.credit_amount < 0)
+            AND (p.fee_id IS NULL OR f.role = 4 AND p.fee_amount > 0) AND y.role = 3 AND p.payable_amount > 0
+            AND coalesce(w.org_id, c.org_id) = coalesce(c.org_id, w.org_id)
+            THEN hashtextextended(
+                p.cause || ' ' || coalesce(w.org_id, c.org_id) || ' ' || y.org_id || ' ' || m.paid, :seed::bigint
+            ) ELSE 0 END
+    FROM within p LEFT JOIN account w ON w.id = p.wallet_id LEFT JOIN account c ON c.id = p.credit_id
+    LEFT JOIN account y ON y.id = p.payable_id LEFT JOIN account f ON f.id = p.fee_id
+    CROSS JOIN LATERAL (
+        SELECT concat_ws(E'\n', p.wallet_id || ' ' || p.wallet_amount, p.credit_id || ' ' || p.credit_amount,
+                p.payable_id || ' ' || p.payable_amount, p.fee_id || ' ' || p.fee_amount) AS lines,
+            coalesce(p.wallet_amount, 0) + coalesce(p.credit_amount, 0) + coalesce(p.payable_amount, 0)
+                + coalesce(p.fee_amount, 0) AS total,
+            -coalesce(p.wallet_amount, 0) - coalesce(p.credit_amount, 0) AS paid
+    ) m WHERE p.in_a_row
 )
 SELECT substr(cause, 5, 7) AS digits, NULL AS id, count(*) AS postings, coalesce(sum(paid), 0)::bigint AS paid,
     bit_xor(checksum) AS checksum, true AS kept, true AS balanced, 0::bigint AS total, NULL AS cause, NULL AS kind,

@@ -166,12 +166,11 @@ async def test_earnings_given_to_somebody_else_are_named_though_all_sums_fit(boo
     async with books.superuser() as connection:
         account = "SELECT id FROM accounts WHERE org_id = $1 AND kind = 'publisher_payable'"
         from_, to = [await connection.fetchval(account, p.org_id) for p in (paid.publisher, thief)]
-        before = await connection.fetchval("SELECT digest FROM postings WHERE id = $1", paid.posting_id)
-        entries = await connection.fetch(
-            "SELECT account_id, amount FROM entries WHERE posting_id = $1", paid.posting_id
-        )
-        moved = [(to if e["account_id"] == from_ else e["account_id"], e["amount"]) for e in entries]
-        after = ledger.digest(paid.request_id, "charge", moved)
+        row = await connection.fetchrow("SELECT * FROM postings WHERE id = $1", paid.posting_id)
+        moved = [
+            (row["wallet_id"], row["wallet_amount"]), (to, row["payable_amount"]), (row["fee_id"], row["fee_amount"])
+        ]  # fmt: skip
+        after = ledger.digest_in_order(paid.request_id, "charge", moved)
 
         async def pay(old: str, new: str, digest: bytes) -> None:
             change = "UPDATE postings SET payable_id = $3 WHERE id = $1 AND payable_id = $2"
@@ -183,7 +182,7 @@ async def test_earnings_given_to_somebody_else_are_named_though_all_sums_fit(boo
 
         await pay(from_, to, after)
         assert await _found(books) == {("PARTIES_DIFFER", paid.request_id)}
-        await pay(to, from_, before)
+        await pay(to, from_, row["digest"])
     assert (await books.check()).clean
 
 

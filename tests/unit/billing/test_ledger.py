@@ -69,10 +69,10 @@ def test_a_call_is_one_posting() -> None:
     credit = Account("org_a", CREDIT)
     for cost, fee_ppm, paid, entries in (
         (10, 200_000, 0, ((wallet, -10), (earned, 8), (fee, 2))),
-        (10, 200_000, 3, ((wallet, -7), (earned, 8), (fee, 2), (credit, -3))),
-        (10, 200_000, 10, ((earned, 8), (fee, 2), (credit, -10))),
+        (10, 200_000, 3, ((wallet, -7), (credit, -3), (earned, 8), (fee, 2))),
+        (10, 200_000, 10, ((credit, -10), (earned, 8), (fee, 2))),
         (10, 1_000_000, 0, ((wallet, -10), (fee, 10))),
-        (2, 500_000, 1, ((wallet, -1), (earned, 1), (fee, 1), (credit, -1))),
+        (2, 500_000, 1, ((wallet, -1), (credit, -1), (earned, 1), (fee, 1))),
         (1, 0, 0, ((wallet, -1), (earned, 1))),
     ):
         assert ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm, paid) == Posting("req_1", "charge", entries)
@@ -158,6 +158,8 @@ def test_a_digest_is_of_cause_kind_and_entries_by_account() -> None:
     entries = [("acc_b", -7), ("acc_a", 10), ("acc_b", -3)]
     made = hashlib.sha256(b"req_1\ncharge\nacc_a 10\nacc_b -3\nacc_b -7").digest()
     assert ledger.digest("req_1", "charge", entries) == made
+    kept = hashlib.sha256(b"req_1\ncharge\nacc_b -7\nacc_a 10\nacc_b -3").digest()
+    assert ledger.digest_in_order("req_1", "charge", entries) == kept
 
 
 @pytest.mark.parametrize("amounts", [(), (1,), (5, -4)])
