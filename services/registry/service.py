@@ -11,10 +11,10 @@ from mercat.registry.v1 import registry_pb2
 from services.common import audit, call_limits, etags, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, ModelNotFound, Violation
+from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
-from services.registry import references, visibility
+from services.registry import visibility
 from services.registry.cards import front_matter
 from services.registry.lineage.noting import note
 from services.registry.lineage.store import LineageStore
@@ -45,19 +45,11 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
 
     async def _visible(self, connection: Connection, name: str) -> Row:
         """The model. Raises ModelNotFound when there is none that the caller may know of."""
-        reference = references.parse_model(name)
-        model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or not visibility.known(model):
-            raise ModelNotFound(f"there is no model {reference.model}")
-        return model
+        return await visibility.find_known(self._store, connection, name)
 
     async def _owned(self, connection: Connection, name: str) -> Row:
         """The caller's own model. Raises ModelNotFound for everybody else's too."""
-        reference = references.parse_model(name)
-        model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or model["org_id"] != caller().org_id:
-            raise ModelNotFound(f"you have no model {reference.model}")
-        return model
+        return await visibility.find_own(self._store, connection, name)
 
     async def _changed(self, connection: Connection, model: Row, *, published: bool) -> None:
         name = f"{model['publisher']}/{model['name']}"

@@ -4,8 +4,11 @@ not exist."""
 from mercat.auth.v1 import auth_pb2
 from mercat.registry.v1 import visibility_pb2
 
-from services.common.rpc.context import current
-from services.registry.store import Row
+from services.common.db import Connection
+from services.common.errors import ModelNotFound
+from services.common.rpc.context import caller, current
+from services.registry import references
+from services.registry.store import Row, Store
 
 PUBLIC = visibility_pb2.VISIBILITY_PUBLIC
 PRIVATE = visibility_pb2.VISIBILITY_PRIVATE
@@ -32,3 +35,21 @@ def sees_all(model: Row) -> bool:
 def known(model: Row) -> bool:
     """Whether the caller may know of it."""
     return listed(model) or sees_all(model)
+
+
+async def find_known(store: Store, connection: Connection, name: str) -> Row:
+    """The model. Raises ModelNotFound when there is none that the caller may know of."""
+    reference = references.parse_model(name)
+    model = await store.get_model(connection, reference.publisher, reference.name)
+    if model is None or not known(model):
+        raise ModelNotFound(f"there is no model {reference.model}")
+    return model
+
+
+async def find_own(store: Store, connection: Connection, name: str) -> Row:
+    """The caller's own model. Raises ModelNotFound for everybody else's too."""
+    reference = references.parse_model(name)
+    model = await store.get_model(connection, reference.publisher, reference.name)
+    if model is None or model["org_id"] != caller().org_id:
+        raise ModelNotFound(f"you have no model {reference.model}")
+    return model

@@ -8,14 +8,13 @@ from services.common.db import Connection
 from services.common.errors import (
     FailedPrecondition,
     InvalidFields,
-    ModelNotFound,
     NotFound,
     ResourceExhausted,
     Violation,
 )
 from services.common.rpc.context import Context, caller, current
 from services.common.service import Deps
-from services.registry import references, visibility
+from services.registry import visibility
 from services.registry.access import states
 from services.registry.access.rows import access_of, gate_of
 from services.registry.access.store import AccessStore
@@ -196,16 +195,8 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
 
     async def _known(self, connection: Connection, name: str) -> Row:
         """Raises ModelNotFound for what the caller may not know of."""
-        reference = references.parse_model(name)
-        model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or not visibility.known(model):
-            raise ModelNotFound(f"there is no model {reference.model}")
-        return model
+        return await visibility.find_known(self._store, connection, name)
 
     async def _own(self, connection: Connection, name: str) -> Row:
         """Raises ModelNotFound for what is not the caller's."""
-        reference = references.parse_model(name)
-        model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or model["org_id"] != caller().org_id:
-            raise ModelNotFound(f"you have no model {reference.model}")
-        return model
+        return await visibility.find_own(self._store, connection, name)

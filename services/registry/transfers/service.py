@@ -9,10 +9,10 @@ from mercat.registry.v1 import registry_pb2, transfer_pb2, transfer_pb2_grpc
 
 from services.common import audit, ids, outbox, pages
 from services.common.db import Connection
-from services.common.errors import CredentialInvalid, InvalidFields, ModelNotFound, NotFound, Violation
+from services.common.errors import CredentialInvalid, InvalidFields, NotFound, Violation
 from services.common.rpc.context import Context, caller
 from services.common.service import Deps
-from services.registry import references
+from services.registry import visibility
 from services.registry.rows import model_of
 from services.registry.service import ModelExists
 from services.registry.store import Row, Store
@@ -67,11 +67,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServiceServicer):
 
     async def _own(self, connection: Connection, name: str) -> Row:
         """Raises ModelNotFound for what is not the caller's."""
-        reference = references.parse_model(name)
-        model = await self._store.get_model(connection, reference.publisher, reference.name)
-        if model is None or model["org_id"] != caller().org_id:
-            raise ModelNotFound(f"you have no model {reference.model}")
-        return model
+        return await visibility.find_own(self._store, connection, name)
 
     async def _may_accept(self, principal: auth_pb2.Principal, org_id: str) -> bool:
         """Whether who asks may accept in the other organisation too. A key, and a session that is held to less, is for
