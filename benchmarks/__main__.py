@@ -2,23 +2,26 @@
 
 python -m benchmarks                            everything; writes benchmarks/RESULTS.md and results.png
 python -m benchmarks tiny rest --seconds 3      some groups; prints only
+python -m benchmarks tiny rest --write          some groups; replaces their part of RESULTS.md as well
 """
 
 import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import peers, report
+from benchmarks import kept, peers, report
 from benchmarks.groups import GROUPS
+from benchmarks.kept import Kept, Run
 from benchmarks.load import LoadError
 from benchmarks.machine import describe
 from benchmarks.measure import Result
@@ -33,7 +36,8 @@ def tell(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-def parse(args: Sequence[str] | None = None) -> tuple[list[str], Options]:
+def parse(args: Sequence[str] | None = None) -> tuple[list[str], Options, bool]:
+    """The groups, how to run them, and whether what they find is kept."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,6 +49,7 @@ def parse(args: Sequence[str] | None = None) -> tuple[list[str], Options]:
     parser.add_argument("--calls", type=int, default=default.calls, help="of the group memory [%(default)s]")
     parser.add_argument("--month", type=int, default=default.month, help="calls of the month proven [%(default)s]")
     parser.add_argument("--no-peers", action="store_true", help="only Mercat and the floors")
+    parser.add_argument("--write", action="store_true", help="what some groups find into RESULTS.md")
     given = parser.parse_args(args)
     if unknown := [name for name in given.groups if name not in GROUPS]:
         parser.error(f"there is no group {unknown[0]}; there are {', '.join(GROUPS)}")
@@ -54,13 +59,16 @@ def parse(args: Sequence[str] | None = None) -> tuple[list[str], Options]:
     options = Options(
         given.seconds, given.rounds, given.in_flight, given.calls, threads, not given.no_peers, given.month
     )
-    return given.groups or list(GROUPS), options
+    if given.no_peers and given.write:
+        parser.error("--write: RESULTS.md is of runs with the peers")
+    return given.groups or list(GROUPS), options, (given.write or not given.groups) and options.peers
 
 
-def measure(stage: Stage, groups: Sequence[str]) -> tuple[list[Result], dict[str, str]]:
-    """Runs the groups; answers what they found, and why others could not be measured."""
+def measure(stage: Stage, groups: Sequence[str]) -> tuple[list[Result], int]:
+    """Runs the groups; answers what they found, and how many could not be measured. Ctrl-C or SIGTERM ends it after
+    the groups that are measured."""
     results: list[Result] = []
-    missing: dict[str, str] = {}
+    missing = 0
     for number, name in enumerate(groups, 1):
         group = GROUPS[name]
         print(f"\n[{number}/{len(groups)}] {name}: {group.TITLE}; {minutes(group.seconds(stage.options))}", flush=True)
@@ -68,11 +76,14 @@ def measure(stage: Stage, groups: Sequence[str]) -> tuple[list[Result], dict[str
             result = group.run(stage)
         except (LoadError, PeerError) as error:
             tell(f"not measured: {error}")
-            missing[name] = str(error)
+            missing += 1
             continue
-        except Exception as error:  # a group that breaks takes nobody else's figures with it
+        except KeyboardInterrupt:
+            print(f"\nStopped; {name} and what comes after it is not measured.", flush=True)
+            return results, missing + len(groups) - number + 1
+        except Exception:  # a group that breaks takes nobody else's figures with it
             traceback.print_exc()
-            missing[name] = f"{type(error).__name__}: {error}"
+            missing += 1
             continue
         show(result)
         results.append(result)
@@ -92,18 +103,20 @@ def minutes(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
 
 
-def write(results: Sequence[Result], missing: Mapping[str, str], money: Sequence[str], *, took: float) -> None:
-    """RESULTS.md and its picture."""
+def write(results: Sequence[Result], money: Sequence[str], *, took: float) -> None:
+    """What was found into results.json, beside what other groups found before; RESULTS.md and its picture from all."""
     machine = describe()
     for name, text in machine.items():
         tell(f"{name}: {text}")
     args = shlex.join(sys.argv[1:])
-    text = report.markdown(
-        results, machine, command=f'make bench ARGS="{args}"' if args else "make bench",
-        when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", took=minutes(took), missing=missing, money=money,
-        picture=draw(results),
-    )  # fmt: skip
-    RESULTS.write_text(text, encoding="utf-8")
+    command = f'make bench ARGS="{args}"' if args else "make bench"
+    run = Run(command, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", minutes(took), machine, money)
+    known = kept.load() | {result.group: Kept(result, run) for result in results}
+    known = {name: known[name] for name in GROUPS if name in known}
+    kept.save(known)
+    missing = [name for name in GROUPS if name not in known]
+    picture = draw([one.result for one in known.values()])
+    RESULTS.write_text(report.markdown(known, missing, picture), encoding="utf-8")
     print(f"\nWrote {os.path.relpath(RESULTS)}.")
 
 
@@ -123,7 +136,7 @@ def draw(results: Sequence[Result]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    groups, options = parse(args)
+    groups, options, keep = parse(args)
     began = time.monotonic()
     print(f"{len(groups)} groups, {minutes(sum(GROUPS[g].seconds(options) for g in groups))} on a quiet machine.")
     with tempfile.TemporaryDirectory(prefix="mercat-bench-") as folder, Stage(options, Path(folder), tell) as stage:
@@ -131,12 +144,13 @@ def main(args: Sequence[str] | None = None) -> int:
         stage.close()
     for good, line in stage.money:
         print(f"{'✓' if good else '✗'} money: {line}")
-    if groups == list(GROUPS) and options.peers:
-        write(results, missing, [line for _, line in stage.money], took=time.monotonic() - began)
+    if keep and results:
+        write(results, [line for _, line in stage.money], took=time.monotonic() - began)
     return 0 if all(good for good, _ in stage.money) and not missing else 1
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

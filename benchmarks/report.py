@@ -1,13 +1,14 @@
-"""What a run found, for the terminal and as Markdown."""
+"""What runs found, for the terminal and as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from benchmarks.kept import Kept
 from benchmarks.measure import Figure, Result, Row
 
 _HOW = """\
 A ratio is the median of the ratios within each round, in which the sides ran one after the other.
-[README.md](README.md) says how each figure is taken.
+[README.md](README.md) says how each figure is taken; which run measured what is at the end.
 """
 
 
@@ -51,34 +52,39 @@ def spread(figure: Figure) -> str:
     return f"{min(figure.rounds):.2f} to {max(figure.rounds):.2f} in {len(figure.rounds)} rounds"
 
 
-def markdown(
-    results: Sequence[Result], machine: Mapping[str, str], *, command: str, when: str, took: str,
-    missing: Mapping[str, str], money: Sequence[str], picture: str,
-) -> str:  # fmt: skip
-    """RESULTS.md: nothing in it that the run did not print."""
-    parts = [
-        "# Results\n",
-        f"Written by `{command}` on {when}, in {took}.\n",
-        _HOW,
-        _grid(["figure", "found", "reach", "reached", "spread"], [_figure(f) for r in results for f in r.figures]),
-    ]
-    parts += [f"`{group}` was not measured: {why}\n" for group, why in missing.items()]
+def markdown(kept: Mapping[str, Kept], missing: Sequence[str], picture: str) -> str:
+    """RESULTS.md: nothing in it that a run did not print."""
+    figures = [[*_figure(f), one.run.when] for one in kept.values() for f in one.result.figures]
+    parts = ["# Results\n", _HOW, _grid(["figure", "found", "reach", "reached", "spread", "measured"], figures)]
+    parts += [f"`{group}` was not measured.\n" for group in missing]
     parts += [f"![The figures, drawn]({picture})\n"] if picture else []
-    parts += ["## Money\n", "\n".join(f"- {line}" for line in money) + "\n"]
-    for result in results:
-        parts.append(f"## {result.title}\n")
-        if result.rows:
-            head = ["", "per second", "least – most", "p50 ms", "p99 ms", "failed"]
-            parts.append(_grid(head, [_row(row) for row in result.rows]))
-            parts.append("Where the time goes, processor time per call, µs:\n")
-            names = list(dict.fromkeys(name for row in result.rows for name in row.cpu_us))
-            cells = [[row.name, *(_us(row.cpu_us.get(name)) for name in names)] for row in result.rows if row.cpu_us]
-            parts.append(_grid(["", *names], cells))
-        parts += [f"- {note}" for note in result.notes]
-        if result.notes:
-            parts.append("")
-    parts += ["## Machine\n", _grid(["", ""], [[name, text] for name, text in machine.items()])]
+    for one in kept.values():
+        parts += _section(one.result)
+    runs: dict[str, list[str]] = {}
+    of = {one.run.when: one.run for one in kept.values()}
+    for group, one in kept.items():
+        runs.setdefault(one.run.when, []).append(group)
+    parts.append("## Runs\n")
+    for when, groups in runs.items():
+        run = of[when]
+        parts.append(f"### {when}\n")
+        parts.append(f"`{run.command}`, in {run.took}; measured: {', '.join(groups)}.\n")
+        parts.append("\n".join(f"- money: {line}" for line in run.money) + "\n")
+        parts.append(_grid(["", ""], [[name, text] for name, text in run.machine.items()]))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(result: Result) -> list[str]:
+    parts = [f"## {result.title}\n"]
+    if result.rows:
+        head = ["", "per second", "least – most", "p50 ms", "p99 ms", "failed"]
+        parts.append(_grid(head, [_row(row) for row in result.rows]))
+        parts.append("Where the time goes, processor time per call, µs:\n")
+        names = list(dict.fromkeys(name for row in result.rows for name in row.cpu_us))
+        cells = [[row.name, *(_us(row.cpu_us.get(name)) for name in names)] for row in result.rows if row.cpu_us]
+        parts.append(_grid(["", *names], cells))
+    parts += [f"- {note}" for note in result.notes]
+    return [*parts, ""] if result.notes else parts
 
 
 def plain(results: Sequence[Result]) -> dict:

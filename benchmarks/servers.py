@@ -100,7 +100,7 @@ def llama(model: Path, folder: Path, tell: Tell, *, threads: int, slots: int, co
     python = peers.python("llamacpp", tell, build=_LLAMA)
     program = next(python.parent.parent.glob("lib/*/site-packages/bin/llama-server"), None)
     if program is None:
-        raise PeerError("what was built has no llama-server")
+        raise PeerError("what was built has no llama-server: remove benchmarks/.envs/llamacpp, and it is built again")
     port = free_port()
     argv = [
         str(program), "--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--threads", str(threads),

@@ -39,7 +39,9 @@ def python(name: str, tell: Callable[[str], None], *, build: Sequence[str] = ())
     tell(f"installing {name} into {os.path.relpath(folder)}: once, {takes} …")
     shutil.rmtree(folder, ignore_errors=True)
     pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *build]
-    for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(wanted)]):
+    # Named one by one: pip before 23.3 does not use `--config-settings` for what stands in a file.
+    packages = [line for line in wanted.read_text().splitlines() if line and not line.startswith("#")]
+    for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, *packages]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PeerError(f"{name} cannot be installed: {done.stderr.strip()[-500:]}")

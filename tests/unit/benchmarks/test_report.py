@@ -1,8 +1,10 @@
 """What a run writes."""
 
 import json
+from pathlib import Path
 
-from benchmarks import report
+from benchmarks import kept, report
+from benchmarks.kept import Kept, Run
 from benchmarks.measure import Figure, Result, Row
 
 FOUND = Result(
@@ -13,24 +15,35 @@ FOUND = Result(
 )  # fmt: skip
 
 
-def markdown(missing: dict[str, str] | None = None) -> str:
-    return report.markdown(
-        [FOUND], {"processor": "a fast one"}, command="make bench", when="today", took="a minute",
-        missing=missing or {}, money=["all charged"], picture="results.png",
-    )  # fmt: skip
+RUN = Run("make bench", "today", "a minute", {"processor": "a fast one"}, ["all charged"])
+
+
+def markdown(*missing: str) -> str:
+    return report.markdown({"tiny": Kept(FOUND, RUN)}, missing, "results.png")
 
 
 def test_results_tell_value_reach_and_spread() -> None:
     text = markdown()
-    assert "| faster | 2.20 | ≥ 2, aim 3 | yes | 2.00 to 2.50 in 3 rounds |" in text
-    assert "| added | 1.80 ms | ≤ 1.5 ms | **no** | once |" in text
+    assert "| faster | 2.20 | ≥ 2, aim 3 | yes | 2.00 to 2.50 in 3 rounds | today |" in text
+    assert "| added | 1.80 ms | ≤ 1.5 ms | **no** | once | today |" in text
     assert "| through Envoy | 4,321 | 4,000 – 4,500 | 12.50 | 20.00 | 3 |" in text
     for said in ("`make bench`", "all charged", "a fast one", "Triton was left out", "results.png"):
         assert said in text
 
 
 def test_results_tell_what_was_not_measured() -> None:
-    assert "`rest` was not measured: no bombardier" in markdown({"rest": "no bombardier"})
+    assert "`rest` was not measured" in markdown("rest")
+
+
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    later = Run("make bench B=rest", "tomorrow", "a minute", {"processor": "a slow one"}, ["all charged"])
+    found = {"tiny": Kept(FOUND, RUN), "rest": Kept(Result("rest", "REST"), later)}
+    kept.save(found, tmp_path / "results.json")
+    again = kept.load(tmp_path / "results.json")
+    assert again == found
+    text = report.markdown(again, (), "")
+    assert text.index("### today") < text.index("a fast one") < text.index("### tomorrow") < text.index("a slow one")
+    assert kept.load(tmp_path / "none.json") == {}
 
 
 def test_the_terminal_shows_the_same() -> None:
