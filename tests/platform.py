@@ -72,6 +72,7 @@ from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.events import USAGE_STREAM
+from tests import processes
 
 PASSWORD = "correct horse battery staple"
 USD = 1_000_000_000  # nanos
@@ -228,7 +229,7 @@ class Platform:
         """Returns when everything answers."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home.parent / f"{self.home.name}.up.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [sys.executable, "-m", "services.cli.main", "up"],
                 env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
