@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests import template
 from tests.platform import Platform
 from tests.scheduling import ByPackage
 from tests.sizes import WHOLE, Size
@@ -71,6 +72,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(next_one, fcntl.LOCK_UN)
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The processes of a run share it; a few files alone would wait longer for it than they gain by it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        template.place = tmp_path_factory.getbasetemp().parent / "template"
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.events import USAGE_STREAM
-from tests import processes
+from tests import processes, template
 
 PASSWORD = "correct horse battery staple"
 USD = 1_000_000_000  # nanos
@@ -227,6 +227,7 @@ class Platform:
 
     def start(self, timeout: float = 120) -> "Platform":
         """Returns when everything answers."""
+        template.give(self.home)
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home.parent / f"{self.home.name}.up.log").open("ab") as log:
             self._process = processes.start(
