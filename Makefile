@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Where it is set, each of the hundreds of processes that tests start compiles Mercat anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -48,8 +50,8 @@ $(STAMP): requirements.lock $(wildcard requirements-demo.lock) pyproject.toml
 up: $(STAMP) ## Run the whole platform on this machine (ARGS="--port 9000"; MERCAT_* from the environment)
 	@$(BIN)/mercat up $(ARGS)
 
-test: $(STAMP) ## Run the tests two files at a time, or those below T=path one by one (ARGS go to pytest)
-	@$(BIN)/pytest $(if $(T),,--numprocesses=2 --dist=loadfile) $(ARGS) $(T)
+test: $(STAMP) ## Run the tests three files at a time, or those below T=path one by one (ARGS go to pytest)
+	@$(BIN)/pytest $(if $(T),,--numprocesses=3 --dist=loadfile) $(ARGS) $(T)
 
 mutate: $(STAMP) ## Change the pure money modules in each small way, and see tests fail: minutes (M=path: one module)
 	@$(BIN)/python -m tests.mutation $(M)

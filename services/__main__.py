@@ -35,7 +35,7 @@ from services.common.rpc.server import Server
 from services.common.rpc.signed import Nonces
 from services.common.rpc.tracing import Tracer
 from services.common.service import Deps, Service
-from services.common.settings import Settings, discover, load
+from services.common.settings import Settings, load, settings_of
 
 log = logging.getLogger("services")
 CONTROL = ("auth", "storage", "registry", "usage", "billing", "marketplace", "notification")
@@ -102,14 +102,12 @@ async def serve(names: Sequence[str], listen: str, stop: asyncio.Event) -> None:
     databases: list[Database] = []
     denying: list[Denials] = []
     tasks: list[asyncio.Task[None]] = []
-    settings = discover()
     for name in names:
         await migrate(base.postgres_url, name, f"services.{name}")
         database = await Database.connect(base.postgres_url, name)
         databases.append(database)
-        deps = Deps(
-            load(settings.get(name, Settings)), database, events, redis, limiter, principals, control, clock, worker_id
-        )
+        settings = load(settings_of(f"services.{name}"))
+        deps = Deps(settings, database, events, redis, limiter, principals, control, clock, worker_id)
         service = await build(name, deps)
         services.append(service)
         keys = IdempotencyKeys(database, clock)
@@ -178,8 +176,7 @@ async def _main(names: Sequence[str], listen: str) -> None:
     loop.add_signal_handler(signal.SIGUSR2, release)
     if "gateway" in names:
         gateway = importlib.import_module("gateway_rest.app")
-        settings = discover()
-        await gateway.serve(listen, load(settings.get("gateway_rest", Settings)), stop)
+        await gateway.serve(listen, load(settings_of("gateway_rest")), stop)
     else:
         await serve(names, listen, stop)
 

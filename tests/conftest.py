@@ -1,4 +1,4 @@
-"""What all tests share: one running platform with the demo catalogue, started once."""
+"""What all tests share: options, tools, platforms of a test's own, and how tests run beside each other."""
 
 import fcntl
 import os
@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests import template
 from tests.platform import Platform
+from tests.scheduling import ByPackage
 from tests.sizes import WHOLE, Size
 
 TOOLS = Path(__file__).parent.parent / ".tools" / "bin"
@@ -43,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, default=0.0, help="how long the long run of the robustness tests takes")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPackage | None:
+    return ByPackage(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The seeds of random tests, and what was counted in them."""
     reports = [r for r in terminalreporter.stats.get("passed", []) if isinstance(r, pytest.TestReport)]
@@ -55,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test marked `alone` measures time: while it runs, the other process of the same run starts none."""
+    """A test marked `alone` measures time: while it runs, the other processes of the same run start none."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
     alone = item.get_closest_marker("alone") is not None
@@ -67,11 +74,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-@pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Everything running, the demo published. Shared: a test makes its own people and models, and stops nothing."""
-    with Platform(tmp_path_factory.mktemp("platform") / "home", demo=True) as running:
-        yield running
+@pytest.fixture(scope="session", autouse=True)
+def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The processes of a run share it; a few files alone would wait longer for it than they gain by it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        template.place = tmp_path_factory.getbasetemp().parent / "template"
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.events import USAGE_STREAM
+from tests import processes, template
 
 PASSWORD = "correct horse battery staple"
 USD = 1_000_000_000  # nanos
@@ -226,9 +227,10 @@ class Platform:
 
     def start(self, timeout: float = 120) -> "Platform":
         """Returns when everything answers."""
+        template.give(self.home)
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home.parent / f"{self.home.name}.up.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [sys.executable, "-m", "services.cli.main", "up"],
                 env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip

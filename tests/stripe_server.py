@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from services.embedded.ports import free_ports
+from tests import processes
 
 KEY = "sk_test_mercat"
 SECRET = "whsec_mercat"
@@ -75,7 +76,7 @@ def serving(folder: Path) -> Iterator[Stripe]:
     """The server, ended afterwards."""
     (port,) = free_ports(1)
     with (folder / "stripe.log").open("ab") as log:
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, "-m", "tests.stripe_server", str(port)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     stripe = Stripe(port)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests import processes
 from tests.platform import free_port
 from triton_repo import serve
 
@@ -36,7 +37,7 @@ class Triton:
         argv = [sys.executable, serve.__file__, "--repository", str(self.repository), "--port", str(self.port)]
         env = {**os.environ, "MERCAT_CONVERTERS": self.converters}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
             )
         deadline = time.monotonic() + timeout

@@ -202,17 +202,20 @@ def discover() -> dict[str, type[Settings]]:
     import services
 
     packages = [f"services.{module.name}" for module in pkgutil.iter_modules(services.__path__) if module.ispkg]
-    found: dict[str, type[Settings]] = {}
-    for package in [*packages, "gateway_rest"]:
-        if package == "services.common" or importlib.util.find_spec(package) is None:
-            continue
-        if importlib.util.find_spec(f"{package}.settings") is None:
-            continue
-        module = importlib.import_module(f"{package}.settings")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == module.__name__:
-                found[package.rpartition(".")[2]] = value
-    return found
+    found = {package: settings_of(package) for package in [*packages, "gateway_rest"] if package != "services.common"}
+    return {package.rpartition(".")[2]: cls for package, cls in found.items() if cls is not Settings}
+
+
+def settings_of(package: str) -> type[Settings]:
+    """The settings class of one package, which is imported; those that all have where it has none of its own."""
+    if importlib.util.find_spec(package) is None or importlib.util.find_spec(f"{package}.settings") is None:
+        return Settings
+    module = importlib.import_module(f"{package}.settings")
+    own = [
+        value for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == module.__name__
+    ]  # fmt: skip
+    return own[-1] if own else Settings
 
 
 def unknown_variables(known: set[str]) -> list[str]:

@@ -261,14 +261,9 @@ async def _launch(
     user: User | None,
     death_signal: signal.Signals,
 ) -> asyncio.subprocess.Process:
-    user = user if os.geteuid() == 0 else None
-    launcher = [sys.executable, "-I", "-S", _SPAWN, str(os.getpid()), str(int(death_signal))]
-    launcher += [str(user.uid), str(user.gid), str(int(user.reach))] if user else ["-1", "-1", "0"]
     with open_log(log) as output:
         return await asyncio.create_subprocess_exec(
-            *launcher,
-            "--",
-            *argv,
+            *bound(argv, death_signal, user),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -276,6 +271,15 @@ async def _launch(
             env=dict(os.environ if env is None else env),
             start_new_session=True,
         )
+
+
+def bound(argv: Sequence[str], death_signal: signal.Signals, user: User | None = None) -> list[str]:
+    """What becomes the program of `argv` (its path is whole), which gets a signal when the thread that starts it has
+    died (on Linux)."""
+    user = user if os.geteuid() == 0 else None
+    launcher = [sys.executable, "-I", "-S", _SPAWN, str(os.getpid()), str(int(death_signal))]
+    launcher += [str(user.uid), str(user.gid), str(int(user.reach))] if user else ["-1", "-1", "0"]
+    return [*launcher, "--", *argv]
 
 
 def open_log(path: Path) -> BinaryIO:

@@ -7,7 +7,7 @@ import pytest
 from tests.platform import Platform
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Shared: a test makes its own people and models, and stops nothing."""
     with Platform(tmp_path_factory.mktemp("services") / "home", demo=False) as running:

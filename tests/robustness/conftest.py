@@ -9,7 +9,7 @@ from tests.platform import Platform
 from tests.robustness.run import Run, Start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform of two workers. A test that stops something leaves it as it was."""
     home = tmp_path_factory.mktemp("pair") / "home"

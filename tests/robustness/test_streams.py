@@ -82,17 +82,15 @@ def released(who: Account) -> None:
 
 
 @pytest.mark.case
-async def test_streams_left_at_random(platform: Platform, size: Size, seed: random.Random) -> None:
+async def test_streams_left_at_random(pair: Platform, size: Size, seed: random.Random) -> None:
     """Case 10: a stream that is cancelled is charged for what was generated, the rest of the money is free."""
-    publisher, consumer = platform.publisher(), platform.sign_up(credit=CREDIT)
-    model = await asyncio.to_thread(
-        platform.publish, publisher, tiny_gguf(7), price={"output_tokens": PRICE * 1_000_000}
-    )
+    publisher, consumer = pair.publisher(), pair.sign_up(credit=CREDIT)
+    model = await asyncio.to_thread(pair.publish, publisher, tiny_gguf(7), price={"output_tokens": PRICE * 1_000_000})
     async with AsyncExitStack() as stack:
         # The front door ends a connection of 500 calls and more most of which were left within a second.
         stubs = [
             text_pb2_grpc.TextServiceStub(
-                await stack.enter_async_context(grpc.aio.insecure_channel(platform.grpc, options=OWN_CONNECTION))
+                await stack.enter_async_context(grpc.aio.insecure_channel(pair.grpc, options=OWN_CONNECTION))
             )
             for _ in range(0, size.calls, 200)
         ]
@@ -118,9 +116,9 @@ async def test_streams_left_at_random(platform: Platform, size: Size, seed: rand
         # Nothing stays taken: as many streams as there are slots run at once again, and the money is all there.
         again = await asyncio.gather(*(one(stub, consumer, model, n, 1000) for n in range(16)))
         assert all(e.cost is not None for e in again)
-    assert total(platform, "mercat_text_streams") == 0
+    assert total(pair, "mercat_text_streams") == 0
     await asyncio.to_thread(released, consumer)
-    assert platform.admin().check_ledger().clean
+    assert pair.admin().check_ledger().clean
 
 
 @pytest.mark.case

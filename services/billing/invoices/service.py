@@ -1,5 +1,6 @@
 """Invoices, for people."""
 
+import asyncio
 from datetime import UTC
 
 from google.api import httpbody_pb2
@@ -9,7 +10,6 @@ from services.billing.invoices import lines
 from services.billing.invoices.collection import Collection
 from services.billing.invoices.issuing import Issuing
 from services.billing.invoices.lines import COLLECTED, CORRECTION, PLATFORM_FEE, Call
-from services.billing.invoices.pdf import render
 from services.billing.invoices.rows import invoice_of
 from services.billing.invoices.store import CREDIT_NOTE, DRAFT, OPEN, SELF_BILLING, InvoiceStore, Row
 from services.billing.ledger import PAYABLE, WALLET
@@ -21,6 +21,12 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.common.rpc.context import ROLE_NAMES, Context, caller
 
 _SCANNED = 5000  # calls looked at for one page of a line
+
+
+def _drawn(invoice: invoices_pb2.Invoice) -> bytes:
+    from services.billing.invoices.pdf import render  # slow to import, and most starts have no use for it
+
+    return render(invoice)
 
 
 class InvoiceNotFound(NotFound, reason="INVOICE_NOT_FOUND"): ...
@@ -73,7 +79,7 @@ class InvoiceServicer(invoices_pb2_grpc.InvoiceServiceServicer):
         ).invoice
         if not invoice.number:
             raise InvoiceState("the invoice is a draft; it has its number within a few seconds")
-        document = httpbody_pb2.HttpBody(content_type="application/pdf", data=render(invoice))
+        document = httpbody_pb2.HttpBody(content_type="application/pdf", data=await asyncio.to_thread(_drawn, invoice))
         return invoices_pb2.GetInvoicePdfResponse(document=document)
 
     async def ListInvoiceLineUsage(

@@ -136,12 +136,12 @@ class Door:
     url: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Backend:
     return Backend()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def doors(served: Backend, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Door]]:
     shim_port, envoy_port, port = free_ports(3)
     control = f"127.0.0.1:{port}"

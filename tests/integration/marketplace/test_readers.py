@@ -1,6 +1,5 @@
 """Several processes search, each with an index of its own: whichever of them hears of a change, all of them have it."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from mercat.marketplace.v1 import marketplace_pb2 as m
 from mercat.marketplace.v1 import marketplace_pb2_grpc
 from mercat.registry.v1 import registry_pb2 as r
 
-from tests import graphs
+from tests import graphs, processes
 from tests.expect import until
 from tests.platform import Platform, free_port
 
@@ -29,7 +28,7 @@ def second(platform: Platform, tmp_path: Path) -> Iterator[marketplace_pb2_grpc.
     (tmp_path / "home").mkdir()
     command = [sys.executable, "-m", "services", "serve", "marketplace", "--listen", address]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        process = processes.start(command, env=env, stdout=log, stderr=log)
     try:
         until((tmp_path / "ready").exists, 30)
         with grpc.insecure_channel(address) as channel:

@@ -8,7 +8,7 @@ from tests.platform import Account, Platform
 from tests.webhook_receiver import SETTINGS, Receiver, receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with Platform(tmp_path_factory.mktemp("webhooks") / "home", env=SETTINGS) as running:
         yield running

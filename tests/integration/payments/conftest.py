@@ -24,13 +24,13 @@ def settings(stripe: Stripe) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stripe]:
     with serving(tmp_path_factory.mktemp("stripe")) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(stripe: Stripe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with Platform(tmp_path_factory.mktemp("shop") / "home", env=settings(stripe)) as platform:
         stripe.webhooks(f"{platform.rest}/v1/stripe/webhooks")

@@ -16,6 +16,7 @@ from services.common import ids
 from services.common.db import Database, migrate
 from services.embedded.ports import free_ports
 from services.embedded.postgres import Postgres
+from tests import processes
 from tests.stripe_server import KEY, Stripe
 
 
@@ -189,7 +190,7 @@ def contract(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactor
     (port,) = free_ports(1)
     log_file = tmp_path_factory.mktemp("contract") / "log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(
+        process = processes.start(
             [tool("stripe-mock"), "-http-addr", f"127.0.0.1:{port}"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 20

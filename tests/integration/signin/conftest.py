@@ -14,7 +14,7 @@ from tests.integration.signin.people import Mailbox, Member
 from tests.platform import PASSWORD, Platform, free_port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mailbox() -> Iterator[Mailbox]:
     box = Mailbox(free_port())
     controller = Controller(box, hostname="127.0.0.1", port=box.port)
@@ -23,21 +23,21 @@ def mailbox() -> Iterator[Mailbox]:
     controller.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def elsewhere() -> Iterator[Elsewhere]:
     places = Elsewhere()
     yield places
     places.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def names() -> Iterator[DnsServer]:
     server = DnsServer()
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(
     tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, elsewhere: Elsewhere, names: DnsServer
 ) -> Iterator[Platform]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests import github_server
+from tests import github_server, processes
 from tests.platform import free_port
 
 
@@ -28,7 +28,7 @@ class Elsewhere:
             _until_listens(url)
 
     def _start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], stderr=subprocess.DEVNULL, env=os.environ)
+        return processes.start([sys.executable, "-m", module, *arguments], stderr=subprocess.DEVNULL, env=os.environ)
 
     def stop(self) -> None:
         for process in (self._provider, self._github):

@@ -18,7 +18,7 @@ from mercat.storage.v1 import storage_pb2
 from services.common.errors import NotFound, from_rpc_error
 from services.embedded.ports import free_ports
 from services.storage.blobs import Blobs
-from tests import graphs
+from tests import graphs, processes
 from tests.platform import USD, Account, Platform
 from tests.robustness.traffic import Caller
 
@@ -41,7 +41,7 @@ def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
     folder = tmp_path / "weed"
     folder.mkdir()
     with (tmp_path / "weed.log").open("wb") as log:
-        server = subprocess.Popen(
+        server = processes.start(
             [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
              f"-s3.config={tmp_path / 's3.json'}", *options],
             stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path,

@@ -1,0 +1,1 @@
+"""The books, by the services that keep them and by a whole platform."""

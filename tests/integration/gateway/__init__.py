@@ -1,0 +1,1 @@
+"""REST, by Envoy and by the shim."""

@@ -1,0 +1,1 @@
+"""Webhooks, on a platform that may post to this machine."""

@@ -1,0 +1,1 @@
+"""Records of calls: stored, rolled up, asked for and dropped."""
