@@ -155,8 +155,7 @@ def unfollow(session: Session, publisher: Publisher) -> None:
 
 
 def feed(session: Session, limit: Limit = 20) -> None:
-    """Lists what happened to models of publishers that you follow, and to your favourites; and what ends of the models
-    that you call.
+    """Lists what is new and what ends of models that you follow, like or call.
 
     Example: mercat feed
     """
