@@ -65,6 +65,14 @@ ORDER BY u.id;
 SELECT u.id, u.email, u.username FROM members m JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL
 WHERE m.org_id = :org_id AND m.role = 'owner' ORDER BY u.id;
 
+-- name: list_people(org_id)
+-- Everybody in an organisation, with what says what they may do there.
+SELECT u.id, u.email, u.username, u.id AS principal_id, u.role AS owner_role, o.personal_of, m.role AS member_role,
+    r.scopes AS role_scopes, team_roles(m.org_id, m.user_id) AS team_roles
+FROM members m JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL JOIN organisations o ON o.id = m.org_id
+LEFT JOIN roles r ON r.org_id = o.id AND r.name = m.role
+WHERE m.org_id = :org_id ORDER BY u.id;
+
 -- name: update_api_key(key_id, name, scopes, expires_at, rules)^
 UPDATE api_keys SET name = :name, scopes = :scopes::text::jsonb, expires_at = :expires_at, rules = :rules::text::jsonb,
     revision = revision + 1

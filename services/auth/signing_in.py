@@ -4,7 +4,6 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from google.protobuf.message import Message
 from mercat.auth.v1 import mfa_pb2_grpc, sessions_pb2_grpc, signin_pb2_grpc
 from mercat.event.v1 import event_pb2
 
@@ -24,6 +23,7 @@ from services.auth.signin.proving import Proving
 from services.auth.signin.service import PasswordServicer
 from services.auth.signin.store import SignInStore
 from services.auth.signin.strength import Strength
+from services.auth.signin.telling import KINDS, Telling
 from services.auth.sso.requiring import Requiring
 from services.auth.sso.store import SsoStore
 from services.auth.store import Row, Store
@@ -96,19 +96,8 @@ class SigningIn:
         await consume(self._deps.events, self._deps.database, "password-resets", kinds, self._passwords.send_reset)
 
     async def _tell_owners(self) -> None:
-        """By mail, what organisations must know that nobody has asked for."""
-
-        async def tell(connection: Connection, event: Message) -> None:
-            for owner in await self._users.list_owners(connection, str(getattr(event, "org_id", ""))):
-                if isinstance(event, event_pb2.WebhookEndpointDisabled):
-                    await self.letters.webhook_disabled(connection, owner, event)
-                elif isinstance(event, event_pb2.VersionQuarantined):
-                    await self.letters.version_stopped(connection, owner, event, "quarantined")
-                elif isinstance(event, event_pb2.VersionReviewed) and not event.approved:
-                    await self.letters.version_stopped(connection, owner, event, "rejected")
-
-        kinds = [event_pb2.WebhookEndpointDisabled, event_pb2.VersionQuarantined, event_pb2.VersionReviewed]
-        await consume(self._deps.events, self._deps.database, "owners", kinds, tell)
+        telling = Telling(self._users, self.letters)
+        await consume(self._deps.events, self._deps.database, "owners", KINDS, telling.tell)
 
     async def _sweep(self) -> None:
         """Forgets codes past their time and failures of long ago; puts secrets from before under keys of their

@@ -90,6 +90,10 @@ class Store:
         """Of an organisation: (id, email, username)."""
         return [r async for r in self._q.list_owners(c, org_id=org_id)]
 
+    async def list_people(self, c: Connection, org_id: str) -> list[Row]:
+        """Of an organisation: (id, email, username) and what `standing` reads."""
+        return [r async for r in self._q.list_people(c, org_id=org_id)]
+
     async def add_signing_key(self, c: Connection, **columns: Any) -> Row:
         row: Row = await self._q.add_signing_key(c, **columns)
         return row

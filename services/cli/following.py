@@ -1,5 +1,6 @@
 """`mercat favourites`, `mercat collections`, `mercat follow` and `mercat feed`."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ from services.cli.command import Session, command
 from services.cli.listings import show_hits
 from services.cli.paging import Limit, gather
 
+_KINDS = {
+    value: pb.FeedEntryKind.Name(value).removeprefix("FEED_ENTRY_KIND_").lower() for value in pb.FeedEntryKind.values()
+}
 Model = Annotated[str, typer.Argument(help="publisher/name")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="col_…, as `mercat collections list` shows it.")]
 Publisher = Annotated[str, typer.Argument(help="The first half of their models' names.")]
@@ -151,7 +155,7 @@ def unfollow(session: Session, publisher: Publisher) -> None:
 
 
 def feed(session: Session, limit: Limit = 20) -> None:
-    """Lists new versions of the publishers that you follow.
+    """Lists what is new and what ends of models that you follow, like or call.
 
     Example: mercat feed
     """
@@ -160,10 +164,25 @@ def feed(session: Session, limit: Limit = 20) -> None:
         output.say_json(answer)
         return
     rows = [
-        (e.published_at.ToDatetime().isoformat(" ", "minutes"), f"{e.hit.model}@{e.version}", e.hit.summary)
+        (output.when(e.time), _KINDS[e.kind], f"{e.hit.model}@{e.version}", "; ".join(_about(e)))
         for e in answer.entries
     ]
-    output.table(["published", "version", "summary"], rows, empty="Nothing yet; follow somebody with `mercat follow`.")
+    output.table(
+        ["when (UTC)", "what", "version", "about"], rows, empty="Nothing yet; follow somebody with `mercat follow`."
+    )
+
+
+def _about(entry: pb.FeedEntry) -> Iterator[str]:
+    if entry.kind == pb.FEED_ENTRY_KIND_PUBLISHED:
+        yield entry.hit.summary
+    if entry.kind == pb.FEED_ENTRY_KIND_DEPRECATED:
+        yield f"answers until {output.when(entry.sunset_at)}" if entry.HasField("sunset_at") else "answers for ever"
+    if entry.successor:
+        yield f"use {entry.successor}"
+    if entry.reason:
+        yield entry.reason
+    if entry.called:
+        yield "you call it"
 
 
 def _one(session: Session, collection: pb.Collection) -> None:

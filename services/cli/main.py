@@ -58,7 +58,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "publisher": ("publishers", "Who is behind models."),
         "follow": ("following", "Brings new versions of a publisher into your feed."),
         "unfollow": ("following", "Ends that."),
-        "feed": ("following", "Lists new versions of the publishers that you follow."),
+        "feed": ("following", "Lists what is new and what ends of models that you follow, like or call."),
         "reviews": ("ratings", "What accounts say of the models that they called."),
         "chat": ("text", "Talks with a chat model."),
         "generate": ("text", "Goes on with a text, without a chat template."),

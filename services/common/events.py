@@ -35,6 +35,13 @@ class Handler(Protocol):
     def __call__(self, connection: Connection, event: Message) -> Awaitable[None]: ...
 
 
+class Asking(Protocol):
+    """Asks others what an event needs, before there is a transaction that could wait for them; answers what applies it
+    then."""
+
+    def __call__(self, event: Message) -> Awaitable[Handler]: ...
+
+
 class Events:
     """A connection to NATS that reconnects for ever."""
 
@@ -126,6 +133,18 @@ async def consume(
 ) -> None:
     """Handles each event of the given kinds once, for ever: the effect and the inbox row are one transaction. A handler
     that fails is tried again after a second; others are not held up by it."""
+
+    async def at_once(event: Message) -> Handler:
+        return handler
+
+    await consume_asking(events, database, consumer, kinds, at_once)
+
+
+async def consume_asking(
+    events: Events, database: Database, consumer: str, kinds: Sequence[type[Message]], asking: Asking, inbox: str = ""
+) -> None:
+    """The same for events that need answers of others first: `asking` may be asked more than once for one, and fail.
+    `inbox`: the name under which was noted what is handled, when that was another consumer's before."""
     by_subject = {f"mercat.event.{kind.DESCRIPTOR.name}": kind for kind in kinds}
 
     async def one(message: Msg) -> None:
@@ -137,9 +156,11 @@ async def consume(
             "Nats-Msg-Id"
         ) or f"{message.metadata.stream}-{message.metadata.sequence.stream}"
         try:
+            event = kind.FromString(message.data)
+            handler = await asking(event)
             async with database.transaction() as connection:
-                if await queries.handle_event(connection, event_id=event_id, consumer=consumer):
-                    await handler(connection, kind.FromString(message.data))
+                if await queries.handle_event(connection, event_id=event_id, consumer=inbox or consumer):
+                    await handler(connection, event)
             await message.ack()
         except Exception:
             log.exception("%s could not handle %s", consumer, event_id)

@@ -1,7 +1,6 @@
 """The storefront: finds published models and shows them. What is published is decided in the registry; this keeps a
 copy made for searching, fed by events and rebuilt from the catalogue whenever that is wanted."""
 
-from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import (
     collections_pb2_grpc,
     discovery_pb2_grpc,
@@ -15,7 +14,8 @@ from services.common.personal.tasks import PersonTasks
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
-from services.marketplace.catalogue import Catalogue
+from services.marketplace.catalogue import KINDS, Catalogue
+from services.marketplace.discovery.calling import Calling
 from services.marketplace.discovery.recommending import Recommender
 from services.marketplace.discovery.service import DiscoveryServicer
 from services.marketplace.discovery.service_collections import CollectionServicer
@@ -42,14 +42,12 @@ async def build(deps: Deps) -> Service:
     catalogue = Catalogue(deps.database, store, index, meaning, deps.control, deps.clock)
 
     discovery = DiscoveryStore()
-    recommender = Recommender(
-        deps.database, discovery, index, meaning, deps.control, deps.clock, settings.recommendations_every
-    )
+    calling = Calling(deps.control, deps.clock)
+    recommender = Recommender(deps.database, discovery, index, meaning, calling, settings.recommendations_every)
 
     async def follow() -> None:
         await catalogue.load()
-        kinds = [event_pb2.ModelChanged, event_pb2.ModelMoved, event_pb2.PriceChanged, event_pb2.UsageStored]
-        await consume(deps.events, deps.database, "storefront", kinds, catalogue.apply)
+        await consume(deps.events, deps.database, "storefront", KINDS, catalogue.apply)
 
     async def close() -> None:
         if workers:
@@ -72,7 +70,7 @@ async def build(deps: Deps) -> Service:
             ),
             (
                 collections_pb2_grpc.add_CollectionServiceServicer_to_server,
-                CollectionServicer(deps.database, store, discovery, deps.clock),
+                CollectionServicer(deps.database, store, discovery, calling, deps.clock),
             ),
             (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, ProfileStore())),
         ],

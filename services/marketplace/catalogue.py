@@ -4,6 +4,8 @@ One process hears of an event and writes the listing; every process follows the 
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
@@ -23,7 +25,12 @@ log = logging.getLogger(__name__)
 _STATISTICS = 15.0  # seconds between takeovers of what was measured into listings and index
 _EVERY = 240  # of those takeovers until all models are looked at, called or not
 _FOLLOW = 1.0  # seconds between looks for changes of which this process was not told
-_VERSIONS = 200  # the newest of a model that feeds know
+_VERSIONS = 200  # the newest of a model that feeds know; of others they hear when they end
+Ended: TypeAlias = event_pb2.VersionDeprecated | event_pb2.VersionRetired | event_pb2.VersionYanked
+KINDS: list[type[Message]] = [
+    event_pb2.ModelChanged, event_pb2.ModelMoved, event_pb2.PriceChanged, event_pb2.UsageStored,
+    event_pb2.VersionDeprecated, event_pb2.VersionRetired, event_pb2.VersionYanked,
+]  # fmt: skip
 _GATHER = 0.1  # seconds that changes gather before the index is written
 
 
@@ -66,6 +73,9 @@ class Catalogue:
             await self._store.count_calls(connection, event.models, self._clock.now().date())
             return
         await self._store.begin_change(connection)
+        if isinstance(event, Ended):
+            await self._ended(connection, event)
+            return
         if isinstance(event, event_pb2.ModelMoved):
             await self._store.rename_listing(connection, event.from_model, event.to_model)
             names = [event.from_model, event.to_model]
@@ -73,37 +83,64 @@ class Catalogue:
             assert isinstance(event, event_pb2.ModelChanged | event_pb2.PriceChanged)
             names = [event.model]
         for name in names:
-            listing = await self._compose(name)
-            if listing is None:
-                await self._store.remove_listing(connection, name)
-            else:
-                await self._put(connection, listing)
+            await self._take(connection, name)
         self.changed()
 
-    async def _put(self, connection: Connection, listing: marketplace_pb2.Listing) -> None:
-        await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
-        request = registry_pb2.ListVersionsRequest(model=listing.model.model, page_size=_VERSIONS)
-        versions = (await self._registry.ListVersions(request)).versions
-        published = [v for v in versions if v.state == registry_pb2.VERSION_STATE_PUBLISHED and not v.HasField("yank")]
-        await self._store.put_publications(connection, listing.model.model, published)
+    async def _take(self, connection: Connection, name: str) -> bool:
+        """Writes down how a model is now; whether it is listed. What ended of one that has nothing to call any more is
+        known as long as the model is."""
+        model = await self._model(name)
+        listing = await self._compose(model) if model is not None else None
+        if listing is None:
+            await self._store.remove_listing(connection, name)
+        else:
+            await self._store.put_listing(connection, listing, digest_of(listing), self._clock.now())
+        if model is None:
+            await self._store.forget_endings(connection, name)
+            return False
+        versions = (
+            await self._registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=_VERSIONS))
+        ).versions
+        if listing is not None:
+            await self._store.put_publications(connection, name, [v for v in versions if _is_published(v)])
+        await self._store.put_endings(connection, name, versions, self._clock.now())
+        return listing is not None
+
+    async def _ended(self, connection: Connection, event: Ended) -> None:
+        """Of one version, which may be older than those that are looked at otherwise."""
+        try:
+            found = await self._registry.GetVersion(
+                registry_pb2.GetVersionRequest(model=event.model, version=event.version)
+            )
+        except NotFound:  # it is private by now, or gone
+            return
+        if await self._model(event.model) is not None:
+            await self._store.put_endings(connection, event.model, [found.version], self._clock.now())
 
     def changed(self) -> None:
         """A listing changes with the transaction under way."""
         self._wake.set()
 
-    async def _compose(self, model: str) -> marketplace_pb2.Listing | None:
-        """As anybody may see it: None for a model that has no published version, or not this address any more."""
+    async def _model(self, name: str) -> registry_pb2.Model | None:
+        """As anybody may see it: None for one that others may not know of, or that has not this address any more."""
         try:
-            found = (await self._registry.GetModel(registry_pb2.GetModelRequest(model=model))).model
-            if not found.latest_version or found.model != model:
-                return None
+            found = (await self._registry.GetModel(registry_pb2.GetModelRequest(model=name))).model
+        except NotFound:
+            return None
+        return found if found.model == name else None
+
+    async def _compose(self, model: registry_pb2.Model) -> marketplace_pb2.Listing | None:
+        """None for a model that has no published version."""
+        if not model.latest_version:
+            return None
+        try:
             version = await self._registry.GetVersion(
-                registry_pb2.GetVersionRequest(model=model, version=found.latest_version)
+                registry_pb2.GetVersionRequest(model=model.model, version=model.latest_version)
             )
         except NotFound:
             return None
-        price = await self._billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model))
-        return marketplace_pb2.Listing(model=found, version=version.version, price=price.price)
+        price = await self._billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model.model))
+        return marketplace_pb2.Listing(model=model, version=version.version, price=price.price)
 
     async def address(self, model: str) -> str:
         """Where a model is now that had another address; empty when there is none that others may know of."""
@@ -113,29 +150,26 @@ class Catalogue:
             return ""
 
     async def rebuild(self) -> int:
-        """Composes every published model anew, and the index with it; answers how many there are."""
+        """Writes down every model anew, and the index with it; answers how many are listed."""
         async with self._database.transaction() as connection:
             await self._store.await_changes(connection)
-            listings = await self._published()
-            names = {x.model.model for x in listings}
-            async for known in self._store.all_listings(connection):
-                if known.model.model not in names:
-                    await self._store.remove_listing(connection, known.model.model)
-            for listing in listings:
-                await self._put(connection, listing)
+            names = set(await self._store.known_models(connection))
+            async for model in self._published():
+                names.add(model)
+            listed = [await self._take(connection, name) for name in sorted(names)]
         await self.load()
         self._meaning.wake.set()
-        return len(listings)
+        return sum(listed)
 
-    async def _published(self) -> list[marketplace_pb2.Listing]:
-        listings: list[marketplace_pb2.Listing] = []
+    async def _published(self) -> AsyncIterator[str]:
         token = ""
         while True:
             page = await self._registry.ListModels(registry_pb2.ListModelsRequest(page_size=500, page_token=token))
-            listings += [x for m in page.models if (x := await self._compose(m.model)) is not None]
+            for model in page.models:
+                yield model.model
             token = page.next_page_token
             if not token:
-                return listings
+                return
 
     async def keep_fresh(self) -> None:
         """Follows the table with the index, for ever."""
@@ -186,3 +220,7 @@ class Catalogue:
                 rounds += 1
             except Exception as e:  # two processes may have been in each other's way
                 log.warning("statistics wait: %s", e)
+
+
+def _is_published(version: registry_pb2.Version) -> bool:
+    return version.state == registry_pb2.VERSION_STATE_PUBLISHED and not version.HasField("yank")

@@ -132,6 +132,29 @@ FROM (SELECT coalesce(sum(rating), 0) AS total, count(*) AS count FROM reviews
     WHERE model = :model AND hidden_at IS NULL) r
 WHERE l.model = :model;
 
+-- name: forget_other_endings(seen, ids, kinds)!
+-- Of the versions seen, those that are not given.
+DELETE FROM endings e WHERE e.version_id = ANY(:seen::text[]) AND NOT EXISTS (
+    SELECT FROM unnest(:ids::text[], :kinds::smallint[]) AS t (id, kind) WHERE (t.id, t.kind) = (e.version_id, e.kind)
+);
+
+-- name: add_endings(model, publisher, ids, kinds, versions, times, sunsets, successors, reasons, now)!
+INSERT INTO endings AS e (model, publisher, version, version_id, kind, at, sunset_at, successor, reason)
+SELECT :model, :publisher, t.version, t.id, t.kind, t.at, t.sunset_at, t.successor, t.reason
+FROM unnest(:ids::text[], :kinds::smallint[], :versions::text[], :times::timestamptz[], :sunsets::timestamptz[],
+    :successors::text[], :reasons::text[]) AS t (id, kind, version, at, sunset_at, successor, reason)
+ON CONFLICT (version_id, kind) DO UPDATE SET model = excluded.model, publisher = excluded.publisher,
+    sunset_at = excluded.sunset_at, successor = excluded.successor, reason = excluded.reason,
+    at = CASE WHEN (e.sunset_at, e.successor, e.reason)
+        IS DISTINCT FROM (excluded.sunset_at, excluded.successor, excluded.reason)
+        THEN greatest(excluded.at, :now::timestamptz) ELSE e.at END;
+
+-- name: forget_endings(model)!
+DELETE FROM endings WHERE model = :model;
+
+-- name: known_models()
+SELECT model FROM listings UNION SELECT model FROM endings;
+
 -- name: forget_publications(model, versions)!
 DELETE FROM publications WHERE model = :model AND NOT version = ANY(:versions::text[]);
 

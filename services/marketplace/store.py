@@ -12,6 +12,7 @@ from mercat.registry.v1 import registry_pb2
 
 from services.common.db import Connection, load_queries
 from services.common.latencies import quantile
+from services.marketplace.endings import endings_of
 from services.marketplace.rating import weighted
 
 Listing = marketplace_pb2.Listing
@@ -121,6 +122,26 @@ class Store:
             c, model=model, publisher=model.partition("/")[0], versions=names, ids=[v.version_id for v in versions],
             times=[v.published_at.ToDatetime(UTC) for v in versions],
         )  # fmt: skip
+
+    async def put_endings(
+        self, c: Connection, model: str, versions: Sequence[registry_pb2.Version], now: datetime
+    ) -> None:
+        """What ended of these versions, and no more of them. What is said anew counts from `now` on."""
+        found = [ending for version in versions for ending in endings_of(version)]
+        ids, kinds = [e.version_id for e in found], [e.kind for e in found]
+        await self._q.forget_other_endings(c, seen=[v.version_id for v in versions], ids=ids, kinds=kinds)
+        await self._q.add_endings(
+            c, model=model, publisher=model.partition("/")[0], ids=ids, kinds=kinds,
+            versions=[e.version for e in found], times=[e.at for e in found], sunsets=[e.sunset_at for e in found],
+            successors=[e.successor for e in found], reasons=[e.reason for e in found], now=now,
+        )  # fmt: skip
+
+    async def forget_endings(self, c: Connection, model: str) -> None:
+        await self._q.forget_endings(c, model=model)
+
+    async def known_models(self, c: Connection) -> list[str]:
+        """Those that are listed, and those of which something ended."""
+        return [r["model"] async for r in self._q.known_models(c)]
 
     async def begin_change(self, c: Connection) -> None:
         """Before a listing is composed anew: whoever calls `await_changes` then waits for this transaction."""

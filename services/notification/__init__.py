@@ -4,7 +4,7 @@ events of the other services; this only passes it on."""
 from mercat.notification.v1 import webhooks_pb2_grpc
 
 from services.common.egress import Egress, Rules
-from services.common.events import consume
+from services.common.events import consume, consume_asking
 from services.common.personal.tasks import PersonTasks
 from services.common.sealing import Sealer
 from services.common.secrets.keyring import Keyring
@@ -12,7 +12,7 @@ from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Service
 from services.notification.personal import NotificationData
 from services.notification.settings import NotificationSettings
-from services.notification.webhooks.catalogue import KINDS
+from services.notification.webhooks.catalogue import KINDS, KINDS_OF_CALLERS
 from services.notification.webhooks.sender import Sender
 from services.notification.webhooks.service import WebhookServicer
 from services.notification.webhooks.store import WebhookStore
@@ -32,6 +32,12 @@ async def build(deps: Deps) -> Service:
     async def follow() -> None:
         await consume(deps.events, deps.database, "webhooks", KINDS, telling.tell)
 
+    async def follow_endings() -> None:
+        # Apart: while usage is slow or gone, all else is told as ever.
+        await consume_asking(
+            deps.events, deps.database, "webhooks-of-callers", KINDS_OF_CALLERS, telling.ask, inbox="webhooks"
+        )
+
     return Service(
         "notification",
         registrations=[
@@ -42,6 +48,7 @@ async def build(deps: Deps) -> Service:
         ],
         tasks=[
             follow,
+            follow_endings,
             sender.run,
             sender.sweep,
             *PersonTasks(deps, "notification", NotificationData(deps.database, keyring)).tasks,

@@ -15,7 +15,7 @@ from services.embedded.postgres import Postgres
 ROOT = Path(__file__).parents[2]
 NAMING = re.compile(
     r"(^|_)(user_id|org_id|owner_id|email|handle|username|author|publisher|organisation|ip_address|user_agent"
-    r"|(created|invited|accepted)_by|personal_of)$"
+    r"|(created|invited|accepted|requested)_by|personal_of)$"
 )
 BOOKS = "books, which the law keeps, under ids"
 SHORT = "is there for minutes, and of no use to anybody"
@@ -53,6 +53,7 @@ NOT_GIVEN = {
     "billing.payment_customers": "the payment provider's name for who has the cards that are given",
     "billing.wallets": "which of the accounts that are given it is",
     "billing.spending": "sums of the calls that are given",
+    "marketplace.endings": "copies of versions, which the registry gives",
     "marketplace.publications": "copies of versions, which the registry gives",
     "notification.data_keys": SHREDDED,
     "notification.quota_notices": "which of the events that are given were told",

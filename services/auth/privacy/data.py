@@ -56,10 +56,10 @@ class AuthData:
             for export in exports:
                 await self._store.delete_request(connection, export["id"])
             if marks is not None:
-                await self._mail.forget(connection, person.user_id, marks.email)
+                await self._mail.forget(connection, person.user_id, marks.email, marks.handles)
             await self._tables.erase_within(connection, person)
         if marks is not None:
-            await self._mail.forget_sent(marks.email)
+            await self._mail.forget_sent(marks.email, marks.handles)
 
     async def marks(self, person: Person) -> Marks | None:
         """What names who is erased; None when it is finished, or their key was shredded by hand."""

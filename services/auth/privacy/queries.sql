@@ -70,13 +70,15 @@ SELECT id FROM person_requests WHERE expires_at <= :now ORDER BY expires_at LIMI
 -- name: delete_request(id)!
 DELETE FROM person_requests WHERE id = :id;
 
--- name: erase_traces(after, most, user_id, needles, addresses, agents)^
--- Details of entries of a page that are of a person, or name them, or are of nobody, from where they were.
+-- name: erase_traces(after, most, user_id, org_ids, needles, addresses, agents)^
+-- Details of entries of a page that are of a person, or name them, or are of nobody, from where they were; and of what
+-- others did that is in the log of an organisation of theirs too.
 WITH page AS (SELECT id FROM audit_logs WHERE id > :after ORDER BY id LIMIT :most),
 erased AS (
     UPDATE audit_logs a SET ip_address = NULL, user_agent = '', metadata = '{}', salt = NULL FROM page p
     WHERE a.id = p.id AND a.salt IS NOT NULL AND (
-        a.user_id = :user_id OR a.resource_id = :user_id
+        a.user_id = :user_id OR a.resource_id = :user_id OR a.chain = ANY(:org_ids::text[])
+        OR a.request_id IN (SELECT request_id FROM audit_logs WHERE chain = ANY(:org_ids::text[]) AND request_id <> '')
         OR a.user_id IS NULL AND (host(a.ip_address), a.user_agent) IN (
             SELECT * FROM unnest(:addresses::text[], :agents::text[]))
         OR EXISTS (SELECT FROM unnest(:needles::text[]) n WHERE strpos(lower(a.metadata::text), n) > 0)

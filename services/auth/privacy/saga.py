@@ -63,7 +63,7 @@ class Saga:
             owners = [person.user_id, *(o.org_id for o in person.organisations)]
             marks = await self._data.marks(person)
             if marks is not None:
-                await self._erase_traces(person.user_id, marks)
+                await self._erase_traces(person, marks)
                 await purge(self._deps.events, marks.in_bytes(*owners, person.task_id))
         failpoints.passing("erasure.finish")
         async with self._deps.database.transaction() as connection:
@@ -71,9 +71,13 @@ class Saga:
             for owner_id in owners:
                 await self._keyring.shred(connection, owner_id)
 
-    async def _erase_traces(self, user_id: str, marks: Marks) -> None:
+    async def _erase_traces(self, person: Person, marks: Marks) -> None:
         """Details of the audit log: its entries stay, and its chain holds without them."""
+        org_ids = [o.org_id for o in person.organisations]
+        needles = [*marks.in_json(), *(f'"{org_id}"' for org_id in org_ids)]
         after: str | None = ""
         while after is not None:
             async with self._deps.database.transaction() as connection:
-                after = await self._store.erase_traces(connection, after, _PAGE, user_id, marks.in_json(), marks.places)
+                after = await self._store.erase_traces(
+                    connection, after, _PAGE, person.user_id, org_ids, needles, marks.places
+                )

@@ -87,12 +87,12 @@ class PrivacyStore:
         return {r["kind"]: r async for r in self._q.list_consents(c, user_id=user_id)}
 
     async def erase_traces(
-        self, c: Connection, after: str, most: int, user_id: str, needles: Sequence[str],
-        places: Sequence[Sequence[str]],
+        self, c: Connection, after: str, most: int, user_id: str, org_ids: Sequence[str],
+        needles: Sequence[str], places: Sequence[Sequence[str]],
     ) -> str | None:  # fmt: skip
         """Erases details in a page of the audit log, after an entry; the last one of the page, None: there is none."""
         row = await self._q.erase_traces(
-            c, after=after, most=most, user_id=user_id, needles=needles, addresses=[p[0] for p in places],
-            agents=[p[1] for p in places],
+            c, after=after, most=most, user_id=user_id, org_ids=org_ids, needles=needles,
+            addresses=[p[0] for p in places], agents=[p[1] for p in places],
         )  # fmt: skip
         return row["last"]  # type: ignore[no-any-return]

@@ -73,6 +73,16 @@ class Letters:
             connection, Mail("webhook_disabled", user["email"], values), user["id"], timedelta(days=7)
         )
 
+    async def access(self, connection: Connection, user: Row, event: event_pb2.ModelAccessChanged) -> None:
+        """That an organisation asks for access to a gated model of theirs, or what was decided about their own."""
+        asked = event.state == "requested"
+        values = {
+            "username": user["username"], "organisation": event.organisation, "model": event.model,
+            "state": event.state, "said": event.message if asked else event.reason,
+        }  # fmt: skip
+        kind = "access_requested" if asked else "access_decided"
+        await self._outbox.add(connection, Mail(kind, user["email"], values), user["id"], timedelta(days=7))
+
     async def changed(self, connection: Connection, user: Row, what: str, more: str = "") -> None:
         """That `what` happened, a sentence without its full stop, so that the owner hears of it if it was not them."""
         call = maybe_current()

@@ -188,6 +188,7 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
                 connection, payment, request.amount_nanos, request.reason, _subject(context, caller().org_id)
             )
             refund = await self._store.reversal_of(connection, refund_id, "")
+            await audit.also(connection, payment["org_id"])
         assert refund is not None
         return payments_pb2.RefundPaymentResponse(refund=refund_of(refund))
 

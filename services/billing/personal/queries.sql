@@ -141,7 +141,9 @@ UPDATE payments SET client_secret = NULL WHERE org_id = ANY(:org_ids::text[]) AN
 UPDATE reversals SET reason = '' WHERE org_id = ANY(:org_ids::text[]) AND reason <> '';
 
 -- name: erase_reasons_of_refunds(org_ids)!
-UPDATE call_refunds SET reason = '' WHERE org_id = ANY(:org_ids::text[]) AND reason <> '';
+-- Of calls of theirs, and of what they gave back to others.
+UPDATE call_refunds SET reason = ''
+WHERE (org_id = ANY(:org_ids::text[]) OR publisher_org_id = ANY(:org_ids::text[])) AND reason <> '';
 
 -- name: erase_reasons_of_grants(org_ids)!
 UPDATE credit_grants SET reason = '' WHERE org_id = ANY(:org_ids::text[]) AND reason <> '';

@@ -1,6 +1,7 @@
 """What a mail says: a template of its kind as text and as HTML, the values escaped."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.errors import HeaderParseError
@@ -25,6 +26,19 @@ class Mail:
     kind: str
     to: str
     values: Mapping[str, str]
+
+
+def naming(names: Iterable[str]) -> re.Pattern[str]:
+    """What is found in a text where one of the names or addresses stands by itself, in whatever case."""
+    return re.compile(rf"(?<![\w.+-])(?:{'|'.join(map(re.escape, names))})(?![\w-]|\.\w)", re.IGNORECASE)
+
+
+def texts(message: EmailMessage) -> Iterator[str]:
+    """What somebody reads of it."""
+    yield from (str(message["To"]), str(message["Subject"]))
+    for part in message.walk():
+        if part.get_content_maintype() == "text":
+            yield part.get_content()
 
 
 @cache

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from services.common import failpoints, ids
 from services.common.clock import Clock
 from services.common.db import Connection, Database, added_to_outbox, load_queries
 from services.common.errors import MercatError
-from services.common.mail.message import Mail, Undeliverable, compose
+from services.common.mail.message import Mail, Undeliverable, compose, naming
 from services.common.mail.transport import TIMEOUT, MailUnavailable, Transport
 from services.common.metrics import Counter
 from services.common.sealing import Unsealable
@@ -105,20 +105,22 @@ class MailOutbox:
             await self._q.end_mail(connection, id=mail_id)
         MAILS.labels(kind, outcome).inc()
 
-    async def forget(self, connection: Connection, owner_id: str, address: str) -> None:
-        """Takes back what was not sent yet of an owner's mail, and invitations of others to their address."""
+    async def forget(self, connection: Connection, owner_id: str, address: str, names: Sequence[str]) -> None:
+        """Takes back what was not sent yet of an owner's mail, and of others' what their address or names are in."""
         await self._q.end_mails_of(connection, owner_id=owner_id)
-        async for row in self._q.list_mails(connection, kind="invitation"):
+        wanted = naming([address, *names])
+        async for row in self._q.list_mails(connection):
             try:
                 plain = await self._keyring.open(connection, row["owner_id"], row["sealed"], about(row["id"]))
             except Unsealable:
                 continue
-            if json.loads(plain)[0].lower() == address.lower():
+            to, values = json.loads(plain)
+            if any(wanted.search(text) for text in (to, *values.values())):
                 await self._q.end_mail(connection, id=row["id"])
 
-    async def forget_sent(self, address: str) -> None:
+    async def forget_sent(self, address: str, names: Sequence[str]) -> None:
         """And what lies where mail goes, as far as that is here."""
-        await self._transport.forget(address)
+        await self._transport.forget(naming([address, *names]))
 
 
 def about(mail_id: str) -> str:

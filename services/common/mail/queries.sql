@@ -18,5 +18,5 @@ DELETE FROM mails WHERE id = :id;
 -- name: end_mails_of(owner_id)!
 DELETE FROM mails WHERE owner_id = :owner_id;
 
--- name: list_mails(kind)
-SELECT id, owner_id, sealed FROM mails WHERE kind = :kind AND owner_id IS NOT NULL;
+-- name: list_mails()
+SELECT id, owner_id, sealed FROM mails WHERE owner_id IS NOT NULL;

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import aiosmtplib
 
-from services.common.mail.message import Undeliverable
+from services.common.mail.message import Undeliverable, texts
 from services.common.mail.settings import MailSettings
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class Transport(Protocol):
 
     async def send(self, message: EmailMessage, to: str, mail_id: str) -> None: ...
 
-    async def forget(self, address: str) -> None:
-        """Removes what it keeps itself of mail to an address."""
+    async def forget(self, named: re.Pattern[str]) -> None:
+        """Removes what it keeps itself of mail in which somebody is named."""
         ...
 
 
@@ -57,7 +58,7 @@ class Smtp:
         except (aiosmtplib.SMTPException, OSError, ValueError) as e:
             raise MailUnavailable(f"{type(e).__name__}") from None
 
-    async def forget(self, address: str) -> None:
+    async def forget(self, named: re.Pattern[str]) -> None:
         """A server keeps what it keeps."""
 
 
@@ -75,13 +76,13 @@ class Folder:
         except OSError as e:
             raise MailUnavailable(f"the folder cannot be written: {e.strerror}") from None
 
-    async def forget(self, address: str) -> None:
-        await asyncio.to_thread(self._remove, address)
+    async def forget(self, named: re.Pattern[str]) -> None:
+        await asyncio.to_thread(self._remove, named)
 
-    def _remove(self, address: str) -> None:
+    def _remove(self, named: re.Pattern[str]) -> None:
         for path in self._path.glob("*.eml"):
-            to = message_from_bytes(path.read_bytes(), policy=policy.default)["To"]
-            if str(to).lower() == address.lower():
+            message = message_from_bytes(path.read_bytes(), policy=policy.default)
+            if any(named.search(text) for text in texts(message)):
                 path.unlink(missing_ok=True)
 
     def _write(self, message: bytes, mail_id: str) -> None:

@@ -85,8 +85,25 @@ DELETE FROM follows WHERE org_id = :org_id AND publisher = :publisher;
 SELECT publisher FROM follows WHERE org_id = :org_id AND publisher COLLATE "C" > :after
 ORDER BY publisher COLLATE "C" LIMIT :most;
 
--- name: list_feed(org_id, at, before, most)
-SELECT l.*, p.version, p.version_id, p.published_at
-FROM follows f JOIN publications p ON p.publisher = f.publisher JOIN listings l ON l.model = p.model
-WHERE f.org_id = :org_id AND (p.published_at, p.version_id) < (:at::timestamptz, :before::text)
-ORDER BY p.published_at DESC, p.version_id DESC LIMIT :most;
+-- name: list_feed(org_id, called, at, version_id, kind, most)
+-- What was published by whom they follow, and of their favourites; what ends of those and of the models that they call.
+WITH followed AS (SELECT publisher FROM follows WHERE org_id = :org_id),
+liked AS (SELECT model FROM favourites WHERE org_id = :org_id),
+found AS (
+    (SELECT model, version, version_id, 1::smallint AS kind, published_at AS at, NULL::timestamptz AS sunset_at,
+        '' AS successor, '' AS reason
+    FROM publications
+    WHERE (publisher IN (TABLE followed) OR model IN (TABLE liked))
+        AND (published_at, version_id, 1) < (:at::timestamptz, :version_id::text, :kind::integer)
+    ORDER BY published_at DESC, version_id DESC LIMIT :most)
+    UNION ALL
+    (SELECT model, version, version_id, kind, at, sunset_at, successor, reason
+    FROM endings
+    WHERE (publisher IN (TABLE followed) OR model IN (TABLE liked) OR model = ANY(:called::text[]))
+        AND (at, version_id, kind) < (:at::timestamptz, :version_id::text, :kind::integer)
+    ORDER BY at DESC, version_id DESC, kind DESC LIMIT :most)
+)
+SELECT l.*, f.model AS about, f.version, f.version_id, f.kind, f.at, f.sunset_at, f.successor, f.reason,
+    f.model = ANY(:called::text[]) AS called
+FROM found f LEFT JOIN listings l ON l.model = f.model
+ORDER BY f.at DESC, f.version_id DESC, f.kind DESC LIMIT :most;

@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-from datetime import timedelta
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.marketplace.v1 import discovery_pb2, marketplace_pb2
-from mercat.usage.v1 import callers_pb2, callers_pb2_grpc
 
-from services.common.clock import Clock
 from services.common.db import Database
-from services.common.rpc.channels import InternalChannel
+from services.marketplace.discovery.calling import Calling
 from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.discovery.together import together
 from services.marketplace.index import Index
@@ -24,7 +20,6 @@ SIMILAR = discovery_pb2.RECOMMENDATION_REASON_SIMILAR
 POPULAR = discovery_pb2.RECOMMENDATION_REASON_POPULAR
 Reason = tuple["discovery_pb2.RecommendationReason.ValueType", str]  # and of which model
 MOST = 100  # recommendations that pages can reach
-_LOOKED_AT = timedelta(days=90)  # of calls
 _SEEDS, _ALIKE = 10, 20  # models of an account whose likes are looked for, and how many of each
 
 
@@ -32,15 +27,13 @@ class Recommender:
     """Answers names of published models, each with its reason."""
 
     def __init__(
-        self, database: Database, store: DiscoveryStore, index: Index, meaning: Meaning, control: InternalChannel,
-        clock: Clock, every: float,
+        self, database: Database, store: DiscoveryStore, index: Index, meaning: Meaning, calling: Calling, every: float
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._index = index
         self._meaning = meaning
-        self._callers = callers_pb2_grpc.CallerServiceStub(control)
-        self._clock = clock
+        self._calling = calling
         self._every = every
 
     async def keep(self) -> None:
@@ -56,16 +49,10 @@ class Recommender:
         """Without the calls of those who want no part in it."""
         async with self._database.connection() as connection:
             out = await self._store.opted_out(connection)
-        called = [caller.models for caller in await self._called() if caller.org_id not in out]
+        called = [caller.models for caller in await self._calling.all() if caller.org_id not in out]
         pairs = await asyncio.to_thread(together, called)
         async with self._database.transaction() as connection:
             await self._store.put_together(connection, pairs)
-
-    async def _called(self, org_id: str = "") -> list[callers_pb2.Caller]:
-        start = Timestamp()
-        start.FromDatetime(self._clock.now() - _LOOKED_AT)
-        request = callers_pb2.ListCallersRequest(start_time=start, org_id=org_id)
-        return [caller async for page in self._callers.ListCallers(request) for caller in page.callers]
 
     async def related(self, model: str) -> dict[str, Reason]:
         """To one model, the best first."""
@@ -77,7 +64,7 @@ class Recommender:
             if await self._store.get_preferences(connection, org_id):
                 return {}
             rows = await self._store.list_favourites(connection, org_id, 2**62, _SEEDS)
-        called = [m for caller in await self._called(org_id) for m in caller.models]
+        called = await self._calling.models(org_id)
         seeds = list(dict.fromkeys([*(r["model"] for r in rows), *called]))
         return await self._like(seeds, set(called)) if seeds else {}
 

@@ -19,6 +19,7 @@ from services.common.errors import (
     Violation,
 )
 from services.common.rpc.context import ROLE_NAMES, Context, caller, current
+from services.marketplace.discovery.calling import Calling
 from services.marketplace.discovery.store import DiscoveryStore, Row
 from services.marketplace.hits import hit
 from services.marketplace.store import Store, listing_of
@@ -40,8 +41,11 @@ class PublisherNotFound(NotFound, reason="PUBLISHER_NOT_FOUND"): ...
 class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
     """Serves `mercat.marketplace.v1.CollectionService`."""
 
-    def __init__(self, database: Database, listings: Store, store: DiscoveryStore, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, listings: Store, store: DiscoveryStore, calling: Calling, clock: Clock
+    ) -> None:
         self._database = database
+        self._calling = calling
         self._listings = listings
         self._store = store
         self._clock = clock
@@ -159,17 +163,17 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
         return response
 
     async def ListFeed(self, request: pb.ListFeedRequest, context: Context) -> pb.ListFeedResponse:
-        key, most = pages.decode(request.page_token, int, str), pages.size(request.page_size)
-        at, before = (_moment(int(key[0])), str(key[1])) if key else (_FUTURE, _LAST)
+        key, most = pages.decode(request.page_token, int, str, int), pages.size(request.page_size)
+        before = (_moment(int(key[0])), str(key[1]), int(key[2])) if key else (_FUTURE, _LAST, 0)
+        org_id = caller().org_id
+        called = await self._calling.models(org_id)
         async with self._database.connection() as connection:
-            rows = await self._store.list_feed(connection, caller().org_id, at, before, most + 1)
-        response = pb.ListFeedResponse()
-        for row in rows[:most]:
-            entry = response.entries.add(hit=hit(listing_of(row)), version=row["version"])
-            entry.published_at.FromDatetime(row["published_at"])
+            rows = await self._store.list_feed(connection, org_id, called, before, most + 1)
+        response = pb.ListFeedResponse(entries=[_entry(row) for row in rows[:most]])
         if len(rows) > most:
             last = rows[most - 1]
-            response.next_page_token = pages.encode([_microseconds(last["published_at"]), last["version_id"]])
+            key = [_microseconds(last["at"]), last["version_id"], last["kind"]]
+            response.next_page_token = pages.encode(key)
         return response
 
     async def _own(self, connection: Connection, collection_id: str) -> Row:
@@ -212,6 +216,20 @@ def _collection(row: Row, models: Sequence[marketplace_pb2.SearchHit] = ()) -> p
     )  # fmt: skip
     made.created_at.FromDatetime(row["created_at"])
     made.updated_at.FromDatetime(row["updated_at"])
+    return made
+
+
+def _entry(row: Row) -> pb.FeedEntry:
+    listed = row["document"] is not None
+    made = pb.FeedEntry(
+        hit=hit(listing_of(row)) if listed else marketplace_pb2.SearchHit(model=row["about"]), version=row["version"],
+        kind=row["kind"], successor=row["successor"], reason=row["reason"], called=row["called"],
+    )  # fmt: skip
+    made.time.FromDatetime(row["at"])
+    if row["kind"] == pb.FEED_ENTRY_KIND_PUBLISHED:
+        made.published_at.FromDatetime(row["at"])
+    if row["sunset_at"] is not None:
+        made.sunset_at.FromDatetime(row["sunset_at"])
     return made
 
 

@@ -117,5 +117,12 @@ class DiscoveryStore:
         rows = self._q.list_following(c, org_id=org_id, after=after, most=most)
         return [r["publisher"] async for r in rows]
 
-    async def list_feed(self, c: Connection, org_id: str, at: datetime, before: str, most: int) -> Sequence[Row]:
-        return [r async for r in self._q.list_feed(c, org_id=org_id, at=at, before=before, most=most)]
+    async def list_feed(
+        self, c: Connection, org_id: str, called: Sequence[str], before: tuple[datetime, str, int], most: int
+    ) -> Sequence[Row]:
+        """`called`: the models that the organisation calls. `before`: the moment, version and kind of an entry."""
+        at, version_id, kind = before
+        rows = self._q.list_feed(
+            c, org_id=org_id, called=list(called), at=at, version_id=version_id, kind=kind, most=most
+        )  # fmt: skip
+        return [r async for r in rows]

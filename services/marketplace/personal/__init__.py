@@ -16,7 +16,8 @@ _FILES = (
 )  # fmt: skip
 _ERASING = (
     "erase_reviews", "erase_reports", "erase_collections", "erase_places", "erase_favourites", "erase_follows",
-    "erase_preferences", "erase_profiles", "erase_together", "erase_latencies", "erase_listings", "erase_changes",
+    "erase_preferences", "erase_profiles", "erase_together", "erase_latencies", "erase_listings", "erase_endings",
+    "erase_changes",
 )  # fmt: skip
 
 

@@ -76,5 +76,11 @@ DELETE FROM model_latencies WHERE split_part(model, '/', 1) = ANY(:handles::text
 -- With their embeddings and publications.
 DELETE FROM listings WHERE split_part(model, '/', 1) = ANY(:handles::text[]);
 
+-- name: erase_endings(handles)!
+-- And what they named as successors of others'.
+WITH gone AS (DELETE FROM endings WHERE publisher = ANY(:handles::text[]))
+UPDATE endings SET successor = ''
+WHERE split_part(successor, '/', 1) = ANY(:handles::text[]) AND publisher <> ALL(:handles::text[]);
+
 -- name: erase_changes(handles)!
 DELETE FROM listing_changes WHERE split_part(model, '/', 1) = ANY(:handles::text[]);

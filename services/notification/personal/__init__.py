@@ -8,6 +8,8 @@ from services.common.personal.data import Person, Tables
 from services.common.secrets.keyring import Keyring
 
 _FILES = ("webhook_endpoints", "webhook_events", "webhook_deliveries")
+# Words first, while it is known whose events they are in.
+_SOME = ("erase_words_of_some_events", "rename_models_of_some_events")
 _ERASING = ("erase_deliveries", "erase_endpoints", "erase_events", "erase_quota_notices", "erase_addresses")
 
 
@@ -17,7 +19,7 @@ class NotificationData:
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._keyring = keyring
-        self._tables = Tables(database, __name__, _FILES, _ERASING, ("rename_models_of_some_events",))
+        self._tables = Tables(database, __name__, _FILES, _ERASING, _SOME)
         self._q = load_queries(__name__)
 
     async def export(self, person: Person) -> AsyncIterator[tuple[str, AsyncIterator[str]]]:

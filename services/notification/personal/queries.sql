@@ -35,10 +35,23 @@ DELETE FROM quota_notices WHERE org_id = ANY(:org_ids::text[]);
 UPDATE webhook_events SET body = regexp_replace(body, '"ipAddress":"[^"]*"', '"ipAddress":""')
 WHERE strpos(body, '"userId":"' || :user_id || '"') > 0;
 
+-- name: erase_words_of_some_events(handles)!
+-- Of others: what they said to those who call their models or decide about access, and when they asked for it.
+UPDATE webhook_events v SET body = regexp_replace(v.body, '"(reason|message)":"(?:[^"\\]|\\.)+"', '"\1":""', 'g')
+FROM (
+    SELECT DISTINCT e.id FROM unnest(:handles::text[]) AS t (old)
+    JOIN webhook_events e ON strpos(e.body, '"model":"' || t.old || '/') > 0
+        OR strpos(e.body, '"organisation":"' || t.old || '"') > 0
+    WHERE e.body ~ '"(reason|message)":"[^"]' LIMIT 5000
+) n WHERE v.id = n.id;
+
 -- name: rename_models_of_some_events(handles, pseudonyms)!
--- Of others, which call models of theirs.
-UPDATE webhook_events v SET body = replace(v.body, '"' || n.old || '/', '"' || n.new || '/')
+-- Of others, which call models of theirs, or were asked for access by them.
+UPDATE webhook_events v SET body = replace(replace(v.body, '"' || n.old || '/', '"' || n.new || '/'),
+    '"organisation":"' || n.old || '"', '"organisation":"' || n.new || '"')
 FROM (
     SELECT DISTINCT ON (e.id) e.id, t.old, t.new FROM unnest(:handles::text[], :pseudonyms::text[]) AS t (old, new)
-    JOIN webhook_events e ON strpos(e.body, '"' || t.old || '/') > 0 ORDER BY e.id LIMIT 5000
+    JOIN webhook_events e ON strpos(e.body, '"' || t.old || '/') > 0
+        OR strpos(e.body, '"organisation":"' || t.old || '"') > 0
+    ORDER BY e.id LIMIT 5000
 ) n WHERE v.id = n.id;

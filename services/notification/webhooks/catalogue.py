@@ -262,7 +262,8 @@ _ALL = [
               _fields("endpoint_id", "url", "reason", "failing_since"), _always),
 ]  # fmt: skip
 TYPES: Mapping[str, EventType] = {t.name: t for t in sorted(_ALL, key=lambda t: t.name)}
-KINDS: list[type[Message]] = list(dict.fromkeys(t.source for t in _ALL))
+KINDS: list[type[Message]] = list(dict.fromkeys(t.source for t in _ALL if not t.callers))
+KINDS_OF_CALLERS: list[type[Message]] = list(dict.fromkeys(t.source for t in _ALL if t.callers))
 
 
 def types_of(event: Message) -> list[EventType]:

@@ -1,5 +1,6 @@
 """Events of the platform become events of organisations: each once, in the transaction that notes it as handled."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +11,13 @@ from mercat.usage.v1 import callers_pb2, callers_pb2_grpc
 from services.common import outbox
 from services.common.clock import Clock
 from services.common.db import Connection
+from services.common.events import Handler
 from services.common.rpc.channels import InternalChannel
 from services.notification.webhooks.catalogue import EventType, types_of
 from services.notification.webhooks.store import WebhookStore
 
 _LATELY = timedelta(days=90)  # who called a version within these is told what becomes of it
-_ASKING = 30.0  # seconds
+_ASKING = 10.0  # seconds, less than the stream waits for an acknowledgement
 
 
 def subject(org_id: str) -> str:
@@ -31,14 +33,23 @@ class Telling:
         self._store = store
         self._clock = clock
 
-    async def tell(self, connection: Connection, event: Message) -> None:
+    async def tell(self, connection: Connection, event: Message, callers: Sequence[str] = ()) -> None:
+        """The organisation that an event names, and `callers` of what is told to them too."""
         if isinstance(event, event_pb2.QuotaReached) and not await self._store.add_quota_notice(connection, event):
             return  # by another worker
         org_id = str(getattr(event, "org_id", ""))
         for kind in types_of(event) if org_id else []:
-            callers = await self._callers(event) if kind.callers else []
-            for hearer in dict.fromkeys([org_id, *callers]):
+            for hearer in dict.fromkeys([org_id, *(callers if kind.callers else ())]):
                 await self._tell(connection, event, kind, hearer)
+
+    async def ask(self, event: Message) -> Handler:
+        """Of an event that callers are told: who they are is usage's to say, which may be slow or gone."""
+        callers = await self._callers(event)
+
+        async def tell(connection: Connection, event: Message) -> None:
+            await self.tell(connection, event, callers)
+
+        return tell
 
     async def _callers(self, event: Any) -> list[str]:
         request = callers_pb2.ListVersionCallersRequest(model=event.model, version=event.version)

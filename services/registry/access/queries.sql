@@ -23,8 +23,8 @@ SELECT * FROM accesses WHERE model_id = :model_id AND org_id = :org_id FOR UPDAT
 -- name: find_access(model_id, organisation)$
 SELECT org_id FROM accesses WHERE model_id = :model_id AND organisation = :organisation;
 
--- name: ask_access(id, state, message, now)!
-UPDATE accesses SET state = :state, message = :message, reason = '', requested_at = :now,
+-- name: ask_access(id, state, message, user_id, now)!
+UPDATE accesses SET state = :state, message = :message, reason = '', requested_by = :user_id, requested_at = :now,
     decided_at = CASE WHEN :state::smallint = 2 THEN :now::timestamptz END
 WHERE id = :id;
 

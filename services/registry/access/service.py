@@ -114,10 +114,13 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             if new or state != row["state"] or state == states.REQUESTED:
                 if state == states.GRANTED:
                     await self._room(connection, model["id"])
-                await self._accesses.ask_access(connection, row["id"], state, request.message, now)
-            told = model["org_id"] if state == states.REQUESTED else who.org_id
+                await self._accesses.ask_access(connection, row["id"], state, request.message, who.user_id, now)
             made = await self._access(connection, model, who.org_id)
-            await self._tell(connection, model, made, told)
+            if state == states.REQUESTED:
+                news = new or row["state"] != state  # or asking again and again would write to them each time
+                await self._tell(connection, model, made, model["org_id"], news=news)
+            else:
+                await self._tell(connection, model, made, who.org_id)
             await audit.also(connection, model["org_id"])
         return access_pb2.RequestModelAccessResponse(access=made)
 
@@ -166,7 +169,9 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
                 await self._room(connection, model["id"])
             await self._accesses.decide_access(connection, row["id"], state, reason, self._clock.now())
             made = await self._access(connection, model, row["org_id"])
-            await self._tell(connection, model, made, row["org_id"])
+            await self._tell(
+                connection, model, made, row["org_id"], news=state != row["state"], requested_by=row["requested_by"]
+            )
             await audit.also(connection, row["org_id"])
         return made
 
@@ -186,10 +191,14 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         made.may_call |= org_id == model["org_id"] or model["visibility"] == visibility.PUBLIC
         return made
 
-    async def _tell(self, connection: Connection, model: Row, access: access_pb2.ModelAccess, org_id: str) -> None:
+    async def _tell(
+        self, connection: Connection, model: Row, access: access_pb2.ModelAccess, org_id: str, *, news: bool = False,
+        requested_by: str = "",
+    ) -> None:  # fmt: skip
         event = event_pb2.ModelAccessChanged(
             model_id=model["id"], model=access.model, org_id=org_id, organisation=access.organisation,
-            state=states.name_of(access.state), message=access.message, reason=access.reason,
+            state=states.name_of(access.state), message=access.message, reason=access.reason, news=news,
+            requested_by=requested_by,
         )  # fmt: skip
         await outbox.add(connection, event)
 

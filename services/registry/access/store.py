@@ -52,8 +52,10 @@ class AccessStore:
         org_id: str | None = await self._q.find_access(c, model_id=model_id, organisation=organisation)
         return org_id
 
-    async def ask_access(self, c: Connection, access_id: str, state: int, message: str, now: datetime) -> None:
-        await self._q.ask_access(c, id=access_id, state=state, message=message, now=now)
+    async def ask_access(
+        self, c: Connection, access_id: str, state: int, message: str, user_id: str, now: datetime
+    ) -> None:
+        await self._q.ask_access(c, id=access_id, state=state, message=message, user_id=user_id, now=now)
 
     async def decide_access(self, c: Connection, access_id: str, state: int, reason: str, now: datetime) -> None:
         await self._q.decide_access(c, id=access_id, state=state, reason=reason, now=now)

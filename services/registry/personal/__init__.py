@@ -16,8 +16,9 @@ _FILES = (
 )  # fmt: skip
 _ERASING = (
     "erase_aliases", "erase_crashes", "erase_decisions", "forget_reviewer", "erase_version_files", "erase_lineage",
-    "erase_publisher_keys", "erase_versions", "erase_transfers", "erase_addresses", "erase_acceptances",
-    "erase_acceptors", "erase_accesses", "erase_terms", "erase_models",
+    "erase_publisher_keys", "erase_versions", "erase_successors", "erase_transfers", "erase_addresses",
+    "erase_acceptances",
+    "erase_acceptors", "erase_accesses", "erase_requesters", "erase_terms", "erase_models",
 )  # fmt: skip
 
 

@@ -95,6 +95,10 @@ INSERT INTO versions (id, model_id, number, version, state, framework, digest, s
 SELECT id, model_id, number, version, 8, framework, digest, size_bytes, '', '', '', created_at, published_at, deprecated_at
 FROM gone;
 
+-- name: erase_successors(handles)!
+-- Of versions of others.
+UPDATE versions SET successor = '' WHERE split_part(successor, '/', 1) = ANY(:handles::text[]);
+
 -- name: erase_transfers(org_ids)!
 DELETE FROM model_transfers WHERE from_org_id = ANY(:org_ids::text[]) OR to_org_id = ANY(:org_ids::text[]);
 
@@ -111,7 +115,13 @@ DELETE FROM acceptances WHERE org_id = ANY(:org_ids::text[]);
 UPDATE acceptances SET user_id = '' WHERE user_id = :user_id;
 
 -- name: erase_accesses(org_ids)!
-DELETE FROM accesses WHERE org_id = ANY(:org_ids::text[]);
+-- And those of others to their models: what was decided about them is in words of theirs.
+DELETE FROM accesses a USING models m
+WHERE m.id = a.model_id AND (a.org_id = ANY(:org_ids::text[]) OR m.org_id = ANY(:org_ids::text[]));
+
+-- name: erase_requesters(user_id)!
+-- That their organisation asked stays.
+UPDATE accesses SET requested_by = '' WHERE requested_by = :user_id;
 
 -- name: erase_terms(org_ids)!
 UPDATE terms t SET url = '', text = '' FROM models m WHERE m.id = t.model_id AND m.org_id = ANY(:org_ids::text[]);

@@ -213,7 +213,7 @@ def test_the_feed_has_new_versions_of_whom_one_follows(quick: Platform) -> None:
     quick.publish(owner, graphs.tiny(), model.partition("/")[2], version="1.1.0")
     until(lambda: feed() == [f"{model}@1.1.0", f"{model}@1.0.0"])
     deprecate(owner, model)
-    until(lambda: feed() == [f"{model}@1.1.0"])
+    until(lambda: feed() == [f"{model}@1.0.0", f"{model}@1.1.0"])  # that it is on its way out
     assert list(person.collections.ListFollowing(c.ListFollowingRequest()).publishers) == [owner.profile.username]
     person.collections.UnfollowPublisher(c.UnfollowPublisherRequest(publisher=owner.profile.username))
     assert feed() == []

@@ -232,6 +232,8 @@ class ModelAccessChanged(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NEWS_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     model: _builtins.str
     org_id: _builtins.str
@@ -241,6 +243,10 @@ class ModelAccessChanged(_message.Message):
     """requested, granted, denied or revoked."""
     message: _builtins.str
     reason: _builtins.str
+    news: _builtins.bool
+    """Whether it comes from somebody else: it was asked for anew, or decided about by the owner."""
+    requested_by: _builtins.str
+    """Who asked, of a decision: a person or a program of the organisation; empty: not known any more."""
     def __init__(
         self,
         *,
@@ -251,10 +257,12 @@ class ModelAccessChanged(_message.Message):
         state: _builtins.str = ...,
         message: _builtins.str = ...,
         reason: _builtins.str = ...,
+        news: _builtins.bool = ...,
+        requested_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "model_id", b"model_id", "org_id", b"org_id", "organisation", b"organisation", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "model_id", b"model_id", "news", b"news", "org_id", b"org_id", "organisation", b"organisation", "reason", b"reason", "requested_by", b"requested_by", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mercat.marketplace.v1 import marketplace_pb2 as _marketplace_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FeedEntryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeedEntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeedEntryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEED_ENTRY_KIND_UNSPECIFIED: _FeedEntryKind.ValueType  # 0
+    FEED_ENTRY_KIND_PUBLISHED: _FeedEntryKind.ValueType  # 1
+    FEED_ENTRY_KIND_DEPRECATED: _FeedEntryKind.ValueType  # 2
+    """It answers until `sunset_at`, where there is one."""
+    FEED_ENTRY_KIND_RETIRED: _FeedEntryKind.ValueType  # 3
+    """Its sunset has come: calls are refused."""
+    FEED_ENTRY_KIND_YANKED: _FeedEntryKind.ValueType  # 4
+    """Its publisher has taken it back: who names it exactly is answered still."""
+
+class FeedEntryKind(_FeedEntryKind, metaclass=_FeedEntryKindEnumTypeWrapper): ...
+
+FEED_ENTRY_KIND_UNSPECIFIED: FeedEntryKind.ValueType  # 0
+FEED_ENTRY_KIND_PUBLISHED: FeedEntryKind.ValueType  # 1
+FEED_ENTRY_KIND_DEPRECATED: FeedEntryKind.ValueType  # 2
+"""It answers until `sunset_at`, where there is one."""
+FEED_ENTRY_KIND_RETIRED: FeedEntryKind.ValueType  # 3
+"""Its sunset has come: calls are refused."""
+FEED_ENTRY_KIND_YANKED: FeedEntryKind.ValueType  # 4
+"""Its publisher has taken it back: who names it exactly is answered still."""
+Global___FeedEntryKind: _TypeAlias = FeedEntryKind  # noqa: Y015
 
 @_typing.final
 class Collection(_message.Message):
@@ -650,21 +678,49 @@ class FeedEntry(_message.Message):
     HIT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SUNSET_AT_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    kind: Global___FeedEntryKind.ValueType
+    successor: _builtins.str
+    """What takes its place: `publisher/model@1.5.0` or `publisher/model`; empty: nothing."""
+    reason: _builtins.str
+    called: _builtins.bool
+    """Whether the caller's organisation called the model within 90 days."""
     @_builtins.property
-    def hit(self) -> _marketplace_pb2.SearchHit: ...
+    def hit(self) -> _marketplace_pb2.SearchHit:
+        """The model as it is listed; of one that is not listed any more, its name alone."""
+
     @_builtins.property
-    def published_at(self) -> _timestamp_pb2.Timestamp: ...
+    def published_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent where it says what ended."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was, or was said anew with another sunset, successor or reason."""
+
+    @_builtins.property
+    def sunset_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         hit: _marketplace_pb2.SearchHit | None = ...,
         version: _builtins.str = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___FeedEntryKind.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        sunset_at: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        called: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "published_at", b"published_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "published_at", b"published_at", "sunset_at", b"sunset_at", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "published_at", b"published_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "hit", b"hit", "kind", b"kind", "published_at", b"published_at", "reason", b"reason", "successor", b"successor", "sunset_at", b"sunset_at", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -176,7 +176,7 @@ class CollectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FollowPublisher(self, request, context):
-        """New versions of the publisher come into the caller's feed. NOT_FOUND for who has no published model.
+        """New versions of the publisher, and what ends of theirs, come into the caller's feed. NOT_FOUND for who has no published model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +195,8 @@ class CollectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFeed(self, request, context):
-        """Published versions of the publishers that the caller follows, the newest first.
+        """What happened to models of the publishers that the caller follows and to favourites: versions that were published,
+        deprecated, retired, yanked; and what ended of models that the caller's organisation calls. The newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,11 +48,13 @@ class CollectionServiceStub:
     ListFavourites: _grpc.UnaryUnaryMultiCallable[_collections_pb2.ListFavouritesRequest, _collections_pb2.ListFavouritesResponse]
     """The published ones of them, the newest favourite first."""
     FollowPublisher: _grpc.UnaryUnaryMultiCallable[_collections_pb2.FollowPublisherRequest, _collections_pb2.FollowPublisherResponse]
-    """New versions of the publisher come into the caller's feed. NOT_FOUND for who has no published model."""
+    """New versions of the publisher, and what ends of theirs, come into the caller's feed. NOT_FOUND for who has no published model."""
     UnfollowPublisher: _grpc.UnaryUnaryMultiCallable[_collections_pb2.UnfollowPublisherRequest, _collections_pb2.UnfollowPublisherResponse]
     ListFollowing: _grpc.UnaryUnaryMultiCallable[_collections_pb2.ListFollowingRequest, _collections_pb2.ListFollowingResponse]
     ListFeed: _grpc.UnaryUnaryMultiCallable[_collections_pb2.ListFeedRequest, _collections_pb2.ListFeedResponse]
-    """Published versions of the publishers that the caller follows, the newest first."""
+    """What happened to models of the publishers that the caller follows and to favourites: versions that were published,
+    deprecated, retired, yanked; and what ended of models that the caller's organisation calls. The newest first.
+    """
 
 @_typing.type_check_only
 class CollectionServiceAsyncStub(CollectionServiceStub):
@@ -74,11 +76,13 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     ListFavourites: _aio.UnaryUnaryMultiCallable[_collections_pb2.ListFavouritesRequest, _collections_pb2.ListFavouritesResponse]  # type: ignore[assignment]
     """The published ones of them, the newest favourite first."""
     FollowPublisher: _aio.UnaryUnaryMultiCallable[_collections_pb2.FollowPublisherRequest, _collections_pb2.FollowPublisherResponse]  # type: ignore[assignment]
-    """New versions of the publisher come into the caller's feed. NOT_FOUND for who has no published model."""
+    """New versions of the publisher, and what ends of theirs, come into the caller's feed. NOT_FOUND for who has no published model."""
     UnfollowPublisher: _aio.UnaryUnaryMultiCallable[_collections_pb2.UnfollowPublisherRequest, _collections_pb2.UnfollowPublisherResponse]  # type: ignore[assignment]
     ListFollowing: _aio.UnaryUnaryMultiCallable[_collections_pb2.ListFollowingRequest, _collections_pb2.ListFollowingResponse]  # type: ignore[assignment]
     ListFeed: _aio.UnaryUnaryMultiCallable[_collections_pb2.ListFeedRequest, _collections_pb2.ListFeedResponse]  # type: ignore[assignment]
-    """Published versions of the publishers that the caller follows, the newest first."""
+    """What happened to models of the publishers that the caller follows and to favourites: versions that were published,
+    deprecated, retired, yanked; and what ended of models that the caller's organisation calls. The newest first.
+    """
 
 class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -163,7 +167,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collections_pb2.FollowPublisherRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collections_pb2.FollowPublisherResponse, _abc.Awaitable[_collections_pb2.FollowPublisherResponse]]:
-        """New versions of the publisher come into the caller's feed. NOT_FOUND for who has no published model."""
+        """New versions of the publisher, and what ends of theirs, come into the caller's feed. NOT_FOUND for who has no published model."""
 
     @_abc_1.abstractmethod
     def UnfollowPublisher(
@@ -185,6 +189,8 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collections_pb2.ListFeedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collections_pb2.ListFeedResponse, _abc.Awaitable[_collections_pb2.ListFeedResponse]]:
-        """Published versions of the publishers that the caller follows, the newest first."""
+        """What happened to models of the publishers that the caller follows and to favourites: versions that were published,
+        deprecated, retired, yanked; and what ended of models that the caller's organisation calls. The newest first.
+        """
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
