@@ -88,8 +88,13 @@ class Session:
         return self.client.auth.GetProfile(auth_pb2.GetProfileRequest()).profile.organisation
 
     def full_name(self, model: str) -> str:
-        """`publisher/name` of what was typed; without a publisher the caller's own."""
-        return model if "/" in model else f"{self.own_name()}/{model}"
+        """`publisher/name` of what was typed; without a publisher the caller's own. Raises BadParameter where nobody is
+        logged in who could have one."""
+        if "/" in model:
+            return model
+        if not self.api_key and self.credentials.login() is None:
+            raise typer.BadParameter(f"{model!r}: write it as publisher/name, or log in where it is a model of yours")
+        return f"{self.own_name()}/{model}"
 
     def version_of(self, reference: str) -> tuple[str, str]:
         """Model and version of `publisher/name@1.4.2`. Raises BadParameter when the version is missing."""

@@ -1,4 +1,4 @@
-"""`model.yaml`: the options of `mercat models push`, written down. Keys are the options without their dashes, and
+"""`model.yaml`: the options of `mercat push`, written down. Keys are the options without their dashes, and
 `artifact`; paths are beside the file."""
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def given(context: typer.Context, file: Path) -> Path:
         if option.startswith("--")
     }
     if unknown := sorted(set(said) - set(parameters)):
-        raise typer.BadParameter(f"{file}: {unknown[0]!r} is no option of `mercat models push`")
+        raise typer.BadParameter(f"{file}: {unknown[0]!r} is no option of `mercat push`")
     context.default_map = {
         str(parameters[key].name): _value(file, key, value, several=parameters[key].multiple)
         for key, value in said.items()

@@ -44,6 +44,18 @@ def _spec(text: str, option: str) -> tensor_pb2.TensorSpec:
     return tensor_pb2.TensorSpec(name=found[1], datatype=found[2].upper(), shape=shape, image=bool(found[4]))
 
 
+def is_torchscript(file: Path) -> bool:
+    """Whether it is what does not say its inputs. What is hostile is none: validation says what it is."""
+    from services.registry.validation.frameworks.archives import Form, form_of  # slow to import
+    from services.registry.validation.report import Refused
+
+    try:
+        with file.open("rb") as source:
+            return source.read(2) == b"PK" and form_of(file) is Form.TORCHSCRIPT
+    except (Refused, OSError):
+        return False
+
+
 def packed(folder: Path, into: Path) -> Path:
     """A SavedModel's folder as one zip archive, the same bytes for the same files. Raises BadParameter when it is no
     SavedModel."""

@@ -15,10 +15,17 @@ from services.cli.prices import show_price
 from services.common import money
 
 _REASONS = {
-    discovery_pb2.RECOMMENDATION_REASON_CALLED_TOGETHER: "called together",
-    discovery_pb2.RECOMMENDATION_REASON_SIMILAR: "like it",
+    discovery_pb2.RECOMMENDATION_REASON_CALLED_TOGETHER: "called together with",
+    discovery_pb2.RECOMMENDATION_REASON_SIMILAR: "like",
     discovery_pb2.RECOMMENDATION_REASON_POPULAR: "popular",
 }
+
+
+# What a model needs to be on a board.
+_NEEDS = {
+    "popular": ": it takes a call within 30 days", "trending": ": it takes more calls this week than the week before",
+    "rated": ": it takes a review", "fastest": ": it takes 20 calls within 30 days",
+}  # fmt: skip
 
 
 class Board(str, Enum):  # noqa: UP042 - typer takes the value of a str enumeration
@@ -71,7 +78,7 @@ def top(
     if session.json:
         output.say_json(answer)
         return
-    show_hits(answer.hits, empty="No model has this figure yet.")
+    show_hits(answer.hits, empty=f"No model has this figure yet{_NEEDS.get(board.value, '')}.")
 
 
 def compare(
@@ -85,7 +92,7 @@ def compare(
 
     Example: mercat explore compare mercat/minilm ada/bge --units rows=1000000
     """
-    request = discovery_pb2.CompareModelsRequest(models=models)
+    request = discovery_pb2.CompareModelsRequest(models=[session.full_name(model) for model in models])
     for pair in units or ():
         meter, _, count = pair.partition("=")
         if not count.isdecimal():
@@ -100,17 +107,21 @@ def compare(
         listing = compared.listing
         signature = listing.version.signature
         columns.append([
-            listing.model.task, listing.model.license, listing.version.framework,
+            listing.model.latest_version, listing.model.task, listing.model.license, listing.version.framework,
             ", ".join(f"{t.name} {t.datatype}" for t in signature.inputs) or "text",
             ", ".join(f"{t.name} {t.datatype}" for t in signature.outputs) or "–",
             show_price(listing.price), money.show(compared.cost_nanos) if compared.HasField("cost_nanos") else "–",
             show_latency(listing.p50_latency_us), show_latency(listing.p95_latency_us), show_rating(listing),
             f"{listing.recent_requests:,}",
         ])  # fmt: skip
-    names = ["task", "license", "framework", "inputs", "outputs", "price", "this workload", "p50 ms", "p95 ms",
-             "rating", "calls, 30 days"]  # fmt: skip
+    names = ["version", "task", "license", "framework", "inputs", "outputs", "price", "this workload", "p50 ms",
+             "p95 ms", "rating", "calls, 30 days"]  # fmt: skip
     rows = [(name, *values) for name, *values in zip(names, *columns, strict=True)]
     output.table(["", *(c.listing.model.model for c in answer.models)], rows, empty="")
+    for compared in answer.models:
+        if units and not compared.HasField("cost_nanos"):
+            meters = ", ".join(c.meter for c in compared.listing.price.components)
+            output.say(f"[dim]{compared.listing.model.model} charges by {meters}: give those as --units too[/]")
 
 
 def related(session: Session, model: Annotated[str, typer.Argument(help="publisher/name")], limit: Limit = 10) -> None:
@@ -118,7 +129,7 @@ def related(session: Session, model: Annotated[str, typer.Argument(help="publish
 
     Example: mercat explore related mercat/pp-ocr-det
     """
-    request = discovery_pb2.ListRelatedModelsRequest(model=model)
+    request = discovery_pb2.ListRelatedModelsRequest(model=session.full_name(model))
     answer = gather(session.client.discovery.ListRelatedModels, request, "models", limit, page=50)
     if session.json:
         output.say_json(answer)

@@ -55,7 +55,7 @@ def add_favourite(session: Session, model: Model) -> None:
 
     Example: mercat favourites add mercat/minilm
     """
-    session.client.collections.AddFavourite(pb.AddFavouriteRequest(model=model))
+    session.client.collections.AddFavourite(pb.AddFavouriteRequest(model=session.full_name(model)))
     _done(session, f"{model} is a favourite.")
 
 
@@ -64,7 +64,7 @@ def remove_favourite(session: Session, model: Model) -> None:
 
     Example: mercat favourites remove mercat/minilm
     """
-    session.client.collections.RemoveFavourite(pb.RemoveFavouriteRequest(model=model))
+    session.client.collections.RemoveFavourite(pb.RemoveFavouriteRequest(model=session.full_name(model)))
     _done(session, f"{model} is no favourite.")
 
 
@@ -114,7 +114,7 @@ def add(session: Session, collection: Id, model: Model) -> None:
 
     Example: mercat collections add col_… mercat/pp-ocr-det
     """
-    request = pb.AddToCollectionRequest(collection_id=collection, model=model)
+    request = pb.AddToCollectionRequest(collection_id=collection, model=session.full_name(model))
     _one(session, session.client.collections.AddToCollection(request).collection)
 
 
@@ -123,7 +123,7 @@ def remove(session: Session, collection: Id, model: Model) -> None:
 
     Example: mercat collections remove col_… mercat/pp-ocr-det
     """
-    request = pb.RemoveFromCollectionRequest(collection_id=collection, model=model)
+    request = pb.RemoveFromCollectionRequest(collection_id=collection, model=session.full_name(model))
     _one(session, session.client.collections.RemoveFromCollection(request).collection)
 
 
@@ -194,5 +194,4 @@ def _one(session: Session, collection: pb.Collection) -> None:
 
 
 def _done(session: Session, said: str) -> None:
-    if not session.json:
-        output.say(said)
+    output.done(said, as_json=session.json)

@@ -45,7 +45,8 @@ def _request(
     session: Session, model: str, inputs: list[str] | None, data: str, raw: list[str] | None, shape: list[str] | None
 ) -> inference_pb2.PredictRequest:
     if bool(data) == bool(inputs or raw):
-        raise typer.BadParameter("give the inputs with --input and --raw, or the whole request with --data")
+        hint = f"; what it takes, `mercat models show {model}` says"
+        raise typer.BadParameter(f"give the inputs with --input and --raw, or the whole request with --data{hint}")
     request = parse_request(read(data)) if data else inference_pb2.PredictRequest()
     request.model = model
     request.inputs.extend(parse_input(text) for text in inputs or ())

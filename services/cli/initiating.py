@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from mercat.common.v1 import tensor_pb2
@@ -13,6 +13,9 @@ from services.cli import output
 from services.cli.command import Session, command
 from services.cli.session import Refusal
 from services.cli.versions import show_spec
+
+if TYPE_CHECKING:
+    from services.cli.looking import Seen
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +28,7 @@ def init(
     name: Annotated[str, typer.Option(help="The second half of publisher/name; else of the file's name.")] = "",
     force: Annotated[bool, typer.Option("--force", help="In the place of files that are there.")] = False,
 ) -> None:
-    """Writes a model.yaml of what a model's file says, and a card, for `mercat models push model.yaml`.
+    """Writes a model.yaml of what a model's file says, and a card, for `mercat push model.yaml`.
 
     Both lie beside the file, which is read and not run.
 
@@ -58,7 +61,7 @@ def init(
         ("weights", f"{seen.parameters:,}" if seen.parameters else ""),
         *(("takes", spec) for spec in takes), *(("gives", spec) for spec in gives),
     ])  # fmt: skip
-    output.say(escape(f"Fill in {written} and {card}, then `mercat models push {written}`."))
+    output.say(escape(f"Fill in {written} and {card}, then `mercat push {written}`."))
 
 
 def _name(file: Path) -> str:
@@ -70,19 +73,23 @@ def _spec(tensor: object) -> str:
     return show_spec(tensor_pb2.TensorSpec(name=name, datatype=datatype, shape=shape, axes=axes, image=image))
 
 
-def _yaml(file: Path, name: str, seen: object, takes: list[str], gives: list[str]) -> str:
-    from services.cli.looking import Seen
-
-    assert isinstance(seen, Seen)
+def _yaml(file: Path, name: str, seen: "Seen", takes: list[str], gives: list[str]) -> str:
     weights = f", {seen.parameters:,} weights" if seen.parameters else ""
     said = [f"#   takes {_comment(spec)}" for spec in takes] + [f"#   gives {_comment(spec)}" for spec in gives]
-    prices = ("input_tokens=0.10/1M", "output_tokens=0.40/1M") if seen.text else ("requests=0.001",)
+    prices = ["input_tokens=0.10/1M", "output_tokens=0.40/1M"][: 1 if seen.tokenizer else 2]
+    prices = prices if seen.text else ["requests=0.001"]
     lines = [
-        "# What `mercat models push model.yaml` sends. Keys are that command's options; one that is given there wins",
+        "# What `mercat push model.yaml` sends. Keys are that command's options; one that is given there wins",
         "# over what is said here, and an empty value is as if it were not here. Paths are beside this file.",
         f"artifact: {json.dumps(file.name)} # {seen.framework}, {output.size(seen.size_bytes)}{weights}",
         *said,
         *(["data: # values that lie beside it", *(f"  - {json.dumps(d)}" for d in seen.data)] if seen.data else []),
+        *(
+            [f"tokenizer: {json.dumps(seen.tokenizer)} # goes inside, so that callers send texts"]
+            if seen.tokenizer
+            else []
+        ),
+        *(["context: 0 # tokens of a text; 0: as the tokenizer says"] if seen.tokenizer else []),
         "",
         f"name: {json.dumps(name)} # the second half of publisher/name",
         'version: "1.0.0" # a semantic version; each push is another one',
@@ -92,7 +99,7 @@ def _yaml(file: Path, name: str, seen: object, takes: list[str], gives: list[str
         'summary: "" # needed: one line',
         f"title: {json.dumps(seen.title)}",
         f"category: {json.dumps(seen.category)} # needed: nlp, vision, audio, multimodal or other",
-        f"task: {json.dumps(seen.task)} # needed: such as text-embedding",
+        f"task: {json.dumps(seen.task)} # needed: such as text-embedding; `mercat explore tasks` lists those known",
         'license: "" # an SPDX expression such as Apache-2.0; empty: as the card says',
         "tag: []",
         'homepage: ""',
@@ -107,9 +114,20 @@ def _yaml(file: Path, name: str, seen: object, takes: list[str], gives: list[str
     if not seen.text:
         lines += ["", "# Calls are run together, up to so many rows; every tensor needs a first axis of any length."]
         lines += [f"{'' if seen.batched else '# '}max-batch-size: {16 if seen.batched else 0}"]
-    lines += ["", "# Requests that show the model and are run when it is pushed: a JSON file each.", "# sample:"]
-    lines += ["#   - A first try=sample.json"]
+    lines += ["", "# Requests that show the model, with which everybody can try it: a JSON file each, such as"]
+    lines += [f"# {_request(seen)}", "# sample:", "#   - A first try=sample.json"]
     return "\n".join(lines) + "\n"
+
+
+def _request(seen: "Seen") -> str:
+    """A request's body, as far as the file tells."""
+    if seen.text:
+        return json.dumps(
+            {"inputs": ["A text."]} if seen.tokenizer else {"prompt": "Once upon a time", "max_tokens": 20}
+        )
+    tensors = [{"name": t.name, "datatype": t.datatype, "shape": [max(n, 1) for n in t.shape], "data": ["…"]}
+               for t in seen.inputs or ()]  # fmt: skip
+    return json.dumps({"inputs": tensors or [{"name": "x", "data": ["…"]}]}, ensure_ascii=False)
 
 
 def _card(title: str, license_: str, takes: list[str], gives: list[str]) -> str:

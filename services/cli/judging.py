@@ -66,6 +66,11 @@ def review(
             [(output.when(d.created_at), "approved" if d.approved else "sent back", d.reason) for d in found.decisions],
             empty="",
         )
+    output.facts([
+        ("see", f"mercat models card {made.model}"),
+        ("next", f"mercat models approve {made.model}@{made.version}, or reject it with --reason"
+         if made.state == registry_pb2.VERSION_STATE_REVIEW else ""),
+    ])  # fmt: skip
 
 
 def _waiting(session: Session, model: str) -> str:

@@ -8,6 +8,7 @@ from services.cli import output
 from services.cli.prices import show_price
 
 HEAD = ["model", "version", "task", "license", "price", "rating", "p50 ms", "calls", "summary"]
+_SPARE = ["calls", "license", "version", "p50 ms", "task"]
 
 
 def show_hits(hits: Iterable[marketplace_pb2.SearchHit], *, empty: str) -> None:
@@ -19,7 +20,7 @@ def show_hits(hits: Iterable[marketplace_pb2.SearchHit], *, empty: str) -> None:
         )
         for hit in hits
     ]  # fmt: skip
-    output.table(HEAD, rows, empty=empty, right=["rating", "p50 ms", "calls"])
+    output.table(HEAD, rows, empty=empty, right=["rating", "p50 ms", "calls"], whole=HEAD[:4], spare=_SPARE)
 
 
 def show_rating(hit: marketplace_pb2.SearchHit | marketplace_pb2.Listing) -> str:

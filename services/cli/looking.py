@@ -1,7 +1,7 @@
 """What a model's file says of itself, read as validation reads it: nothing in it is run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from services.registry.validation.formats import ARCHIVE, GGUF, foreign, framewo
 from services.registry.validation.frameworks.archives import Form, form_of
 from services.registry.validation.onnx_model import parse, signature
 from services.registry.validation.report import Refused, Tensor
+
+_TOKENS = {"input_ids", "attention_mask"}  # what an encoder takes
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Seen:
     category: str = ""
     task: str = ""
     text: bool = False
+    tokenizer: str = ""  # of a graph that takes tokens: the file beside it that makes them
 
     @property
     def batched(self) -> bool:
@@ -36,7 +39,7 @@ class Seen:
 
 
 def look(file: Path) -> Seen:
-    """Raises Refusal for what `mercat models push` does not take."""
+    """Raises Refusal for what `mercat push` does not take."""
     try:
         if file.is_dir():
             if not (file / "saved_model.pb").is_file():
@@ -69,7 +72,11 @@ def _onnx(file: Path, size: int) -> Seen:
             elements *= length
         count += elements
         data |= {entry.value: None for entry in tensor.external_data if entry.key == "location"}
-    return Seen("onnx", inputs, outputs, count, size, tuple(data))
+    found = Seen("onnx", inputs, outputs, count, size, tuple(data))
+    beside = file.parent / "tokenizer.json"
+    if {t.name for t in inputs} >= _TOKENS and beside.is_file():
+        return replace(found, category="nlp", task="text-embedding", text=True, tokenizer=beside.name)
+    return found
 
 
 def _gguf(file: Path, size: int) -> Seen:

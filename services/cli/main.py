@@ -69,6 +69,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "jobs": ("jobs", "Calls that nobody waits for."),
         "quote": ("infer", "Shows what a call would cost, without running it."),
         "init": ("initiating", "Writes a model.yaml of what a model's file says, and a card."),
+        "push": ("models", "Uploads a model and waits until it is validated; a refusal says exactly why."),
         "models": ("models", "Push, describe, price, review and publish models."),
         "access": ("access", "Gated models: asking for access, and letting others have it."),
         "uploads": ("uploads", "Files on their way to the platform."),
@@ -91,6 +92,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "ledger": ("ledger", "The books."),
     },
 }
+_LARGE = ("models", "explore")  # groups whose commands are looked for at the top
 _MODULES = {name: module for panel in COMMANDS.values() for name, (module, _) in panel.items()}
 
 
@@ -114,10 +116,21 @@ class Root(TyperGroup):
         if cmd_name not in self._imported:
             if cmd_name not in COMMANDS["This machine"]:
                 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failures are told in one sentence, once
-            app = typer.Typer(rich_markup_mode="rich", callback=lambda: None)
-            importlib.import_module(f"services.cli.{_MODULES[cmd_name]}").register(app)
-            self._imported |= vars(typer.main.get_group(app))["commands"]
+            self._import(_MODULES[cmd_name])
         return self._imported.get(cmd_name)
+
+    def _import(self, module: str) -> None:
+        app = typer.Typer(rich_markup_mode="rich", callback=lambda: None)
+        importlib.import_module(f"services.cli.{module}").register(app)
+        self._imported |= vars(typer.main.get_group(app))["commands"]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            inside = [name for name in _LARGE if args[0] in vars(self.get_command(ctx, name))["commands"]]
+            if inside:
+                there = " or ".join(f"`mercat {name} {args[0]}`" for name in inside)
+                ctx.fail(f"No such command {args[0]!r}. There is {there}.")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self._listing = True

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from mercat.billing.v1 import billing_pb2
+from mercat.marketplace.v1 import marketplace_pb2
 from mercat.registry.v1 import registry_pb2
 
 from services.cli import (
@@ -22,10 +23,12 @@ from services.cli.carding import show_markdown, show_metadata
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
+from services.cli.listings import show_latency, show_rating
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_price
 from services.cli.pushing import push
 from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
+from services.common.errors import MercatError
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -53,6 +56,7 @@ def register(app: typer.Typer) -> None:
     transferring.register(models)
     visibility.register(models)
     app.add_typer(models, name="models")
+    app.command("push")(command(push))
 
 
 def create(
@@ -68,7 +72,7 @@ def create(
     card: Annotated[str, typer.Option(metavar="FILE", help="The model card, Markdown.")] = "",
     private: Annotated[bool, typer.Option("--private", help="Nobody but your organisation is to know of it.")] = False,
 ) -> None:
-    """Makes a model without a version; `mercat models push` does both.
+    """Makes a model without a version; `mercat push` does both.
 
     Example: mercat models create adder --summary "Adds" --category other --task arithmetic --license MIT
     """
@@ -81,7 +85,7 @@ def create(
     if session.json:
         output.say_json(model)
     else:
-        output.say(f"{model.model} is there; give it a version with `mercat models push`.")
+        output.say(f"{model.model} is there; give it a version with `mercat push`.")
 
 
 def update(
@@ -125,10 +129,18 @@ def list_models(
     output.table(
         ["model", "version", "category", "task", "license", "made (UTC)", "summary"],
         [
-            (m.model, m.latest_version or "none", m.category, m.task, m.license, output.when(m.created_at), m.summary)
+            (
+                m.model,
+                m.latest_version or "not published",
+                m.category,
+                m.task,
+                m.license,
+                output.when(m.created_at),
+                m.summary,
+            )
             for m in answer.models
         ],
-        empty="You have no models; push one with `mercat models push`." if mine else "No model is published yet.",
+        empty="You have no models; push one with `mercat push`." if mine else "No model is published yet.",
     )
 
 
@@ -150,8 +162,9 @@ def show(
     found = registry.GetModel(registry_pb2.GetModelRequest(model=name)).model
     versions = registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=100)).versions
     cost = session.client.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
+    listing = _listing(session, found.model) if found.HasField("published_at") else marketplace_pb2.Listing()
     if session.json:
-        shown = {"model": output.document(found), "price": output.document(cost)}
+        shown = {"model": output.document(found), "price": output.document(cost), **_measured(listing)}
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
     latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
@@ -160,6 +173,10 @@ def show(
         ("model", found.model), ("title", found.display_name), ("summary", found.summary),
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
+        ("rating", show_rating(listing) if listing.review_count else ""),
+        ("calls", f"{listing.total_requests:,}" if listing.total_requests else ""),
+        ("latency", f"{show_latency(listing.p50_latency_us)} ms median, {show_latency(listing.p95_latency_us)} ms p95"
+         if listing.p50_latency_us else ""),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
         ("published", output.when(found.published_at)), ("visibility", visibility.NAMES[found.visibility]),
         *show_metadata(found.card_metadata),
@@ -178,6 +195,23 @@ def show(
     )  # fmt: skip
     if card and found.description:
         show_markdown(found.description)
+
+
+def _listing(session: Session, model: str) -> marketplace_pb2.Listing:
+    """Empty where the model is not in the marketplace, or not yet."""
+    try:
+        return session.client.marketplace.GetListing(marketplace_pb2.GetListingRequest(model=model)).listing
+    except MercatError as error:
+        if error.reason != "MODEL_NOT_FOUND":
+            raise
+        return marketplace_pb2.Listing()
+
+
+def _measured(listing: marketplace_pb2.Listing) -> dict[str, object]:
+    return {
+        "rating": listing.rating, "reviews": listing.review_count, "calls": str(listing.total_requests),
+        "p50LatencyUs": str(listing.p50_latency_us), "p95LatencyUs": str(listing.p95_latency_us),
+    }  # fmt: skip
 
 
 def _version(session: Session, version: registry_pb2.Version) -> None:

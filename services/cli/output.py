@@ -13,6 +13,7 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,6 +25,7 @@ from services.common.errors import DOMAIN, MercatError
 REFUSED, UNREACHABLE = 1, 3  # exit status
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
+_GAP, _NARROW = 2, 24  # characters between columns, and of a column whose cells are broken into lines
 # What to do next, by reason.
 _NEXT = {
     "ACCOUNT_TAKEN": "log in with `mercat login`, or choose another email and username",
@@ -82,7 +84,19 @@ _NEXT = {
     "STORAGE_UNAVAILABLE": "repeat it in a moment; see `mercat status`",
     "TENSOR_INVALID": "see what the model takes with `mercat models show MODEL`",
     "TOO_MANY_JOBS": "see them with `mercat jobs list`, and end one with `mercat jobs cancel JOB`",
-    "VERSION_EXISTS": "push it under the next number",
+    "NOT_AN_ENCODER": "see what it takes with `mercat models show MODEL`, and call it with `mercat infer`",
+    "NOT_A_DECODER": "see what it takes with `mercat models show MODEL`, and call it with `mercat infer`",
+    "NO_CHAT_TEMPLATE": "go on with a text instead: `mercat generate MODEL TEXT`",
+    "NEVER_CALLED": "call that version first: `mercat infer MODEL@VERSION`",
+    "ACCESS_REQUIRED": "ask for access with `mercat access request MODEL`",
+    "VERSION_RETIRED": "call the successor that it names, or see others with `mercat models show MODEL`",
+    "VERSION_YANKED": "see other versions with `mercat models show MODEL`",
+    "VERSION_QUARANTINED": "see other versions with `mercat models show MODEL`",
+    "REVIEW_NOT_FOUND": "see what is said of a model with `mercat reviews list MODEL`",
+    "COLLECTION_NOT_FOUND": "see yours with `mercat collections list`",
+    "PUBLISHER_NOT_FOUND": "a publisher is the first half of a model's name; find models with `mercat search`",
+    "UPLOAD_NOT_FOUND": "see yours with `mercat uploads list`",
+    "VERSION_EXISTS": "push it under the next number, with --version",
     "VERSION_NOT_FOUND": "see its versions with `mercat models show MODEL`",
     "VERSION_STATE": "see where it is with `mercat models show MODEL@VERSION`",
     "WEBHOOK_DELIVERY_NOT_FOUND": "see those of an endpoint with `mercat webhooks deliveries ENDPOINT`",
@@ -120,17 +134,46 @@ def say(text: str) -> None:
     console().print(text)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, right: Sequence[str] = ()) -> None:
-    """Prints rows under headings, or the line that says there are none."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for heading in headings:
-        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(escape(clean(cell)) for cell in row))
-    if made.row_count:
-        console().print(made)
+def done(text: str, *, as_json: bool) -> None:
+    """Says that something without an answer of its own was done; to a program, `{}`."""
+    if as_json:
+        say_json({})
     else:
-        console().print(empty)
+        say(escape(text))
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, right: Sequence[str] = (),
+    whole: Sequence[str] = (), spare: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Prints rows under headings, or the line that says there are none. `whole`: columns whose cells stay on a line.
+    `spare`: columns that a terminal too narrow for all goes without, the first of them first."""
+    to, cells = console(), [[clean(cell) for cell in row] for row in rows]
+    if not cells:
+        to.print(empty)
+        return
+    shown = _fitting(headings, cells, to.width, whole, spare)
+    made = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
+    for n in shown:
+        name = headings[n]
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole)
+    for row in cells:
+        made.add_row(*(escape(row[n]) for n in shown))
+    to.print(made)
+
+
+def _fitting(
+    headings: Sequence[str], cells: Sequence[Sequence[str]], width: int, whole: Sequence[str], spare: Sequence[str]
+) -> list[int]:
+    """The columns that are shown. One whose cells may be broken is content with `_NARROW` characters."""
+    columns = zip(headings, zip(*cells, strict=True), strict=True)
+    wide = [max(cell_len(name), *map(cell_len, column)) for name, column in columns]
+    wide = [n if name in whole else min(n, _NARROW) for n, name in zip(wide, headings, strict=True)]
+    shown = list(range(len(headings)))
+    for name in spare:
+        if sum(wide[n] + _GAP for n in shown) > width:
+            shown.remove(headings.index(name))
+    return shown
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

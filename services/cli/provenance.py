@@ -1,4 +1,4 @@
-"""Where a pushed artifact comes from: the options of `mercat models push` that say it, and `mercat models keys` to sign
+"""Where a pushed artifact comes from: the options of `mercat push` that say it, and `mercat models keys` to sign
 it with."""
 
 import os

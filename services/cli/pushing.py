@@ -1,6 +1,7 @@
-"""`mercat models push`: the model if it is new, the file, a version of it, its validation, its price, its review."""
+"""`mercat push`: the model if it is new, the file, a version of it, its validation, its price, its review."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -15,6 +16,7 @@ from services.cli.command import Session
 from services.cli.inputs import read, read_text
 from services.cli.prices import parse_price, show_price
 from services.cli.session import Refusal
+from services.cli.telling import step
 from services.cli.tokenizing import with_tokenizer
 from services.cli.upload import digest_of, upload, validated
 from services.cli.versions import findings, show_spec, show_text
@@ -96,28 +98,31 @@ def push(
 
     Examples:
 
-      mercat models push model.onnx --name my-model --version 1.0.0 --summary "Embeds sentences" --category nlp
+      mercat push model.onnx --name my-model --version 1.0.0 --summary "Embeds sentences" --category nlp
       --task text-embedding --license MIT --price requests=0.002 --submit
 
-      mercat models push model.onnx --name my-model --version 1.1.0 --notes "Smaller and faster"
+      mercat push model.onnx --name my-model --version 1.1.0 --notes "Smaller and faster"
 
-      mercat models push model.yaml --version 1.2.0
+      mercat push model.yaml --version 1.2.0
 
-      mercat models push chat.gguf --name my-chat --version 1.0.0 --summary "Chats" --category nlp
+      mercat push chat.gguf --name my-chat --version 1.0.0 --summary "Chats" --category nlp
       --task text-generation --license MIT --price input_tokens=0.1/1M --price output_tokens=0.4/1M
 
-      mercat models push scripted.pt --name my-model --version 2.0.0 --input "x=FP32[-1,4]"
+      mercat push scripted.pt --name my-model --version 2.0.0 --input "x=FP32[-1,4]"
 
-      mercat models push saved_model/ --name my-model --version 2.1.0
+      mercat push saved_model/ --name my-model --version 2.1.0
 
-      mercat models push large.onnx --data large.onnx.data --name my-model --version 3.0.0
+      mercat push large.onnx --data large.onnx.data --name my-model --version 3.0.0
 
-      mercat models push model.onnx --name my-model --version 3.1.0 --attest signing.pem
+      mercat push model.onnx --name my-model --version 3.1.0 --attest signing.pem
       --source https://git.example/my-model --commit 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12
     """
     if not tokenizer and (context or chat_template or stop):
         raise typer.BadParameter("--context, --chat-template and --stop go with --tokenizer")
     components = [parse_price(text) for text in price or ()]
+    if not input_ and declaring.is_torchscript(file):
+        text = "TorchScript does not say what it takes; declare every input, such as --input x=FP32[-1,4]"
+        raise typer.BadParameter(f"{file}: {text}")
     request = registry_pb2.CreateVersionRequest(
         model=session.full_name(name), version=version, release_notes=notes,
         signature=declaring.signature(input_ or [], output_ or []),
@@ -142,13 +147,14 @@ def push(
     quiet = session.json
     with TemporaryDirectory(prefix="mercat-") as folder:
         if file.is_dir():
-            file = declaring.packed(file, Path(folder))
+            with step(f"packing {file.name}", quiet=quiet):
+                file = declaring.packed(file, Path(folder))
         if tokenizer:
             file = with_tokenizer(
                 file, read_text(tokenizer), Path(folder), context=context, template=read_text(chat_template),
                 stops=stop or (),
             )  # fmt: skip
-        request.digest = digest_of(file)
+        request.digest = digest_of(file, quiet=quiet)
         upload(session.client, file, request.digest, quiet=quiet)
     for path in data or ():
         _add_file(session, request, Path(path), registry_pb2.FILE_ROLE_EXTERNAL_DATA)
@@ -159,13 +165,10 @@ def push(
     made = validated(session.client, request.model, version, wait, quiet=quiet)
     if made.state == registry_pb2.VERSION_STATE_REFUSED:
         return _refused(session, made)
-    cost = None
-    if price:
-        asked = billing_pb2.SetModelPriceRequest(model=request.model, components=components)
-        cost = session.client.billing.SetModelPrice(asked).price
+    cost = _priced(session, request.model, components) if price else None
     if submit:
-        step = registry_pb2.SubmitVersionRequest(model=request.model, version=version)
-        made = session.client.registry.SubmitVersion(step).version
+        asked = registry_pb2.SubmitVersionRequest(model=request.model, version=version)
+        made = session.client.registry.SubmitVersion(asked).version
     if session.json:
         output.say_json({"created": created, "version": output.document(made)}
                         | ({"price": output.document(cost)} if cost is not None else {}))  # fmt: skip
@@ -177,9 +180,20 @@ def push(
         *show_text(made),
         ("runs in", output.duration(made.measured_run_us) if made.measured_run_us else ""),
         ("price", show_price(cost) if cost is not None else ""),
-        ("state", "waits for review" if submit else f"draft; go on with `mercat models submit {new.name}@{version}`"),
+        ("state", "waits for review" if submit else "draft"),
+        ("next", f"mercat models publish {new.name}@{version}, once it is approved" if submit else
+         f"mercat models submit {new.name}@{version}"),
     ])  # fmt: skip
     return 0
+
+
+def _priced(session: Session, model: str, components: Sequence[billing_pb2.PriceComponent]) -> billing_pb2.Price:
+    """The price in effect, made anew only where it is to be another: each push of a model.yaml says it again."""
+    billing = session.client.billing
+    now = billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=model)).price
+    if now.price_id and list(now.components) == list(components) and not now.minimum_nanos:
+        return now
+    return billing.SetModelPrice(billing_pb2.SetModelPriceRequest(model=model, components=components)).price
 
 
 def _add_file(
@@ -187,7 +201,7 @@ def _add_file(
 ) -> None:  # fmt: skip
     if not file.is_file():
         raise Refusal(f"there is no file {file}.")
-    digest = digest_of(file)
+    digest = digest_of(file, quiet=session.json)
     upload(session.client, file, digest, quiet=session.json)
     request.files.add(name=file.name, role=role, digest=digest)
 
@@ -206,7 +220,8 @@ def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) 
         new.license = said.license
     missing = [f"--{field}" for field in ("summary", "category", "task", "license") if not getattr(new, field)]
     if missing:
-        raise Refusal(f"{model} is new and needs {', '.join(missing)}.", "see `mercat models push --help`")
+        hint = "write them into your model.yaml, or give them as options; `mercat explore tasks` lists tasks"
+        raise Refusal(f"{model} is new and needs {', '.join(missing)}.", hint)
     session.client.registry.CreateModel(new)
     return True
 
@@ -233,7 +248,7 @@ def _refused(session: Session, version: registry_pb2.Version) -> int:
     else:
         output.console(error=True).print(f"[bold red]mercat:[/] {version.model}@{version.version} was refused:")
         findings(version)
-        output.say("Correct the file and push it as another version; this number is taken.")
+        output.say("Correct it and push it as another --version; this number is taken.")
     return output.REFUSED
 
 

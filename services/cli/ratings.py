@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from mercat.marketplace.v1 import reviews_pb2
+from mercat.marketplace.v1 import marketplace_pb2, reviews_pb2
 
 from services.cli import output
 from services.cli.command import Session, command
@@ -37,7 +37,7 @@ def list_reviews(session: Session, model: Model, limit: Limit = 20) -> None:
     Example: mercat reviews list mercat/minilm
     """
     name, _, version = model.partition("@")
-    request = reviews_pb2.ListModelReviewsRequest(model=name, version=version)
+    request = reviews_pb2.ListModelReviewsRequest(model=session.full_name(name), version=version)
     answer = gather(session.client.reviews.ListModelReviews, request, "reviews", limit)
     if session.json:
         output.say_json(answer)
@@ -47,15 +47,19 @@ def list_reviews(session: Session, model: Model, limit: Limit = 20) -> None:
 
 def write(
     session: Session,
-    model: Versioned,
+    model: Model,
     rating: Annotated[int, typer.Option(min=1, max=5, help="Stars.")],
     comment: Annotated[str, typer.Option("--comment", "-m", help="In plain text.")] = "",
 ) -> None:
-    """Says what you think of a version that you have called, or says it anew.
+    """Says what you think of a version that you have called, or says it anew. Without a version: of the newest.
 
     Example: mercat reviews write mercat/minilm@1.0.0 --rating 5 -m "small and quick"
     """
-    name, version = session.version_of(model)
+    name, _, version = model.partition("@")
+    if not version:
+        asked = marketplace_pb2.GetListingRequest(model=session.full_name(name))
+        version = session.client.marketplace.GetListing(asked).listing.model.latest_version
+    name = session.full_name(name)
     request = reviews_pb2.WriteReviewRequest(model=name, version=version, rating=rating, comment=comment)
     _one(session, session.client.reviews.WriteReview(request).review)
 
@@ -67,8 +71,7 @@ def delete(session: Session, model: Versioned) -> None:
     """
     name, version = session.version_of(model)
     session.client.reviews.DeleteReview(reviews_pb2.DeleteReviewRequest(model=name, version=version))
-    if not session.json:
-        output.say("It is gone.")
+    output.done("It is gone.", as_json=session.json)
 
 
 def edits(session: Session, review: Id, limit: Limit = 20) -> None:
@@ -100,8 +103,7 @@ def report(session: Session, review: Id, reason: Annotated[str, typer.Argument(h
     Example: mercat reviews report rev_… "an advertisement"
     """
     session.client.reviews.ReportReview(reviews_pb2.ReportReviewRequest(review_id=review, reason=reason))
-    if not session.json:
-        output.say("It is reported.")
+    output.done("It is reported.", as_json=session.json)
 
 
 def reports(session: Session, limit: Limit = 20) -> None:

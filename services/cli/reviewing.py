@@ -19,12 +19,13 @@ def register(models: typer.Typer) -> None:
         models.command()(command(function))
 
 
-def done(session: Session, version: registry_pb2.Version, what: str) -> None:
-    """Shows what a step has made of a version."""
+def done(session: Session, version: registry_pb2.Version, what: str, then: str = "") -> None:
+    """Shows what a step has made of a version. `then`: the command that usually comes next."""
     if session.json:
         output.say_json(version)
     else:
         output.say(f"{version.model}@{version.version} {what}.")
+        output.facts([("next", then)])
 
 
 def submit(session: Session, version: Reference) -> None:
@@ -34,7 +35,8 @@ def submit(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.SubmitVersionRequest(model=model, version=number)
-    done(session, session.client.registry.SubmitVersion(request).version, "waits for review")
+    made = session.client.registry.SubmitVersion(request).version
+    done(session, made, "waits for review", f"mercat models publish {version}, once it is approved")
 
 
 def reviews(session: Session, limit: Limit = 50) -> None:
@@ -55,6 +57,9 @@ def reviews(session: Session, limit: Limit = 50) -> None:
         ],
         empty="Nothing waits for review.",
     )  # fmt: skip
+    if answer.versions:
+        first = answer.versions[0]
+        output.facts([("next", f"mercat models review {first.model}@{first.version}")])
 
 
 def approve(
@@ -90,7 +95,8 @@ def publish(session: Session, version: Reference) -> None:
     """
     model, number = session.version_of(version)
     request = registry_pb2.PublishVersionRequest(model=model, version=number)
-    done(session, session.client.registry.PublishVersion(request).version, "is published")
+    made = session.client.registry.PublishVersion(request).version
+    done(session, made, "is published", f"mercat models show {made.model}, as everybody sees it")
 
 
 def release(session: Session, version: Reference) -> None:

@@ -28,6 +28,10 @@ class Mode(str, Enum):  # noqa: UP042
     semantic = "semantic"
 
 
+# How facets are called, and their values.
+_FACETS = {"price_band": ("price", "{}"), "rating": ("rating", "at least {}")}
+_BAND = "up to {} USD a million units"
+_VALUES = {f"up_to_{usd}": _BAND.format(usd) for usd in (1, 10, 100)} | {"more": "more than 100 USD a million units"}
 Model = Annotated[str, typer.Argument(help="publisher/name")]
 
 
@@ -82,17 +86,19 @@ def search(
     if session.json:
         output.say_json(answer)
         return
-    show_hits(answer.hits, empty="No published model fits; try fewer words or filters.")
+    show_hits(answer.hits, empty="No published model fits; try fewer words or filters, or see `mercat explore tasks`.")
     if answer.total > len(answer.hits):
         output.say(f"[dim]{len(answer.hits)} of {answer.total}; more with --limit[/]")
-    if answer.relaxed:
+    if answer.relaxed and answer.hits:
         output.say("[dim]no model has all the words; these have most of them[/]")
     if answer.semantic_absent:
         output.say(f"[dim]by words alone: {answer.semantic_absent}[/]")
     if facets:
         for facet in answer.facets:
             counts = sorted(facet.counts.items(), key=lambda pair: (-pair[1], pair[0]))
-            output.facts([(facet.field, ", ".join(f"{value} ({count})" for value, count in counts[:10]))])
+            name, shown = _FACETS.get(facet.field, (facet.field, "{}"))
+            values = ", ".join(f"{_VALUES.get(value, shown.format(value))} ({count})" for value, count in counts[:10])
+            output.facts([(name, values)])
 
 
 def similar(session: Session, model: Model, limit: Limit = 10) -> None:
@@ -100,7 +106,7 @@ def similar(session: Session, model: Model, limit: Limit = 10) -> None:
 
     Example: mercat similar mercat/minilm
     """
-    request = marketplace_pb2.ListSimilarModelsRequest(model=model)
+    request = marketplace_pb2.ListSimilarModelsRequest(model=session.full_name(model))
     answer = gather(session.client.marketplace.ListSimilarModels, request, "hits", limit, page=50)
     if session.json:
         output.say_json(answer)

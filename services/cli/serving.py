@@ -1,4 +1,4 @@
-"""The options of `mercat models push` that say how a version is served, as InferenceSettings."""
+"""The options of `mercat push` that say how a version is served, as InferenceSettings."""
 
 from typing import Annotated
 

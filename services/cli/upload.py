@@ -1,31 +1,36 @@
-"""Sends a file, from where a broken upload stopped, and waits for the validation of a version, with progress bars.
-
-Bars go to standard error, and only to a terminal."""
+"""Sends a file, from where a broken upload stopped, and waits for the validation of a version."""
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from google.api import httpbody_pb2
 from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
 from services.cli import output
 from services.cli.client import Client, Unreachable
 from services.cli.session import Refusal
+from services.cli.telling import step
 from services.common.errors import Aborted, MercatError, Unavailable
 
 CHUNK = 1 << 20  # bytes; the platform takes up to 2 MiB
 _TRIES = 5
 _POLL = 0.2  # seconds
+_LARGE = 256 << 20  # bytes; what is smaller is read in less than a second
 
 
-def digest_of(file: Path) -> str:
+def digest_of(file: Path, *, quiet: bool = True) -> str:
     """`sha256:…` of a file, never all of it in memory."""
-    with file.open("rb") as source:
-        return "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
+    size = file.stat().st_size
+    with file.open("rb") as source, step(f"reading {file.name}", size, quiet=quiet or size < _LARGE) as tell:
+        found, done = hashlib.sha256(), 0
+        while data := source.read(CHUNK):
+            found.update(data)
+            done += len(data)
+            tell(done)
+    return f"sha256:{found.hexdigest()}"
 
 
 def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
@@ -36,15 +41,17 @@ def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
         raise Refusal(f"{file} is empty.")
     storage = client.storage
     state = _begun(client, file.name, size, digest)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=output.console(error=True), disable=_silent(quiet), transient=True) as bars:
-        bar = bars.add_task(f"uploading {file.name}", total=size)
+    if state.state == storage_pb2.Upload.STATE_COMPLETE:
+        return
+    if state.offset and not quiet:
+        output.console(error=True).print(f"going on with {file.name} at {output.size(state.offset)}", markup=False)
+    with step(f"uploading {file.name}", size, quiet=quiet) as tell:
         tries = 0
         while state.state != storage_pb2.Upload.STATE_COMPLETE and state.offset < size:
-            bars.update(bar, completed=state.offset)
+            tell(state.offset)
             before = state.offset
             try:
-                state = storage.WriteUpload(_chunks(file, state, bars, bar), timeout=3600).upload
+                state = storage.WriteUpload(_chunks(file, state, tell), timeout=3600).upload
             except (Unavailable, Unreachable, Aborted) as error:  # Aborted: the broken stream is still being ended
                 tries += 1
                 if tries == _TRIES:
@@ -55,7 +62,8 @@ def upload(client: Client, file: Path, digest: str, *, quiet: bool) -> None:
                 if state.offset <= before:
                     raise Refusal(f"{file} became shorter while it was sent.", "push it again when it is whole")
     if state.state != storage_pb2.Upload.STATE_COMPLETE:
-        storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=state.upload_id), timeout=3600)
+        with step(f"storing {file.name}", quiet=quiet or size < _LARGE):
+            storage.CompleteUpload(storage_pb2.CompleteUploadRequest(upload_id=state.upload_id), timeout=3600)
 
 
 def _begun(client: Client, name: str, size: int, digest: str) -> storage_pb2.Upload:
@@ -79,7 +87,7 @@ def _where(client: Client, upload_id: str, error: Exception) -> storage_pb2.Uplo
 
 
 def _chunks(
-    file: Path, state: storage_pb2.Upload, bars: Progress, bar: object
+    file: Path, state: storage_pb2.Upload, tell: Callable[[int], None]
 ) -> Iterator[storage_pb2.WriteUploadRequest]:
     with file.open("rb") as source:
         at = state.offset
@@ -88,16 +96,14 @@ def _chunks(
             body = httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data)
             yield storage_pb2.WriteUploadRequest(upload_id=state.upload_id, offset=at, chunk=body)
             at += len(data)
-            bars.update(bar, completed=at)  # type: ignore[arg-type]
+            tell(at)
 
 
 def validated(client: Client, model: str, version: str, seconds: float, *, quiet: bool) -> registry_pb2.Version:
     """The version when its validation has ended, either way. Refusal when it takes longer than `seconds`."""
     until = time.monotonic() + seconds
     request = registry_pb2.GetVersionRequest(model=model, version=version)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=output.console(error=True), disable=_silent(quiet), transient=True) as bars:
-        bars.add_task(f"validating {model}@{version}", total=None)
+    with step(f"validating {model}@{version}", quiet=quiet):
         while True:
             found = client.registry.GetVersion(request).version
             if found.state != registry_pb2.VERSION_STATE_VALIDATING:
@@ -108,7 +114,3 @@ def validated(client: Client, model: str, version: str, seconds: float, *, quiet
                     f"look again with `mercat models show {model}@{version}`",
                 )
             time.sleep(_POLL)
-
-
-def _silent(quiet: bool) -> bool:
-    return quiet or not output.console(error=True).is_terminal

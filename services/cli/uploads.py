@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_uploads(session: Session, limit: Limit = 50) -> None:
-    """Lists uploads that have not expired, newest first. `mercat models push` of the same file goes on with one.
+    """Lists uploads that have not expired, newest first. `mercat push` of the same file goes on with one.
 
     Example: mercat uploads list
     """

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT, PROVENANCE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
-PUSHED = "urn:mercat:build-type:push:v1"  # what `mercat models push` writes: a file that its publisher vouches for
+PUSHED = "urn:mercat:build-type:push:v1"  # what `mercat push` writes: a file that its publisher vouches for
 MOST = 100_000  # characters of an envelope
 _SIGNATURES = 16  # at most
 

@@ -1,6 +1,6 @@
 """What a text model carries inside its ONNX file, in `metadata_props`: its tokenizer and what it takes to use it.
 
-One file is one version, whoever made it: an import from GGUF, an exporter, or `mercat models push --tokenizer`, which
+One file is one version, whoever made it: an import from GGUF, an exporter, or `mercat push --tokenizer`, which
 appends the entries (in protobuf, what is appended to a message is merged into it)."""
 
 from dataclasses import asdict, dataclass, field

@@ -10,9 +10,14 @@ from services.marketplace.cursors import MOST, Cursors, Search, hybrid, lexical,
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, MeaningAbsent
 from services.marketplace.questions import Range, Wanted
+from services.marketplace.tasks import CATEGORIES
 
 LEXICAL, SEMANTIC = marketplace_pb2.SEARCH_MODE_LEXICAL, marketplace_pb2.SEARCH_MODE_SEMANTIC
-_SINGLE = ("category", "task", "framework", "license", "publisher", "modality", "language")
+_SINGLE = ("task", "publisher", "language")
+_CHOICES = {
+    "category": tuple(CATEGORIES), "framework": ("onnx", "gguf", "pytorch", "tensorflow"),
+    "modality": ("text", "image", "audio", "video", "tabular"),
+}  # fmt: skip
 Page = tuple[list[str], str]
 
 
@@ -73,8 +78,15 @@ def _resumed(search: Search, offset: int, last: str) -> int:
 
 def _wanted(request: marketplace_pb2.SearchModelsRequest) -> Wanted:
     filters: dict[str, list[str]] = {name: [getattr(request, name)] for name in _SINGLE if getattr(request, name)}
+    for name, known in _CHOICES.items():
+        if (value := getattr(request, name).lower()) and value not in known:
+            raise InvalidFields(violations=[Violation(name, f"{value!r} is none of {', '.join(known)}")])
+        if value:
+            filters[name] = [value]
+    if request.license:  # identifiers of SPDX mean the same however they are written
+        filters["license_key"] = [request.license.lower()]
     if request.tags:
-        filters["tags"] = list(request.tags)
+        filters["tags"] = [tag.lower() for tag in request.tags]
     ranges: dict[str, Range] = {}
     if request.HasField("min_price_nanos") or request.HasField("max_price_nanos"):
         most = request.max_price_nanos if request.HasField("max_price_nanos") else None

@@ -38,8 +38,10 @@ def card_diff(before: V.Version | None, after: V.Version) -> str:
     return "\n".join(difflib.unified_diff(old, new, *names, lineterm=""))[:_CARD]
 
 
-def checks(before: V.Version | None, after: V.Version, price: billing_pb2.Price | None = None) -> list[V.VersionCheck]:
-    """`price`: the one that calls cost now, None: it is not known."""
+def checks(
+    before: V.Version | None, after: V.Version, price: billing_pb2.Price | None = None, *, described: bool = False
+) -> list[V.VersionCheck]:
+    """`price`: the one that calls cost now, None: it is not known. `described`: the model has a card of its own."""
     found = [_validation(after), *(_failed(f) for f in after.findings)]
     breaking = _breaking(before, after)
     if before is not None:
@@ -48,7 +50,7 @@ def checks(before: V.Version | None, after: V.Version, price: billing_pb2.Price 
         fresh = sorted(_domains(after) - _domains(before))
         found.append(_said("operators of the same domains", f"new: {', '.join(fresh)}" if fresh else ""))
     found += [
-        _said("has a card", "" if after.card else "no file of the role card"),
+        _said("has a card", "" if after.card or described else "neither the model nor this version"),
         _said("has release notes", "" if after.release_notes or before is None else "none"),
         _said("has a sample", "" if after.samples else "none: nobody can try it at once"),
     ]

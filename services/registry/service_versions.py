@@ -148,7 +148,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         base = version_of(last, request.model) if last is not None else None
         shown = registry_pb2.VersionReview(
             version=version, base=base.version if base else "", changes=review.changes(base, version),
-            card_diff=review.card_diff(base, version), checks=review.checks(base, version, priced.price),
+            card_diff=review.card_diff(base, version),
+            checks=review.checks(base, version, priced.price, described=bool(model["description"])),
             price=priced.price, upcoming_prices=priced.upcoming,
         )  # fmt: skip
         for decision in decided:

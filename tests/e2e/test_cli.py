@@ -1,14 +1,10 @@
 """The main job by the command line alone: a publisher sells a model, a consumer finds, calls and pays for it."""
 
 import json
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,63 +12,21 @@ import pytest
 from tests import decoders, encoders, graphs
 from tests.expect import until
 from tests.platform import Platform
+from tests.terminal import Person
 
-PASSWORD = "correct horse battery staple"
 PRICE = "0.002"  # USD a call
 PRICE_NANOS = 2_000_000
 CALLS = 5
 
 
-class Person:
-    """Somebody at a terminal of their own."""
-
-    def __init__(self, platform: Platform, folder: Path) -> None:
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MERCAT_")}
-        self.environment = kept | {
-            "XDG_CONFIG_HOME": str(folder), "MERCAT_HOME": str(platform.home), "NO_COLOR": "1",
-        }  # fmt: skip
-
-    def run(self, *words: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "services.cli.main", *words],
-            env=self.environment | variables, input=stdin, capture_output=True, text=True, timeout=180, check=False,
-        )  # fmt: skip
-
-    def __call__(self, *words: str, stdin: str = "", **variables: str) -> str:
-        """What a command that succeeds prints."""
-        done = self.run(*words, stdin=stdin, **variables)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def json(self, *words: str, stdin: str = "", **variables: str) -> Any:
-        return json.loads(self(*words, "--json", stdin=stdin, **variables))
-
-    def refused(self, *words: str, status: int = 1, **variables: str) -> str:
-        """What a command that is refused says."""
-        done = self.run(*words, **variables)
-        assert done.returncode == status, done
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
-
 @pytest.fixture
 def person(platform: Platform, tmp_path: Path) -> Callable[..., Person]:
-    def make(*signup: str) -> Person:
-        name = f"e{token_hex(5)}"
-        made = Person(platform, tmp_path / name)
-        made("signup", f"{name}@example.com", name, "--password-stdin", *signup, stdin=PASSWORD)
-        made.name = name  # type: ignore[attr-defined]
-        return made
-
-    return make
+    return lambda *signup: Person.signed_up(platform, tmp_path, *signup)
 
 
 @pytest.fixture
 def admin(platform: Platform, tmp_path: Path) -> Person:
-    made = Person(platform, tmp_path / "admin")
-    made("login", "--demo", "admin")
-    return made
+    return Person.admin(platform, tmp_path)
 
 
 def test_the_main_job(person: Callable[..., Person], admin: Person, tmp_path: Path) -> None:
@@ -253,7 +207,7 @@ def test_sessions_are_private_and_end(person: Callable[..., Person]) -> None:
     someone = person()
     kept = next(someone.folder.rglob("credentials.json"))
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert someone.json("whoami")["username"] == someone.name  # type: ignore[attr-defined]
+    assert someone.json("whoami")["username"] == someone.name
     someone("logout")
     assert "mercat login" in someone.refused("whoami")
 
@@ -302,8 +256,8 @@ def test_limits_are_set_and_shown(person: Callable[..., Person], admin: Person) 
     assert "800:1000" in consumer.refused("limits", "key", key, "--monthly", "many", status=2)
     assert "no limit but the account" in consumer("limits", "key", key, "--remove")
     assert "give --rate" in consumer.refused("limits", "key", key)
-    said = admin("limits", "account", consumer.name, "--tier", "free", "--rate", "7", "--burst", "9")  # type: ignore[attr-defined]
+    said = admin("limits", "account", consumer.name, "--tier", "free", "--rate", "7", "--burst", "9")
     assert "(free): 7 calls a second, 9 at once" in said
-    assert "limits:write" in consumer.refused("limits", "account", consumer.name)  # type: ignore[attr-defined]
+    assert "limits:write" in consumer.refused("limits", "account", consumer.name)
     consumer("models", "create", "mine", "--summary", "x", "--category", "other", "--task", "t", "--license", "MIT")
     assert "mine: 5 calls a second, 10 at once" in consumer("limits", "model", "mine", "--rate", "5")

@@ -1,101 +1,39 @@
 """Files that got past somebody's scanner, or harmed whoever opened them, by the advisory that tells of it; each built
 here, harmless but for a file that it would make."""
 
+import base64
+import bz2
 import gzip
-import io
 import json
 import lzma
+import pickle
 import struct
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from tests import graphs
+from tests import decoders, graphs
 from tests.robustness import artifacts
 from tests.robustness.artifacts import archive, pickled
+from tests.robustness.tampered import (
+    checkpoint,
+    commented,
+    huge_tar,
+    many,
+    many_tarred,
+    overlapping,
+    patched,
+    renamed,
+    savedmodel,
+    tarred,
+    torchscript,
+    twice,
+    two_names,
+    unlisted,
+)
 
 Made = Callable[[Path], bytes]  # by the file that must not appear
-
-
-def checkpoint(witness: Path, **more: bytes) -> bytes:
-    return archive({"m/data.pkl": pickled(witness, 2), "m/version": b"3\n"} | more)
-
-
-def torchscript(data: bytes, **more: bytes) -> bytes:
-    code = b"class M(Module):\n  def forward(self: __torch__.M, x: Tensor) -> Tensor:\n    return x\n"
-    files = {"data.pkl": data, "constants.pkl": b"\x80\x02).", "code/__torch__.py": code, "version": b"3\n"} | more
-    return archive({f"m/{name}": content for name, content in files.items()})
-
-
-def patched(data: bytes, field: int, value: int, *, central: bool, size: str = "H") -> bytes:
-    """A zip archive whose first file has another value at a place of its head, or of its entry in the directory."""
-    made = bytearray(data)
-    struct.pack_into(f"<{size}", made, (made.index(b"PK\1\2") if central else 0) + field, value)
-    return bytes(made)
-
-
-def renamed(data: bytes) -> bytes:
-    """The first file's own head names another file than the directory does."""
-    made = bytearray(data)
-    length = struct.unpack_from("<H", made, 26)[0]
-    made[30 : 30 + length] = b"x" * length
-    return bytes(made)
-
-
-def overlapping(count: int = 200) -> bytes:
-    """Every entry of the directory is the same compressed megabyte (D. Fifield, "A better zip bomb", 2019)."""
-    packed = zlib.compress(bytes(1 << 20), 9)[2:-4]
-    crc, out, directory = zlib.crc32(bytes(1 << 20)), bytearray(), bytearray()
-    out += struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, 0, 8, 0, 0, crc, len(packed), 1 << 20, 6, 0) + b"a00000" + packed
-    for i in range(count):
-        directory += struct.pack(
-            "<4sHHHHHHIIIHHHHHII", b"PK\1\2", 20, 20, 0, 8, 0, 0, crc, len(packed), 1 << 20, 6, 0, 0, 0, 0, 0, 0
-        ) + f"a{i:05}".encode()  # fmt: skip
-    at = len(out)
-    return bytes(out + directory + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, count, count, len(directory), at, 0))
-
-
-def many(count: int) -> bytes:
-    """A zip archive of empty files, a directory of 52 bytes for each."""
-    at, out, directory = 0, bytearray(), bytearray()
-    for i in range(count):
-        name = f"{i:06}".encode()
-        out += struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, 0, 0, 0, 0, 0, 0, 0, 6, 0) + name
-        directory += (
-            struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, at) + name
-        )
-        at += 36
-    end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), at)
-    end += struct.pack("<4sIQI", b"PK\6\7", 0, at + len(directory), 1)
-    return bytes(
-        out + directory + end + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
-    )
-
-
-def tarred(*members: tuple[str, bytes, str], mode: str = "w:gz") -> bytes:
-    """Members by name, type (tarfile's) and target, or content."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, kind, target in members:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, target
-            if kind == tarfile.REGTYPE:
-                info.size = len(target)
-                tar.addfile(info, io.BytesIO(target.encode()))
-            else:
-                tar.addfile(info)
-    return buffer.getvalue()
-
-
-def many_tarred(count: int) -> bytes:
-    packer = zlib.compressobj(1, wbits=31)
-    return b"".join([*(packer.compress(tarfile.TarInfo(str(i)).tobuf()) for i in range(count)), packer.flush()])
-
-
-def savedmodel(*more: tuple[str, bytes, str]) -> bytes:
-    return tarred(("saved_model.pb", tarfile.REGTYPE, "x"), *more)
 
 
 def keras(config: object, weights: bytes = b"\x89HDF\r\n\x1a\n") -> bytes:
@@ -123,6 +61,21 @@ def gguf_tensor(*lengths: int, kind: int = 0, axes: int | None = None, offset: i
 
 def safetensors(length: int, header: bytes = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') -> bytes:
     return struct.pack("<Q", length) + header + bytes(4)
+
+
+def key(name: bytes, kind: int, value: bytes) -> bytes:
+    """A key of GGUF and its value."""
+    return _text(name) + struct.pack("<I", kind) + value
+
+
+def templated(template: str) -> bytes:
+    """A decoder in GGUF with this chat template."""
+    return decoders.tiny_gguf(layers=1, metadata={"tokenizer.chat_template": template})
+
+
+def layer(name: str, **config: object) -> dict[str, object]:
+    """Keras' configuration of a model of one layer."""
+    return {"class_name": "Sequential", "config": {"layers": [{"class_name": name, "config": config}]}}
 
 
 LAMBDA = {"class_name": "Functional", "config": {"layers": [{"class_name": "Lambda", "config": {
@@ -167,11 +120,31 @@ SAMPLES: dict[str, tuple[str, Made]] = {
         checkpoint(w), 22, 1, central=False, size="I")),
     "a way of packing that nobody knows": ("ARCHIVE_BROKEN", lambda w: patched(
         patched(checkpoint(w), 10, 99, central=True), 8, 99, central=False)),
-    "two files of one name": ("ARCHIVE_NAME", lambda w: _twice(w)),
+    "two files of one name": ("ARCHIVE_NAME", lambda w: twice(w)),
+    "two files whose names differ in case, which PyTorch takes for one": ("ARCHIVE_NAME", lambda w: torchscript(
+        b"\x80\x02).", **{"DATA.pkl": pickled(w, 2)})),
+    "a pickle in capitals, which PyTorch finds": ("PICKLED_OBJECT", lambda w: torchscript(
+        b"\x80\x02).", **{"X.PKL": pickled(w, 2)})),
+    "machine code in capitals": ("COMPILED_CODE", lambda w: torchscript(
+        b"\x80\x02).", **{"lib/X.SO": b"\x7fELF"})),
+    "a file that the directory does not name": ("ARCHIVE_TAMPERED", unlisted),
+    "an archive in another one's comment": ("ARCHIVE_TAMPERED", commented),
+    "a file with a second name": ("ARCHIVE_TAMPERED", two_names),
+    "something behind an archive": ("ARCHIVE_TAMPERED", lambda w: archive({"a": b"b"}) + pickled(w)),
+    "a pickle in a pickle, modelscan issue 267": ("NOT_ONNX", lambda w: pickle.dumps(_Inner(pickled(w)))),
+    "a pickle that is run by BUILD": ("PICKLED_OBJECT", lambda w: torchscript(
+        b"\x80\x02cnumpy\nprod\nNcnumpy\ncore._internal.sys.modules\n\x86b.")),
     "an archive in an archive": ("NOT_ONNX", lambda w: archive({"inner.zip": checkpoint(w)})),
     "an archive behind something else": ("NOT_ONNX", lambda w: b"\x89PNG\r\n\x1a\n" + checkpoint(w)),
     "an archive behind another one": ("ARCHIVE_TAMPERED", lambda w: archive({"a": b"b"}) + checkpoint(w)),
-    "a 7z archive": ("NOT_ONNX", lambda w: b"7z\xbc\xaf\x27\x1c\x00\x04" + pickled(w)),
+    "nullifAI: a 7z archive of a pickle that breaks": ("NOT_ONNX", lambda w: (
+        b"7z\xbc\xaf\x27\x1c\x00\x04" + pickled(w)[:-1] + b"\xff")),
+    "nullifAI: a pickle that breaks, in PyTorch's archive": ("PICKLED_CHECKPOINT", lambda w: archive(
+        {"m/data.pkl": pickled(w, 2)[:-1] + b"\xff", "m/version": b"3\n"})),
+    "packed by bzip2": ("NOT_ONNX", lambda w: bz2.compress(pickled(w))),
+    "packed by Zstandard": ("NOT_ONNX", lambda w: b"\x28\xb5\x2f\xfd" + pickled(w)),
+    "NeMo: YAML that names what is to be called": ("NOT_ONNX", lambda w: tarred(
+        ("model_config.yaml", REG, "_target_: os.system"), ("model_weights.ckpt", REG, "x"), mode="w")),
     "a RAR archive": ("NOT_ONNX", lambda w: b"Rar!\x1a\x07\x01\x00" + pickled(w)),
     "numpy.load: an array of objects": ("NOT_ONNX", artifacts.object_array),
     "numpy.load: the same in an archive": ("NOT_ONNX", npz),
@@ -182,6 +155,15 @@ SAMPLES: dict[str, tuple[str, Made]] = {
     "CVE-2024-3660: a Lambda layer of Keras": ("KERAS_FILE", lambda w: keras(LAMBDA)),
     "CVE-2025-1550, CVE-2025-8747: a class of Keras' configuration": ("KERAS_FILE", lambda w: keras(REACHES_OUT)),
     "CVE-2025-9905: a Lambda layer in HDF5": ("NOT_ONNX", lambda w: b"\x89HDF\r\n\x1a\n" + bytes(64)),
+    "CVE-2025-9906: Keras' safe mode, turned off by the file": ("KERAS_FILE", lambda w: keras(
+        {"module": "keras.config", "class_name": "function", "config": "enable_unsafe_deserialization"})),
+    "CVE-2025-12058: a vocabulary that is read from elsewhere": ("KERAS_FILE", lambda w: keras(
+        layer("StringLookup", vocabulary="/etc/passwd"))),
+    "CVE-2025-49655: a module of PyTorch in Keras, pickled": ("KERAS_FILE", lambda w: keras(
+        layer("TorchModuleWrapper", module=base64.b64encode(pickled(w)).decode()))),
+    "CVE-2026-1462: a SavedModel that Keras loads from elsewhere": ("KERAS_FILE", lambda w: keras(
+        layer("TFSMLayer", filepath=str(w.parent), call_endpoint="serve"))),
+    "CVE-2025-12060: an archive of Keras that leads out": ("ARCHIVE_NAME", lambda w: tarred(("../x", REG, "x"))),
     # TensorFlow: the operators are in test_frameworks and test_convert, where TensorFlow is
     "a SavedModel that is none": ("CONVERTER", lambda w: savedmodel()),
     # GGUF
@@ -197,10 +179,31 @@ SAMPLES: dict[str, tuple[str, Made]] = {
         0, 1, _text(b"k") + struct.pack("<IIQ", 9, 9, 1))),
     "CVE-2025-53630: tensors whose sizes overflow together": ("TENSOR_CUT_OFF", lambda w: gguf(
         2, 0, gguf_tensor(2**62, 4) + _text(b"u") + gguf_tensor(2**62, 4)[9:])),
+    "CVE-2026-27940: so many tensors that their heads overflow": ("GGUF_INVALID", lambda w: gguf(2**64 // 368 + 1, 0)),
+    "CVE-2026-33298: weights whose count overflows, in little": ("TENSOR_CUT_OFF", lambda w: gguf(
+        1, 0, gguf_tensor(2**32, 2**32, 2**30, 4))),
+    "CVE-2026-7482: more weights than the file has": ("TENSOR_CUT_OFF", lambda w: gguf(
+        1, 0, gguf_tensor(1 << 20, 64)) + bytes(64)),
+    "CVE-2024-25664, -25667: keys and tensors that are not there": ("GGUF_CUT_OFF", lambda w: gguf(3, 10_000)),
+    "CVE-2024-25665: an array of a type that is none": ("GGUF_INVALID", lambda w: gguf(
+        0, 1, key(b"k", 9, struct.pack("<IQ", 99, 1)))),
+    "CVE-2024-25666: an array of texts that are not there": ("GGUF_CUT_OFF", lambda w: gguf(
+        0, 1, key(b"k", 9, struct.pack("<IQ", 8, 1000)))),
+    "CVE-2024-32878: a value that is cut off": ("GGUF_CUT_OFF", lambda w: gguf(0, 1, key(b"k", 12, b""))),
+    "weights of a type below zero": ("TENSOR_TYPE_UNKNOWN", lambda w: gguf(1, 0, gguf_tensor(4, kind=2**32 - 1))),
+    "an alignment of nothing": ("GGUF_INVALID", lambda w: gguf(0, 1, key(
+        b"general.alignment", 4, struct.pack("<I", 0)))),
+    "a key twice": ("GGUF_INVALID", lambda w: gguf(0, 2, key(b"k", 7, b"\1") * 2)),
     "a tensor of 2**256 weights": ("TENSOR_CUT_OFF", lambda w: gguf(1, 0, gguf_tensor(*[2**63] * 4))),
     "a tensor past the end": ("TENSOR_CUT_OFF", lambda w: gguf(1, 0, gguf_tensor(4, offset=2**63))),
     "a tensor of no weights": ("TENSOR_DIMENSIONS", lambda w: gguf(1, 0, gguf_tensor(0))),
     "a block that does not divide": ("TENSOR_DIMENSIONS", lambda w: gguf(1, 0, gguf_tensor(3, kind=2))),
+    "CVE-2024-34359: a chat template that climbs out": ("CHAT_TEMPLATE_INVALID", lambda w: templated(
+        "{{ cycler.__init__.__globals__.os.popen('touch " + str(w) + "').read() }}")),
+    "CVE-2024-56326, CVE-2025-27516: one that climbs out by format": ("CHAT_TEMPLATE_INVALID", lambda w: templated(
+        "{{ ('{0.__class__.__base__.__subclasses__}'|attr('format'))(messages).x.y }}")),
+    "a chat template that writes more than there is memory": ("CHAT_TEMPLATE_INVALID", lambda w: templated(
+        "{{ 'x' * 10**12 }}")),
     # safetensors
     "a header of safetensors that is longer than the file": ("NOT_ONNX", lambda w: safetensors(2**63)),
     "safetensors": ("NOT_ONNX", lambda w: safetensors(54)),
@@ -214,6 +217,14 @@ SAMPLES: dict[str, tuple[str, Made]] = {
         str(w))),
     "CVE-2024-5187, CVE-2024-7776: an archive of a model that leads out": ("ARCHIVE_NAME", lambda w: tarred(
         ("../../root/.ssh/x", REG, "x"))),
+    "CVE-2026-27489, CVE-2026-34447: external data below a link": ("EXTERNAL_DATA", lambda w: artifacts.external(
+        "link/passwd")),
+    "CVE-2026-34446: external data that is another file's name": ("EXTERNAL_DATA", lambda w: artifacts.external(
+        "model.bin", offset="0", length="64")),
+    "CVE-2026-34445: external data with attributes of its own": ("EXTERNAL_DATA", lambda w: artifacts.external(
+        "x", __class__="os", basepath="/etc")),
+    "an offset of external data past the end": ("EXTERNAL_DATA", lambda w: artifacts.external(
+        "x", offset=str(2**64), length="4")),
     "a length of external data that is negative": ("EXTERNAL_DATA", lambda w: artifacts.external("x", length="-1")),
     # archives
     "zip slip": ("ARCHIVE_NAME", lambda w: archive({"../../up": b"x"})),
@@ -230,24 +241,25 @@ SAMPLES: dict[str, tuple[str, Made]] = {
     "a bomb of overlapping files": ("ARCHIVE_TAMPERED", lambda w: overlapping()),
     "a million files": ("ARCHIVE_TOO_LARGE", lambda w: many(1_000_000)),
     "a hundred thousand files, in tar": ("ARCHIVE_TOO_LARGE", lambda w: many_tarred(100_000)),
-    "a file that claims 8 EiB, in tar": ("ARCHIVE_TOO_LARGE", lambda w: _huge_tar()),
+    "a file that claims 8 EiB, in tar": ("ARCHIVE_TOO_LARGE", lambda w: huge_tar()),
     # programs
     "an ELF program": ("NOT_ONNX", lambda w: b"\x7fELF" + bytes(60)),
     "a Windows program": ("NOT_ONNX", lambda w: b"MZ" + bytes(60)),
     "Python's compiled code": ("NOT_ONNX", lambda w: b"\xa7\r\r\n" + bytes(60)),
+    "a program that is an archive, too": ("NOT_ONNX", lambda w: b"MZqFpD='\n" + bytes(64) + checkpoint(w)),
+    "TensorFlow Lite": ("NOT_ONNX", lambda w: b"\x1c\0\0\0TFL3" + bytes(60)),
+    "a script behind a BOM": ("NOT_ONNX", lambda w: b"\xef\xbb\xbf#!/bin/sh\ntouch " + str(w).encode()),
+    "XML that names a file": ("NOT_ONNX", lambda w: (
+        b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PMML>&e;</PMML>')),
     "a model with a program behind it": ("NOT_ONNX", lambda w: graphs.tiny() + b"\x7fELF" + bytes(60)),
 }  # fmt: skip
 
 
-def _twice(witness: Path) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as made:
-        for name in ("m/data.pkX", "m/data.pkl"):
-            made.writestr(name, pickled(witness, 2))
-    return buffer.getvalue().replace(b"pkX", b"pkl")
+class _Inner:
+    """A pickle that has another one unpickled."""
 
+    def __init__(self, data: bytes) -> None:
+        self._data = data
 
-def _huge_tar() -> bytes:
-    info = tarfile.TarInfo("saved_model.pb")
-    info.size = 2**63 - 1
-    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    def __reduce__(self) -> tuple[object, ...]:
+        return pickle.loads, (self._data,)

@@ -1,6 +1,7 @@
 """What got past other people's scanners gets no further here (cases 21 to 23): each sample of `hostile` is refused with
 its code and a reason, quickly, and does nothing."""
 
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from tests.robustness.hostile import SAMPLES
 
 NO_PYTHON = Told(python="/nowhere/python")  # what is refused is refused before any framework is asked
 WITHIN = 60.0  # seconds
+ROOT = Path(__file__).parents[2]
+TRIED = (
+    "robustness/hostile.py", "robustness/artifacts.py", "robustness/tampered.py", "robustness/test_artifacts.py",
+    "unit/registry/validation/frameworks/test_pickles.py",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -30,6 +36,21 @@ async def test_it_is_refused_and_does_nothing(sample: str, tmp_path: Path) -> No
     assert "root:" not in report.to_json()
     assert {entry.name for entry in tmp_path.iterdir()} == before
     assert not witness.exists()
+
+
+def advisories(text: str) -> set[str]:
+    """Also those that are written short, `CVE-2025-1, -2`."""
+    found: set[str] = set()
+    for kind, first, more in re.findall(r"(CVE-\d{4}|GHSA)(-[\da-z-]+)((?:, -[\da-z-]+)*)", text):
+        found |= {kind + first, *(kind + other for other in re.findall(r"-[\da-z-]+", more))}
+    return found
+
+
+def test_what_is_said_to_be_tried_is_tried() -> None:
+    table = "\n".join(line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line[:1] == "|")
+    said = advisories(table)
+    assert len(said) > 50
+    assert said == {found for name in TRIED for found in advisories((ROOT / "tests" / name).read_text())}
 
 
 async def test_its_publisher_is_told_what_a_pickle_would_do(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _OCR = "rapidocr_onnxruntime/models"
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the catalogue. `file` is its path inside of `package`; `prices` are as in `mercat models push`.
+    """A model of the catalogue. `file` is its path inside of `package`; `prices` are as in `mercat push`.
     `labels` reads what the positions of an output mean, by its name; `tokenizer` a tokenizer.json that is to go inside
     of the file, for texts of at most `context` tokens."""
 

@@ -100,7 +100,7 @@ def _add_tokenizer(model: Any, text: bytes, name: str) -> None:
     if any(entry.key in (TEXT_KEY, TOKENIZER_KEY) for entry in model.metadata_props):
         raise Refused("TOKENIZER_INVALID", "the model has a tokenizer inside; give one of the two", name)
     if any(value.name.startswith("past_key_values.") for value in model.graph.input):
-        said = "a decoder takes more than a tokenizer: put it inside with `mercat models push --tokenizer --stop`"
+        said = "a decoder takes more than a tokenizer: put it inside with `mercat push --tokenizer --stop`"
         raise Refused("TEXT_CONFIG_INVALID", said, name)
     try:
         tokenizer = Tokenizer.from_str(text.decode())

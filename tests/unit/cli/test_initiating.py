@@ -1,4 +1,4 @@
-"""`mercat init`: what a file says is in its model.yaml, and that is what `mercat models push` reads."""
+"""`mercat init`: what a file says is in its model.yaml, and that is what `mercat push` reads."""
 
 import zipfile
 from pathlib import Path
@@ -14,7 +14,7 @@ from services.cli.looking import look
 from services.cli.session import Refusal
 from services.common.plain_yaml import load
 from services.registry.cards import front_matter
-from tests import decoders, graphs
+from tests import decoders, encoders, graphs
 
 
 @pytest.fixture
@@ -66,6 +66,14 @@ def test_values_beside_a_model_are_named(tmp_path: Path) -> None:
 def test_a_gguf_file_is_a_text_model(written: Any) -> None:
     said = load(written("chat.gguf", decoders.tiny_gguf()).read_text())
     assert (said["category"], said["task"], "max-batch-size" in said) == ("nlp", "text-generation", False)
+
+
+def test_a_graph_of_tokens_beside_its_tokenizer_is_a_text_model(written: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(encoders.tokenizer())
+    path = written("bert.onnx", encoders.graph())
+    said = load(path.read_text())
+    assert (said["tokenizer"], said["task"], "max-batch-size" in said) == ("tokenizer.json", "text-embedding", False)
+    assert "input_tokens=0.10/1M" in path.read_text()
 
 
 def test_torchscript_does_not_say_what_it_takes(written: Any, tmp_path: Path) -> None:

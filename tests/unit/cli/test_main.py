@@ -39,7 +39,10 @@ def leaves(command: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], A
     return [leaf for name, sub in below.items() for leaf in leaves(sub, (*path, name))]
 
 
-OURS = {"account", "keys", "search", "infer", "models", "pricing", "usage", "wallet", "ledger"}
+OURS = {
+    "account", "keys", "search", "explore", "following", "ratings", "initiating", "infer", "models", "pricing", "usage",
+    "wallet", "ledger",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name, module, _ in ENTRIES if module in OURS])
@@ -67,3 +70,8 @@ def test_help_imports_no_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_command_that_is_inside_another_is_named() -> None:
+    assert "`mercat explore compare`" in CliRunner().invoke(build(), ["compare"]).output
+    assert "`mercat models publish`" in CliRunner().invoke(build(), ["publish", "adder@1.0.0"]).output

@@ -7,10 +7,12 @@ import pytest
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.common.v1 import tensor_pb2
+from rich.console import Console
 
 from services.cli import output
 from services.cli.client import Unreachable
 from services.cli.session import Refusal
+from services.cli.telling import step
 from services.cli.times import parse_span, parse_time
 from services.cli.versions import show_spec
 from services.common.errors import InsufficientCredit, InvalidFields, Violation
@@ -80,3 +82,37 @@ def test_axes_are_shown_as_they_are_named() -> None:
     spec = tensor_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1, 4, -1, -1], axes=["batch", "", "unk__7", ""])
     assert show_spec(spec) == "x FP32 [batch, 4, any, any]"
     assert show_spec(tensor_pb2.TensorSpec(name="x", datatype="INT8", shape=[-1, 3])) == "x INT8 [any, 3]"
+
+
+def test_a_narrow_terminal_goes_without_what_can_be_spared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("ada/a-name-that-is-not-broken", "1.0.0", "7", "What it does, in many words that go on and on and on")]
+    heads = ["model", "version", "calls", "summary"]
+    for width, shown in ((120, heads), (68, ["model", "version", "summary"]), (50, ["model", "summary"])):
+        monkeypatch.setattr(output, "console", lambda width=width: Console(width=width, highlight=False))
+        output.table(heads, rows, empty="", whole=heads[:2], spare=["calls", "version"])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == shown
+        assert "ada/a-name-that-is-not-broken" in lines[1]
+
+
+def test_what_has_no_answer_says_so_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    output.done("[it] is gone", as_json=True)
+    output.done("[it] is gone", as_json=False)
+    assert capsys.readouterr().out == "{}\n[it] is gone\n"
+
+
+def test_a_long_step_is_told_in_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((0.0, 1.0, 6.0, 6.0))
+    monkeypatch.setattr("services.cli.telling.time.monotonic", lambda: next(times))
+    with step("uploading m.onnx", 4096) as tell:
+        tell(1024)  # too soon to be said again
+        tell(2048)
+    with step("quiet", quiet=True) as tell:
+        tell(1)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == ["uploading m.onnx, 4.0 KiB …", "uploading m.onnx, 50% of 4.0 KiB …"]

@@ -134,3 +134,9 @@ def test_what_validation_found_has_failed() -> None:
     assert found["validation"][0] == r.CHECK_RESULT_FAILED
     assert found["ZIP_TRICK"] == (r.CHECK_RESULT_FAILED, "a.bin: two files of one name")
     assert results(None, version(state=r.VERSION_STATE_VALIDATING))["validation"][0] == r.CHECK_RESULT_WARNING
+
+
+def test_a_card_of_the_model_is_a_card() -> None:
+    for described, result in ((True, r.CHECK_RESULT_PASSED), (False, r.CHECK_RESULT_WARNING)):
+        checked = review.checks(None, version(), described=described)
+        assert {c.name: c.result for c in checked}["has a card"] == result

@@ -24,6 +24,9 @@ _LOOKED_AT = 4 * 1024 * 1024  # bytes of a pickle, to say what is in it
 # What stands before a file in a zip archive (APPNOTE.TXT 4.3.7), and what its flags and sizes mean.
 _HEAD = struct.Struct("<4sHHHHHIIIHH")
 _UTF8, _SIZES_BEHIND, _IN_EXTRA = 0x800, 0x8, 0xFFFFFFFF
+_UNICODE_NAME = 0x7075  # an extra field (4.6.9) with another name, which some readers take
+_DESCRIPTOR = 24  # bytes at most behind a file whose sizes are there (4.3.9)
+_END = 22  # bytes of the end of the directory (4.3.16), behind which there is its comment
 # Of a SavedModel this is what TensorFlow reads; whatever else lies beside it is left where it is.
 _FILES, _FOLDERS = ("saved_model.pb", "fingerprint.pb"), ("variables", "assets")
 
@@ -121,10 +124,10 @@ def _same_everywhere(archive: zipfile.ZipFile) -> None:
     same files, none of which lies in another. Raises Refused."""
     file = archive.fp
     assert file is not None
-    until = 0
+    until = behind = 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
-        if info.header_offset < until or (not until and info.header_offset):
-            raise Refused("ARCHIVE_TAMPERED", "files lie over each other, or something lies before them", info.filename)
+        if info.header_offset < until or info.header_offset > until + behind:
+            raise Refused("ARCHIVE_TAMPERED", "files lie over each other, or something lies before one", info.filename)
         file.seek(info.header_offset)
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size or head[:4] != b"PK\3\4":
@@ -138,9 +141,24 @@ def _same_everywhere(archive: zipfile.ZipFile) -> None:
             )
         if not there:
             raise Refused("ARCHIVE_TAMPERED", "what stands before a file is not what the directory says", info.filename)
+        if any(kind == _UNICODE_NAME and data[5:] != known for kind, data in _extra(info.extra + file.read(extra))):
+            raise Refused("ARCHIVE_TAMPERED", "a file has two names", info.filename)
         until = info.header_offset + _HEAD.size + name + extra + info.compress_size
-    if until > archive.start_dir:
-        raise Refused("ARCHIVE_TAMPERED", "files lie over the directory")
+        behind = _DESCRIPTOR if flags & _SIZES_BEHIND else 0
+    if not until <= archive.start_dir <= until + behind:
+        raise Refused("ARCHIVE_TAMPERED", "files lie over the directory, or something lies before it")
+    file.seek(0, 2)
+    file.seek(max(0, file.tell() - _END - len(archive.comment)))
+    if file.read(4) != b"PK\5\6":
+        raise Refused("ARCHIVE_TAMPERED", "something lies behind the archive")
+
+
+def _extra(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Extra fields of a file, by number; what is cut off, as PyTorch's padding may be, ends them."""
+    while len(data) >= 4:
+        kind, length = struct.unpack_from("<HH", data)
+        yield kind, data[4 : 4 + length]
+        data = data[4 + length :]
 
 
 def unpack(path: Path, folder: Path) -> None:

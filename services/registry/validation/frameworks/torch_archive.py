@@ -31,9 +31,13 @@ _FUNCTIONS = frozenset({
 def check(path: Path, form: Form) -> None:
     """Raises Refused."""
     with opened(path) as archive:
-        found = {entry.name.partition("/")[2]: entry for entry in entries(archive)}
-        for name in found:
+        found: dict[str, Entry] = {}
+        for entry in entries(archive):
+            name = entry.name.partition("/")[2].lower()  # PyTorch finds files in either case
+            if name in found:
+                raise Refused("ARCHIVE_NAME", "another file's name differs in case alone", entry.name)
             _check_name(name)
+            found[name] = entry
         left = _MOST_TEXT
 
         def read(entry: Entry) -> bytes:

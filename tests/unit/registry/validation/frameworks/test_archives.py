@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,29 @@ def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> 
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data, compression)
     return buffer.getvalue()
+
+
+class _Stream(io.RawIOBase):
+    """Cannot be sought in, so that a zip archive has the sizes of its files behind them."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.data += bytes(data)
+        return len(data)
+
+
+def streamed(files: dict[str, bytes], comment: bytes = b"") -> bytes:
+    made = _Stream()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.comment = comment
+    return made.data
 
 
 def zipped_link(name: str, target: str) -> bytes:
@@ -64,6 +88,8 @@ EXPORT = {f"m/{n}": b"{}" for n in ("archive_format", "models/model.json", "data
 FORMS: dict[str, tuple[Form | None, bytes]] = {
     "TorchScript": (Form.TORCHSCRIPT, zipped(SCRIPT)),
     "torch.export": (Form.TORCH_EXPORT, zipped(EXPORT)),
+    "TorchScript, written to a stream": (Form.TORCHSCRIPT, streamed(SCRIPT)),
+    "SavedModel, written to a stream, with a comment": (Form.SAVED_MODEL, streamed(SAVED, b"made by hand")),
     "SavedModel, zip": (Form.SAVED_MODEL, zipped(SAVED)),
     "SavedModel in a folder, zip": (Form.SAVED_MODEL, zipped({f"model/{n}": d for n, d in SAVED.items()})),
     "SavedModel, tar.gz": (Form.SAVED_MODEL, tarred(SAVED)),
