@@ -18,6 +18,7 @@ async def build(deps: "Deps") -> "Service":
     from services.common.rpc.pipeline import Guard
     from services.common.rpc.server import Server
     from services.common.service import Service
+    from services.common.texts.limits import Limits
     from services.inference.allowance import Recorded
     from services.inference.artifacts import Artifacts
     from services.inference.cache import ResponseCache
@@ -49,7 +50,6 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.slots import Slots
     from services.inference.text.decoders import Decoders
     from services.inference.text.embedding import Embedder
-    from services.inference.text.limits import Limits
     from services.inference.text.serving import TextPath
     from services.inference.wallets import Wallets
 

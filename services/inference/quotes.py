@@ -9,6 +9,7 @@ from mercat.inference.v1 import inference_pb2
 from services.common import money, pricing
 from services.common.clock import Clock
 from services.common.errors import InvalidFields, Violation
+from services.common.predict import read_inputs
 from services.common.pricing import Line, Rated
 from services.common.rpc.context import Call
 from services.inference.allowance import span
@@ -16,7 +17,6 @@ from services.inference.charge import too_large
 from services.inference.deployments import Deployment
 from services.inference.hotpath import HotPath, TextOnly
 from services.inference.positions import key_of
-from services.inference.predict import read_inputs
 
 METERS = (
     "requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens", "images", "output_bytes",
