@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from mercat.billing.v1 import billing_pb2
+from mercat.marketplace.v1 import marketplace_pb2
 from mercat.registry.v1 import registry_pb2
 
 from services.cli import (
@@ -23,9 +24,10 @@ from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
 from services.cli.paging import Limit, gather
-from services.cli.prices import parse_price, show_price
+from services.cli.prices import parse_price, show_allowance, show_price
 from services.cli.pushing import push
 from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
+from services.common.errors import ModelNotFound
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -150,8 +152,10 @@ def show(
     found = registry.GetModel(registry_pb2.GetModelRequest(model=name)).model
     versions = registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=100)).versions
     cost = session.client.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
+    free = allowances_of(session, found)
     if session.json:
-        shown = {"model": output.document(found), "price": output.document(cost)}
+        shown: dict[str, object] = {"model": output.document(found), "price": output.document(cost)}
+        shown["allowances"] = [output.document(allowance) for allowance in free]
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
     latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
@@ -160,6 +164,7 @@ def show(
         ("model", found.model), ("title", found.display_name), ("summary", found.summary),
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
+        *(("free", show_allowance(allowance)) for allowance in free),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
         ("published", output.when(found.published_at)), ("visibility", visibility.NAMES[found.visibility]),
         *show_metadata(found.card_metadata),
@@ -178,6 +183,17 @@ def show(
     )  # fmt: skip
     if card and found.description:
         show_markdown(found.description)
+
+
+def allowances_of(session: Session, model: registry_pb2.Model) -> list[billing_pb2.Allowance]:
+    """What is free of a model, and left for who asks; nothing of one that is not on the market."""
+    if not model.latest_version:
+        return []
+    request = marketplace_pb2.GetListingRequest(model=model.model)
+    try:
+        return list(session.client.marketplace.GetListing(request).listing.allowances)
+    except ModelNotFound:
+        return []
 
 
 def _version(session: Session, version: registry_pb2.Version) -> None:

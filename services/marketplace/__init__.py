@@ -15,6 +15,7 @@ from services.common.personal.tasks import PersonTasks
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
+from services.marketplace.allowances import Allowances
 from services.marketplace.catalogue import Catalogue
 from services.marketplace.discovery.recommending import Recommender
 from services.marketplace.discovery.service import DiscoveryServicer
@@ -60,7 +61,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 marketplace_pb2_grpc.add_MarketplaceServiceServicer_to_server,
-                MarketplaceServicer(deps.database, store, index, meaning, catalogue),
+                MarketplaceServicer(deps.database, store, index, meaning, catalogue, Allowances(workers or None)),
             ),
             (
                 reviews_pb2_grpc.add_ReviewServiceServicer_to_server,

@@ -75,6 +75,8 @@ def _wanted(request: marketplace_pb2.SearchModelsRequest) -> Wanted:
     filters: dict[str, list[str]] = {name: [getattr(request, name)] for name in _SINGLE if getattr(request, name)}
     if request.tags:
         filters["tags"] = list(request.tags)
+    if request.free_to_try:
+        filters["trial"] = ["free"]
     ranges: dict[str, Range] = {}
     if request.HasField("min_price_nanos") or request.HasField("max_price_nanos"):
         most = request.max_price_nanos if request.HasField("max_price_nanos") else None
