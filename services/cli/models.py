@@ -26,7 +26,7 @@ from services.cli.inputs import read_text
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_allowance, show_price
 from services.cli.pushing import push
-from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
+from services.cli.versions import findings, show_end, show_samples, show_scan, show_spec, show_text, standing
 from services.common.errors import ModelNotFound
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
@@ -212,7 +212,7 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         *show_scan(version),
         *provenance.show(version),
         *show_metadata(version.card_metadata),
-        *(("sample", sample.title) for sample in version.samples),
+        *show_samples(version.samples),
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),
         ("notes", version.release_notes), ("made", output.when(version.created_at)),
