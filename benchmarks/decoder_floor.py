@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.callers import FORBIDDEN
 from benchmarks.chats import first_length, gaps
-from services.inference.text import Options, Prompt
+from services.common.texts import Options, Prompt
+from services.common.texts.limits import Limits
 from services.inference.text.decoder.engine import Engine
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 
 

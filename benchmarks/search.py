@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from benchmarks import relevance
 from services.cli.demo.catalogue import CATALOGUE
-from services.inference.tensors import Array
+from services.common.tensors import Array
 from services.inference.text.embedding import pooled
 from services.marketplace.cursors import Search, hybrid, lexical, semantic
 from services.marketplace.documents import BOOSTS

@@ -1,6 +1,7 @@
 """`mercat infer` and `mercat quote`."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from mercat.registry.v1 import registry_pb2
 from services.cli import output
 from services.cli.command import Session, command
 from services.cli.inputs import of_bytes, parse_input, parse_request, parse_shape, read, to_array
+from services.cli.prices import show_allowance
 from services.cli.session import Refusal
 from services.cli.usage import show_units
 from services.common import money
@@ -97,15 +99,22 @@ def infer(
         metadata += (("idempotency-key", idempotency_key),)
     began = time.monotonic()
     answer = session.client.inference.Predict(request, timeout=timeout, metadata=metadata)
-    took = f"{(time.monotonic() - began) * 1000:,.0f} ms"
-    if answer.cold_start_ms:
-        took += f", of which {answer.cold_start_ms:,} ms to load the model; it is ready for the next calls"
+    took = time.monotonic() - began
     if to is not None:
         _write(to, answer)
     if session.json:
         output.say_json(answer)
         return
-    labels = {} if to is not None else _labels(session, answer)
+    show_answer(answer, took, {} if to is not None else _labels(session, answer), to)
+
+
+def show_answer(
+    answer: inference_pb2.PredictResponse, seconds: float, labels: Mapping[str, list[str]], to: Path | None = None
+) -> None:
+    """The outputs and what they cost. `labels`: what their positions mean; `to`: where they were written."""
+    took = f"{seconds * 1000:,.0f} ms"
+    if answer.cold_start_ms:
+        took += f", of which {answer.cold_start_ms:,} ms to load the model; it is ready for the next calls"
     for tensor in answer.outputs:
         output.facts([
             (tensor.name, f"{tensor.datatype} [{', '.join(map(str, tensor.shape))}]"),
@@ -156,6 +165,10 @@ def _labels(session: Session, answer: inference_pb2.PredictResponse) -> dict[str
         version = session.client.registry.GetVersion(request).version
     except MercatError:
         return {}
+    return labels_of(version)
+
+
+def labels_of(version: registry_pb2.Version) -> dict[str, list[str]]:
     return {name: list(labels.names) for name, labels in version.labels.items()}
 
 
@@ -219,6 +232,7 @@ def quote(
         ("at most" if answer.at_most else "cost", money.show(answer.cost_nanos, answer.currency)),
         ("calls", f"{answer.calls:,}" if answer.calls > 1 else ""), ("units", show_units(answer.units)),
         ("used this month", used), ("price", answer.price_id or "free"),
+        *(("free after it", show_allowance(a)) for a in answer.allowances),
         ("holds until", output.when(answer.valid_until)),
     ])  # fmt: skip
     if len(answer.lines) > 1:

@@ -60,6 +60,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "unfollow": ("following", "Ends that."),
         "feed": ("following", "Lists what is new and what ends of models that you follow, like or call."),
         "reviews": ("ratings", "What accounts say of the models that they called."),
+        "try": ("trying", "Runs a sample of a model with your account."),
         "chat": ("text", "Talks with a chat model."),
         "generate": ("text", "Goes on with a text, without a chat template."),
         "embed": ("text", "Turns texts into vectors of length 1; of several, shows how close each is to the first."),

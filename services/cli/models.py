@@ -25,10 +25,10 @@ from services.cli.downloading import download
 from services.cli.inputs import read_text
 from services.cli.listings import show_latency, show_rating
 from services.cli.paging import Limit, gather
-from services.cli.prices import parse_price, show_price
+from services.cli.prices import parse_price, show_allowance, show_price
 from services.cli.pushing import push
-from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
-from services.common.errors import MercatError
+from services.cli.versions import findings, show_end, show_samples, show_scan, show_spec, show_text, standing
+from services.common.errors import ModelNotFound
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -162,9 +162,11 @@ def show(
     found = registry.GetModel(registry_pb2.GetModelRequest(model=name)).model
     versions = registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=100)).versions
     cost = session.client.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
-    listing = _listing(session, found.model) if found.HasField("published_at") else marketplace_pb2.Listing()
+    listing = listing_of(session, found)
     if session.json:
-        shown = {"model": output.document(found), "price": output.document(cost), **_measured(listing)}
+        shown: dict[str, object] = {"model": output.document(found), "price": output.document(cost)}
+        shown |= _measured(listing)
+        shown["allowances"] = [output.document(allowance) for allowance in listing.allowances]
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
     latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
@@ -177,6 +179,7 @@ def show(
         ("calls", f"{listing.total_requests:,}" if listing.total_requests else ""),
         ("latency", f"{show_latency(listing.p50_latency_us)} ms median, {show_latency(listing.p95_latency_us)} ms p95"
          if listing.p50_latency_us else ""),
+        *(("free", show_allowance(allowance)) for allowance in listing.allowances),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
         ("published", output.when(found.published_at)), ("visibility", visibility.NAMES[found.visibility]),
         *show_metadata(found.card_metadata),
@@ -197,13 +200,13 @@ def show(
         show_markdown(found.description)
 
 
-def _listing(session: Session, model: str) -> marketplace_pb2.Listing:
-    """Empty where the model is not in the marketplace, or not yet."""
+def listing_of(session: Session, model: registry_pb2.Model) -> marketplace_pb2.Listing:
+    """Empty where the model is not on the market, or not yet."""
+    if not model.latest_version:
+        return marketplace_pb2.Listing()
     try:
-        return session.client.marketplace.GetListing(marketplace_pb2.GetListingRequest(model=model)).listing
-    except MercatError as error:
-        if error.reason != "MODEL_NOT_FOUND":
-            raise
+        return session.client.marketplace.GetListing(marketplace_pb2.GetListingRequest(model=model.model)).listing
+    except ModelNotFound:
         return marketplace_pb2.Listing()
 
 
@@ -230,7 +233,7 @@ def _version(session: Session, version: registry_pb2.Version) -> None:
         *show_scan(version),
         *provenance.show(version),
         *show_metadata(version.card_metadata),
-        *(("sample", sample.title) for sample in version.samples),
+        *show_samples(version.samples),
         ("loads in", output.duration(version.measured_load_us) if version.measured_load_us else ""),
         ("runs in", output.duration(version.measured_run_us) if version.measured_run_us else ""),
         ("notes", version.release_notes), ("made", output.when(version.created_at)),

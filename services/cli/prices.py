@@ -7,7 +7,9 @@ from decimal import Decimal, InvalidOperation
 
 import typer
 from mercat.billing.v1 import billing_pb2
+from mercat.inference.v1 import inference_pb2
 
+from services.cli import output
 from services.common import money
 
 _PER = {"1": 1, "1k": 1_000, "1m": 1_000_000}
@@ -148,6 +150,15 @@ def show_price(price: billing_pb2.Price) -> str:
 def show_components(components: Iterable[billing_pb2.PriceComponent], currency: str = "USD") -> str:
     charging = (c for c in components if c.nanos_per_million or c.tiers or c.package_nanos)
     return " + ".join(show_component(c, currency) for c in charging) or "free"
+
+
+def show_allowance(allowance: billing_pb2.Allowance | inference_pb2.QuoteAllowance) -> str:
+    """`998 of 1,000 requests left, all again on 2026-12-01 00:00`; without what is left where that is not known."""
+    word = _WORDS.get(allowance.meter, allowance.meter)
+    if not allowance.HasField("resets_at"):
+        return f"{allowance.free_units:,} {word}s a month"
+    resets = output.when(allowance.resets_at)
+    return f"{allowance.left_units:,} of {allowance.free_units:,} {word}s left, all again from {resets} on"
 
 
 def rows_of(price: billing_pb2.Price) -> list[tuple[str, str, str, str]]:

@@ -56,6 +56,7 @@ def search(
     max_price: Annotated[str, typer.Option(metavar="USD", help="For a million units of each meter.")] = "",
     min_rating: Annotated[float, typer.Option(help="Stars at least, as few reviews count little.")] = 0.0,
     max_latency: Annotated[float, typer.Option(metavar="MS", help="Median measured, milliseconds.")] = 0.0,
+    free: Annotated[bool, typer.Option("--free-to-try", help="Only what can be called without credit.")] = False,
     mode: Annotated[Mode, typer.Option(help="By words, by meaning, or both.")] = Mode.hybrid,
     sort: Annotated[Sort, typer.Option(help="Best first.")] = Sort.relevance,
     facets: Annotated[bool, typer.Option("--facets", help="Also how many models have which task, tag, …")] = False,
@@ -74,7 +75,7 @@ def search(
     request = marketplace_pb2.SearchModelsRequest(
         query=" ".join(words or ()), category=category, task=task, tags=tag or [], license=license_,
         publisher=publisher, framework=framework, language=language, modality=modality, min_rating=min_rating,
-        max_latency_us=round(max_latency * 1000),
+        max_latency_us=round(max_latency * 1000), free_to_try=free,
         mode=marketplace_pb2.SearchMode.Value(f"SEARCH_MODE_{mode.value.upper()}"),
         sort=marketplace_pb2.SortOrder.Value(f"SORT_ORDER_{sort.value.upper()}"),
     )  # fmt: skip

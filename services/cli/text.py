@@ -48,7 +48,7 @@ def _sampling(
     return made
 
 
-class _Printer:
+class Printer:
     """Writes an answer as it comes, and what it cost when it has ended."""
 
     def __init__(self, session: Session) -> None:
@@ -115,12 +115,12 @@ def chat(
     if message or not output.is_terminal():
         said = message if message and message != "-" else sys.stdin.read()
         history.append(text_pb2.ChatMessage(role="user", content=said))
-        _Printer(session).run(_chat(session, model, history, sampling))
+        Printer(session).run(_chat(session, model, history, sampling))
         return
     output.say(f"[dim]Talking with {model}. Ctrl-C ends an answer, Ctrl-D or an empty line the conversation.[/]")
     while said := _asked():
         history.append(text_pb2.ChatMessage(role="user", content=said))
-        printer = _Printer(session)
+        printer = Printer(session)
         stream = _chat(session, model, history, sampling)
         try:
             printer.run(stream)
@@ -166,7 +166,7 @@ def generate(
     request = text_pb2.GenerateRequest(
         model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, sampling=sampling
     )
-    _Printer(session).run(session.client.text.Generate(request, timeout=_TIMEOUT))
+    Printer(session).run(session.client.text.Generate(request, timeout=_TIMEOUT))
 
 
 def embed(

@@ -1,10 +1,15 @@
 """How versions of models are shown."""
 
+import json
+from collections.abc import Iterable
+from typing import Any
+
 from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
 
 from services.cli import output
 
+_SHOWN = 300  # characters of a text that a sample gave
 STATES = {
     state: registry_pb2.VersionState.Name(state).removeprefix("VERSION_STATE_").lower()
     for state in registry_pb2.VersionState.values()
@@ -71,6 +76,23 @@ def show_scan(version: registry_pb2.Version) -> list[tuple[str, str]]:
         ("weights", f"{scan.parameters:,}, {output.size(scan.weight_bytes)}"),
         ("operators", ", ".join(f"{name} {count:,}" for name, count in ranked)),
     ]
+
+
+def show_samples(samples: Iterable[registry_pb2.Sample]) -> list[tuple[str, str]]:
+    """By their numbers, from 1 on, with what they gave when the version was validated."""
+    rows: list[tuple[str, str]] = []
+    for number, sample in enumerate(samples, 1):
+        rows.append((f"sample {number}", sample.title or "untitled"))
+        if sample.response_json:
+            rows.append(("  gave", _gave(json.loads(sample.response_json))))
+    return rows
+
+
+def _gave(reply: dict[str, Any]) -> str:
+    if "text" in reply:
+        text = " ".join(str(reply["text"]).split())
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return ", ".join(f"{t['name']} {t['datatype']} [{', '.join(t.get('shape', []))}]" for t in reply.get("outputs", []))
 
 
 def findings(version: registry_pb2.Version) -> None:

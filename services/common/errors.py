@@ -106,6 +106,10 @@ class DataLoss(MercatError, code=grpc.StatusCode.DATA_LOSS): ...
 class Internal(MercatError, code=grpc.StatusCode.INTERNAL): ...
 
 
+class EngineFailed(Internal, reason="ENGINE_FAILED"):
+    """The engine failed in a run; the caller is not charged."""
+
+
 class InvalidFields(InvalidArgument, reason="INVALID_FIELDS"):
     """Fields of the request break their rules; `violations` names them."""
 

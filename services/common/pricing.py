@@ -47,6 +47,16 @@ class Component:
         """Whether it depends on what was used before."""
         return bool(self.tiers or self.package_units or self.free_units)
 
+    @property
+    def charges(self) -> bool:
+        """Whether any number of units costs something."""
+        dear = any(tier.nanos_per_million or tier.flat_nanos for tier in self.tiers)
+        return bool(self.nanos_per_million or dear or (self.package_units and self.package_nanos))
+
+    def left(self, position: int) -> int:
+        """Free units after so many of a month."""
+        return max(0, self.free_units - position)
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -59,6 +69,16 @@ class Price:
     def counted(self) -> tuple[str, ...]:
         """The meters whose cost depends on what was used before."""
         return tuple(c.meter for c in self.components if c.counted)
+
+    @property
+    def allowances(self) -> tuple[Component, ...]:
+        """Those of which some units are free each month, and the others not."""
+        return tuple(c for c in self.components if c.free_units and c.charges)
+
+    @property
+    def free_to_try(self) -> bool:
+        """Whether the first units of a month cost nothing, whichever a call has."""
+        return all(c.free_units for c in self.components if c.charges)
 
     @property
     def flat(self) -> tuple[tuple[str, int], ...] | None:
@@ -133,7 +153,7 @@ def cost(price: Price, units: Mapping[str, int], rated: Rated = PLAIN) -> int:
 
 def _lines(c: Component, units: int, position: int) -> Iterator[Line]:
     """What units from a position of the month on cost."""
-    if free := min(units, max(0, c.free_units - position)):
+    if free := min(units, c.left(position)):
         yield Line(FREE, c.meter, 0, free, 0)
     begin = max(0, position - c.free_units)  # tiers and packages count what is not free
     end = begin + units - free

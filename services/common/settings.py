@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     reuse_port: bool = option(False, "let a process that takes this one's place listen at the same address")
     ready_file: Path | None = option(None, "made when this process serves; empty: none")
     process: str = option("", "name of this process, such as worker-0")
+    text_context: int = option(2048, "most tokens of prompt and answer, where the model takes as many", ge=16)
     trace_endpoint: str = option("", "OpenTelemetry collector, OTLP over gRPC: http://127.0.0.1:4317; empty: none")
     trace_ratio: float = option(0.01, "share of calls that are traced without their caller asking", ge=0, le=1)
     log_level: str = option("INFO", "least severe line that is logged", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -12,12 +12,13 @@ async def build(deps: "Deps") -> "Service":
     import os
     from datetime import timedelta
 
-    from mercat.inference.v1 import encoding_pb2_grpc, inference_pb2_grpc, text_pb2_grpc
+    from mercat.inference.v1 import allowances_pb2_grpc, encoding_pb2_grpc, inference_pb2_grpc, text_pb2_grpc
 
     from services.common.personal.tasks import PersonTasks
     from services.common.rpc.pipeline import Guard
     from services.common.rpc.server import Server
     from services.common.service import Service
+    from services.common.texts.limits import Limits
     from services.inference.allowance import Recorded
     from services.inference.artifacts import Artifacts
     from services.inference.cache import ResponseCache
@@ -43,13 +44,13 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.quotes import Quotes
     from services.inference.residency import Residency
     from services.inference.service import InferenceServicer
+    from services.inference.service_allowances import AllowanceServicer
     from services.inference.service_jobs import JobServicer
     from services.inference.service_text import EncodingServicer, TextServicer
     from services.inference.settings import InferenceSettings
     from services.inference.slots import Slots
     from services.inference.text.decoders import Decoders
     from services.inference.text.embedding import Embedder
-    from services.inference.text.limits import Limits
     from services.inference.text.serving import TextPath
     from services.inference.wallets import Wallets
 
@@ -116,6 +117,7 @@ async def build(deps: "Deps") -> "Service":
             (inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference),
             (text_pb2_grpc.add_TextServiceServicer_to_server, text),
             (encoding_pb2_grpc.add_EncodingServiceServicer_to_server, EncodingServicer(embedder)),
+            (allowances_pb2_grpc.add_AllowanceServiceServicer_to_server, AllowanceServicer(path)),
             (
                 inference_pb2_grpc.add_JobServiceServicer_to_server,
                 JobServicer(tools, deps.events, settings.jobs_unfinished),

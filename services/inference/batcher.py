@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from services.common.errors import DeadlineExceeded
+from services.common.tensors import Array
 from services.inference.engines import Loaded
 from services.inference.padding import Padder
 from services.inference.telemetry import Figures
-from services.inference.tensors import Array
 from services.inference.tickets import FOREVER, QueueFull, Queueing, Ticket, TooLate
 
 _LOOK = 64  # tickets that do not fit beside the first of a batch before looking further costs more than it gains

@@ -15,7 +15,7 @@ from mercat.inference.v1 import inference_pb2
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.inference.tensors import DTYPES, Array, to_raw
+from services.common.tensors import DTYPES, Array, to_raw
 
 log = logging.getLogger(__name__)
 Outputs = Mapping[str, Array]

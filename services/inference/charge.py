@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from services.common.errors import InvalidArgument
+from services.common.errors import InsufficientCredit, InvalidArgument
 from services.common.pricing import Rated
 from services.common.rpc.context import Call
 from services.inference.deployments import Deployment
@@ -132,8 +132,23 @@ class Charge:
 
     async def _take(self, cost: int) -> None:
         payer = payer_of(self._call.principal, self._deployment.proto.model_id)
-        self._lease = self._wallets.hold(payer, cost) or await self._wallets.acquire(payer, cost)
+        try:
+            self._lease = self._wallets.hold(payer, cost) or await self._wallets.acquire(payer, cost)
+        except InsufficientCredit as e:
+            raise self._beyond(e) from None
         self._held = cost
+
+    def _beyond(self, refusal: InsufficientCredit) -> InsufficientCredit:
+        """Of a call that what is free of the month does not cover: also when it begins anew."""
+        if self._key is None or not (free := self._deployment.price.allowances):
+            return refusal
+        resets = self._key.span()[1].strftime("%Y-%m-%dT%H:%M:%SZ")
+        units = ", ".join(f"{c.free_units:,} {c.meter}" for c in free)
+        return InsufficientCredit(
+            f"{self._deployment.proto.model} is free for {units} a month, which do not cover this call; they begin anew"
+            f" at {resets}. Until then: {refusal.message}",
+            metadata={**refusal.metadata, "allowance_resets_at": resets},
+        )  # fmt: skip
 
     async def _take_position(
         self, key: Key, units: Units, share_ppm: int | None, latency: float, recorded: "asyncio.Future[int]"

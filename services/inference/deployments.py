@@ -26,13 +26,13 @@ from services.common.errors import FailedPrecondition, MercatError, ModelNotFoun
 from services.common.events import Events, listen
 from services.common.pricing import Price, Rated
 from services.common.rpc.channels import InternalChannel
+from services.common.tensors import Signature
 from services.inference import endings
 from services.inference.breaker import Breaker
 from services.inference.engines import EngineUnavailable
 from services.inference.measured import MEASURED, SPECIAL
 from services.inference.residency import Residency, Resident
 from services.inference.telemetry import Figures
-from services.inference.tensors import Signature
 
 log = logging.getLogger(__name__)
 _REFRESH = 5.0  # seconds after which a snapshot is fetched anew beside the calls that use it

@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 from services.common import failpoints, key_rules, money
 from services.common.clock import Clock
-from services.common.errors import DataLoss, DeadlineExceeded, InvalidArgument
+from services.common.errors import DataLoss, DeadlineExceeded, EngineFailed, InvalidArgument
 from services.common.limits import Limiter
 from services.common.pricing import Rated
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
+from services.common.tensors import Array, Signature
 from services.inference import allowance, measured
 from services.inference.cache import ResponseCache, key_of
 from services.inference.charge import Charges, Units, too_large
 from services.inference.deployments import Deployment, Deployments
-from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.engines import EngineUnavailable
 from services.inference.load import KEY, LoadReports
 from services.inference.metering import Meter
 from services.inference.positions import Positions
 from services.inference.records import Records
 from services.inference.residency import Resident
 from services.inference.slots import Held, Slots
-from services.inference.tensors import Array, Signature
 from services.inference.tickets import Ticket
 from services.inference.wallets import Lease, Wallets, payer_of
 

@@ -17,9 +17,9 @@ from services.common.errors import Internal, InvalidArgument, Malformed, MercatE
 from services.common.rpc.context import Call, Context, current, enter
 from services.common.rpc.pipeline import Guard, Pipeline, lenient
 from services.common.rpc.policy import Policy
+from services.common.tensors import BadTensor, Signature, to_raw
 from services.inference.deployments import Deployment, Deployments
 from services.inference.hotpath import HotPath, Inputs
-from services.inference.tensors import BadTensor, Signature, to_raw
 
 log = logging.getLogger(__name__)
 _CALL = Policy(

@@ -4,7 +4,7 @@ that they can come to, for which money is held; no call is charged more."""
 
 from collections.abc import Iterable, Mapping
 
-from services.inference.tensors import Array, Signature, raw_size
+from services.common.tensors import Array, Signature, raw_size
 
 IMAGES, OUTPUT_BYTES, COMPUTE_US = "images", "output_bytes", "compute_us"
 MEASURED = frozenset({OUTPUT_BYTES, COMPUTE_US})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mercat.registry.v1 import registry_pb2
 
-from services.inference.tensors import Array, Signature
+from services.common.tensors import Array, Signature
 
 
 class Padder:

@@ -9,6 +9,7 @@ from mercat.inference.v1 import inference_pb2
 from services.common import money, pricing
 from services.common.clock import Clock
 from services.common.errors import InvalidFields, Violation
+from services.common.predict import read_inputs
 from services.common.pricing import Line, Rated
 from services.common.rpc.context import Call
 from services.inference.allowance import span
@@ -16,7 +17,6 @@ from services.inference.charge import too_large
 from services.inference.deployments import Deployment
 from services.inference.hotpath import HotPath, TextOnly
 from services.inference.positions import key_of
-from services.inference.predict import read_inputs
 
 METERS = (
     "requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens", "images", "output_bytes",
@@ -63,6 +63,8 @@ class Quotes:
             ],
             positions=positions, discount_ppm=rated.discount_ppm, at_most=bool(request.inputs) and deployment.measured,
         )  # fmt: skip
+        if not test:
+            _allow(response, deployment.price, key_of(org_id, proto.model_id, call.arrived_ms).span()[1])
         response.valid_until.FromDatetime(self._valid_until(deployment))
         return response
 
@@ -94,6 +96,17 @@ class Quotes:
         if deployment.upcoming:
             ends.append(deployment.upcoming[0].effective_at.ToDatetime(UTC))
         return min(ends)
+
+
+def _allow(response: inference_pb2.QuoteResponse, price: pricing.Price, resets_at: datetime) -> None:
+    """Says what of the month is free, and how much of it the quoted units take."""
+    for c in price.allowances:
+        before = c.left(response.positions[c.meter])
+        covered = min(response.units.get(c.meter, 0), before)
+        allowance = response.allowances.add(
+            meter=c.meter, free_units=c.free_units, covered_units=covered, left_units=before - covered
+        )
+        allowance.resets_at.FromDatetime(resets_at)
 
 
 def _together(

@@ -15,13 +15,13 @@ from mercat.inference.v1 import inference_pb2
 from mercat.registry.v1 import registry_pb2
 
 from services.common.errors import MercatError
+from services.common.predict import read_inputs
+from services.common.tensors import Array, Signature
 from services.inference.batcher import Batcher
 from services.inference.engines import Engine, Loaded
 from services.inference.padding import Padder
-from services.inference.predict import read_inputs
 from services.inference.settings import InferenceSettings
 from services.inference.telemetry import EVICTIONS, LOAD_SECONDS, RESIDENT, RESIDENT_BYTES, Figures
-from services.inference.tensors import Array, Signature
 from services.inference.text import Decoder
 from services.inference.tickets import Queueing, Ticket
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Awaitable
 
 from mercat.inference.v1 import inference_pb2, inference_pb2_grpc
 
+from services.common.predict import read_inputs, write_outputs
 from services.common.rpc.context import Call, Context, current
 from services.inference.batches import Batch, stream
 from services.inference.hotpath import HotPath
-from services.inference.predict import read_inputs, write_outputs
 from services.inference.quotes import Quotes
 
 _LAST = 10  # the last class that a request can name

@@ -6,9 +6,9 @@ from mercat.inference.v1 import encoding_pb2, encoding_pb2_grpc, text_pb2, text_
 
 from services.common.errors import InvalidFields, Violation
 from services.common.rpc.context import Context, current
-from services.inference.text import BadPrompt, Prompt
+from services.common.texts import BadPrompt, Prompt
+from services.common.texts.messages import conversation, options, prompt
 from services.inference.text.embedding import Embedder
-from services.inference.text.messages import conversation, options, prompt
 from services.inference.text.serving import TextPath
 
 

@@ -23,7 +23,6 @@ class InferenceSettings(Settings):
     )
     cache_mb: int = option(20_480, "model files kept on disk", unit="MiB", ge=1)
     text_slots: int = option(16, "answers that one decoder makes at a time", ge=1, le=256)
-    text_context: int = option(2048, "most tokens of prompt and answer, where the model takes as many", ge=16)
     text_memory_mb: int = option(2048, "keys and values of the answers that one decoder makes", unit="MiB", ge=16)
     text_prefix_mb: int = option(256, "keys and values kept of earlier prompts, by decoder", unit="MiB", ge=0)
     text_queue: int = option(256, "calls that may wait for one decoder", ge=1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import DeadlineExceeded, ResourceExhausted
-from services.inference.tensors import Array
+from services.common.tensors import Array
 
 FOREVER = float("inf")
 

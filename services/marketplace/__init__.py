@@ -14,6 +14,7 @@ from services.common.personal.tasks import PersonTasks
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
+from services.marketplace.allowances import Allowances
 from services.marketplace.catalogue import KINDS, Catalogue
 from services.marketplace.discovery.calling import Calling
 from services.marketplace.discovery.recommending import Recommender
@@ -58,7 +59,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 marketplace_pb2_grpc.add_MarketplaceServiceServicer_to_server,
-                MarketplaceServicer(deps.database, store, index, meaning, catalogue),
+                MarketplaceServicer(deps.database, store, index, meaning, catalogue, Allowances(workers or None)),
             ),
             (
                 reviews_pb2_grpc.add_ReviewServiceServicer_to_server,

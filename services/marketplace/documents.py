@@ -9,7 +9,7 @@ from tantivy import Document, SchemaBuilder
 from services.common import pricing
 from services.marketplace.tasks import modality
 
-VERSION = 6  # of the schema; an index of another version is built anew
+VERSION = 7  # of the schema; an index of another version is built anew
 FACETS = ("category", "task", "tags", "framework", "license", "language", "modality", "price_band", "rating")
 # How much a hit in a field counts.
 BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
@@ -27,7 +27,7 @@ def schema() -> tantivy.Schema:
     builder.add_text_field("model", stored=True, tokenizer_name="raw", index_option="basic")
     for name in (*BOOSTS, "head"):
         builder.add_text_field(name, tokenizer_name="words", index_option="freq")
-    for name in (*FACETS, "license_key", "publisher"):
+    for name in (*FACETS, "license_key", "publisher", "trial"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic", fast=True)
     for name in NUMBERS:
         builder.add_integer_field(name, indexed=True, fast=True)
@@ -39,6 +39,7 @@ def document(listing: marketplace_pb2.Listing) -> Document:
     publisher, _, name = model.model.partition("/")
     tags = " ".join(model.tags)
     price = pricing.at_first(pricing.read(listing.price))
+    trial = "free" if listing.free_to_try else ""
     made = Document()
     for field_name, text in (
         ("model", model.model), ("name", name), ("title", model.display_name), ("tags_text", tags),
@@ -46,7 +47,7 @@ def document(listing: marketplace_pb2.Listing) -> Document:
         ("head", f"{name} {model.display_name} {tags} {model.task}"),
         ("category", model.category), ("task", model.task), ("framework", listing.version.framework),
         ("license", model.license), ("license_key", model.license.lower()), ("publisher", publisher),
-        ("price_band", _band(price)),
+        ("price_band", _band(price)), ("trial", trial),
         ("modality", modality(model.category, model.task)), *(("tags", tag) for tag in model.tags),
         *(("language", tag) for tag in _languages(listing)),
         *(("rating", stars) for stars in _stars(listing.weighted_rating)),

@@ -87,6 +87,8 @@ def _wanted(request: marketplace_pb2.SearchModelsRequest) -> Wanted:
         filters["license_key"] = [request.license.lower()]
     if request.tags:
         filters["tags"] = [tag.lower() for tag in request.tags]
+    if request.free_to_try:
+        filters["trial"] = ["free"]
     ranges: dict[str, Range] = {}
     if request.HasField("min_price_nanos") or request.HasField("max_price_nanos"):
         most = request.max_price_nanos if request.HasField("max_price_nanos") else None

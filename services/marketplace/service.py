@@ -8,7 +8,8 @@ from mercat.marketplace.v1 import marketplace_pb2, marketplace_pb2_grpc
 from services.common import pages
 from services.common.db import Database
 from services.common.errors import ModelNotFound
-from services.common.rpc.context import Context
+from services.common.rpc.context import Context, current
+from services.marketplace.allowances import Allowances
 from services.marketplace.catalogue import Catalogue
 from services.marketplace.hits import hit
 from services.marketplace.index import Index
@@ -22,12 +23,16 @@ _ALIKE = 100  # similar models that pages can reach
 class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     """Serves `mercat.marketplace.v1.MarketplaceService`."""
 
-    def __init__(self, database: Database, store: Store, index: Index, meaning: Meaning, catalogue: Catalogue) -> None:
+    def __init__(
+        self, database: Database, store: Store, index: Index, meaning: Meaning, catalogue: Catalogue,
+        allowances: Allowances,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._index = index
         self._meaning = meaning
         self._catalogue = catalogue
+        self._allowances = allowances
         self._searches = Searches(index, meaning)
 
     async def SearchModels(
@@ -48,7 +53,9 @@ class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     async def GetListing(
         self, request: marketplace_pb2.GetListingRequest, context: Context
     ) -> marketplace_pb2.GetListingResponse:
-        return marketplace_pb2.GetListingResponse(listing=await self._listing(request.model))
+        listing = await self._listing(request.model)
+        listing.allowances.extend(await self._allowances.of(listing, current().principal.org_id))
+        return marketplace_pb2.GetListingResponse(listing=listing)
 
     async def ListSimilarModels(
         self, request: marketplace_pb2.ListSimilarModelsRequest, context: Context

@@ -10,6 +10,7 @@ from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import marketplace_pb2
 from mercat.registry.v1 import registry_pb2
 
+from services.common import pricing
 from services.common.db import Connection, load_queries
 from services.common.latencies import quantile
 from services.marketplace.endings import endings_of
@@ -193,6 +194,7 @@ def trend(week: int, before: int) -> float:
 
 def listing_of(row: Mapping[str, Any]) -> Listing:
     listing = Listing.FromString(row["document"])
+    listing.free_to_try = pricing.read(listing.price).free_to_try
     listing.total_requests = row["total_requests"]
     if row["total_requests"]:
         listing.mean_latency_us = row["latency_us_sum"] // row["total_requests"]

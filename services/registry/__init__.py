@@ -45,7 +45,8 @@ async def build(deps: "Deps") -> "Service":
     store, accesses = Store(), AccessStore()
     repository = Repository(deps.database, store, deps.control, settings)
     validator = Validator(
-        deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters
+        deps.database, store, deps.control, deps.clock, settings.home / "tmp", settings.converters,
+        settings.text_context,
     )  # fmt: skip
     undelete = timedelta(seconds=settings.undelete_seconds)
     quarantine = Quarantine(deps.database, store, deps.clock)

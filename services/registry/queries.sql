@@ -144,11 +144,11 @@ UPDATE versions SET claimed_until = :until WHERE id = (
 -- name: hold_validation(id, until)!
 UPDATE versions SET claimed_until = :until WHERE id = :id AND state = 1;
 
--- name: finish_validation(id, state, framework, form, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes, scan)!
+-- name: finish_validation(id, state, framework, form, signature, text, served_digest, served_size_bytes, findings, load_us, run_us, memory_bytes, scan, sample_replies)!
 UPDATE versions SET state = :state, framework = :framework, form = :form, signature = :signature, text = :text,
     served_digest = :served_digest, served_size_bytes = :served_size_bytes, findings = :findings::text::jsonb,
     measured_load_us = :load_us, measured_run_us = :run_us, measured_memory_bytes = :memory_bytes, scan = :scan,
-    claimed_until = NULL
+    sample_replies = :sample_replies::text::jsonb, claimed_until = NULL
 WHERE id = :id AND state = 1;
 
 -- name: add_crash(id, version_id, worker_id, now)!

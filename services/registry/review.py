@@ -52,7 +52,7 @@ def checks(
     found += [
         _said("has a card", "" if after.card or described else "neither the model nor this version"),
         _said("has release notes", "" if after.release_notes or before is None else "none"),
-        _said("has a sample", "" if after.samples else "none: nobody can try it at once"),
+        _samples(after),
     ]
     if price is not None:
         found.append(_said("priced", "" if price.price_id else "no price is set: calls are free"))
@@ -71,6 +71,17 @@ def _validation(version: V.Version) -> V.VersionCheck:
     ran = f"ran in {version.measured_run_us / 1000:,.1f} ms" if version.measured_run_us else "was opened"
     detail = f"scanned, compared with what was declared, and {ran} in a sandbox"
     return V.VersionCheck(name="validation", result=V.CHECK_RESULT_PASSED, detail=detail)
+
+
+def _samples(version: V.Version) -> V.VersionCheck:
+    if not version.samples:
+        return _said("has a sample", "none: nobody can try it at once")
+    silent = [s.title or str(i) for i, s in enumerate(version.samples) if not s.response_json]
+    if silent:
+        detail = f"not run: {', '.join(silent)}"
+        return V.VersionCheck(name="samples", result=V.CHECK_RESULT_FAILED, detail=detail)
+    detail = f"{len(version.samples)} run in a sandbox, and answered"
+    return V.VersionCheck(name="samples", result=V.CHECK_RESULT_PASSED, detail=detail)
 
 
 def _failed(finding: V.Finding) -> V.VersionCheck:

@@ -59,6 +59,9 @@ def version_of(row: Row, model: str) -> registry_pb2.Version:
             served_size_bytes=row["served_size_bytes"],
         )
     )  # fmt: skip
+    if row["sample_replies"] is not None:
+        for sample, reply in zip(version.samples, json.loads(row["sample_replies"]), strict=True):
+            sample.response_json = reply
     if row["scan"]:
         version.scan.ParseFromString(row["scan"])
     if row["deprecated_at"] is not None:

@@ -12,7 +12,7 @@ from mercat.registry.v1 import registry_pb2
 from mercat.storage.v1 import storage_pb2
 
 from services.registry.store import Row
-from services.registry.validation import Finding, Report, Tensor, Told
+from services.registry.validation import Finding, Report, Samples, Tensor, Told
 
 _PIECE = 1 << 20  # bytes
 _STORING = 600.0  # seconds
@@ -26,6 +26,15 @@ def told(row: Row, converters: str) -> Told:
     return Told(
         tuple(Tensor(s.name, s.datatype, tuple(s.shape), ("",) * len(s.shape)) for s in declared.inputs),
         tuple(s.name for s in declared.outputs), tuple(sample.request_json for sample in document.samples), converters,
+    )  # fmt: skip
+
+
+def samples_of(row: Row, context: int) -> Samples:
+    """`context`: tokens of a text call here, where the model takes as many."""
+    document = registry_pb2.Version.FromString(row["document"])
+    return Samples(
+        tuple(s.request_json for s in document.samples), tuple(s.title for s in document.samples),
+        document.settings.max_batch_size, context,
     )  # fmt: skip
 
 

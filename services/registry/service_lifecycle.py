@@ -23,6 +23,10 @@ from services.registry.store import Row, Store
 V = registry_pb2
 
 
+class SamplesNotRun(FailedPrecondition, reason="SAMPLES_NOT_RUN"):
+    """The check that a version's samples work has not passed."""
+
+
 class LifecycleMethods(registry_pb2_grpc.RegistryServiceServicer):
     """The part of RegistryService that moves versions and aliases; `RegistryServicer` adds the rest."""
 
@@ -47,6 +51,8 @@ class LifecycleMethods(registry_pb2_grpc.RegistryServiceServicer):
             if step == "undelete":
                 lifecycle.undeletable(standing_of(row), row["deleted_at"], self._clock.now(), self._undelete)
             row = await self._steps.take(connection, model, row, step, actor, note=note)
+            if step in ("submit", "publish"):
+                _check_samples(row)
             if step == "release":  # what it did before is not held against it again
                 await self._store.forget_crashes(connection, row["id"])
             if step == "publish":
@@ -199,6 +205,12 @@ class LifecycleMethods(registry_pb2_grpc.RegistryServiceServicer):
             was = registry_pb2.SetAliasResponse(model=request.model, alias=request.alias, version=before or "")
             audit.changed(was, made)
         return made
+
+
+def _check_samples(row: Row) -> None:
+    """Raises SamplesNotRun for a version that validation accepted before samples were run."""
+    if row["sample_replies"] is None and V.Version.FromString(row["document"]).samples:
+        raise SamplesNotRun("its samples were never run: push it as a new version, and validation runs them")
 
 
 def _check_sunset(sunset_at: datetime | None, noted: datetime | None, now: datetime) -> None:

@@ -67,6 +67,8 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
         version_id = ids.new("ver")
         audit.about("version", version_id)
         document = registry_pb2.Version(settings=request.settings, samples=request.samples)
+        for sample in document.samples:
+            sample.ClearField("response_json")  # only validation says what it gave
         for name in request.labels:
             document.labels[name].CopyFrom(request.labels[name])
         await files.describe(self._storage, request.files, principal.org_id, document)
@@ -116,8 +118,11 @@ class VersionMethods(registry_pb2_grpc.RegistryServiceServicer):
             )
         token = pages.encode([rows[most - 1]["id"]]) if len(rows) > most else ""
         versions = [version_of(r, request.model) for r in rows[:most]]
-        for attestation in (a for v in versions for a in v.attestations):
-            attestation.ClearField("envelope")  # together they would outgrow a message
+        for version in versions:  # together they would outgrow a message
+            for attestation in version.attestations:
+                attestation.ClearField("envelope")
+            for sample in version.samples:
+                sample.ClearField("response_json")
         return registry_pb2.ListVersionsResponse(versions=versions, next_page_token=token)
 
     async def ListReviews(

@@ -153,6 +153,11 @@ class Store:
         await self._q.hold_validation(c, id=version_id, until=until)
 
     async def finish_validation(
-        self, c: Connection, version_id: str, *, findings: Sequence[Mapping[str, str]], **columns: Any
-    ) -> None:
-        await self._q.finish_validation(c, id=version_id, findings=json.dumps(list(findings)), **columns)
+        self, c: Connection, version_id: str, *, findings: Sequence[Mapping[str, str]],
+        samples: Sequence[str] | None, **columns: Any,
+    ) -> None:  # fmt: skip
+        """`samples`: the replies to them; None: they were not run, or one failed."""
+        replies = None if samples is None else json.dumps(list(samples))
+        await self._q.finish_validation(
+            c, id=version_id, findings=json.dumps(list(findings)), sample_replies=replies, **columns
+        )

@@ -16,9 +16,9 @@ from services.common.errors import MercatError
 from services.common.rpc.channels import InternalChannel
 from services.registry import lifecycle
 from services.registry.scratch import scratch, sweep
-from services.registry.served import differences, scan_of, signature_of, stored, text_of, told
+from services.registry.served import differences, samples_of, scan_of, signature_of, stored, text_of, told
 from services.registry.store import Row, Store
-from services.registry.validation import File, Finding, Report, Told, limits, validate
+from services.registry.validation import File, Finding, Report, Samples, Told, limits, validate
 from services.registry.validation.report import DATA, TOKENIZER
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,17 @@ class Validator:
     """Takes versions that are VALIDATING and makes them DRAFT or REFUSED."""
 
     def __init__(
-        self, database: Database, store: Store, control: InternalChannel, clock: Clock, folder: Path, converters: str
+        self, database: Database, store: Store, control: InternalChannel, clock: Clock, folder: Path, converters: str,
+        context: int,
     ) -> None:  # fmt: skip
+        """`converters`: the interpreter that has other frameworks; `context`: tokens of a text call."""
         self._database = database
         self._store = store
         self._storage = storage_pb2_grpc.ArtifactServiceStub(control)
         self._clock = clock
         self._folder = folder
         self._converters = converters
+        self._context = context
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -109,7 +112,8 @@ class Validator:
                 files = [File(str(folder / f"file-{i}"), f.name, BUNDLED[f.role]) for i, f in enumerate(beside)]
                 for file, known in zip(files, beside, strict=True):
                     await self._fetch(known.digest, Path(file.path))
-                report = await _report(path, made, told(row, self._converters), files)
+                samples = samples_of(row, self._context)
+                report = await _report(path, made, told(row, self._converters), files, samples)
             findings = [*report.findings, *(() if report.findings else differences(row, report))]
             keep = report.made and not findings
             served = await stored(self._storage, made) if keep else storage_pb2.StoreArtifactResponse()
@@ -126,6 +130,7 @@ class Validator:
                 findings=[{"code": f.code, "message": f.message, "where": f.where} for f in findings],
                 load_us=report.load_us, run_us=report.run_us, memory_bytes=report.memory_bytes,
                 scan=b"" if findings else scan_of(report),
+                samples=None if findings else report.samples,
             )  # fmt: skip
         log.info("validated %s: %s", row["id"], [f.code for f in findings] or "fit to be served")
         if report.form and report.made:
@@ -137,10 +142,10 @@ class Validator:
                      report.text.divergence, report.text.agreement * 100)  # fmt: skip
 
 
-async def _report(path: Path, made: Path, told: Told, files: Sequence[File]) -> Report:
+async def _report(path: Path, made: Path, told: Told, files: Sequence[File], samples: Samples) -> Report:
     """Of an artifact. One that this code has no answer to is refused: it must not hold up those behind it."""
     try:
-        return await validate(path, limits(path), made, told, files)
+        return await validate(path, limits(path), made, told, files, samples)
     except OSError:
         raise
     except Exception:

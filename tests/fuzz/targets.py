@@ -47,8 +47,8 @@ from services.common.rpc.http2.call import Call, Refused
 from services.common.rpc.http2.connection import Connection, Limits
 from services.common.rpc.policy import validate
 from services.common.signing import SigningKey
+from services.common.tensors import Signature
 from services.inference import kserve, predict
-from services.inference.tensors import Signature
 from tests.fuzz import cards, credentials, files
 from tests.fuzz.target import Target, text
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import Internal, InvalidArgument, Unavailable
-from services.inference.tensors import Array
+from services.common.errors import EngineFailed, InvalidArgument, Unavailable
+from services.common.tensors import Array
 from services.inference.text import Decoder
 
 Inputs = Mapping[str, Array]
@@ -16,10 +16,6 @@ Crashed = Callable[[registry_pb2.Deployment], None]  # told which version brough
 
 class ModelRefused(InvalidArgument, reason="MODEL_REFUSED_INPUT"):
     """The tensors fit the signature, but the model's graph does not take them."""
-
-
-class EngineFailed(Internal, reason="ENGINE_FAILED"):
-    """The engine failed in a run; the caller is not charged."""
 
 
 class EngineCrashed(EngineFailed, reason="ENGINE_CRASHED"):

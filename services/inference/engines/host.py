@@ -12,8 +12,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from services.common.errors import MercatError
-from services.inference.engines import EngineFailed, ModelRefused, session, wire
+from services.common.errors import EngineFailed, MercatError
+from services.inference.engines import ModelRefused, session, wire
 from services.inference.engines.confined import confine
 
 

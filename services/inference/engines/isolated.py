@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from mercat.registry.v1 import registry_pb2
 
+from services.common.errors import EngineFailed
 from services.inference.artifacts import Artifacts
-from services.inference.engines import Crashed, EngineCrashed, EngineFailed, Inputs, ModelRefused, Outputs, wire
+from services.inference.engines import Crashed, EngineCrashed, Inputs, ModelRefused, Outputs, wire
 from services.inference.engines.confined import environment
 from services.inference.text.decoders import Decoders
 

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import onnxruntime as ort
 from mercat.registry.v1 import registry_pb2
 
+from services.common.tensors import Array
 from services.inference.artifacts import Artifacts
 from services.inference.engines import Inputs, Outputs, session
-from services.inference.tensors import Array
 from services.inference.text.decoders import Decoders
 
 

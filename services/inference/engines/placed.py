@@ -12,9 +12,10 @@ from weakref import WeakSet
 
 from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import MercatError
-from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Inputs, Loaded, Outputs
-from services.inference.text import Decoder, Options, Piece, Prepared, Prompt
+from services.common.errors import EngineFailed, MercatError
+from services.common.texts import Options, Piece, Prompt
+from services.inference.engines import Engine, EngineUnavailable, Inputs, Loaded, Outputs
+from services.inference.text import Decoder, Prepared
 
 log = logging.getLogger(__name__)
 _LOOK = 0.25  # seconds until Triton is tried again, doubled up to

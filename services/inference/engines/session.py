@@ -6,8 +6,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from services.inference.engines import EngineFailed, ModelRefused
-from services.inference.tensors import Array
+from services.common.errors import EngineFailed
+from services.common.tensors import Array
+from services.inference.engines import ModelRefused
 
 # A run expected to be shorter than this is done at once, where it was asked for: handing it to a thread costs as much.
 INLINE = 200e-6  # seconds

@@ -15,13 +15,14 @@ from grpc import aio
 from mercat.registry.v1 import registry_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from services.common.errors import DeadlineExceeded
-from services.inference.engines import EngineFailed, EngineUnavailable, Inputs, ModelRefused, Outputs
+from services.common.errors import DeadlineExceeded, EngineFailed
+from services.common.tensors import DTYPES, Array, Signature, Spec, to_raw
+from services.common.texts import limits
+from services.common.texts.limits import Limits
+from services.inference.engines import EngineUnavailable, Inputs, ModelRefused, Outputs
 from services.inference.engines.triton_decoder import TritonDecoder
 from services.inference.engines.triton_version import Crashed, Gone, TritonVersion
-from services.inference.tensors import DTYPES, Array, Signature, Spec, to_raw
-from services.inference.text import limits, wire
-from services.inference.text.limits import Limits
+from services.inference.text import wire
 from services.inference.text.process import DecoderProcess
 from services.inference.tickets import QueueFull
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from services.common.errors import InvalidFields, Violation
-from services.inference.engines import EngineFailed, EngineUnavailable
+from services.common.errors import EngineFailed, InvalidFields, Violation
+from services.common.texts import LENGTH, STOP, Options, Piece, Prompt, Written
+from services.inference.engines import EngineUnavailable
 from services.inference.engines.triton_version import Crashed, Gone, TritonVersion
-from services.inference.text import LENGTH, STOP, Options, Piece, Prepared, Prompt, sampling_parameters
-from services.inference.text.news import Written
+from services.inference.text import Prepared, sampling_parameters
 from services.inference.text.process import DecoderProcess
 from services.inference.tickets import TooLate
 

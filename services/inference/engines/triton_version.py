@@ -9,8 +9,8 @@ from google.protobuf import json_format, text_format
 from mercat.registry.v1 import registry_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from services.common.errors import MercatError
-from services.inference.engines import EngineFailed, EngineUnavailable, ModelRefused
+from services.common.errors import EngineFailed, MercatError
+from services.inference.engines import EngineUnavailable, ModelRefused
 
 if TYPE_CHECKING:
     from services.inference.engines.triton import TritonEngine

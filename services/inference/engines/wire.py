@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from services.inference.tensors import DTYPES, Array, to_raw
+from services.common.tensors import DTYPES, Array, to_raw
 
 HEAD = struct.Struct("<IBI")  # octets of the body, kind, question
 LOAD, RUN, CANCEL, UNLOAD = 1, 2, 3, 4

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import MercatError
+from services.common.texts import Piece
+from services.common.texts.limits import Limits
 from services.inference.engines import EngineCrashed
 from services.inference.engines.confined import environment
 from services.inference.engines.wire import HEAD
 from services.inference.telemetry import TextFigures
-from services.inference.text import Piece, Prepared, wire
-from services.inference.text.limits import Limits
+from services.inference.text import Prepared, wire
 from services.inference.text.news import Event, Stats
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from mercat.registry.v1 import registry_pb2
 
+from services.common.texts.limits import Limits
 from services.inference.artifacts import Artifacts
 from services.inference.engines import Crashed
-from services.inference.text.limits import Limits
 from services.inference.text.process import DecoderProcess
 
 

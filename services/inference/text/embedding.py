@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 from services.common import onnx_metadata
 from services.common.errors import DataLoss, InvalidArgument, Violation
 from services.common.rpc.context import Call
+from services.common.tensors import Array
 from services.common.text_model import TEXT_KEY, TOKENIZER_KEY, TextConfig
+from services.common.texts import PromptTooLong
 from services.inference.charge import Units
 from services.inference.deployments import Deployment
 from services.inference.hotpath import HotPath
 from services.inference.residency import Resident
-from services.inference.tensors import Array
-from services.inference.text import PromptTooLong
 from services.inference.tickets import Ticket
 
 _KNOWN = 64  # tokenizers kept

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import MercatError
+from services.common.texts.intake import Intake
+from services.common.texts.limits import Limits
 from services.inference.engines.confined import confine
 from services.inference.engines.wire import HEAD
 from services.inference.text import wire
 from services.inference.text.decoder.engine import Engine
-from services.inference.text.decoder.intake import Intake
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 
 _SWITCH = 0.0005  # seconds after which a thread that makes tokens of a prompt lets the one that generates go on

@@ -3,18 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.common.errors import MercatError
-from services.inference.text import Options, Piece
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A prompt for an engine elsewhere: a text that becomes its tokens, how many these are, how many each answer has at
-    most, and options without any left open."""
-
-    text: str
-    tokens: int
-    longest: int
-    options: Options
+from services.common.texts import Piece
 
 
 @dataclass(slots=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mercat.registry.v1 import registry_pb2
 
+from services.common.texts import Options, Piece, Prompt, Written
+from services.common.texts.limits import Limits
 from services.inference.engines import Crashed, EngineCrashed, EngineUnavailable
 from services.inference.telemetry import TextFigures
-from services.inference.text import Options, Piece, Prepared, Prompt, wire
+from services.inference.text import Prepared, wire
 from services.inference.text.child import Child
-from services.inference.text.limits import Limits
-from services.inference.text.news import Stats, Written
+from services.inference.text.news import Stats
 
 log = logging.getLogger(__name__)
 

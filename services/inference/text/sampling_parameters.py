@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.common.errors import InvalidFields, Violation
-from services.inference.text import Options
+from services.common.texts import Options
 
 _NUMBERS: Mapping[str, type] = {
     "max_tokens": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float,

@@ -11,15 +11,16 @@ from mercat.auth.v1 import auth_pb2
 from mercat.inference.v1 import text_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from services.common.errors import DeadlineExceeded, EngineFailed, InvalidArgument, Unavailable
 from services.common.rpc import tracing
 from services.common.rpc.context import Call
+from services.common.texts import Options, Piece, Prompt
+from services.common.texts.messages import ended, message
 from services.inference.charge import Charge, units_of_text
 from services.inference.deployments import Deployment
-from services.inference.engines import EngineFailed, EngineUnavailable
+from services.inference.engines import EngineUnavailable
 from services.inference.hotpath import HotPath
-from services.inference.text import Options, Piece, Prepared, Prompt
-from services.inference.text.messages import ended, message
+from services.inference.text import Prepared
 from services.inference.text.telemetry import STREAMS, Counts
 
 _LONGEST = 600.0  # seconds a stream may take where neither caller nor publisher says

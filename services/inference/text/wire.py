@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from services.common.errors import DeadlineExceeded, InvalidFields, MercatError, Violation
-from services.inference.engines import EngineFailed
-from services.inference.engines.wire import frame
-from services.inference.text import (
+from services.common.errors import DeadlineExceeded, EngineFailed, InvalidFields, MercatError, Violation
+from services.common.texts import (
     LENGTH,
     STOP,
     BadFormat,
@@ -21,9 +19,11 @@ from services.inference.text import (
     Piece,
     Prompt,
     PromptTooLong,
-    StreamsFull,
+    Written,
 )
-from services.inference.text.news import Event, Stats, Written
+from services.inference.engines.wire import frame
+from services.inference.text import StreamsFull
+from services.inference.text.news import Event, Stats
 from services.inference.tickets import TooLate
 
 # To the process: LOAD, COUNT and PREPARE are questions; GENERATE and CANCEL go by the number of the PREPARE.

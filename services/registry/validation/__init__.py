@@ -4,5 +4,6 @@ CPU, time and files, which is thrown away afterwards. Knows nothing of the regis
 from services.registry.validation.conversion import Told
 from services.registry.validation.parent import limits, validate
 from services.registry.validation.report import File, Finding, Limits, Report, Tensor, Text
+from services.registry.validation.trying import Samples
 
-__all__ = ["File", "Finding", "Limits", "Report", "Tensor", "Text", "Told", "limits", "validate"]
+__all__ = ["File", "Finding", "Limits", "Report", "Samples", "Tensor", "Text", "Told", "limits", "validate"]

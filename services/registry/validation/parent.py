@@ -11,6 +11,7 @@ from services.registry.validation.child import plain, refused, run
 from services.registry.validation.conversion import Told, converted
 from services.registry.validation.formats import GGUF, framework
 from services.registry.validation.report import File, Limits, Report
+from services.registry.validation.trying import Samples, tried
 
 _GGUF_SPEED = 4 * 1024**2  # bytes a second, at least, on the slowest machine
 
@@ -29,21 +30,31 @@ def limits(path: Path) -> Limits:
 
 
 async def validate(
-    path: Path, limits: Limits, made: Path | None = None, told: Told | None = None, files: Sequence[File] = ()
-) -> Report:
-    """Validates one artifact, by its absolute path, with the files that belong to it. What can be served is written to
-    `made` where the artifact cannot be; without it, to nowhere that is kept. Whatever the artifact does to the child,
-    the answer is a report. Raises OSError when there is no room for what is to be written."""
+    path: Path, limits: Limits, made: Path | None = None, told: Told | None = None, files: Sequence[File] = (),
+    samples: Samples | None = None,
+) -> Report:  # fmt: skip
+    """Validates one artifact, by its absolute path, with the files that belong to it, and runs its samples on what is
+    served. What can be served is written to `made` where the artifact cannot be; without it, to nowhere that is kept.
+    Whatever the artifact does to the child, the answer is a report. Raises OSError when there is no room for what is to
+    be written."""
     with tempfile.TemporaryDirectory(prefix="validate-") as folder:
         target = made or Path(folder, "made")
         if files:
-            return await _bundled(path, limits, target, files, Path(folder))
-        argv = [sys.executable, "-m", "services.registry.validation", str(path), str(target)]
-        report = await run(argv, limits, Path(folder))
-        if report.form and not report.findings:
-            report = await converted(path, target, report, told or Told())
-        if report.made and not plain(target):
-            return refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
+            report = await _bundled(path, limits, target, files, Path(folder))
+        else:
+            report = await _alone(path, limits, target, told or Told(), Path(folder))
+        if samples is not None and samples.requests and not report.findings:
+            report = await tried(target if report.made else path, report, samples, Path(folder))
+    return report
+
+
+async def _alone(path: Path, limits: Limits, target: Path, told: Told, folder: Path) -> Report:
+    argv = [sys.executable, "-m", "services.registry.validation", str(path), str(target)]
+    report = await run(argv, limits, folder)
+    if report.form and not report.findings:
+        report = await converted(path, target, report, told)
+    if report.made and not plain(target):
+        return refused("VALIDATION_CRASHED", "opening the artifact crashed the process that opened it")
     return report
 
 

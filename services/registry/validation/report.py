@@ -98,7 +98,8 @@ class Scan:
 class Report:
     """What the child found. Without findings the artifact is fit to be served, or what the child `made` of it is.
     `framework`: what the content is, empty for what is nothing known. `form`: how it is written down, where it has to
-    be converted; `difference`: of the largest element that its source and what was made of it give."""
+    be converted; `difference`: of the largest element that its source and what was made of it give;
+    `samples`: replies to a version's samples, as JSON, in their order."""
 
     findings: tuple[Finding, ...] = ()
     inputs: tuple[Tensor, ...] = ()
@@ -112,6 +113,7 @@ class Report:
     form: str = ""
     difference: float = 0.0
     scan: Scan = Scan()
+    samples: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -134,4 +136,5 @@ class Report:
                 tuple((harmless(str(name), 200), int(n)) for name, n in seen["operators"]),
                 int(seen["parameters"]), int(seen["weight_bytes"]),
             ),
+            tuple(map(str, data["samples"])),
         )  # fmt: skip

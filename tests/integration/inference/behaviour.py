@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from mercat.registry.v1 import registry_pb2
 
+from services.common.texts.limits import Limits
 from services.inference.engines import Loaded, ModelRefused
-from services.inference.text.limits import Limits
 from services.inference.text.process import DecoderProcess
 from tests import graphs
 

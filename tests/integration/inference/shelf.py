@@ -50,7 +50,7 @@ class Shelf:
         return await self._written(made, data)
 
     async def put_decoder(self, graph: bytes, **limits: int) -> registry_pb2.Deployment:
-        """Writes a version that goes on with texts; `limits` are those of `services.inference.text.limits`."""
+        """Writes a version that goes on with texts; `limits` are those of `services.common.texts.limits`."""
         served = registry_pb2.InferenceSettings()
         made = registry_pb2.Deployment(
             model_id=f"mdl_{secrets.token_hex(8)}", version_id=f"ver_{secrets.token_hex(8)}", model="ada/decoder",

@@ -14,12 +14,13 @@ import psutil
 import pytest
 from mercat.registry.v1 import registry_pb2
 
-from services.common.errors import DeadlineExceeded
-from services.inference.engines import EngineFailed, EngineUnavailable
+from services.common.errors import DeadlineExceeded, EngineFailed
+from services.common.texts import LENGTH, BadFormat, BadPrompt, Options, Piece, Prompt, PromptTooLong
+from services.common.texts.limits import Limits
+from services.inference.engines import EngineUnavailable
 from services.inference.engines.isolated import EngineCrashed
-from services.inference.text import LENGTH, BadFormat, BadPrompt, Options, Piece, Prepared, Prompt, PromptTooLong
+from services.inference.text import Prepared
 from services.inference.text.decoder.engine import Engine
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 from services.inference.text.process import DecoderProcess
 from services.inference.tickets import TooLate

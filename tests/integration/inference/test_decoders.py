@@ -15,29 +15,29 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from services.common.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
+from services.common.errors import DeadlineExceeded, EngineFailed, InvalidFields, ResourceExhausted
 from services.common.rpc.channels import InternalChannel
-from services.inference.artifacts import Artifacts
-from services.inference.engines import EngineFailed, EngineUnavailable
-from services.inference.engines.ort import OrtEngine
-from services.inference.engines.placed import PlacedEngine
-from services.inference.engines.triton import TritonEngine
-from services.inference.engines.triton_decoder import TritonDecoder
-from services.inference.engines.triton_version import TritonVersion
-from services.inference.text import (
+from services.common.texts import (
     LENGTH,
     STOP,
     BadFormat,
     BadPrompt,
-    Decoder,
     NoChatTemplate,
     Options,
     Piece,
     Prompt,
     PromptTooLong,
 )
+from services.common.texts.limits import Limits
+from services.inference.artifacts import Artifacts
+from services.inference.engines import EngineUnavailable
+from services.inference.engines.ort import OrtEngine
+from services.inference.engines.placed import PlacedEngine
+from services.inference.engines.triton import TritonEngine
+from services.inference.engines.triton_decoder import TritonDecoder
+from services.inference.engines.triton_version import TritonVersion
+from services.inference.text import Decoder
 from services.inference.text.decoders import Decoders
-from services.inference.text.limits import Limits
 from services.inference.text.process import DecoderProcess
 from services.inference.tickets import TooLate
 from tests.decoders import TEMPLATE, onnx_of, tiny_gguf, vocabulary

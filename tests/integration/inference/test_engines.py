@@ -14,14 +14,15 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from services.common.errors import EngineFailed
 from services.common.rpc.channels import InternalChannel
+from services.common.texts.limits import Limits
 from services.inference.artifacts import Artifacts
-from services.inference.engines import Engine, EngineFailed, EngineUnavailable, Loaded
+from services.inference.engines import Engine, EngineUnavailable, Loaded
 from services.inference.engines.isolated import IsolatedEngine
 from services.inference.engines.ort import OrtEngine
 from services.inference.engines.triton import TritonEngine, TritonModel
 from services.inference.text.decoders import Decoders
-from services.inference.text.limits import Limits
 from tests import graphs
 from tests.integration.inference.behaviour import no_prompts, refuses_each_for_itself, values
 from tests.integration.inference.shelf import Shelf

@@ -14,7 +14,8 @@ import pytest
 from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
 
-from services.inference.engines import EngineFailed, ModelRefused
+from services.common.errors import EngineFailed
+from services.inference.engines import ModelRefused
 from services.inference.engines.triton import TritonEngine, TritonModel
 from tests import frameworks
 from tests.converters import need_converters

@@ -1,5 +1,6 @@
 """What calls cost: together as much as their sum, never less for more, and the same whenever it is asked."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -124,6 +125,26 @@ def test_free_units_come_first_and_tiers_count_after_them() -> None:
     assert [charge(c, 4, at) for at in (0, 6, 8, 10)] == [0, 0, 10, 20]
     tiered = Component("rows", tiers=(Tier(5, 2 * MILLION), Tier(0, MILLION)), free_units=10)
     assert charge(tiered, 20) == 15
+
+
+def test_what_can_be_tried_without_money() -> None:
+    free, dear = Component("rows", WHOLE, free_units=10), Component("requests", WHOLE)
+    assert [free.left(at) for at in (0, 3, 10, 11)] == [10, 7, 0, 0]
+    for charging in (
+        dear, Component("rows", tiers=(Tier(5, 0), Tier(0, MILLION))), Component("rows", tiers=(Tier(0, 0, 7),)),
+        Component("rows", package_units=10, package_nanos=70),
+    ):  # fmt: skip
+        assert charging.charges
+        assert not Price((free, charging)).free_to_try
+        allowed = replace(charging, free_units=2)
+        assert Price((free, allowed)).free_to_try
+        assert Price((free, allowed, dear)).allowances == (free, allowed)
+    for nothing in (Component("rows", free_units=3), Component("rows", tiers=(Tier(0, 0),)),
+                    Component("rows", package_units=10)):  # fmt: skip
+        assert not nothing.charges
+        assert Price((nothing,)).free_to_try
+        assert Price((nothing,)).allowances == ()
+    assert Price().free_to_try
 
 
 def test_a_minimum_is_of_calls_that_cost_anything() -> None:

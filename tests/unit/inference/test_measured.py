@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mercat.common.v1 import tensor_pb2
 
+from services.common.tensors import MOST_BYTES, Signature, raw_size, to_raw
 from services.inference import measured
 from services.inference.measured import COMPUTE_US, OUTPUT_BYTES
-from services.inference.tensors import MOST_BYTES, Signature, raw_size, to_raw
 
 METERS = ("images", "compute_us", "output_bytes")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from mercat.common.v1 import tensor_pb2
 from mercat.registry.v1 import registry_pb2
 
+from services.common.tensors import Signature
 from services.inference.padding import Padder
-from services.inference.tensors import Signature
 
 
 def padder(buckets=(), fill=0.0) -> Padder:

@@ -9,11 +9,11 @@ from mercat.registry.v1 import registry_pb2
 from services.common import ids
 from services.common.pricing import Rated, rated_of
 from services.common.rpc.context import Call
+from services.common.tensors import Signature
 from services.inference import records
 from services.inference.breaker import Breaker
 from services.inference.deployments import Deployment
 from services.inference.telemetry import Figures
-from services.inference.tensors import Signature
 
 text = st.text(max_size=300)
 tags = st.dictionaries(st.text(max_size=9), text, max_size=3)

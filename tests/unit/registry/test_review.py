@@ -114,7 +114,7 @@ def test_before_1_0_0_the_second_number_says_it() -> None:
 def test_what_a_person_should_look_at() -> None:
     after = version(
         "1.1.0", measured_run_us=1600, scan=r.Scan(operators={"com.microsoft.Gelu": 1, "Gemm": 1}), card="# A",
-        samples=[r.Sample(title="one")],
+        samples=[r.Sample(title="one", response_json="{}")],
     )  # fmt: skip
     price = billing_pb2.Price(price_id="prc_1")
     price.effective_at.FromSeconds(1_001)
@@ -126,6 +126,15 @@ def test_what_a_person_should_look_at() -> None:
         "price as with the last version": "changed since 1.0.0 was published",
     }
     assert results(None, version(), billing_pb2.Price())["priced"][0] == r.CHECK_RESULT_WARNING
+
+
+def test_samples_have_answered_or_fail() -> None:
+    one, two = r.Sample(title="one", response_json='{"outputs": []}'), r.Sample()
+    assert results(None, version())["has a sample"][0] == r.CHECK_RESULT_WARNING
+    assert results(None, version(samples=[one]))["samples"] == (
+        r.CHECK_RESULT_PASSED, "1 run in a sandbox, and answered",
+    )  # fmt: skip
+    assert results(None, version(samples=[one, two]))["samples"] == (r.CHECK_RESULT_FAILED, "not run: 1")
 
 
 def test_what_validation_found_has_failed() -> None:

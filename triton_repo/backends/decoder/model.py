@@ -21,9 +21,9 @@ sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
 import numpy as np
 import triton_python_backend_utils as pb_utils  # Triton brings it
 
-from services.common.errors import Internal, InvalidArgument, InvalidFields, MercatError, Violation
-from services.inference.engines import EngineFailed
-from services.inference.text import Prompt, limits, sampling_parameters
+from services.common.errors import EngineFailed, Internal, InvalidArgument, InvalidFields, MercatError, Violation
+from services.common.texts import Prompt, limits
+from services.inference.text import sampling_parameters
 from services.inference.text.decoder.engine import Engine
 
 _LOOK = 0.05  # seconds between two looks at whether callers are gone
@@ -55,7 +55,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens `<repository>/<version>/model.onnx`; an exception is the reason that Triton gives for the failure. The
-        configuration's parameters are those of `services.inference.text.limits.Limits`."""
+        configuration's parameters are those of `services.common.texts.limits.Limits`."""
         config = json.loads(args["model_config"])
         file = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / file

@@ -169,6 +169,52 @@ class PriceComponent(_message.Message):
 Global___PriceComponent: _TypeAlias = PriceComponent  # noqa: Y015
 
 @_typing.final
+class Allowance(_message.Message):
+    """What each organisation has free of a meter, every month (UTC)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    FREE_UNITS_FIELD_NUMBER: _builtins.int
+    USED_UNITS_FIELD_NUMBER: _builtins.int
+    LEFT_UNITS_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    free_units: _builtins.int
+    used_units: _builtins.int
+    """Units of this month that the caller's organisation has used, free or not, and those that are left of the free ones:
+    by calls that were answered. Absent for an anonymous caller, and while no worker can be asked.
+    """
+    left_units: _builtins.int
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When they begin anew; with `left_units`."""
+
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        free_units: _builtins.int = ...,
+        used_units: _builtins.int | None = ...,
+        left_units: _builtins.int | None = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_units", b"_left_units", "_used_units", b"_used_units", "left_units", b"left_units", "resets_at", b"resets_at", "used_units", b"used_units"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_units", b"_left_units", "_used_units", b"_used_units", "free_units", b"free_units", "left_units", b"left_units", "meter", b"meter", "resets_at", b"resets_at", "used_units", b"used_units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__left_units: _TypeAlias = _typing.Literal["left_units"]  # noqa: Y015
+    _WhichOneofArgType__left_units: _TypeAlias = _typing.Literal["_left_units", b"_left_units"]  # noqa: Y015
+    _WhichOneofReturnType__used_units: _TypeAlias = _typing.Literal["used_units"]  # noqa: Y015
+    _WhichOneofArgType__used_units: _TypeAlias = _typing.Literal["_used_units", b"_used_units"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left_units) -> _WhichOneofReturnType__left_units | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__used_units) -> _WhichOneofReturnType__used_units | None: ...
+
+Global___Allowance: _TypeAlias = Allowance  # noqa: Y015
+
+@_typing.final
 class Price(_message.Message):
     """An immutable price; a model's current one is the newest that is in effect."""
 

@@ -366,6 +366,7 @@ class QuoteResponse(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
     AT_MOST_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.str
     price_id: _builtins.str
@@ -392,6 +393,10 @@ class QuoteResponse(_message.Message):
     def valid_until(self) -> _timestamp_pb2.Timestamp:
         """At most five minutes from now, and never past the month or the next price."""
 
+    @_builtins.property
+    def allowances(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuoteAllowance]:
+        """What is free of each meter in this month. With a test key there is none: its calls cost nothing and use nothing up."""
+
     def __init__(
         self,
         *,
@@ -407,14 +412,52 @@ class QuoteResponse(_message.Message):
         calls: _builtins.int = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
         at_most: _builtins.bool = ...,
+        allowances: _abc.Iterable[Global___QuoteAllowance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "calls", b"calls", "cost_nanos", b"cost_nanos", "currency", b"currency", "discount_ppm", b"discount_ppm", "lines", b"lines", "model", b"model", "positions", b"positions", "price_id", b"price_id", "units", b"units", "valid_until", b"valid_until", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "at_most", b"at_most", "calls", b"calls", "cost_nanos", b"cost_nanos", "currency", b"currency", "discount_ppm", b"discount_ppm", "lines", b"lines", "model", b"model", "positions", b"positions", "price_id", b"price_id", "units", b"units", "valid_until", b"valid_until", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuoteResponse: _TypeAlias = QuoteResponse  # noqa: Y015
+
+@_typing.final
+class QuoteAllowance(_message.Message):
+    """What is free of a meter, and what these calls would take of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    FREE_UNITS_FIELD_NUMBER: _builtins.int
+    COVERED_UNITS_FIELD_NUMBER: _builtins.int
+    LEFT_UNITS_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    free_units: _builtins.int
+    """Of each month."""
+    covered_units: _builtins.int
+    """Of the quoted units."""
+    left_units: _builtins.int
+    """After these calls."""
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        free_units: _builtins.int = ...,
+        covered_units: _builtins.int = ...,
+        left_units: _builtins.int = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resets_at", b"resets_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered_units", b"covered_units", "free_units", b"free_units", "left_units", b"left_units", "meter", b"meter", "resets_at", b"resets_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteAllowance: _TypeAlias = QuoteAllowance  # noqa: Y015
 
 @_typing.final
 class GetSignatureRequest(_message.Message):

@@ -101,6 +101,7 @@ class SearchModelsRequest(_message.Message):
     MAX_LATENCY_US_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    FREE_TO_TRY_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words; empty: everything."""
     category: _builtins.str
@@ -124,6 +125,8 @@ class SearchModelsRequest(_message.Message):
     """Of sorts other than by relevance always LEXICAL."""
     language: _builtins.str
     """That the card names, a BCP 47 tag; `pt` finds `pt-BR` as well."""
+    free_to_try: _builtins.bool
+    """Only those that an account without credit can call."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All of them."""
@@ -148,10 +151,11 @@ class SearchModelsRequest(_message.Message):
         max_latency_us: _builtins.int = ...,
         mode: Global___SearchMode.ValueType = ...,
         language: _builtins.str = ...,
+        free_to_try: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "language", b"language", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "free_to_try", b"free_to_try", "language", b"language", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_price_nanos: _TypeAlias = _typing.Literal["max_price_nanos"]  # noqa: Y015
     _WhichOneofArgType__max_price_nanos: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos"]  # noqa: Y015
@@ -232,6 +236,7 @@ class SearchHit(_message.Message):
     MODALITY_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
+    FREE_TO_TRY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     display_name: _builtins.str
     summary: _builtins.str
@@ -253,6 +258,8 @@ class SearchHit(_message.Message):
     modality: _builtins.str
     visibility: _visibility_pb2.Visibility.ValueType
     """Public, or gated: called by those alone that have access."""
+    free_to_try: _builtins.bool
+    """An account without credit can call it: it is free, or some units of every meter are, each month."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -286,10 +293,11 @@ class SearchHit(_message.Message):
         modality: _builtins.str = ...,
         highlights: _abc.Iterable[Global___Highlight] | None = ...,
         visibility: _visibility_pb2.Visibility.ValueType = ...,
+        free_to_try: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "visibility", b"visibility", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "free_to_try", b"free_to_try", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "visibility", b"visibility", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,6 +456,8 @@ class Listing(_message.Message):
     P95_LATENCY_US_FIELD_NUMBER: _builtins.int
     RECENT_REQUESTS_FIELD_NUMBER: _builtins.int
     TREND_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
+    FREE_TO_TRY_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     mean_latency_us: _builtins.int
     rating: _builtins.float
@@ -459,6 +469,8 @@ class Listing(_message.Message):
     recent_requests: _builtins.int
     trend: _builtins.float
     """Calls of the last 7 days beyond those of the 7 before, by the square root of these: 0 when they did not rise."""
+    free_to_try: _builtins.bool
+    """An account without credit can call it: it is free, or some units of every meter are, each month."""
     @_builtins.property
     def model(self) -> _registry_pb2.Model: ...
     @_builtins.property
@@ -467,6 +479,10 @@ class Listing(_message.Message):
 
     @_builtins.property
     def price(self) -> _billing_pb2.Price: ...
+    @_builtins.property
+    def allowances(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.Allowance]:
+        """What is free each month, meter by meter; for who is signed in with what is left of it. Empty in comparisons."""
+
     def __init__(
         self,
         *,
@@ -482,10 +498,12 @@ class Listing(_message.Message):
         p95_latency_us: _builtins.int = ...,
         recent_requests: _builtins.int = ...,
         trend: _builtins.float = ...,
+        allowances: _abc.Iterable[_billing_pb2.Allowance] | None = ...,
+        free_to_try: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "price", b"price", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "free_to_try", b"free_to_try", "mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -463,18 +463,24 @@ class Sample(_message.Message):
 
     TITLE_FIELD_NUMBER: _builtins.int
     REQUEST_JSON_FIELD_NUMBER: _builtins.int
+    RESPONSE_JSON_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     request_json: _builtins.str
     """A request body without its model, as JSON: of Predict, or of Generate or Chat for a text model."""
+    response_json: _builtins.str
+    """What it gave when validation ran it: a reply's body, as JSON, of a text the first 128 tokens at most. Of outputs too
+    large to be kept only their shapes; empty where it was not run, and in lists. Ignored in requests.
+    """
     def __init__(
         self,
         *,
         title: _builtins.str = ...,
         request_json: _builtins.str = ...,
+        response_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_json", b"request_json", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_json", b"request_json", "response_json", b"response_json", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from services.inference.text import Options, Prepared, Prompt, StreamsFull
-from services.inference.text.decoder.calls import Call, Model
-from services.inference.text.decoder.intake import Intake
+from services.common.texts import Options, Prompt
+from services.common.texts.calls import Call, Model
+from services.common.texts.intake import Intake
+from services.common.texts.limits import Limits
+from services.inference.text import Prepared, StreamsFull
 from services.inference.text.decoder.loop import STAGES, Loop
 from services.inference.text.decoder.prefixes import Prefixes
 from services.inference.text.decoder.slab import Runner, Slab, session
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event, Stats
 
 _RETRY = 1.0  # seconds

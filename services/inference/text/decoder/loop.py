@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.common.errors import DeadlineExceeded, MercatError
-from services.inference.engines import EngineFailed
+from services.common.errors import DeadlineExceeded, EngineFailed, MercatError
+from services.common.texts.calls import Answer, Call, Model
+from services.common.texts.limits import Limits
 from services.inference.text import StreamsFull
-from services.inference.text.decoder.calls import Answer, Call, Model
 from services.inference.text.decoder.pace import Pace
 from services.inference.text.decoder.prefixes import BLOCK, Prefixes
 from services.inference.text.decoder.slab import Floats, Runner, Slab
 from services.inference.text.decoder.waiting import Waiting
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event, Stats
 from services.inference.tickets import TooLate
 

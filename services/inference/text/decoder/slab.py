@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from services.common.errors import EngineFailed
 from services.common.text_model import TextConfig
-from services.inference.engines import EngineFailed
 
 Floats = NDArray[np.float32]
 

@@ -13,23 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.errors import DeadlineExceeded, InvalidFields, MercatError
-from services.inference.engines import EngineFailed
-from services.inference.text import (
-    LENGTH,
-    STOP,
-    BadFormat,
-    BadPrompt,
-    Options,
-    Piece,
-    Prompt,
-    PromptTooLong,
-    StreamsFull,
-)
+from services.common.errors import DeadlineExceeded, EngineFailed, InvalidFields, MercatError
+from services.common.texts import LENGTH, STOP, BadFormat, BadPrompt, Options, Piece, Prompt, PromptTooLong
+from services.common.texts.limits import Limits
+from services.inference.text import StreamsFull
 from services.inference.text.decoder.engine import Engine
 from services.inference.text.decoder.pace import Pace, cut
 from services.inference.text.decoder.prefixes import BLOCK
-from services.inference.text.limits import Limits
 from services.inference.text.news import Event
 from services.inference.tickets import TooLate
 from tests import graphs

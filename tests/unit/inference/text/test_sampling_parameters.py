@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from services.common.errors import InvalidFields
-from services.inference.text import Options, sampling_parameters
+from services.common.texts import Options
+from services.inference.text import sampling_parameters
 
 ALL = Options(
     max_tokens=40, temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.2,

@@ -1,11 +1,12 @@
 """Conversions by the real frameworks that end in a refusal."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from services.registry.validation import Limits, Report, Tensor, Told, validate
+from services.registry.validation import Limits, Report, Samples, Tensor, Told, validate
 from tests import frameworks
 from tests.converters import need_converters
 
@@ -51,6 +52,17 @@ async def test_inputs_have_the_names_of_arguments(models: Path) -> None:
     report = await refused(models / "scripted.pt", Told(other, python=need_converters()))
     assert report.findings[0].code == "SIGNATURE_DIFFERS"
     assert "forward takes x, scale" in report.findings[0].message
+
+
+async def test_samples_are_run_on_what_is_served_of_it(models: Path, tmp_path: Path) -> None:
+    said = [{"name": "x", "data": [[1, 2, 3, 4]]}], [{"name": "x", "data": [[1, 2]]}]
+    requests = tuple(json.dumps({"inputs": inputs}) for inputs in said)
+    told, made = Told(samples=requests, python=need_converters()), tmp_path / "made"
+    good = await validate(models / "program.pt2", Limits(), made, told, samples=Samples(requests[:1], ("Fine",)))
+    assert good.findings == ()
+    assert json.loads(good.samples[0])["outputs"][0]["shape"] == ["1", "3"]
+    bad = await validate(models / "program.pt2", Limits(), made, told, samples=Samples(requests, ("Fine", "Short")))
+    assert [(f.code, f.where) for f in bad.findings] == [("SAMPLE_INVALID", "samples[1] Short")]
 
 
 @pytest.mark.parametrize(("python", "said"), [("", "mercat[pytorch]"), ("/nowhere/python", "MERCAT_CONVERTERS")])

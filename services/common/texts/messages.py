@@ -7,7 +7,7 @@ from google.protobuf import json_format
 from mercat.inference.v1 import text_pb2
 
 from services.common.errors import InvalidFields, Violation
-from services.inference.text import LENGTH, STOP, Logprob, Options, Piece, Prompt
+from services.common.texts import LENGTH, STOP, Logprob, Options, Piece, Prompt
 
 Reply = TypeVar("Reply", text_pb2.GenerateResponse, text_pb2.ChatResponse)
 _FINISH = {STOP: text_pb2.FINISH_REASON_STOP, LENGTH: text_pb2.FINISH_REASON_LENGTH}

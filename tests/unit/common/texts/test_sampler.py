@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.engines import EngineFailed
-from services.inference.text import Options
-from services.inference.text.decoder.sampler import Sampler, logprobs, resolved
+from services.common.errors import EngineFailed
+from services.common.texts import Options
+from services.common.texts.sampler import Sampler, logprobs, resolved
 
 
 def sampler(options: Options, prompt=(), seed=0) -> Sampler:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from services.common.errors import EngineFailed
 from services.common.text_model import DECODER, TextConfig
-from services.inference.engines import EngineFailed
-from services.inference.text import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
-from services.inference.text.decoder.prompts import Prompts
+from services.common.texts import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
+from services.common.texts.prompts import Prompts
 from tests.decoder_graph import TEMPLATE, tokenizer
 
 WORDS = tokenizer()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
-from services.inference.text.decoder.stops import Stops, Words
+from services.common.texts.stops import Stops, Words
 from tests.decoder_graph import tokenizer
 
 WORDS = tokenizer()

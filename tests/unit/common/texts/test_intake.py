@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.inference.engines import EngineFailed
-from services.inference.text import BadPrompt, Options, Prompt
-from services.inference.text.decoder.intake import Intake
-from services.inference.text.limits import Limits
+from services.common.errors import EngineFailed
+from services.common.texts import BadPrompt, Options, Prompt
+from services.common.texts.intake import Intake
+from services.common.texts.limits import Limits
 from tests.decoders import END, TEMPLATE, onnx_of, tiny_gguf, vocabulary
 
 TOKENS = {token: i for i, token in enumerate(vocabulary())}

@@ -8,7 +8,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from services.inference.text import BadFormat, Options
+from services.common.texts import BadFormat, Options
 
 # Unbounded, it is what a small model likes best.
 _WHITESPACE = r"[\x20\x0A\x0D\x09]{0,12}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mercat.inference.v1 import inference_pb2
 
-from services.inference.tensors import Array, BadTensor, Signature, flatten, to_list, to_raw
+from services.common.tensors import Array, BadTensor, Signature, flatten, to_list, to_raw
 
 
 def read_inputs(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mercat.common.v1 import tensor_pb2
 
-from services.inference.tensors import DTYPES, BadTensor, Signature, Spec, flatten, to_list, to_raw
+from services.common.tensors import DTYPES, BadTensor, Signature, Spec, flatten, to_list, to_raw
 
 
 def spec(datatype: str, *shape: int, name: str = "x") -> Spec:

@@ -10,15 +10,13 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from services.common import onnx_metadata
-from services.common.errors import InvalidFields, Violation
+from services.common.errors import EngineFailed, InvalidFields, Violation
 from services.common.text_model import DECODER, TEXT_KEY, TOKENIZER_KEY, TextConfig
-from services.inference.engines import EngineFailed
-from services.inference.text import Options, Prompt, PromptTooLong
-from services.inference.text.decoder.grammar import Grammars
-from services.inference.text.decoder.prompts import Prompts
-from services.inference.text.decoder.sampler import resolved
-from services.inference.text.limits import Limits
-from services.inference.text.news import Written
+from services.common.texts import Options, Prompt, PromptTooLong, Written
+from services.common.texts.grammar import Grammars
+from services.common.texts.limits import Limits
+from services.common.texts.prompts import Prompts
+from services.common.texts.sampler import resolved
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from services.common.errors import EngineFailed
 from services.common.text_model import TextConfig
-from services.inference.engines import EngineFailed
-from services.inference.text import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
+from services.common.texts import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
 
 _LONGEST = 16 << 20  # characters that it may write
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.inference.engines import EngineFailed
-from services.inference.text import Options
+from services.common.errors import EngineFailed
+from services.common.texts import Options
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]

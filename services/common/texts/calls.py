@@ -6,10 +6,9 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from services.common.text_model import TextConfig
-from services.inference.text import LENGTH, STOP, Logprob, Options, Piece
-from services.inference.text.decoder import grammar
-from services.inference.text.decoder.sampler import Floats, Sampler, logprobs
-from services.inference.text.decoder.stops import Stops, Words
+from services.common.texts import LENGTH, STOP, Logprob, Options, Piece, grammar
+from services.common.texts.sampler import Floats, Sampler, logprobs
+from services.common.texts.stops import Stops, Words
 
 
 @dataclass(frozen=True, slots=True)
