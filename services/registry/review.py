@@ -49,7 +49,7 @@ def checks(before: V.Version | None, after: V.Version, price: billing_pb2.Price 
         found.append(_said("operators of the same domains", f"new: {', '.join(fresh)}" if fresh else ""))
     found += [
         _said("has a card", "" if after.card else "no file of the role card"),
-        _said("has release notes", "" if after.release_notes or before is None else "none"),
+        _said("has release notes", "" if after.release_notes else "none"),
         _said("has a sample", "" if after.samples else "none: nobody can try it at once"),
     ]
     if price is not None:

@@ -134,3 +134,8 @@ def test_what_validation_found_has_failed() -> None:
     assert found["validation"][0] == r.CHECK_RESULT_FAILED
     assert found["ZIP_TRICK"] == (r.CHECK_RESULT_FAILED, "a.bin: two files of one name")
     assert results(None, version(state=r.VERSION_STATE_VALIDATING))["validation"][0] == r.CHECK_RESULT_WARNING
+
+
+def test_a_first_version_without_release_notes_is_said_to_have_none() -> None:
+    assert results(None, version())["has release notes"] == (r.CHECK_RESULT_WARNING, "none")
+    assert results(None, version(release_notes="the first one"))["has release notes"] == (r.CHECK_RESULT_PASSED, "")
