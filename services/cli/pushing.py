@@ -17,7 +17,7 @@ from services.cli.prices import parse_price, show_price
 from services.cli.session import Refusal
 from services.cli.tokenizing import with_tokenizer
 from services.cli.upload import digest_of, upload, validated
-from services.cli.versions import findings, show_spec, show_text
+from services.cli.versions import findings, show_spec, show_text, standing
 from services.common.errors import MercatError
 
 
@@ -90,6 +90,7 @@ def push(
     attest: provenance.Attest = "",
     attestation: provenance.Attestations = None,
     submit: Annotated[bool, typer.Option("--submit", help="Ask for its review at once.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Publish it at once; of a private model.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the validation.")] = 300.0,
 ) -> int:
     """Uploads a model and waits until it is validated; a refusal says exactly why.
@@ -138,7 +139,7 @@ def push(
         display_name=display_name, tags=tag or [], homepage=homepage, description=read_text(card),
         visibility=visibility.PRIVATE if private else visibility.PUBLIC,
     )  # fmt: skip
-    created = _ensure(session, request.model, new)
+    created, model = _ensure(session, request.model, new)
     quiet = session.json
     with TemporaryDirectory(prefix="mercat-") as folder:
         if file.is_dir():
@@ -166,6 +167,9 @@ def push(
     if submit:
         step = registry_pb2.SubmitVersionRequest(model=request.model, version=version)
         made = session.client.registry.SubmitVersion(step).version
+    if publish:
+        at_once = registry_pb2.PublishVersionRequest(model=request.model, version=version)
+        made = session.client.registry.PublishVersion(at_once).version
     if session.json:
         output.say_json({"created": created, "version": output.document(made)}
                         | ({"price": output.document(cost)} if cost is not None else {}))  # fmt: skip
@@ -177,9 +181,19 @@ def push(
         *show_text(made),
         ("runs in", output.duration(made.measured_run_us) if made.measured_run_us else ""),
         ("price", show_price(cost) if cost is not None else ""),
-        ("state", "waits for review" if submit else f"draft; go on with `mercat models submit {new.name}@{version}`"),
+        ("state", _state(made, model)),
     ])  # fmt: skip
     return 0
+
+
+def _state(made: registry_pb2.Version, model: registry_pb2.Model) -> str:
+    """With what comes next."""
+    if made.state == registry_pb2.VERSION_STATE_REVIEW:
+        return "waits for review"
+    if made.state != registry_pb2.VERSION_STATE_DRAFT:
+        return standing(made)
+    step = "publish" if model.visibility == visibility.PRIVATE else "submit"
+    return f"draft; go on with `mercat models {step} {model.model.partition('/')[2]}@{made.version}`"
 
 
 def _add_file(
@@ -192,11 +206,12 @@ def _add_file(
     request.files.add(name=file.name, role=role, digest=digest)
 
 
-def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) -> bool:
-    """Makes the model when the caller has none of that name; answers whether it did."""
+def _ensure(
+    session: Session, model: str, new: registry_pb2.CreateModelRequest
+) -> tuple[bool, registry_pb2.Model]:  # fmt: skip
+    """Makes the model when the caller has none of that name; answers whether it did, and the model."""
     try:
-        session.client.registry.GetModel(registry_pb2.GetModelRequest(model=model))
-        return False
+        return False, session.client.registry.GetModel(registry_pb2.GetModelRequest(model=model)).model
     except MercatError as error:
         if error.reason != "MODEL_NOT_FOUND":
             raise
@@ -207,8 +222,7 @@ def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) 
     missing = [f"--{field}" for field in ("summary", "category", "task", "license") if not getattr(new, field)]
     if missing:
         raise Refusal(f"{model} is new and needs {', '.join(missing)}.", "see `mercat models push --help`")
-    session.client.registry.CreateModel(new)
-    return True
+    return True, session.client.registry.CreateModel(new).model
 
 
 def _begin(session: Session, request: registry_pb2.CreateVersionRequest) -> None:
