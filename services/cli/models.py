@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from mercat.billing.v1 import billing_pb2
+from mercat.marketplace.v1 import marketplace_pb2
 from mercat.registry.v1 import registry_pb2
 
 from services.cli import (
@@ -22,10 +23,12 @@ from services.cli.carding import show_markdown, show_metadata
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
+from services.cli.listings import show_publisher
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_price
 from services.cli.pushing import push
 from services.cli.versions import findings, show_end, show_scan, show_spec, show_text, standing
+from services.common.errors import NotFound
 
 Model = Annotated[str, typer.Argument(help="publisher/name; of your own just the name.")]
 Price = Annotated[
@@ -150,14 +153,15 @@ def show(
     found = registry.GetModel(registry_pb2.GetModelRequest(model=name)).model
     versions = registry.ListVersions(registry_pb2.ListVersionsRequest(model=name, page_size=100)).versions
     cost = session.client.billing.GetModelPrice(billing_pb2.GetModelPriceRequest(model=name)).price
+    by = _by(session, found)
     if session.json:
-        shown = {"model": output.document(found), "price": output.document(cost)}
+        shown = {"model": output.document(found), "price": output.document(cost), "publisher": output.document(by)}
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
     latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
     aliases = ", ".join(f":{alias} → {version}" for alias, version in sorted(found.aliases.items()))
     output.facts([
-        ("model", found.model), ("title", found.display_name), ("summary", found.summary),
+        ("model", found.model), ("by", show_publisher(by)), ("title", found.display_name), ("summary", found.summary),
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("version", found.latest_version or "none published"), ("aliases", aliases),
@@ -178,6 +182,15 @@ def show(
     )  # fmt: skip
     if card and found.description:
         show_markdown(found.description)
+
+
+def _by(session: Session, model: registry_pb2.Model) -> marketplace_pb2.PublisherMark:
+    """Whose it is, with what the marketplace says of them where the model is listed."""
+    request = marketplace_pb2.GetListingRequest(model=model.model)
+    try:
+        return session.client.marketplace.GetListing(request).listing.publisher
+    except NotFound:
+        return marketplace_pb2.PublisherMark(publisher=model.model.partition("/")[0])
 
 
 def _version(session: Session, version: registry_pb2.Version) -> None:

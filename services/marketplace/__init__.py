@@ -12,6 +12,7 @@ from mercat.marketplace.v1 import (
 
 from services.common.events import consume
 from services.common.personal.tasks import PersonTasks
+from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
@@ -23,6 +24,7 @@ from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning
 from services.marketplace.personal import MarketplaceData
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.profiles.service import PublisherServicer
 from services.marketplace.profiles.store import ProfileStore
 from services.marketplace.reviews.service import ReviewServicer
@@ -41,6 +43,8 @@ async def build(deps: Deps) -> Service:
     meaning = Meaning(deps.database, store, workers or None, settings.search_model)
     catalogue = Catalogue(deps.database, store, index, meaning, deps.control, deps.clock)
 
+    profiles = ProfileStore()
+    publishers = Publishers(deps.database, profiles, store, catalogue, deps.control)
     discovery = DiscoveryStore()
     recommender = Recommender(
         deps.database, discovery, index, meaning, deps.control, deps.clock, settings.recommendations_every
@@ -51,6 +55,10 @@ async def build(deps: Deps) -> Service:
         kinds = [event_pb2.ModelChanged, event_pb2.ModelMoved, event_pb2.PriceChanged, event_pb2.UsageStored]
         await consume(deps.events, deps.database, "storefront", kinds, catalogue.apply)
 
+    async def mark() -> None:
+        kinds = [event_pb2.OrganisationDomainsChanged]
+        await consume(deps.events, deps.database, "publisher-marks", kinds, publishers.apply)
+
     async def close() -> None:
         if workers:
             await workers.close()
@@ -60,7 +68,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 marketplace_pb2_grpc.add_MarketplaceServiceServicer_to_server,
-                MarketplaceServicer(deps.database, store, index, meaning, catalogue),
+                MarketplaceServicer(deps.database, store, index, meaning, catalogue, publishers),
             ),
             (
                 reviews_pb2_grpc.add_ReviewServiceServicer_to_server,
@@ -72,12 +80,14 @@ async def build(deps: Deps) -> Service:
             ),
             (
                 collections_pb2_grpc.add_CollectionServiceServicer_to_server,
-                CollectionServicer(deps.database, store, discovery, deps.clock),
+                CollectionServicer(deps.database, store, discovery, publishers, deps.clock),
             ),
-            (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, ProfileStore())),
+            (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, profiles, publishers)),
         ],
         tasks=[
             follow,
+            mark,
+            lambda: repeat(publishers.verify_unknown, "whether publishers are verified waits"),
             catalogue.keep_fresh,
             catalogue.keep_statistics,
             meaning.keep,

@@ -7,6 +7,7 @@ from mercat.marketplace.v1 import marketplace_pb2
 from services.common import pages
 from services.common.errors import InvalidFields, Violation
 from services.marketplace.cursors import MOST, Cursors, Search, hybrid, lexical, semantic
+from services.marketplace.documents import YES
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, MeaningAbsent
 from services.marketplace.questions import Range, Wanted
@@ -73,6 +74,8 @@ def _resumed(search: Search, offset: int, last: str) -> int:
 
 def _wanted(request: marketplace_pb2.SearchModelsRequest) -> Wanted:
     filters: dict[str, list[str]] = {name: [getattr(request, name)] for name in _SINGLE if getattr(request, name)}
+    if request.verified:
+        filters["verified"] = [YES]
     if request.tags:
         filters["tags"] = list(request.tags)
     ranges: dict[str, Range] = {}

@@ -13,6 +13,7 @@ from services.marketplace.catalogue import Catalogue
 from services.marketplace.hits import hit
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, MeaningAbsent
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.search import LEXICAL, SEMANTIC, Searches
 from services.marketplace.store import Listing, Store
 
@@ -22,12 +23,16 @@ _ALIKE = 100  # similar models that pages can reach
 class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     """Serves `mercat.marketplace.v1.MarketplaceService`."""
 
-    def __init__(self, database: Database, store: Store, index: Index, meaning: Meaning, catalogue: Catalogue) -> None:
+    def __init__(
+        self, database: Database, store: Store, index: Index, meaning: Meaning, catalogue: Catalogue,
+        publishers: Publishers,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._index = index
         self._meaning = meaning
         self._catalogue = catalogue
+        self._publishers = publishers
         self._searches = Searches(index, meaning)
 
     async def SearchModels(
@@ -70,6 +75,7 @@ class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     async def RebuildIndex(
         self, request: marketplace_pb2.RebuildIndexRequest, context: Context
     ) -> marketplace_pb2.RebuildIndexResponse:
+        await self._publishers.verify_all()
         return marketplace_pb2.RebuildIndexResponse(models=await self._catalogue.rebuild())
 
     async def _listing(self, model: str) -> Listing:
