@@ -76,6 +76,7 @@ def test_a_publisher_whose_models_are_deprecated_or_handed_on_is_one(platform: P
     owner, reader = platform.organisation(platform.publisher()), platform.sign_up()
     handle = owner.profile.organisation
     model = platform.publish(owner, graphs.tiny())
+    until(lambda: _models(reader, handle) == [model])
     deprecate = registry_pb2.DeprecateVersionRequest(model=model, version="1.0.0", reason="old")
     owner.registry.DeprecateVersion(deprecate)
     listed = marketplace_pb2.GetListingRequest(model=model)
