@@ -43,7 +43,7 @@ async def build(deps: Deps) -> Service:
     privacy = PrivacyParts(deps, settings, organisations, signing_in)
     servicer = AuthServicer(
         deps, settings, store, signer, signing_in.sessions, signing_in.proving, signing_in.codes, signing_in.strength,
-        signing_in.requiring, privacy.consents,
+        signing_in.requiring, privacy.consents, signing_in.handles,
     )  # fmt: skip
     await servicer.ensure_admin(settings.admin_email, settings.admin_password)
     signs = SigningKeys(store, signing_in.keyring)
@@ -69,7 +69,7 @@ async def build(deps: Deps) -> Service:
             (auth_pb2_grpc.add_PrincipalServiceServicer_to_server, principals),
             (
                 organisation_pb2_grpc.add_OrganisationServiceServicer_to_server,
-                OrganisationServicer(deps, organisations),
+                OrganisationServicer(deps, organisations, signing_in.handles),
             ),
             (
                 organisation_pb2_grpc.add_InvitationServiceServicer_to_server,

@@ -3,7 +3,7 @@
 import asyncpg
 from mercat.event.v1 import event_pb2
 
-from services.auth.privacy.store import PrivacyStore
+from services.auth.handles.handles import Handles, too_similar
 from services.auth.signin import mailed
 from services.auth.signin.mailed import MailedCodes
 from services.auth.store import Store
@@ -20,9 +20,9 @@ class AccountTaken(AlreadyExists, reason="ACCOUNT_TAKEN"):
 class Accounts:
     """Makes users with their personal organisations."""
 
-    def __init__(self, store: Store, codes: MailedCodes, clock: Clock) -> None:
+    def __init__(self, store: Store, codes: MailedCodes, handles: Handles, clock: Clock) -> None:
         self._store = store
-        self._privacy = PrivacyStore()
+        self._handles = handles
         self._codes = codes
         self._clock = clock
 
@@ -31,12 +31,11 @@ class Accounts:
         known: bool,
     ) -> str:  # fmt: skip
         """The user's id. `password_hash`: empty where they have no password; `known`: the address needs no
-        verification. Raises AccountTaken, after which the transaction can only be rolled back."""
+        verification. Raises AccountTaken, HandleTooSimilar and HandleQuarantined, after which the transaction can only
+        be rolled back."""
         user_id, org_id = ids.new("usr"), ids.new("org")
         audit.about("user", user_id)
         audit.by(user_id, org_id)
-        if await self._privacy.is_retired(connection, username):
-            raise _taken("username")
         try:
             await self._store.add_user(
                 connection, user_id=user_id, org_id=org_id, email=email, username=username,
@@ -45,7 +44,8 @@ class Accounts:
             )  # fmt: skip
         except asyncpg.UniqueViolationError as e:
             field = "email" if e.constraint_name == "users_email" else "username"
-            raise _taken(field) from None
+            raise too_similar(e, field) or _taken(field) from None
+        await self._handles.check_released(connection, username, "username")
         if not known:
             user = {"id": user_id, "email": email, "username": username}
             await self._codes.send(connection, mailed.VERIFY, user)

@@ -57,7 +57,7 @@ def without_password(
     )
     servicer = IdentityServicer(
         deps, providers.read(settings.identity_providers), relying, IdentityStore(), users,
-        Accounts(users, signing_in.codes, deps.clock), signing_in, connecting,
+        Accounts(users, signing_in.codes, signing_in.handles, deps.clock), signing_in, connecting,
         f"{settings.url}/oauth/sign-in/return",
     )  # fmt: skip
     sso = SsoServicer(deps, connecting, relying, Dns(settings.dns_server))

@@ -2,8 +2,9 @@
 INSERT INTO users (id, email, username, password_hash, role, display_name, is_verified, created_at, updated_at)
 VALUES (:id, :email, :username, :password_hash, :role, :display_name, :is_verified, :now, :now);
 
--- name: add_organisation(id, handle, personal_of, now)!
-INSERT INTO organisations (id, handle, personal_of, created_at) VALUES (:id, :handle, :personal_of, :now);
+-- name: add_organisation(id, handle, skeleton, personal_of, now)!
+INSERT INTO organisations (id, handle, skeleton, personal_of, created_at)
+VALUES (:id, :handle, :skeleton, :personal_of, :now);
 
 -- name: add_member(org_id, user_id, role, now)!
 INSERT INTO members (org_id, user_id, role, created_at) VALUES (:org_id, :user_id, :role, :now);

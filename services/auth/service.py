@@ -5,8 +5,8 @@ from mercat.event.v1 import event_pb2
 
 from services.auth import keys, passwords
 from services.auth.accounts import Accounts, AccountTaken
+from services.auth.handles.handles import Handles
 from services.auth.organisations.roles import is_person
-from services.auth.organisations.service import RESERVED
 from services.auth.privacy.consents import Consents
 from services.auth.sessions.sessions import Sessions
 from services.auth.settings import AuthSettings
@@ -35,7 +35,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     def __init__(
         self, deps: Deps, settings: AuthSettings, store: Store, signer: Signer, sessions: Sessions, proving: Proving,
-        codes: MailedCodes, strength: Strength, requiring: Requiring, consents: Consents,
+        codes: MailedCodes, strength: Strength, requiring: Requiring, consents: Consents, handles: Handles,
     ) -> None:  # fmt: skip
         self._consents = consents
         self._database = deps.database
@@ -46,7 +46,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._settings = settings
         self._sessions = sessions
         self._proving = proving
-        self._accounts = Accounts(store, codes, deps.clock)
+        self._accounts = Accounts(store, codes, handles, deps.clock)
+        self._handles = handles
         self._strength = strength
         self._requiring = requiring
 
@@ -78,8 +79,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         role = request.role or auth_pb2.ROLE_CONSUMER
         if role not in (auth_pb2.ROLE_CONSUMER, auth_pb2.ROLE_PUBLISHER):
             raise InvalidFields(violations=[Violation("role", "must be ROLE_CONSUMER or ROLE_PUBLISHER")])
-        if request.username in RESERVED:
-            raise InvalidFields(violations=[Violation("username", "is reserved; choose another")])
+        self._handles.check_allowed(request.username, "username", operator=self._handles.is_operator(request.email))
         self._consents.check(request)
         await self._strength.check(request.password, [request.email, request.username, request.display_name])
         async with self._database.connection() as connection:

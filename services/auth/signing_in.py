@@ -7,6 +7,7 @@ from datetime import timedelta
 from mercat.auth.v1 import mfa_pb2_grpc, sessions_pb2_grpc, signin_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.auth.handles.handles import Handles
 from services.auth.mfa.factors import SecondFactors
 from services.auth.mfa.service import SecondFactorServicer
 from services.auth.mfa.store import FactorStore
@@ -33,6 +34,7 @@ from services.common.errors import FailedPrecondition, MercatError
 from services.common.events import consume
 from services.common.mail.outbox import MailOutbox
 from services.common.mail.transport import transport_of
+from services.common.repeating import repeat
 from services.common.rpc.server import Registration
 from services.common.sealing import Sealer
 from services.common.secrets.keyring import Keyring
@@ -40,7 +42,7 @@ from services.common.secrets.wrapping import wrapper_of
 from services.common.service import Deps, Task
 
 log = logging.getLogger(__name__)
-_SWEEP = 600.0  # seconds
+_SWEEP, _HOUR = 600.0, 3600.0  # seconds
 
 
 class SigningIn:
@@ -53,6 +55,7 @@ class SigningIn:
         factor_store, self.session_store = FactorStore(), SessionStore()
         sealer = Sealer.load(settings.sealing_keys, settings.home / "secrets" / "sealing.key")
         keyring = self.keyring = Keyring(wrapper_of(settings.sealing_transit, sealer), deps.clock)
+        self.handles = Handles(deps.database, keyring, deps.clock, settings)
         self._resealing = Resealing(deps.database, keyring, sealer)
         outbox = self.outbox = MailOutbox(
             deps.database, transport_of(settings), keyring, deps.clock, settings.mail_from
@@ -81,7 +84,10 @@ class SigningIn:
             (sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
             (mfa_pb2_grpc.add_SecondFactorServiceServicer_to_server, seconds),
         ]
-        self.tasks: list[Task] = [outbox.run, self._send_resets, self._tell_owners, self._sweep]
+        self.tasks: list[Task] = [
+            outbox.run, self._send_resets, self._tell_owners, self._sweep,
+            lambda: repeat(self.handles.keep, "released handles wait", every=_HOUR),
+        ]  # fmt: skip
 
     async def check_another_way(self, connection: Connection, user: Row) -> None:
         """That a user still can sign in. Raises FailedPrecondition."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.common.db import Connection, load_queries
+from services.common.names import skeleton
 
 Row = Mapping[str, Any]
 
@@ -20,12 +21,15 @@ class Store:
         self, c: Connection, *, user_id: str, org_id: str, email: str, username: str, password_hash: str, role: int,
         display_name: str, is_verified: bool, now: datetime,
     ) -> None:  # fmt: skip
-        """A user and their personal organisation. Raises asyncpg.UniqueViolationError when one is taken."""
+        """A user and their personal organisation. Raises asyncpg.UniqueViolationError when one is taken, or looks like
+        one that is."""
         await self._q.add_user(
             c, id=user_id, email=email, username=username, password_hash=password_hash, role=role,
             display_name=display_name, is_verified=is_verified, now=now,
         )  # fmt: skip
-        await self._q.add_organisation(c, id=org_id, handle=username, personal_of=user_id, now=now)
+        await self._q.add_organisation(
+            c, id=org_id, handle=username, skeleton=skeleton(username), personal_of=user_id, now=now
+        )
         await self._q.add_member(c, org_id=org_id, user_id=user_id, role="owner", now=now)
 
     async def find_user(self, c: Connection, email: str) -> Row | None:

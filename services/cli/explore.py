@@ -9,7 +9,7 @@ from mercat.marketplace.v1 import discovery_pb2
 
 from services.cli import output
 from services.cli.command import Session, command
-from services.cli.listings import show_hits, show_latency, show_rating
+from services.cli.listings import show_hits, show_latency, show_publisher, show_rating
 from services.cli.paging import Limit, gather
 from services.cli.prices import show_price
 from services.common import money
@@ -107,14 +107,15 @@ def compare(
         listing = compared.listing
         signature = listing.version.signature
         columns.append([
-            listing.model.latest_version, listing.model.task, listing.model.license, listing.version.framework,
+            show_publisher(listing.publisher), listing.model.latest_version, listing.model.task, listing.model.license,
+            listing.version.framework,
             ", ".join(f"{t.name} {t.datatype}" for t in signature.inputs) or "text",
             ", ".join(f"{t.name} {t.datatype}" for t in signature.outputs) or "–",
             show_price(listing.price), money.show(compared.cost_nanos) if compared.HasField("cost_nanos") else "–",
             show_latency(listing.p50_latency_us), show_latency(listing.p95_latency_us), show_rating(listing),
             f"{listing.recent_requests:,}",
         ])  # fmt: skip
-    names = ["version", "task", "license", "framework", "inputs", "outputs", "price", "this workload", "p50 ms",
+    names = ["by", "version", "task", "license", "framework", "inputs", "outputs", "price", "this workload", "p50 ms",
              "p95 ms", "rating", "calls, 30 days"]  # fmt: skip
     rows = [(name, *values) for name, *values in zip(names, *columns, strict=True)]
     output.table(["", *(c.listing.model.model for c in answer.models)], rows, empty="")
@@ -174,7 +175,13 @@ def preferences(
 
 def _recommendations(models: Iterable[discovery_pb2.Recommendation]) -> None:
     rows = [
-        (r.hit.model, r.hit.task, " ".join(filter(None, (_REASONS.get(r.reason, ""), r.because))), r.hit.summary)
+        (
+            r.hit.model,
+            show_publisher(r.hit.publisher),
+            r.hit.task,
+            " ".join(filter(None, (_REASONS.get(r.reason, ""), r.because))),
+            r.hit.summary,
+        )
         for r in models
     ]
-    output.table(["model", "task", "why", "summary"], rows, empty="Nothing is known that goes with it.")
+    output.table(["model", "by", "task", "why", "summary"], rows, empty="Nothing is known that goes with it.")

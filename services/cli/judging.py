@@ -77,7 +77,7 @@ def _waiting(session: Session, model: str) -> str:
     """The newest version that waits for review, or else the newest that was not published."""
     request = registry_pb2.ListVersionsRequest(model=model, page_size=100)
     found = session.client.registry.ListVersions(request).versions
-    waits = [v for v in found if v.state == registry_pb2.VERSION_STATE_REVIEW]
+    waits = [v for v in found if v.review == registry_pb2.REVIEW_STANDING_REQUESTED]
     fresh = waits or [v for v in found if not v.HasField("published_at")]
     if not fresh:
         raise typer.BadParameter(f"no version of {model} waits for review; name one as {model}@1.0.0")

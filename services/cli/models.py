@@ -23,7 +23,7 @@ from services.cli.carding import show_markdown, show_metadata
 from services.cli.command import Session, command
 from services.cli.downloading import download
 from services.cli.inputs import read_text
-from services.cli.listings import show_latency, show_rating
+from services.cli.listings import show_latency, show_publisher, show_rating
 from services.cli.paging import Limit, gather
 from services.cli.prices import parse_price, show_allowance, show_price
 from services.cli.pushing import push
@@ -166,13 +166,15 @@ def show(
     if session.json:
         shown: dict[str, object] = {"model": output.document(found), "price": output.document(cost)}
         shown |= _measured(listing)
+        shown["publisher"] = output.document(listing.publisher)
         shown["allowances"] = [output.document(allowance) for allowance in listing.allowances]
         output.say_json(shown | {"versions": [output.document(version) for version in versions]})
         return
     latest = next((v for v in versions if v.version == found.latest_version), versions[0] if versions else None)
     aliases = ", ".join(f":{alias} → {version}" for alias, version in sorted(found.aliases.items()))
     output.facts([
-        ("model", found.model), ("title", found.display_name), ("summary", found.summary),
+        ("model", found.model), ("by", show_publisher(listing.publisher)),
+        ("title", found.display_name), ("summary", found.summary),
         ("category", f"{found.category} · {found.task}"), ("tags", ", ".join(found.tags)),
         ("license", found.license), ("homepage", found.homepage), ("price", show_price(cost)),
         ("rating", show_rating(listing) if listing.review_count else ""),
@@ -201,13 +203,12 @@ def show(
 
 
 def listing_of(session: Session, model: registry_pb2.Model) -> marketplace_pb2.Listing:
-    """Empty where the model is not on the market, or not yet."""
-    if not model.latest_version:
-        return marketplace_pb2.Listing()
+    """Of a model that is not on the market, or not yet, only whose it is."""
     try:
         return session.client.marketplace.GetListing(marketplace_pb2.GetListingRequest(model=model.model)).listing
     except ModelNotFound:
-        return marketplace_pb2.Listing()
+        mark = marketplace_pb2.PublisherMark(publisher=model.model.partition("/")[0])
+        return marketplace_pb2.Listing(publisher=mark)
 
 
 def _measured(listing: marketplace_pb2.Listing) -> dict[str, object]:

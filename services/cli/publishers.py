@@ -7,6 +7,7 @@ from mercat.marketplace.v1 import publishers_pb2 as pb
 
 from services.cli import output
 from services.cli.command import Session, command
+from services.cli.listings import MARK
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,8 @@ def show(session: Session, publisher: Annotated[str, typer.Argument(help="Its ha
         return
     rating = f"{found.rating:.1f} of 5 in {found.review_count:,} reviews" if found.review_count else "none yet"
     output.facts([
-        ("publisher", found.publisher), ("name", found.display_name), ("about", found.about),
+        ("publisher", f"{found.publisher}{MARK if found.verified else ''}"), ("name", found.display_name),
+        ("about", found.about),
         ("website", f"{found.website} ({'verified' if found.verified else 'not verified'})" if found.website else ""),
         ("rating", rating), ("followers", f"{found.follower_count:,}"), ("calls", f"{found.total_requests:,}"),
     ])  # fmt: skip

@@ -19,7 +19,7 @@ from services.cli.session import Refusal
 from services.cli.telling import step
 from services.cli.tokenizing import with_tokenizer
 from services.cli.upload import digest_of, upload, validated
-from services.cli.versions import findings, show_spec, show_text
+from services.cli.versions import findings, show_spec, show_text, standing
 from services.common.errors import MercatError
 
 
@@ -92,6 +92,7 @@ def push(
     attest: provenance.Attest = "",
     attestation: provenance.Attestations = None,
     submit: Annotated[bool, typer.Option("--submit", help="Ask for its review at once.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Publish it at once; of a private model.")] = False,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the validation.")] = 300.0,
 ) -> int:
     """Uploads a model and waits until it is validated; a refusal says exactly why.
@@ -143,7 +144,7 @@ def push(
         display_name=display_name, tags=tag or [], homepage=homepage, description=read_text(card),
         visibility=visibility.PRIVATE if private else visibility.PUBLIC,
     )  # fmt: skip
-    created = _ensure(session, request.model, new)
+    created, model = _ensure(session, request.model, new)
     quiet = session.json
     with TemporaryDirectory(prefix="mercat-") as folder:
         if file.is_dir():
@@ -169,6 +170,9 @@ def push(
     if submit:
         asked = registry_pb2.SubmitVersionRequest(model=request.model, version=version)
         made = session.client.registry.SubmitVersion(asked).version
+    if publish:
+        at_once = registry_pb2.PublishVersionRequest(model=request.model, version=version)
+        made = session.client.registry.PublishVersion(at_once).version
     if session.json:
         output.say_json({"created": created, "version": output.document(made)}
                         | ({"price": output.document(cost)} if cost is not None else {}))  # fmt: skip
@@ -180,9 +184,7 @@ def push(
         *show_text(made),
         ("runs in", output.duration(made.measured_run_us) if made.measured_run_us else ""),
         ("price", show_price(cost) if cost is not None else ""),
-        ("state", "waits for review" if submit else "draft"),
-        ("next", f"mercat models publish {new.name}@{version}, once it is approved" if submit else
-         f"mercat models submit {new.name}@{version}"),
+        *_state(made, model),
     ])  # fmt: skip
     return 0
 
@@ -196,6 +198,17 @@ def _priced(session: Session, model: str, components: Sequence[billing_pb2.Price
     return billing.SetModelPrice(billing_pb2.SetModelPriceRequest(model=model, components=components)).price
 
 
+def _state(made: registry_pb2.Version, model: registry_pb2.Model) -> list[tuple[str, str]]:
+    """With what comes next."""
+    reference = f"{model.model.partition('/')[2]}@{made.version}"
+    if made.state == registry_pb2.VERSION_STATE_REVIEW:
+        return [("state", "waits for review"), ("next", f"mercat models publish {reference}, once it is approved")]
+    if made.state != registry_pb2.VERSION_STATE_DRAFT:
+        return [("state", standing(made))]
+    verb = "publish" if model.visibility == visibility.PRIVATE else "submit"
+    return [("state", "draft"), ("next", f"mercat models {verb} {reference}")]
+
+
 def _add_file(
     session: Session, request: registry_pb2.CreateVersionRequest, file: Path, role: registry_pb2.FileRole.ValueType
 ) -> None:  # fmt: skip
@@ -206,11 +219,12 @@ def _add_file(
     request.files.add(name=file.name, role=role, digest=digest)
 
 
-def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) -> bool:
-    """Makes the model when the caller has none of that name; answers whether it did."""
+def _ensure(
+    session: Session, model: str, new: registry_pb2.CreateModelRequest
+) -> tuple[bool, registry_pb2.Model]:  # fmt: skip
+    """Makes the model when the caller has none of that name; answers whether it did, and the model."""
     try:
-        session.client.registry.GetModel(registry_pb2.GetModelRequest(model=model))
-        return False
+        return False, session.client.registry.GetModel(registry_pb2.GetModelRequest(model=model)).model
     except MercatError as error:
         if error.reason != "MODEL_NOT_FOUND":
             raise
@@ -222,8 +236,7 @@ def _ensure(session: Session, model: str, new: registry_pb2.CreateModelRequest) 
     if missing:
         hint = "write them into your model.yaml, or give them as options; `mercat explore tasks` lists tasks"
         raise Refusal(f"{model} is new and needs {', '.join(missing)}.", hint)
-    session.client.registry.CreateModel(new)
-    return True
+    return True, session.client.registry.CreateModel(new).model
 
 
 def _begin(session: Session, request: registry_pb2.CreateVersionRequest) -> None:

@@ -29,14 +29,17 @@ def done(session: Session, version: registry_pb2.Version, what: str, then: str =
 
 
 def submit(session: Session, version: Reference) -> None:
-    """Asks for the review of a draft.
+    """Asks for the review of a draft, or of a version of a private model that is in service without one.
 
     Example: mercat models submit adder@1.0.0
     """
     model, number = session.version_of(version)
     request = registry_pb2.SubmitVersionRequest(model=model, version=number)
     made = session.client.registry.SubmitVersion(request).version
-    done(session, made, "waits for review", f"mercat models publish {version}, once it is approved")
+    if made.state == registry_pb2.VERSION_STATE_REVIEW:
+        done(session, made, "waits for review", f"mercat models publish {version}, once it is approved")
+    else:
+        done(session, made, "waits for review, and stays in service meanwhile")
 
 
 def reviews(session: Session, limit: Limit = 50) -> None:
@@ -71,7 +74,9 @@ def approve(
     """
     model, number = session.version_of(version)
     request = registry_pb2.ApproveVersionRequest(model=model, version=number, reason=reason)
-    done(session, session.client.registry.ApproveVersion(request).version, "is approved; its owner may publish it")
+    made = session.client.registry.ApproveVersion(request).version
+    waits = made.state == registry_pb2.VERSION_STATE_APPROVED
+    done(session, made, "is approved; its owner may publish it" if waits else "is approved")
 
 
 def reject(
@@ -85,11 +90,13 @@ def reject(
     """
     model, number = session.version_of(version)
     request = registry_pb2.RejectVersionRequest(model=model, version=number, reason=reason)
-    done(session, session.client.registry.RejectVersion(request).version, "is a draft again")
+    made = session.client.registry.RejectVersion(request).version
+    draft = made.state == registry_pb2.VERSION_STATE_DRAFT
+    done(session, made, "is a draft again" if draft else "is not approved, and stays its organisation's alone")
 
 
 def publish(session: Session, version: Reference) -> None:
-    """Publishes an approved version: from now on it is found and called.
+    """Publishes an approved version, or one of a private model as soon as it is validated: from now on it is called.
 
     Example: mercat models publish adder@1.0.0
     """
@@ -110,7 +117,8 @@ def release(session: Session, version: Reference) -> None:
 
 
 def delete(session: Session, version: Reference) -> None:
-    """Gives up a version that was never published. It can be taken back for a week; its number stays taken.
+    """Gives up a version that was never published, or of a private model never reviewed. It can be taken back for a
+    week; its number stays taken.
 
     Example: mercat models delete adder@1.0.0
     """

@@ -51,6 +51,7 @@ def search(
     license_: Annotated[str, typer.Option("--license", help="SPDX, such as MIT.")] = "",
     language: Annotated[str, typer.Option(help="That the card names: a BCP 47 tag, such as de.")] = "",
     publisher: Annotated[str, typer.Option(help="Only models of this publisher.")] = "",
+    verified: Annotated[bool, typer.Option("--verified", help="Only models of verified publishers.")] = False,
     modality: Annotated[str, typer.Option(help="What goes in: text, image, audio, video or tabular.")] = "",
     min_price: Annotated[str, typer.Option(metavar="USD", help="For a million units of each meter.")] = "",
     max_price: Annotated[str, typer.Option(metavar="USD", help="For a million units of each meter.")] = "",
@@ -75,7 +76,7 @@ def search(
     request = marketplace_pb2.SearchModelsRequest(
         query=" ".join(words or ()), category=category, task=task, tags=tag or [], license=license_,
         publisher=publisher, framework=framework, language=language, modality=modality, min_rating=min_rating,
-        max_latency_us=round(max_latency * 1000), free_to_try=free,
+        max_latency_us=round(max_latency * 1000), free_to_try=free, verified=verified,
         mode=marketplace_pb2.SearchMode.Value(f"SEARCH_MODE_{mode.value.upper()}"),
         sort=marketplace_pb2.SortOrder.Value(f"SORT_ORDER_{sort.value.upper()}"),
     )  # fmt: skip

@@ -17,10 +17,12 @@ STATES = {
 
 
 def standing(version: registry_pb2.Version) -> str:
-    """Its state, and that it is yanked or when its sunset is."""
+    """Its state, and that it is yanked, in review beside that, or when its sunset is."""
     state = STATES[version.state]
     if version.state == registry_pb2.VERSION_STATE_DEPRECATED and version.deprecation.HasField("sunset_at"):
         state += f" until {output.when(version.deprecation.sunset_at)}"
+    if version.review == registry_pb2.REVIEW_STANDING_REQUESTED and version.state != registry_pb2.VERSION_STATE_REVIEW:
+        state += ", in review"
     return f"{state}, yanked" if version.HasField("yank") else state
 
 

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     )  # fmt: skip
     limit_scale: float = option(1.0, "multiplies every rate limit and its burst", gt=0)
     limit_share: float = option(1.0, "this process's share of the rate limits while Redis is gone", gt=0, le=1)
+    released_name_days: int = option(
+        180, "how long a handle that was given up, and the address of a model that moved away, are kept from everybody "
+        "else; 0: for ever", unit="days", ge=0, le=36_500,
+    )  # fmt: skip
     production: bool = option(
         False, "open to a network: the port without TLS serves this machine alone, contracts are not described by "
         "reflection, and network addresses have a rate",

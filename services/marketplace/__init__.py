@@ -1,6 +1,7 @@
 """The storefront: finds published models and shows them. What is published is decided in the registry; this keeps a
 copy made for searching, fed by events and rebuilt from the catalogue whenever that is wanted."""
 
+from mercat.event.v1 import event_pb2
 from mercat.marketplace.v1 import (
     collections_pb2_grpc,
     discovery_pb2_grpc,
@@ -11,6 +12,7 @@ from mercat.marketplace.v1 import (
 
 from services.common.events import consume
 from services.common.personal.tasks import PersonTasks
+from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.mutual import Mutual
 from services.common.service import Deps, Service
@@ -24,6 +26,7 @@ from services.marketplace.discovery.store import DiscoveryStore
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning
 from services.marketplace.personal import MarketplaceData
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.profiles.service import PublisherServicer
 from services.marketplace.profiles.store import ProfileStore
 from services.marketplace.reviews.service import ReviewServicer
@@ -42,6 +45,8 @@ async def build(deps: Deps) -> Service:
     meaning = Meaning(deps.database, store, workers or None, settings.search_model)
     catalogue = Catalogue(deps.database, store, index, meaning, deps.control, deps.clock)
 
+    profiles = ProfileStore()
+    publishers = Publishers(deps.database, profiles, store, catalogue, deps.control)
     discovery = DiscoveryStore()
     calling = Calling(deps.control, deps.clock)
     recommender = Recommender(deps.database, discovery, index, meaning, calling, settings.recommendations_every)
@@ -49,6 +54,10 @@ async def build(deps: Deps) -> Service:
     async def follow() -> None:
         await catalogue.load()
         await consume(deps.events, deps.database, "storefront", KINDS, catalogue.apply)
+
+    async def mark() -> None:
+        kinds = [event_pb2.OrganisationDomainsChanged]
+        await consume(deps.events, deps.database, "publisher-marks", kinds, publishers.apply)
 
     async def close() -> None:
         if workers:
@@ -59,7 +68,9 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 marketplace_pb2_grpc.add_MarketplaceServiceServicer_to_server,
-                MarketplaceServicer(deps.database, store, index, meaning, catalogue, Allowances(workers or None)),
+                MarketplaceServicer(
+                    deps.database, store, index, meaning, catalogue, publishers, Allowances(workers or None)
+                ),
             ),
             (
                 reviews_pb2_grpc.add_ReviewServiceServicer_to_server,
@@ -71,12 +82,14 @@ async def build(deps: Deps) -> Service:
             ),
             (
                 collections_pb2_grpc.add_CollectionServiceServicer_to_server,
-                CollectionServicer(deps.database, store, discovery, calling, deps.clock),
+                CollectionServicer(deps.database, store, discovery, publishers, calling, deps.clock),
             ),
-            (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, ProfileStore())),
+            (publishers_pb2_grpc.add_PublisherServiceServicer_to_server, PublisherServicer(deps, profiles, publishers)),
         ],
         tasks=[
             follow,
+            mark,
+            lambda: repeat(publishers.verify_unknown, "whether publishers are verified waits"),
             catalogue.keep_fresh,
             catalogue.keep_statistics,
             meaning.keep,

@@ -9,8 +9,11 @@ from tantivy import Document, SchemaBuilder
 from services.common import pricing
 from services.marketplace.tasks import modality
 
-VERSION = 7  # of the schema; an index of another version is built anew
-FACETS = ("category", "task", "tags", "framework", "license", "language", "modality", "price_band", "rating")
+VERSION = 8  # of the schema; an index of another version is built anew
+YES = "yes"
+FACETS = (
+    "category", "task", "tags", "framework", "license", "language", "modality", "price_band", "rating", "verified",
+)  # fmt: skip
 # How much a hit in a field counts.
 BOOSTS = {"name": 8.0, "title": 5.0, "tags_text": 4.0, "task_text": 4.0, "summary": 2.0, "description": 1.0}
 LOOSE = {
@@ -50,6 +53,7 @@ def document(listing: marketplace_pb2.Listing) -> Document:
         ("price_band", _band(price)), ("trial", trial),
         ("modality", modality(model.category, model.task)), *(("tags", tag) for tag in model.tags),
         *(("language", tag) for tag in _languages(listing)),
+        ("verified", YES if listing.publisher.verified else ""),
         *(("rating", stars) for stars in _stars(listing.weighted_rating)),
     ):  # fmt: skip
         if text:

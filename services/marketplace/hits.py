@@ -18,7 +18,7 @@ def hit(listing: marketplace_pb2.Listing, words: Sequence[str] = ()) -> marketpl
         total_requests=listing.total_requests, rating=listing.rating, review_count=listing.review_count,
         weighted_rating=listing.weighted_rating, p50_latency_us=listing.p50_latency_us,
         p95_latency_us=listing.p95_latency_us, modality=modality(model.category, model.task),
-        visibility=model.visibility, free_to_try=listing.free_to_try,
+        visibility=model.visibility, free_to_try=listing.free_to_try, publisher=listing.publisher,
     )  # fmt: skip
     if words:
         texts = (("display_name", model.display_name), ("summary", model.summary), ("description", model.description))

@@ -32,6 +32,11 @@ ON CONFLICT (model) DO UPDATE SET changed_by = excluded.changed_by;
 INSERT INTO listing_changes (model, changed_by) VALUES (:model, pg_current_xact_id())
 ON CONFLICT (model) DO UPDATE SET changed_by = excluded.changed_by;
 
+-- name: note_changes_of(publisher)!
+INSERT INTO listing_changes (model, changed_by)
+SELECT model, pg_current_xact_id() FROM listings WHERE split_part(model, '/', 1) = :publisher ORDER BY model
+ON CONFLICT (model) DO UPDATE SET changed_by = excluded.changed_by;
+
 -- name: horizon()$
 -- Transactions before it have ended.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
@@ -74,13 +79,19 @@ WHERE l.model = t.model AND (l.recent_requests, l.p50_us, l.p95_us, l.trend) IS 
 DELETE FROM model_latencies WHERE day < :before;
 
 -- name: get_listing(model)^
-SELECT * FROM listings WHERE model = :model;
+SELECT l.*, p.display_name AS publisher_name, p.verified AS publisher_verified
+FROM listings l LEFT JOIN publisher_profiles p ON p.publisher = split_part(l.model, '/', 1)
+WHERE l.model = :model;
 
 -- name: get_listings(models)
-SELECT * FROM listings WHERE model = ANY(:models::text[]);
+SELECT l.*, p.display_name AS publisher_name, p.verified AS publisher_verified
+FROM listings l LEFT JOIN publisher_profiles p ON p.publisher = split_part(l.model, '/', 1)
+WHERE l.model = ANY(:models::text[]);
 
 -- name: all_listings(after, most)
-SELECT * FROM listings WHERE model COLLATE "C" > :after ORDER BY model COLLATE "C" LIMIT :most;
+SELECT l.*, p.display_name AS publisher_name, p.verified AS publisher_verified
+FROM listings l LEFT JOIN publisher_profiles p ON p.publisher = split_part(l.model, '/', 1)
+WHERE l.model COLLATE "C" > :after ORDER BY l.model COLLATE "C" LIMIT :most;
 
 -- name: begin_change()$
 -- Until the transaction ends, nobody gets past await_changes.
@@ -123,7 +134,9 @@ SELECT model FROM (
 SELECT EXISTS (SELECT FROM embeddings WHERE model = :model AND encoder = :encoder);
 
 -- name: lock_listing(model)^
-SELECT * FROM listings WHERE model = :model FOR UPDATE;
+SELECT l.*, p.display_name AS publisher_name, p.verified AS publisher_verified
+FROM listings l LEFT JOIN publisher_profiles p ON p.publisher = split_part(l.model, '/', 1)
+WHERE l.model = :model FOR UPDATE OF l;
 
 -- name: count_reviews(model)!
 -- With the listing locked. What is hidden does not count.

@@ -7,6 +7,7 @@ from mercat.marketplace.v1 import marketplace_pb2
 from services.common import pages
 from services.common.errors import InvalidFields, Violation
 from services.marketplace.cursors import MOST, Cursors, Search, hybrid, lexical, semantic
+from services.marketplace.documents import YES
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, MeaningAbsent
 from services.marketplace.questions import Range, Wanted
@@ -85,6 +86,8 @@ def _wanted(request: marketplace_pb2.SearchModelsRequest) -> Wanted:
             filters[name] = [value]
     if request.license:  # identifiers of SPDX mean the same however they are written
         filters["license_key"] = [request.license.lower()]
+    if request.verified:
+        filters["verified"] = [YES]
     if request.tags:
         filters["tags"] = [tag.lower() for tag in request.tags]
     if request.free_to_try:

@@ -14,6 +14,7 @@ from services.marketplace.catalogue import Catalogue
 from services.marketplace.hits import hit
 from services.marketplace.index import Index
 from services.marketplace.meaning import Meaning, MeaningAbsent
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.search import LEXICAL, SEMANTIC, Searches
 from services.marketplace.store import Listing, Store
 
@@ -25,13 +26,14 @@ class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
 
     def __init__(
         self, database: Database, store: Store, index: Index, meaning: Meaning, catalogue: Catalogue,
-        allowances: Allowances,
+        publishers: Publishers, allowances: Allowances,
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self._index = index
         self._meaning = meaning
         self._catalogue = catalogue
+        self._publishers = publishers
         self._allowances = allowances
         self._searches = Searches(index, meaning)
 
@@ -77,6 +79,7 @@ class MarketplaceServicer(marketplace_pb2_grpc.MarketplaceServiceServicer):
     async def RebuildIndex(
         self, request: marketplace_pb2.RebuildIndexRequest, context: Context
     ) -> marketplace_pb2.RebuildIndexResponse:
+        await self._publishers.verify_all()
         return marketplace_pb2.RebuildIndexResponse(models=await self._catalogue.rebuild())
 
     async def _listing(self, model: str) -> Listing:

@@ -56,6 +56,10 @@ class Store:
         """Every process takes the listing over into its index once this transaction has committed."""
         await self._q.note_change(c, model=model)
 
+    async def note_changes_of(self, c: Connection, publisher: str) -> None:
+        """As `note_change`, of all models of a publisher."""
+        await self._q.note_changes_of(c, publisher=publisher)
+
     async def note_everything(self, c: Connection) -> None:
         """Every process makes its index anew once this transaction has committed."""
         await self.note_change(c, EVERYTHING)
@@ -204,4 +208,7 @@ def listing_of(row: Mapping[str, Any]) -> Listing:
     listing.weighted_rating = weighted(row["rating_sum"], row["review_count"])
     if row["review_count"]:
         listing.rating = row["rating_sum"] / row["review_count"]
+    listing.publisher.publisher = row["model"].partition("/")[0]
+    listing.publisher.display_name = row["publisher_name"] or ""
+    listing.publisher.verified = bool(row["publisher_verified"])
     return listing

@@ -23,6 +23,7 @@ async def build(deps: "Deps") -> "Service":
     from services.common.service import Service
     from services.registry.access.service import AccessServicer
     from services.registry.access.store import AccessStore
+    from services.registry.addresses import Addresses
     from services.registry.cards.service import CardServicer
     from services.registry.deployments import DeploymentServicer
     from services.registry.lineage.service import LineageServicer
@@ -51,8 +52,18 @@ async def build(deps: "Deps") -> "Service":
     undelete = timedelta(seconds=settings.undelete_seconds)
     quarantine = Quarantine(deps.database, store, deps.clock)
     keys, lineage = KeyStore(), LineageStore()
+    addresses = Addresses(store, deps.clock, settings.released_name_days)
     servicer = RegistryServicer(
-        deps.database, store, deps.control, deps.clock, validator.wake, repository, undelete, keys, lineage
+        deps.database,
+        store,
+        deps.control,
+        deps.clock,
+        validator.wake,
+        repository,
+        undelete,
+        keys,
+        lineage,
+        addresses,
     )
     return Service(
         "registry",
@@ -73,7 +84,7 @@ async def build(deps: "Deps") -> "Service":
             ),
             (
                 transfer_pb2_grpc.add_TransferServiceServicer_to_server,
-                TransferServicer(deps, store, TransferStore()),
+                TransferServicer(deps, store, TransferStore(), addresses),
             ),
             (access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(deps, store, accesses)),
         ],

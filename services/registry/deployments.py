@@ -115,6 +115,13 @@ class DeploymentServicer(registry_pb2_grpc.DeploymentServiceServicer):
             digests = await self._store.needed_artifacts(connection, list(request.digests), since)
         return registry_pb2.ListNeededArtifactsResponse(digests=digests)
 
+    async def ResolvePublisher(
+        self, request: registry_pb2.ResolvePublisherRequest, context: Context
+    ) -> registry_pb2.ResolvePublisherResponse:
+        async with self._database.connection() as connection:
+            known = await self._store.is_publisher(connection, request.publisher)
+        return registry_pb2.ResolvePublisherResponse(known=known)
+
     async def ResolveOwner(
         self, request: registry_pb2.ResolveOwnerRequest, context: Context
     ) -> registry_pb2.ResolveOwnerResponse:

@@ -18,29 +18,50 @@ class Actor(Enum):
     PLATFORM = "platform"  # validation, the crashes of engines, and time
 
 
+class Review(Enum):
+    """What became of a version's review."""
+
+    NONE = V.REVIEW_STANDING_UNSPECIFIED
+    ASKED = V.REVIEW_STANDING_REQUESTED
+    PASSED = V.REVIEW_STANDING_PASSED
+
+
 @dataclass(frozen=True)
 class Standing:
     """Where a version is. `before`: the state that a quarantine or a deletion ended, and to which it goes back.
-    `yanked`: who took it back, beside whatever state it is in."""
+    `yanked`: who took it back, and `review`: both beside whatever state it is in. `private`: its model is."""
 
     state: int
     before: int | None = None
     yanked: Actor | None = None
+    review: Review = Review.NONE
+    private: bool = False
+
+    @property
+    def unseen(self) -> bool:
+        """Whether nobody but its organisation can have seen it."""
+        return self.private and self.review is not Review.PASSED
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one of `sources` to `target`, by one of `actors`. A target of None: the state that the version was in
-    before, or with `stays` the one that it is in."""
+    """From one of `sources`, or of a version that is unseen also of `unseen`, to `target`, by one of `actors`. A target
+    of None: the state that the version was in before, or with `stays` the one that it is in. `beside`: states that it
+    stays in while its review goes on."""
 
     sources: frozenset[int]
     target: int | None
     actors: frozenset[Actor]
     stays: bool = False
+    unseen: frozenset[int] = frozenset()
+    beside: frozenset[int] = frozenset()
 
 
-def _step(sources: Set[int], target: int | None, *actors: Actor, stays: bool = False) -> Step:
-    return Step(frozenset(sources), target, frozenset(actors), stays)
+def _step(
+    sources: Set[int], target: int | None, *actors: Actor, stays: bool = False, unseen: Set[int] = frozenset(),
+    beside: Set[int] = frozenset(),
+) -> Step:  # fmt: skip
+    return Step(frozenset(sources), target, frozenset(actors), stays, frozenset(unseen), frozenset(beside))
 
 
 # What can be called by somebody who names it, unless its sunset has come.
@@ -48,14 +69,20 @@ CALLABLE: frozenset[int] = frozenset({V.VERSION_STATE_PUBLISHED, V.VERSION_STATE
 # What others than the owner see.
 SEEN = CALLABLE | {V.VERSION_STATE_RETIRED}
 _OUT = CALLABLE | {V.VERSION_STATE_QUARANTINED}  # what was published and is not over
+SERVED = _OUT | {V.VERSION_STATE_RETIRED}  # what others see, or may see again, unless the model is private
 
 STEPS = {
     "accept": _step({V.VERSION_STATE_VALIDATING}, V.VERSION_STATE_DRAFT, Actor.PLATFORM),
     "refuse": _step({V.VERSION_STATE_VALIDATING}, V.VERSION_STATE_REFUSED, Actor.PLATFORM),
-    "submit": _step({V.VERSION_STATE_DRAFT}, V.VERSION_STATE_REVIEW, Actor.OWNER),
-    "approve": _step({V.VERSION_STATE_REVIEW}, V.VERSION_STATE_APPROVED, Actor.ADMIN),
-    "reject": _step({V.VERSION_STATE_REVIEW}, V.VERSION_STATE_DRAFT, Actor.ADMIN),
-    "publish": _step({V.VERSION_STATE_APPROVED}, V.VERSION_STATE_PUBLISHED, Actor.OWNER),
+    "submit": _step({V.VERSION_STATE_DRAFT}, V.VERSION_STATE_REVIEW, Actor.OWNER, beside=SERVED),
+    "approve": _step({V.VERSION_STATE_REVIEW}, V.VERSION_STATE_APPROVED, Actor.ADMIN, beside=SERVED),
+    "reject": _step({V.VERSION_STATE_REVIEW}, V.VERSION_STATE_DRAFT, Actor.ADMIN, beside=SERVED),
+    "publish": _step(
+        {V.VERSION_STATE_APPROVED},
+        V.VERSION_STATE_PUBLISHED,
+        Actor.OWNER,
+        unseen={V.VERSION_STATE_DRAFT, V.VERSION_STATE_REVIEW},
+    ),
     "deprecate": _step(CALLABLE, V.VERSION_STATE_DEPRECATED, Actor.OWNER),
     "retire": _step({V.VERSION_STATE_DEPRECATED}, V.VERSION_STATE_RETIRED, Actor.PLATFORM),
     "quarantine": _step(CALLABLE, V.VERSION_STATE_QUARANTINED, Actor.PLATFORM),
@@ -63,10 +90,18 @@ STEPS = {
     "yank": _step(_OUT, None, Actor.OWNER, Actor.ADMIN, stays=True),
     "unyank": _step(_OUT, None, Actor.OWNER, Actor.ADMIN, stays=True),
     "delete": _step(
-        {V.VERSION_STATE_REFUSED, V.VERSION_STATE_DRAFT, V.VERSION_STATE_APPROVED}, V.VERSION_STATE_DELETED, Actor.OWNER
+        {V.VERSION_STATE_REFUSED, V.VERSION_STATE_DRAFT, V.VERSION_STATE_APPROVED},
+        V.VERSION_STATE_DELETED,
+        Actor.OWNER,
+        unseen=SERVED,
     ),
     "undelete": _step({V.VERSION_STATE_DELETED}, None, Actor.OWNER),
 }
+# What each part of a review needs, and what it leads to.
+_REVIEWS = {
+    "submit": (Review.NONE, Review.ASKED), "approve": (Review.ASKED, Review.PASSED),
+    "reject": (Review.ASKED, Review.NONE),
+}  # fmt: skip
 _PARKED = {V.VERSION_STATE_QUARANTINED, V.VERSION_STATE_DELETED}
 _NEXT: dict[int, str] = {
     V.VERSION_STATE_VALIDATING: "it is still being validated",
@@ -99,14 +134,38 @@ def advance(step: str, standing: Standing, actor: Actor) -> Standing:
     if actor not in s.actors:
         raise StepDenied(f"to {step} a version is not for the {actor.value}")
     told = {"state": name_of(state), "step": step}
-    if state not in s.sources:
+    if state in s.beside:
+        return _reviewed(step, standing, told)
+    if state not in s.sources | (s.unseen if standing.unseen else frozenset()):
         hint = f"; {_NEXT[state]}" if state in _NEXT else ""
         raise WrongState(f"cannot {step} a version that is {name_of(state)}{hint}", metadata=told)
     if s.stays:
         return _yanked(step, standing, actor, told)
     if s.target is None:
         return replace(standing, state=standing.before or V.VERSION_STATE_PUBLISHED, before=None)
-    return replace(standing, state=s.target, before=state if s.target in _PARKED else None)
+    review = _REVIEWS[step][1] if step in _REVIEWS else standing.review
+    if step == "delete" and state in SERVED:  # its model may be public by the time that it comes back
+        return replace(standing, state=s.target, before=V.VERSION_STATE_DRAFT, review=Review.NONE)
+    return replace(standing, state=s.target, before=state if s.target in _PARKED else None, review=review)
+
+
+def may(step: str, standing: Standing, actor: Actor) -> bool:
+    """Whether the step can be taken."""
+    try:
+        advance(step, standing, actor)
+    except (WrongState, StepDenied):
+        return False
+    return True
+
+
+def _reviewed(step: str, standing: Standing, told: dict[str, str]) -> Standing:
+    needs, to = _REVIEWS[step]
+    if standing.review is not needs:
+        said = {
+            Review.NONE: "was not submitted", Review.ASKED: "waits for a reviewer", Review.PASSED: "has been approved"
+        }[standing.review]  # fmt: skip
+        raise WrongState(f"cannot {step} a version that {said}", metadata=told)
+    return replace(standing, review=to)
 
 
 def _yanked(step: str, standing: Standing, actor: Actor, told: dict[str, str]) -> Standing:

@@ -1,10 +1,19 @@
--- name: add_model(id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license, homepage, visibility, now)!
--- An address that a model had before leads to the new one from now on.
-WITH taken AS (DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name)
-INSERT INTO models (id, org_id, publisher, name, display_name, summary, description, card, category, task, tags, license,
-    homepage, visibility, created_at, updated_at)
-VALUES (:id, :org_id, :publisher, :name, :display_name, :summary, :description, :card, :category, :task, :tags, :license,
-    :homepage, :visibility, :now, :now);
+-- name: add_model(id, org_id, publisher, name, skeleton, display_name, summary, description, card, category, task, tags, license, homepage, visibility, now)!
+INSERT INTO models (id, org_id, publisher, name, skeleton, display_name, summary, description, card, category, task, tags,
+    license, homepage, visibility, created_at, updated_at)
+VALUES (:id, :org_id, :publisher, :name, :skeleton, :display_name, :summary, :description, :card, :category, :task, :tags,
+    :license, :homepage, :visibility, :now, :now);
+
+-- name: take_address(publisher, name, model_id, since)$
+-- For a model that has it now: it leads to no other any more that had it before. Nothing: one that was
+-- published left it after an instant.
+WITH held AS (
+    SELECT FROM model_addresses a JOIN models m ON m.id = a.model_id AND m.published_at IS NOT NULL
+    WHERE a.publisher = :publisher AND a.name = :name AND m.id <> :model_id AND a.left_at > :since
+), gone AS (
+    DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name AND NOT EXISTS (SELECT FROM held)
+)
+SELECT true WHERE NOT EXISTS (SELECT FROM held);
 
 -- name: get_model(publisher, name)^
 -- By its address, or one from before that no other model has.
@@ -13,6 +22,12 @@ FROM models m WHERE m.id = coalesce(
     (SELECT id FROM models WHERE publisher = :publisher AND name = :name),
     (SELECT model_id FROM model_addresses WHERE publisher = :publisher AND name = :name)
 );
+
+-- name: is_publisher(publisher)$
+-- Whether everybody may know of a model by an address of this publisher's.
+SELECT EXISTS (SELECT FROM models WHERE publisher = :publisher AND published_at IS NOT NULL AND visibility <> 2)
+    OR EXISTS (SELECT FROM model_addresses a JOIN models m ON m.id = a.model_id
+        WHERE a.publisher = :publisher AND m.published_at IS NOT NULL AND m.visibility <> 2);
 
 -- name: former_addresses(model_id)
 SELECT a.publisher || '/' || a.name AS model FROM model_addresses a
@@ -60,10 +75,13 @@ SELECT :id, :model_id, version_count, :version, :state, :framework, :digest, :si
 FROM counted;
 
 -- name: get_version(model_id, version)^
-SELECT * FROM versions WHERE model_id = :model_id AND version = :version;
+-- With who may know of its model.
+SELECT v.*, m.visibility FROM versions v JOIN models m ON m.id = v.model_id
+WHERE v.model_id = :model_id AND v.version = :version;
 
 -- name: lock_version(model_id, version)^
-SELECT * FROM versions WHERE model_id = :model_id AND version = :version FOR UPDATE;
+SELECT v.*, m.visibility FROM versions v JOIN models m ON m.id = v.model_id
+WHERE v.model_id = :model_id AND v.version = :version FOR UPDATE OF v;
 
 -- name: list_versions(model_id, all_states, before, most)
 -- Others than the owner see what was published.
@@ -73,7 +91,11 @@ ORDER BY id DESC LIMIT :most;
 
 -- name: list_reviews(after, most)
 SELECT v.*, m.publisher, m.name FROM versions v JOIN models m ON m.id = v.model_id
-WHERE v.state = 4 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
+WHERE v.review = 1 AND (:after::text IS NULL OR v.id > :after) ORDER BY v.id LIMIT :most;
+
+-- name: list_unreviewed(model_id, most)
+-- What others would see or call if the model were not private, though nobody has reviewed it.
+SELECT version FROM versions WHERE model_id = :model_id AND review <> 2 AND state IN (6, 7, 8, 10) ORDER BY id LIMIT :most;
 
 -- name: list_callable(after, most)
 SELECT v.*, m.publisher, m.name, m.org_id, m.call_limit, m.visibility FROM versions v JOIN models m ON m.id = v.model_id
@@ -82,16 +104,18 @@ WHERE v.state IN (6, 7) AND v.id > :after ORDER BY v.id LIMIT :most;
 -- name: published_versions(model_id)
 SELECT version FROM versions WHERE model_id = :model_id AND state = 6 AND yanked_by = '';
 
--- name: move_version(id, state, before, yanked_by, yank_reason, review_note, now)!
+-- name: move_version(id, state, before, yanked_by, review, yank_reason, review_note, now)!
 -- 4 is REVIEW, 6 PUBLISHED, 7 DEPRECATED, 8 QUARANTINED, 9 DELETED. A note of null: as it was. What comes back was
--- published, deprecated or yanked when it was.
-UPDATE versions SET state = :state::smallint, review_note = coalesce(:review_note::text, review_note),
+-- published, deprecated or yanked when it was; but what is deleted is not deprecated any more.
+UPDATE versions SET state = :state::smallint, review = :review::smallint, review_note = coalesce(:review_note::text, review_note),
     quarantined_from = CASE WHEN :state::smallint = 8 THEN :before::smallint END,
     deleted_from = CASE WHEN :state::smallint = 9 THEN :before::smallint END,
     deleted_at = CASE WHEN :state::smallint = 9 THEN :now::timestamptz END,
     submitted_at = CASE WHEN :state::smallint = 4 THEN :now ELSE submitted_at END,
     published_at = CASE WHEN :state::smallint = 6 THEN coalesce(published_at, :now) ELSE published_at END,
-    deprecated_at = CASE WHEN :state::smallint = 7 THEN coalesce(deprecated_at, :now) ELSE deprecated_at END,
+    deprecated_at = CASE WHEN :state::smallint = 7 THEN coalesce(deprecated_at, :now)
+        WHEN :state::smallint <> 9 THEN deprecated_at END,
+    sunset_at = CASE WHEN :state::smallint <> 9 THEN sunset_at END,
     yanked_by = :yanked_by::text,
     yanked_at = CASE WHEN :yanked_by::text <> '' THEN coalesce(yanked_at, :now) END,
     yank_reason = CASE WHEN :yanked_by::text <> '' THEN coalesce(:yank_reason::text, yank_reason) ELSE '' END
@@ -111,8 +135,9 @@ VALUES (:id, :version_id, :user_id, :approved, :reason, :now);
 SELECT approved, reason, created_at FROM version_decisions WHERE version_id = :version_id ORDER BY id DESC LIMIT :most;
 
 -- name: last_published(model_id, id)^
--- The version beside one that was published last and is not yanked, whatever else became of it.
-SELECT * FROM versions WHERE model_id = :model_id AND id <> :id AND published_at IS NOT NULL AND yanked_by = ''
+-- The version beside one that was published last after a review and is not yanked, whatever else became of it.
+SELECT * FROM versions
+WHERE model_id = :model_id AND id <> :id AND published_at IS NOT NULL AND review = 2 AND yanked_by = ''
 ORDER BY published_at DESC LIMIT 1;
 
 -- name: add_version_file(version_id, digest)!
@@ -165,7 +190,7 @@ DELETE FROM crashes WHERE version_id = :version_id;
 SELECT m.* FROM models m JOIN versions v ON v.model_id = m.id WHERE v.id = :version_id;
 
 -- name: lock_version_by_id(id)^
-SELECT * FROM versions WHERE id = :id FOR UPDATE;
+SELECT v.*, m.visibility FROM versions v JOIN models m ON m.id = v.model_id WHERE v.id = :id FOR UPDATE OF v;
 
 -- name: add_finding(id, finding)!
 UPDATE versions SET findings = findings || :finding::text::jsonb WHERE id = :id;

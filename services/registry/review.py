@@ -51,7 +51,7 @@ def checks(
         found.append(_said("operators of the same domains", f"new: {', '.join(fresh)}" if fresh else ""))
     found += [
         _said("has a card", "" if after.card or described else "neither the model nor this version"),
-        _said("has release notes", "" if after.release_notes or before is None else "none"),
+        _said("has release notes", "" if after.release_notes else "none"),
         _samples(after),
     ]
     if price is not None:

@@ -56,7 +56,7 @@ def version_of(row: Row, model: str) -> registry_pb2.Version:
             findings=[registry_pb2.Finding(**f) for f in json.loads(row["findings"])], review_note=row["review_note"],
             measured_load_us=row["measured_load_us"], measured_run_us=row["measured_run_us"],
             measured_memory_bytes=row["measured_memory_bytes"], text=text_of(row), served_digest=row["served_digest"],
-            served_size_bytes=row["served_size_bytes"],
+            served_size_bytes=row["served_size_bytes"], review=row["review"],
         )
     )  # fmt: skip
     if row["sample_replies"] is not None:

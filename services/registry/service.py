@@ -11,10 +11,11 @@ from mercat.registry.v1 import registry_pb2
 from services.common import audit, call_limits, etags, ids, outbox, pages
 from services.common.clock import Clock
 from services.common.db import Connection, Database
-from services.common.errors import AlreadyExists, EtagMismatch, InvalidFields, Violation
+from services.common.errors import EtagMismatch, InvalidFields, Violation
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller, current
 from services.registry import visibility
+from services.registry.addresses import Addresses, taken
 from services.registry.cards import front_matter
 from services.registry.lineage.noting import note
 from services.registry.lineage.store import LineageStore
@@ -27,21 +28,19 @@ from services.registry.steps import Steps
 from services.registry.store import Row, Store
 
 
-class ModelExists(AlreadyExists, reason="MODEL_EXISTS"): ...
-
-
 class RegistryServicer(VersionMethods, LifecycleMethods):
     """Serves `mercat.registry.v1.RegistryService`."""
 
     def __init__(
         self, database: Database, store: Store, control: InternalChannel, clock: Clock, wake: Callable[[], None],
-        repository: Repository, undelete: timedelta, keys: KeyStore, lineage: LineageStore,
+        repository: Repository, undelete: timedelta, keys: KeyStore, lineage: LineageStore, addresses: Addresses,
     ) -> None:  # fmt: skip
         super().__init__(control, wake, repository, undelete, keys, lineage)
         self._database = database
         self._store = store
         self._clock = clock
         self._steps = Steps(store, clock)
+        self._addresses = addresses
 
     async def _visible(self, connection: Connection, name: str) -> Row:
         """The model. Raises ModelNotFound when there is none that the caller may know of."""
@@ -75,12 +74,12 @@ class RegistryServicer(VersionMethods, LifecycleMethods):
                     tags=list(dict.fromkeys(request.tags)), license=request.license, homepage=request.homepage,
                     visibility=request.visibility or visibility.PUBLIC, now=self._clock.now(),
                 )  # fmt: skip
+                await self._addresses.take(connection, principal.handle, request.name, model_id)
                 row = await self._store.get_model(connection, principal.handle, request.name)
                 if said and row:
                     await note(connection, self._store, self._lineage, row, "", said)
-        except asyncpg.UniqueViolationError:
-            problem = Violation("name", "is the name of one of your models already")
-            raise ModelExists(f"you have a model {request.name} already", violations=[problem]) from None
+        except asyncpg.UniqueViolationError as e:
+            raise taken(e, "you have", request.name) from None
         assert row is not None
         return registry_pb2.CreateModelResponse(model=model_of(row))
 

@@ -14,7 +14,7 @@ from services.common.db import Connection, Database
 from services.common.errors import FailedPrecondition, InvalidFields, ModelNotFound, Violation
 from services.common.rpc.context import Context, caller
 from services.registry import lifecycle, references
-from services.registry.lifecycle import CALLABLE, Actor
+from services.registry.lifecycle import CALLABLE, SERVED, Actor
 from services.registry.repository import Repository
 from services.registry.rows import version_of
 from services.registry.steps import Steps, VersionNotFound, standing_of, told
@@ -50,7 +50,9 @@ class LifecycleMethods(registry_pb2_grpc.RegistryServiceServicer):
             audit.about("version", row["id"])
             if step == "undelete":
                 lifecycle.undeletable(standing_of(row), row["deleted_at"], self._clock.now(), self._undelete)
-            row = await self._steps.take(connection, model, row, step, actor, note=note)
+            # What was said of one that is in service would be seen by all once the model is public.
+            said = "" if step == "approve" and row["state"] in SERVED else note
+            row = await self._steps.take(connection, model, row, step, actor, note=said)
             if step in ("submit", "publish"):
                 _check_samples(row)
             if step == "release":  # what it did before is not held against it again
@@ -95,7 +97,7 @@ class LifecycleMethods(registry_pb2_grpc.RegistryServiceServicer):
         async with self._database.connection() as connection:
             model = await self._owned(connection, request.model)
             row = await self._store.get_version(connection, model["id"], request.version)
-        if row is not None and row["state"] == V.VERSION_STATE_APPROVED:
+        if row is not None and lifecycle.may("publish", standing_of(row), Actor.OWNER):
             await self._repository.write(self._repository.deployment(model, row))
         # What was said in review is between reviewer and owner.
         version = await self._step("publish", request.model, request.version, "")

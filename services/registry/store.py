@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.common.db import Connection, load_queries
+from services.common.names import skeleton
 
 Row = Mapping[str, Any]
 
@@ -17,13 +18,23 @@ class Store:
         self._q = load_queries("services.registry")
 
     async def add_model(self, c: Connection, **columns: Any) -> None:
-        """Raises asyncpg.UniqueViolationError when the publisher has a model of that name."""
-        await self._q.add_model(c, **columns)
+        """Raises asyncpg.UniqueViolationError when the publisher has a model of that name or one that looks like it."""
+        await self._q.add_model(c, skeleton=skeleton(columns["name"]), **columns)
+
+    async def take_address(self, c: Connection, publisher: str, name: str, model_id: str, since: datetime) -> bool:
+        """After a model has got this address, in the same transaction: who left it meanwhile has committed by then.
+        False when another left it after an instant."""
+        taken = await self._q.take_address(c, publisher=publisher, name=name, model_id=model_id, since=since)
+        return taken is not None
 
     async def get_model(self, c: Connection, publisher: str, name: str) -> Row | None:
         """By its address, or one that it had before."""
         row: Row | None = await self._q.get_model(c, publisher=publisher, name=name)
         return row
+
+    async def is_publisher(self, c: Connection, publisher: str) -> bool:
+        """Whether everybody may know of a model that has, or had, an address of this publisher's."""
+        return bool(await self._q.is_publisher(c, publisher=publisher))
 
     async def former_addresses(self, c: Connection, model_id: str) -> list[str]:
         """Each as `publisher/name`."""
@@ -80,6 +91,10 @@ class Store:
     async def list_callable(self, c: Connection, after: str, most: int) -> list[Row]:
         """Published and deprecated versions of all models, with their models' publisher, name and org_id."""
         return [r async for r in self._q.list_callable(c, after=after, most=most)]
+
+    async def list_unreviewed(self, c: Connection, model_id: str, most: int) -> list[str]:
+        """Versions that others would see or call if the model were not private, though nobody has reviewed them."""
+        return [r["version"] async for r in self._q.list_unreviewed(c, model_id=model_id, most=most)]
 
     async def published_versions(self, c: Connection, model_id: str) -> list[str]:
         return [r["version"] async for r in self._q.published_versions(c, model_id=model_id)]

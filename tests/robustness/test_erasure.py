@@ -249,7 +249,7 @@ async def test_a_person_is_erased(own: Platform, elsewhere: Elsewhere) -> None:
     again = auth_pb2.SignUpRequest(
         email=f"{secrets.token_hex(4)}@example.com", username=person.handle, password=PASSWORD
     )
-    assert reason(own.anonymous.auth.SignUp, again) == "ACCOUNT_TAKEN"
+    assert reason(own.anonymous.auth.SignUp, again) == "HANDLE_QUARANTINED"
 
     # The audit log and the books hold.
     assert {chain: found for chain, found in (await chains(own)).items() if found} == {}

@@ -8,7 +8,7 @@ provider's record of an address that is not its own (Sudhodanan and Paverd, Pre-
 
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable
 from enum import Enum
 
 from services.auth.identities.protocol import Found
@@ -36,9 +36,9 @@ def way(found: Found, linked: bool, account: Row | None) -> Way:
     return Way.LINK if found.owned and account["is_verified"] else Way.PROVE
 
 
-def usernames(found: Found, reserved: Collection[str]) -> list[str]:
+def usernames(found: Found, reserved: Callable[[str], bool]) -> list[str]:
     """Names for a new account, the nicest first; the later ones are hardly anybody's."""
     nice = re.sub(r"[^a-z0-9]+", "-", (found.username or found.email.partition("@")[0]).lower())
     nice = nice[: _LONGEST - 7].strip("-") or "user"
     numbered = [f"{nice}-{secrets.token_hex(3)}" for _ in range(3)]
-    return numbered if nice in reserved else [nice, *numbered]
+    return numbered if reserved(nice) else [nice, *numbered]

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 
 from mercat.auth.v1 import auth_pb2, identity_pb2, identity_pb2_grpc
 
-from services.auth.accounts import Accounts, AccountTaken
+from services.auth.accounts import Accounts
+from services.auth.handles.reserved import is_reserved
 from services.auth.identities.protocol import Found, Relying, Secrets
 from services.auth.identities.providers import Provider
 from services.auth.identities.resolving import Way, usernames, way
 from services.auth.identities.store import IdentityStore
-from services.auth.organisations.service import RESERVED
 from services.auth.service import profile_of
 from services.auth.signing_in import SigningIn
 from services.auth.sso.connecting import Connecting, is_sso
@@ -204,14 +204,13 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def _create(
         self, request: identity_pb2.SignInWithIdentityRequest, provider: Provider, found: Found
     ) -> identity_pb2.SignInWithIdentityResponse:
-        if request.username in RESERVED:
-            raise InvalidFields(violations=[Violation("username", "is reserved; choose another")])
-        names = [request.username] if request.username else usernames(found, RESERVED)
+        self.signing_in.handles.check_allowed(request.username, "username")
+        names = [request.username] if request.username else usernames(found, is_reserved)
         for name in names:
             try:
                 return await self._created(request.identity_code, provider, found, name)
-            except AccountTaken as e:
-                if name == names[-1] or e.violations[0].field != "username":
+            except AlreadyExists as e:
+                if name == names[-1] or [v.field for v in e.violations] != ["username"]:
                     raise
         raise AssertionError("the last name is tried or refused")
 

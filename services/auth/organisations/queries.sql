@@ -1,5 +1,6 @@
--- name: add_organisation(id, handle, display_name, now)!
-INSERT INTO organisations (id, handle, display_name, created_at) VALUES (:id, :handle, :display_name, :now);
+-- name: add_organisation(id, handle, skeleton, display_name, now)!
+INSERT INTO organisations (id, handle, skeleton, display_name, created_at)
+VALUES (:id, :handle, :skeleton, :display_name, :now);
 
 -- name: count_owned(user_id)$
 SELECT count(*) FROM members m JOIN organisations o ON o.id = m.org_id

@@ -6,10 +6,10 @@ import asyncpg
 from mercat.auth.v1 import auth_pb2, organisation_pb2, organisation_pb2_grpc
 from mercat.event.v1 import event_pb2
 
+from services.auth.handles.handles import Handles, too_similar
 from services.auth.organisations.roles import check_within, is_person, scopes_of
 from services.auth.organisations.standing import forget, member_within, role_within, shared, still_owned
 from services.auth.organisations.store import OrganisationStore
-from services.auth.privacy.store import PrivacyStore
 from services.auth.scopes import ADMIN, BY_MEMBER_ROLE, OWNER
 from services.auth.store import Row
 from services.common import audit, etags, ids, outbox, pages
@@ -26,7 +26,6 @@ from services.common.errors import (
 from services.common.rpc.context import Context, caller
 from services.common.service import Deps
 
-RESERVED = frozenset({"admin", "api", "v1", "openai", "console", "docs"})
 _OWNED = 50  # organisations a user may own
 _ROLES = 50  # that an organisation may have of its own
 
@@ -34,35 +33,34 @@ _ROLES = 50  # that an organisation may have of its own
 class OrganisationServicer(organisation_pb2_grpc.OrganisationServiceServicer):
     """Serves `mercat.auth.v1.OrganisationService`."""
 
-    def __init__(self, deps: Deps, store: OrganisationStore) -> None:
+    def __init__(self, deps: Deps, store: OrganisationStore, handles: Handles) -> None:
         self._database = deps.database
         self._events = deps.events
         self._clock = deps.clock
         self._store = store
-        self._privacy = PrivacyStore()
+        self._handles = handles
 
     async def CreateOrganisation(
         self, request: organisation_pb2.CreateOrganisationRequest, context: Context
     ) -> organisation_pb2.CreateOrganisationResponse:
-        if request.handle in RESERVED:
-            raise InvalidFields(violations=[Violation("handle", "is reserved; choose another")])
+        operator = caller().role == auth_pb2.ROLE_ADMIN
+        self._handles.check_allowed(request.handle, "handle", operator=operator)
         user_id, org_id, now = caller().user_id, ids.new("org"), self._clock.now()
         audit.about("organisation", org_id)
         try:
             async with self._database.transaction() as connection:
                 if await self._store.count_owned(connection, user_id) >= _OWNED:
                     raise ResourceExhausted(f"you own {_OWNED} organisations", reason="TOO_MANY_ORGANISATIONS")
-                if await self._privacy.is_retired(connection, request.handle):
-                    raise _taken()
                 await self._store.add_organisation(
                     connection, org_id=org_id, handle=request.handle, display_name=request.display_name,
                     owner_id=user_id, now=now,
                 )  # fmt: skip
+                await self._handles.check_released(connection, request.handle, "handle")
                 event = event_pb2.OrganisationCreated(org_id=org_id, handle=request.handle, user_id=user_id)
                 await outbox.add(connection, event)
                 row = await self._store.get_organisation(connection, org_id, user_id)
-        except asyncpg.UniqueViolationError:
-            raise _taken() from None
+        except asyncpg.UniqueViolationError as e:
+            raise too_similar(e, "handle") or _taken() from None
         return organisation_pb2.CreateOrganisationResponse(organisation=organisation_of(row))
 
     async def ListOrganisations(

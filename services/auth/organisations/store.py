@@ -7,6 +7,7 @@ from typing import Any
 
 from services.auth.store import Row
 from services.common.db import Connection, load_queries
+from services.common.names import skeleton
 
 
 class OrganisationStore:
@@ -18,8 +19,11 @@ class OrganisationStore:
     async def add_organisation(
         self, c: Connection, *, org_id: str, handle: str, display_name: str, owner_id: str, now: datetime
     ) -> None:
-        """One with its owner. Raises asyncpg.UniqueViolationError when the handle is taken."""
-        await self._q.add_organisation(c, id=org_id, handle=handle, display_name=display_name, now=now)
+        """One with its owner. Raises asyncpg.UniqueViolationError when the handle is taken, or looks like
+        one that is."""
+        await self._q.add_organisation(
+            c, id=org_id, handle=handle, skeleton=skeleton(handle), display_name=display_name, now=now
+        )
         await self._q.add_member(c, org_id=org_id, user_id=owner_id, role="owner", now=now)
 
     async def count_owned(self, c: Connection, user_id: str) -> int:

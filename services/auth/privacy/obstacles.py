@@ -21,7 +21,7 @@ STAYS = (
     "ledger, invoices, payments and records of calls, under ids and a pseudonym for your handle, as the law has it",
     "that something was done and when, in the audit log, whose chain proves the rest; not what, nor from where",
     "what you made in organisations of several people: it is theirs",
-    "a hash of your handle, so that nobody takes your place",
+    "a keyed hash of your handle, so that nobody takes your place, for as long as the operator keeps names back",
 )
 
 

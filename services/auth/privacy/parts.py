@@ -30,7 +30,9 @@ class PrivacyParts:
         self.registrations: list[Registration] = [
             (
                 privacy_pb2_grpc.add_PrivacyServiceServicer_to_server,
-                PrivacyServicer(deps, store, organisations, signing_in.keyring, signing_in.sessions, kept),
+                PrivacyServicer(
+                    deps, store, organisations, signing_in.keyring, signing_in.sessions, signing_in.handles, kept
+                ),
             ),
             (
                 privacy_pb2_grpc.add_ConsentServiceServicer_to_server,

@@ -32,12 +32,6 @@ UPDATE service_accounts SET deleted_at = :now WHERE org_id = ANY(:org_ids::text[
 -- name: end_clients(org_ids, now)!
 UPDATE oauth_clients SET revoked_at = :now WHERE org_id = ANY(:org_ids::text[]) AND revoked_at IS NULL;
 
--- name: retire_handle(handle_hash, now)!
-INSERT INTO retired_handles (handle_hash, retired_at) VALUES (:handle_hash, :now) ON CONFLICT DO NOTHING;
-
--- name: is_retired(handle_hash)$
-SELECT EXISTS (SELECT FROM retired_handles WHERE handle_hash = :handle_hash);
-
 -- name: add_request(id, kind, user_id, request, sealed_marks, now, expires_at)!
 INSERT INTO person_requests (id, kind, user_id, request, sealed_marks, created_at, expires_at)
 VALUES (:id, :kind, :user_id, :request, :sealed_marks, :now, :expires_at);
@@ -244,7 +238,7 @@ DELETE FROM members WHERE user_id = :user_id OR org_id = ANY(:org_ids::text[]);
 
 -- name: erase_organisations(org_ids, pseudonyms)!
 -- Their rows stay, for the ids of the books to be of something.
-UPDATE organisations o SET handle = t.new, display_name = '', call_limit = NULL
+UPDATE organisations o SET handle = t.new, skeleton = NULL, display_name = '', call_limit = NULL
 FROM unnest(:org_ids::text[], :pseudonyms::text[]) AS t (org_id, new) WHERE o.id = t.org_id;
 
 -- name: erase_user(user_id)!

@@ -9,6 +9,7 @@ from mercat.billing.v1 import closing_pb2, closing_pb2_grpc
 from mercat.event.v1 import event_pb2
 from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 
+from services.auth.handles.handles import Handles
 from services.auth.organisations.store import OrganisationStore
 from services.auth.privacy.archive import pack
 from services.auth.privacy.marks import Marks
@@ -39,7 +40,7 @@ class PrivacyServicer(privacy_pb2_grpc.PrivacyServiceServicer):
 
     def __init__(
         self, deps: Deps, store: PrivacyStore, organisations: OrganisationStore, keyring: Keyring, sessions: Sessions,
-        kept: timedelta,
+        handles: Handles, kept: timedelta,
     ) -> None:  # fmt: skip
         self._database = deps.database
         self._clock = deps.clock
@@ -47,6 +48,7 @@ class PrivacyServicer(privacy_pb2_grpc.PrivacyServiceServicer):
         self._organisations = organisations
         self._keyring = keyring
         self._sessions = sessions
+        self._handles = handles
         self._kept = kept
         self._closing = closing_pb2_grpc.ClosingServiceStub(deps.control)
         self._objects = storage_pb2_grpc.ObjectServiceStub(deps.control)
@@ -166,7 +168,7 @@ class PrivacyServicer(privacy_pb2_grpc.PrivacyServiceServicer):
             if row["org_id"] not in org_ids:
                 await self._organisations.remove_member(connection, row["org_id"], user_id)
         for handle in handles:
-            await self._store.retire_handle(connection, handle, now)
+            await self._handles.release(connection, handle)
         await self._store.close_account(connection, user_id, org_ids, now)
         await self._sessions.end_all(connection, user_id)
         sealed = await self._keyring.seal(connection, user_id, marks.dump(), f"marks/{event.task_id}")

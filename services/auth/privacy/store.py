@@ -1,6 +1,5 @@
 """The tables of exports and erasures, one typed method per named query."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,10 +7,6 @@ from typing import Any
 from services.common.db import Connection, load_queries
 
 Row = Mapping[str, Any]
-
-
-def _hash(handle: str) -> bytes:
-    return hashlib.sha256(b"handle:" + handle.encode()).digest()
 
 
 class PrivacyStore:
@@ -42,13 +37,6 @@ class PrivacyStore:
         await self._q.end_keys(c, user_id=user_id, org_ids=org_ids)
         await self._q.end_service_accounts(c, org_ids=org_ids, now=now)
         await self._q.end_clients(c, org_ids=org_ids, now=now)
-
-    async def retire_handle(self, c: Connection, handle: str, now: datetime) -> None:
-        await self._q.retire_handle(c, handle_hash=_hash(handle), now=now)
-
-    async def is_retired(self, c: Connection, handle: str) -> bool:
-        """Whether it was the handle of somebody who was erased."""
-        return bool(await self._q.is_retired(c, handle_hash=_hash(handle)))
 
     async def add_request(self, c: Connection, **columns: Any) -> None:
         await self._q.add_request(c, **columns)

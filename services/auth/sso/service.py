@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import asyncpg
 from mercat.auth.v1 import sso_pb2, sso_pb2_grpc
+from mercat.event.v1 import event_pb2
 from pydantic import ValidationError
 
 from services.auth.identities.protocol import Relying
@@ -13,7 +14,7 @@ from services.auth.sso import domains
 from services.auth.sso.connecting import SECRET, Connecting, SsoNotFound, provider_of
 from services.auth.sso.domains import Resolver
 from services.auth.store import Row
-from services.common import audit, etags, pages
+from services.common import audit, etags, outbox, pages
 from services.common.db import Connection
 from services.common.errors import (
     AlreadyExists,
@@ -164,6 +165,7 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
                 )
                 assert verified is not None
                 audit.changed(_domain(row), _domain(verified))
+                await _told(connection)
         except asyncpg.UniqueViolationError:
             raise AlreadyExists(
                 f"another organisation has proved that {request.domain} is its own; it must remove it first",
@@ -183,6 +185,8 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
                 await self._check_other_ways(connection, request.domain)
             await self.connecting.store.remove_domain(connection, caller().org_id, request.domain)
             audit.changed(_domain(row))
+            if row["verified_at"] is not None:
+                await _told(connection)
         return sso_pb2.RemoveSsoDomainResponse()
 
     async def _domain(self, connection: Connection, domain: str) -> Row:
@@ -191,6 +195,12 @@ class SsoServicer(sso_pb2_grpc.SsoServiceServicer):
             raise NotFound("the organisation has no such domain; see `mercat org sso show`",
                            reason="SSO_DOMAIN_NOT_FOUND")  # fmt: skip
         return row
+
+
+async def _told(connection: Connection) -> None:
+    """That the domains of the caller's organisation are others now."""
+    event = event_pb2.OrganisationDomainsChanged(org_id=caller().org_id, handle=caller().handle)
+    await outbox.add(connection, event)
 
 
 def _none() -> SsoNotFound:

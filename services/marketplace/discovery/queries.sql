@@ -60,7 +60,10 @@ DELETE FROM collection_models WHERE collection_id = :id AND model = :model;
 
 -- name: collection_models(id)
 -- Those that are published.
-SELECT l.* FROM collection_models m JOIN listings l ON l.model = m.model WHERE m.collection_id = :id ORDER BY m.number;
+SELECT l.*, q.display_name AS publisher_name, q.verified AS publisher_verified
+FROM collection_models m JOIN listings l ON l.model = m.model
+LEFT JOIN publisher_profiles q ON q.publisher = split_part(l.model, '/', 1)
+WHERE m.collection_id = :id ORDER BY m.number;
 
 -- name: add_favourite(org_id, model)!
 INSERT INTO favourites (org_id, model) VALUES (:org_id, :model) ON CONFLICT DO NOTHING;
@@ -69,11 +72,10 @@ INSERT INTO favourites (org_id, model) VALUES (:org_id, :model) ON CONFLICT DO N
 DELETE FROM favourites WHERE org_id = :org_id AND model = :model;
 
 -- name: list_favourites(org_id, before, most)
-SELECT l.*, f.number FROM favourites f JOIN listings l ON l.model = f.model
+SELECT l.*, f.number, q.display_name AS publisher_name, q.verified AS publisher_verified
+FROM favourites f JOIN listings l ON l.model = f.model
+LEFT JOIN publisher_profiles q ON q.publisher = split_part(l.model, '/', 1)
 WHERE f.org_id = :org_id AND f.number < :before ORDER BY f.number DESC LIMIT :most;
-
--- name: is_publisher(publisher)$
-SELECT EXISTS (SELECT FROM publications WHERE publisher = :publisher);
 
 -- name: follow(org_id, publisher)!
 INSERT INTO follows VALUES (:org_id, :publisher) ON CONFLICT DO NOTHING;
@@ -104,6 +106,7 @@ found AS (
     ORDER BY at DESC, version_id DESC, kind DESC LIMIT :most)
 )
 SELECT l.*, f.model AS about, f.version, f.version_id, f.kind, f.at, f.sunset_at, f.successor, f.reason,
-    f.model = ANY(:called::text[]) AS called
+    f.model = ANY(:called::text[]) AS called, q.display_name AS publisher_name, q.verified AS publisher_verified
 FROM found f LEFT JOIN listings l ON l.model = f.model
+LEFT JOIN publisher_profiles q ON q.publisher = split_part(l.model, '/', 1)
 ORDER BY f.at DESC, f.version_id DESC, f.kind DESC LIMIT :most;

@@ -22,6 +22,7 @@ from services.common.rpc.context import ROLE_NAMES, Context, caller, current
 from services.marketplace.discovery.calling import Calling
 from services.marketplace.discovery.store import DiscoveryStore, Row
 from services.marketplace.hits import hit
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.store import Store, listing_of
 
 _MOST = 500  # models of a collection
@@ -35,19 +36,23 @@ class CollectionNotFound(NotFound, reason="COLLECTION_NOT_FOUND"): ...
 class CollectionFull(ResourceExhausted, reason="COLLECTION_FULL"): ...
 
 
-class PublisherNotFound(NotFound, reason="PUBLISHER_NOT_FOUND"): ...
-
-
 class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
     """Serves `mercat.marketplace.v1.CollectionService`."""
 
     def __init__(
-        self, database: Database, listings: Store, store: DiscoveryStore, calling: Calling, clock: Clock
+        self,
+        database: Database,
+        listings: Store,
+        store: DiscoveryStore,
+        publishers: Publishers,
+        calling: Calling,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._calling = calling
         self._listings = listings
         self._store = store
+        self._publishers = publishers
         self._clock = clock
 
     async def CreateCollection(
@@ -139,8 +144,7 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
 
     async def FollowPublisher(self, request: pb.FollowPublisherRequest, context: Context) -> pb.FollowPublisherResponse:
         async with self._database.transaction() as connection:
-            if not await self._store.is_publisher(connection, request.publisher):
-                raise PublisherNotFound(f"{request.publisher} has no published model")
+            await self._publishers.check(connection, request.publisher)
             await self._store.follow(connection, caller().org_id, request.publisher)
         return pb.FollowPublisherResponse()
 

@@ -103,10 +103,6 @@ class DiscoveryStore:
     async def list_favourites(self, c: Connection, org_id: str, before: int, most: int) -> Sequence[Row]:
         return [r async for r in self._q.list_favourites(c, org_id=org_id, before=before, most=most)]
 
-    async def is_publisher(self, c: Connection, publisher: str) -> bool:
-        """Whether a model of theirs is published."""
-        return bool(await self._q.is_publisher(c, publisher=publisher))
-
     async def follow(self, c: Connection, org_id: str, publisher: str) -> None:
         await self._q.follow(c, org_id=org_id, publisher=publisher)
 

@@ -1,19 +1,17 @@
-"""Names that look alike, and websites that are proven."""
+"""Display names that look alike, and websites that are proven."""
 
-import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-# Of ASCII what is taken for something else at a glance.
-_LOOKS = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"), ("2", "z"), ("8", "b"))
+from services.common import names
+
+# What is mistaken in a name for people, beside what is in a handle.
+_LOOKS = (("cl", "d"), ("2", "z"), ("8", "b"))
 
 
 def skeleton(name: str) -> str:
     """What ASCII names that look alike share: without case, spaces and punctuation."""
-    text = re.sub(r"[^a-z0-9]", "", name.lower())
-    for seen, taken_for in _LOOKS:
-        text = text.replace(seen, taken_for)
-    return text
+    return names.skeleton(name, _LOOKS)
 
 
 def proven(website: str, domains: Iterable[str]) -> bool:

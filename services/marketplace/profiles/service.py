@@ -9,9 +9,9 @@ from services.common import audit
 from services.common.errors import AlreadyExists, NotFound, Violation
 from services.common.rpc.context import Context, caller
 from services.common.service import Deps
-from services.marketplace.discovery.service_collections import PublisherNotFound
 from services.marketplace.hits import hit
-from services.marketplace.profiles.names import proven, skeleton
+from services.marketplace.profiles.names import skeleton
+from services.marketplace.profiles.publishers import Publishers
 from services.marketplace.profiles.store import ProfileStore
 
 _MODELS = 20
@@ -24,18 +24,18 @@ class DisplayNameTaken(AlreadyExists, reason="DISPLAY_NAME_TAKEN"):
 class PublisherServicer(publishers_pb2_grpc.PublisherServiceServicer):
     """Private models count nowhere: they have no listings."""
 
-    def __init__(self, deps: Deps, profiles: ProfileStore) -> None:
+    def __init__(self, deps: Deps, profiles: ProfileStore, publishers: Publishers) -> None:
         self._database = deps.database
         self._clock = deps.clock
         self._auth = auth_pb2_grpc.PrincipalServiceStub(deps.control)
         self._profiles = profiles
+        self._publishers = publishers
 
     async def GetPublisher(self, request: pb.GetPublisherRequest, context: Context) -> pb.GetPublisherResponse:
         name = request.publisher
         async with self._database.connection() as connection:
+            await self._publishers.check(connection, name)
             counted = await self._profiles.count_published(connection, name)
-            if not counted["models"]:
-                raise PublisherNotFound(f"{name} has no published model")
             listings = await self._profiles.list_published(connection, name, _MODELS)
             profile = await self._profiles.get_profile(connection, name)
         made = pb.Publisher(
@@ -46,10 +46,7 @@ class PublisherServicer(publishers_pb2_grpc.PublisherServiceServicer):
             made.rating = counted["rating_sum"] / counted["reviews"]
         if profile is not None:
             made.display_name, made.about = profile["display_name"], profile["about"]
-            made.website = profile["website"]
-            if made.website:
-                found = await self._auth.FindOrganisation(auth_pb2.FindOrganisationRequest(handle=name))
-                made.verified = found.org_id == profile["org_id"] and proven(made.website, found.verified_domains)
+            made.website, made.verified = profile["website"], bool(profile["verified"])
         return pb.GetPublisherResponse(publisher=made)
 
     async def SetPublisherProfile(
@@ -63,11 +60,13 @@ class PublisherServicer(publishers_pb2_grpc.PublisherServiceServicer):
             raise taken
         try:
             async with self._database.transaction() as connection:
+                await self._profiles.lock_verification(connection, who.org_id)
                 await self._profiles.put_profile(
                     connection, org_id=who.org_id, publisher=who.handle, display_name=request.display_name,
                     skeleton=skeleton(request.display_name), about=request.about, website=request.website,
                     now=self._clock.now(),
                 )  # fmt: skip
+                await self._publishers.verify(connection, who.org_id)
         except asyncpg.UniqueViolationError:
             raise taken from None
         return pb.SetPublisherProfileResponse()

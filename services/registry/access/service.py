@@ -21,11 +21,16 @@ from services.registry.access.store import AccessStore
 from services.registry.rows import model_of
 from services.registry.store import Row, Store
 
+_NAMED = 20  # versions that an error names
 MOST = 10_000  # organisations that have access to a model: every worker knows them all
 
 
 class ModelNotGated(FailedPrecondition, reason="MODEL_NOT_GATED"):
     """Its calls need no access, or nobody but its own organisation has any."""
+
+
+class ModelUnreviewed(FailedPrecondition, reason="MODEL_UNREVIEWED"):
+    """Versions of a private model were published and not reviewed; the metadata names them."""
 
 
 class TermsNotAccepted(FailedPrecondition, reason="TERMS_NOT_ACCEPTED"):
@@ -59,6 +64,10 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             before = await self._own(connection, request.model)
             audit.about("model", before["id"])
             await self._store.set_visibility(connection, before["id"], request.visibility, now)
+            if (
+                request.visibility != visibility.PRIVATE
+            ):  # read after that has locked the model: nothing is published now
+                await self._check_reviewed(connection, before)
             if request.HasField("gate"):
                 gate = request.gate
                 await self._accesses.put_gate(
@@ -73,6 +82,18 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             changed = event_pb2.ModelChanged(model_id=model["id"], model=name, published=published)
             await outbox.add(connection, changed)
         return access_pb2.SetModelVisibilityResponse(model=model_of(model))
+
+    async def _check_reviewed(self, connection: Connection, model: Row) -> None:
+        """Raises ModelUnreviewed, which says what to do."""
+        versions = await self._store.list_unreviewed(connection, model["id"], _NAMED)
+        if versions:
+            name = f"{model['publisher']}/{model['name']}"
+            problem = Violation("visibility", "shows versions that have not been reviewed: submit or delete them first")
+            raise ModelUnreviewed(
+                f"not reviewed yet: {', '.join(versions)}; `mercat models submit {name}@{versions[0]}` asks for it, and"
+                " it stays in service meanwhile",
+                metadata={"versions": " ".join(versions)}, violations=[problem],
+            )  # fmt: skip
 
     async def GetModelAccess(
         self, request: access_pb2.GetModelAccessRequest, context: Context

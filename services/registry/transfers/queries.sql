@@ -26,13 +26,10 @@ UNION SELECT served_digest FROM versions WHERE model_id = :model_id AND served_d
 UNION SELECT f.digest FROM version_files f JOIN versions v ON v.id = f.version_id WHERE v.model_id = :model_id
 ORDER BY digest;
 
--- name: forget_address(publisher, name)!
-DELETE FROM model_addresses WHERE publisher = :publisher AND name = :name;
+-- name: move_model(id, org_id, publisher, name, skeleton)!
+UPDATE models SET org_id = :org_id, publisher = :publisher, name = :name, skeleton = :skeleton WHERE id = :id;
 
--- name: move_model(id, org_id, publisher, name)!
-UPDATE models SET org_id = :org_id, publisher = :publisher, name = :name WHERE id = :id;
-
--- name: add_address(publisher, name, model_id)!
--- A model that was made in the moment in which another left its address may have left a row there.
-INSERT INTO model_addresses (publisher, name, model_id) VALUES (:publisher, :name, :model_id)
-ON CONFLICT (publisher, name) DO UPDATE SET model_id = excluded.model_id;
+-- name: add_address(publisher, name, model_id, now)!
+-- One that left it long ago may have a row there yet.
+INSERT INTO model_addresses (publisher, name, model_id, left_at) VALUES (:publisher, :name, :model_id, :now)
+ON CONFLICT (publisher, name) DO UPDATE SET model_id = excluded.model_id, left_at = excluded.left_at;

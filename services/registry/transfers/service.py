@@ -13,8 +13,8 @@ from services.common.errors import CredentialInvalid, InvalidFields, NotFound, V
 from services.common.rpc.context import Context, caller
 from services.common.service import Deps
 from services.registry import visibility
+from services.registry.addresses import Addresses, taken
 from services.registry.rows import model_of
-from services.registry.service import ModelExists
 from services.registry.store import Row, Store
 from services.registry.transfers.store import TransferStore
 
@@ -28,12 +28,13 @@ class TransferNotFound(NotFound, reason="TRANSFER_NOT_FOUND"): ...
 class TransferServicer(transfer_pb2_grpc.TransferServiceServicer):
     """A model's row is locked before its offers, whatever is done with them."""
 
-    def __init__(self, deps: Deps, store: Store, transfers: TransferStore) -> None:
+    def __init__(self, deps: Deps, store: Store, transfers: TransferStore, addresses: Addresses) -> None:
         self._database = deps.database
         self._clock = deps.clock
         self._auth = auth_pb2_grpc.PrincipalServiceStub(deps.control)
         self._store = store
         self._transfers = transfers
+        self._addresses = addresses
 
     async def TransferModel(
         self, request: transfer_pb2.TransferModelRequest, context: Context
@@ -82,17 +83,16 @@ class TransferServicer(transfer_pb2_grpc.TransferServiceServicer):
         return _ACCEPTING.issubset(there.scopes) and there.role >= auth_pb2.ROLE_PUBLISHER
 
     async def _move(self, connection: Connection, model: Row, transfer: Row, name: str) -> Row:
-        """The model as it is then. Raises ModelExists."""
+        """The model as it is then. Raises ModelExists, ModelNameTooSimilar, ModelNameQuarantined."""
         name = name or model["name"]
         before = f"{model['publisher']}/{model['name']}"
         try:
             await self._transfers.move(
                 connection, model, transfer["to_org_id"], transfer["organisation"], name, self._clock.now()
             )
-        except asyncpg.UniqueViolationError:
-            problem = Violation("name", f"is the name of a model of {transfer['organisation']}; give another one")
-            text = f"{transfer['organisation']} has a model {name} already"
-            raise ModelExists(text, violations=[problem]) from None
+        except asyncpg.UniqueViolationError as e:
+            raise taken(e, f"{transfer['organisation']} has", name) from None
+        await self._addresses.take(connection, transfer["organisation"], name, model["id"])
         moved = await self._store.get_model(connection, transfer["organisation"], name)
         assert moved is not None
         event = event_pb2.ModelMoved(

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from services.common.db import Connection, load_queries
+from services.common.names import skeleton
 from services.registry.store import Row
 
 
@@ -43,8 +44,9 @@ class TransferStore:
 
     async def move(self, c: Connection, model: Row, org_id: str, publisher: str, name: str, now: datetime) -> None:
         """Gives a model, which is locked, another owner and address; the one before leads to it. Raises
-        asyncpg.UniqueViolationError when the new owner has a model of this name."""
+        asyncpg.UniqueViolationError when the new owner has a model of this name, or one that looks like it."""
         await self._q.end_transfers(c, model_id=model["id"], now=now)
-        await self._q.forget_address(c, publisher=publisher, name=name)
-        await self._q.move_model(c, id=model["id"], org_id=org_id, publisher=publisher, name=name)
-        await self._q.add_address(c, publisher=model["publisher"], name=model["name"], model_id=model["id"])
+        await self._q.move_model(
+            c, id=model["id"], org_id=org_id, publisher=publisher, name=name, skeleton=skeleton(name)
+        )
+        await self._q.add_address(c, publisher=model["publisher"], name=model["name"], model_id=model["id"], now=now)

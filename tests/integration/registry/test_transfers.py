@@ -160,6 +160,10 @@ def test_the_address_before_leads_there_until_it_is_taken_anew(
         "MODEL_NOT_FOUND"
     )
     other.registry.UpdateModel(registry_pb2.UpdateModelRequest(model=model, summary="theirs"))
+    platform.value(
+        "UPDATE registry.model_addresses SET left_at = left_at - interval '180 days'"
+        f" WHERE name = '{name}' RETURNING name"
+    )
     anew = draft(owner, name)
     assert anew == model
     assert known(owner, model).model_id != moved.model_id

@@ -1,15 +1,20 @@
 """What people may ask for: exports, deletion, consents; and keys that sign are replaced under way."""
 
+import hashlib
 import json
+import secrets
 from collections.abc import Iterator
 
+import grpc
 import httpx
 import jwt
 import pytest
-from mercat.auth.v1 import auth_pb2, privacy_pb2
+from mercat.auth.v1 import auth_pb2, organisation_pb2, privacy_pb2
 from mercat.billing.v1 import billing_pb2
 
-from tests.expect import fails
+from services.common.errors import from_rpc_error
+from services.common.names import skeleton
+from tests.expect import fails, until
 from tests.integration.signin.people import Member, ends, member
 from tests.platform import PASSWORD, USD, Platform
 from tests.robustness.test_erasure import until_erased
@@ -86,6 +91,56 @@ def test_what_is_left_becomes_the_platforms(own: Platform) -> None:
     assert signed.profile.user_id != person.profile.user_id
     new = Member(own, person.email, signed.session, signed.profile)
     assert new.account.billing.GetWallet(billing_pb2.GetWalletRequest()).wallet.balance_nanos == 0
+
+
+def test_a_name_that_was_given_up_is_in_quarantine(own: Platform) -> None:
+    """And what looks like it; nobody learns from the table whose it was, and the time ends."""
+    person = member(own)
+    name = person.profile.username
+    handle = f"givenup{secrets.token_hex(4)}"
+    person.account.organisations.CreateOrganisation(organisation_pb2.CreateOrganisationRequest(handle=handle))
+    request = privacy_pb2.DeleteAccountRequest(username=name, forfeit=True)
+    erasure_id = person.account.privacy.DeleteAccount(request).erasure_id
+    until_erased(own, erasure_id)
+    other = own.session(own.sign_up())
+    for like in (name, f"{name[:3]}-{name[3:]}"):
+        again = auth_pb2.SignUpRequest(email=f"{secrets.token_hex(6)}@example.com", username=like, password=PASSWORD)
+        error = fails(own.anonymous.auth.SignUp, again)
+        assert (error.code, error.reason) == (grpc.StatusCode.ALREADY_EXISTS, "HANDLE_QUARANTINED")
+        assert [v.field for v in error.violations] == ["username"]
+    taken = organisation_pb2.CreateOrganisationRequest(handle=handle)
+    error = fails(other.organisations.CreateOrganisation, taken)
+    assert (error.reason, [v.field for v in error.violations]) == ("HANDLE_QUARANTINED", ["handle"])
+    plain = [hashlib.sha256(prefix + text.encode()).hexdigest() for prefix in (b"", b"handle:") for text in
+             (name, handle, skeleton(name), skeleton(handle))]  # fmt: skip
+    kept = own.value("SELECT array_agg(encode(handle_hash, 'hex')) FROM auth.retired_handles")
+    assert len(kept) >= 2
+    assert not set(kept) & set(plain)
+    own.value("UPDATE auth.retired_handles SET retired_at = retired_at - interval '180 days' RETURNING keyed")
+    other.organisations.CreateOrganisation(taken)
+    own.anonymous.auth.SignUp(again)
+
+
+def test_names_that_were_given_up_before_there_was_a_key(own: Platform) -> None:
+    """They are kept as they were, and get one."""
+    name = f"longago{secrets.token_hex(4)}"
+    plain = hashlib.sha256(b"handle:" + name.encode()).hexdigest()
+    insert = f"INSERT INTO auth.retired_handles VALUES ('\\x{plain}', now()) RETURNING keyed"
+    assert own.value(insert) is False
+    again = auth_pb2.SignUpRequest(email=f"{secrets.token_hex(6)}@example.com", username=name, password=PASSWORD)
+    assert fails(own.anonymous.auth.SignUp, again).reason == "HANDLE_QUARANTINED"
+    own.until_ready("control", own.kill("control"))
+    until(lambda: own.value("SELECT count(*) FROM auth.retired_handles WHERE NOT keyed") == 0)
+    assert own.value(f"SELECT count(*) FROM auth.retired_handles WHERE handle_hash = '\\x{plain}'") == 0
+    until(lambda: ended(own, again) == "HANDLE_QUARANTINED")
+
+
+def ended(platform: Platform, request: auth_pb2.SignUpRequest) -> str:
+    try:
+        platform.anonymous.auth.SignUp(request)
+    except grpc.RpcError as e:
+        return from_rpc_error(e).reason
+    return ""
 
 
 def test_keys_that_sign_are_replaced(own: Platform) -> None:

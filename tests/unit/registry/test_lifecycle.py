@@ -1,5 +1,7 @@
-"""Which step leads where: every step from every state, by everybody, yanked and not."""
+"""Which step leads where: every step from every state, by everybody, yanked and not, reviewed and not, of private
+models and others."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -9,8 +11,10 @@ from mercat.registry.v1 import registry_pb2 as r
 from services.registry.lifecycle import (
     CALLABLE,
     SEEN,
+    SERVED,
     STEPS,
     Actor,
+    Review,
     Standing,
     StepDenied,
     WrongState,
@@ -37,6 +41,16 @@ LIFE: dict[str, tuple[str, dict[str, str]]] = {
     "delete": ("owner", dict.fromkeys(("refused", "draft", "approved"), "deleted")),
     "undelete": ("owner", {"deleted": "before"}),
 }
+# The same of a version that nobody but its organisation can have seen: its model is private, and it was never approved.
+UNSEEN: dict[str, dict[str, str]] = {
+    "publish": {"draft": "published", "review": "published"},
+    "delete": dict.fromkeys(("published", "deprecated", "retired", "quarantined"), "deleted"),
+}
+# What a review needs beside the states of what is in service, and what comes of it.
+BESIDE = {
+    "submit": (Review.NONE, Review.ASKED), "approve": (Review.ASKED, Review.PASSED),
+    "reject": (Review.ASKED, Review.NONE),
+}  # fmt: skip
 STATES = [v for v in r.VersionState.values() if v]
 BEFORE = {r.VERSION_STATE_QUARANTINED: r.VERSION_STATE_DEPRECATED, r.VERSION_STATE_DELETED: r.VERSION_STATE_REFUSED}
 YANKED = (None, Actor.OWNER, Actor.ADMIN)
@@ -49,13 +63,22 @@ def test_the_table_has_every_step() -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("state", STATES, ids=name_of)
 def test_every_step_from_every_state(step: str, state: int) -> None:
-    who, moves = LIFE[step]
-    for actor, yanked in product(Actor, YANKED):
-        at = Standing(state, BEFORE.get(state), yanked)
-        case = (step, name_of(state), actor, yanked)
+    who, _ = LIFE[step]
+    for actor, yanked, review, private in product(Actor, YANKED, Review, (False, True)):
+        at = Standing(state, BEFORE.get(state), yanked, review, private)
+        case = (step, name_of(state), actor, yanked, review, private)
+        moves = LIFE[step][1] | (UNSEEN.get(step, {}) if private and review is not Review.PASSED else {})
         if actor.value not in who.split():
             with pytest.raises(StepDenied):
                 advance(step, at, actor)
+            continue
+        if step in BESIDE and state in SERVED:
+            if review is BESIDE[step][0]:
+                assert advance(step, at, actor) == replace(at, review=BESIDE[step][1]), case
+            else:
+                with pytest.raises(WrongState) as caught:
+                    advance(step, at, actor)
+                assert caught.value.metadata == {"state": name_of(state), "step": step}, case
             continue
         target = moves.get(name_of(state))
         wrong = (step == "yank" and yanked is not None) or (step == "unyank" and yanked is None)
@@ -74,7 +97,9 @@ def test_every_step_from_every_state(step: str, state: int) -> None:
         ), case
         assert to.yanked == {"yank": actor, "unyank": None}.get(step, yanked), case
         parked = to.state in BEFORE
-        assert to.before == ((at.before or state) if parked else None), case
+        served = step == "delete" and state in SERVED  # it comes back as what has to be reviewed
+        assert to.before == ((r.VERSION_STATE_DRAFT if served else at.before or state) if parked else None), case
+        assert to.review == (Review.NONE if served else BESIDE[step][1] if step in BESIDE else review), case
 
 
 def test_what_is_parked_comes_back_as_it_was() -> None:

@@ -149,3 +149,8 @@ def test_a_card_of_the_model_is_a_card() -> None:
     for described, result in ((True, r.CHECK_RESULT_PASSED), (False, r.CHECK_RESULT_WARNING)):
         checked = review.checks(None, version(), described=described)
         assert {c.name: c.result for c in checked}["has a card"] == result
+
+
+def test_a_first_version_without_release_notes_is_said_to_have_none() -> None:
+    assert results(None, version())["has release notes"] == (r.CHECK_RESULT_WARNING, "none")
+    assert results(None, version(release_notes="the first one"))["has release notes"] == (r.CHECK_RESULT_PASSED, "")

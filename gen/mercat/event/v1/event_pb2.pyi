@@ -126,6 +126,30 @@ class OrganisationCreated(_message.Message):
 Global___OrganisationCreated: _TypeAlias = OrganisationCreated  # noqa: Y015
 
 @_typing.final
+class OrganisationDomainsChanged(_message.Message):
+    """An organisation has proven that a domain is its own, or gave one up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    handle: _builtins.str
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        handle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrganisationDomainsChanged: _TypeAlias = OrganisationDomainsChanged  # noqa: Y015
+
+@_typing.final
 class PrincipalChanged(_message.Message):
     """A credential, role or scope changed: forget what is cached of whom all that is given names."""
 

@@ -102,6 +102,7 @@ class SearchModelsRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     FREE_TO_TRY_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words; empty: everything."""
     category: _builtins.str
@@ -127,6 +128,8 @@ class SearchModelsRequest(_message.Message):
     """That the card names, a BCP 47 tag; `pt` finds `pt-BR` as well."""
     free_to_try: _builtins.bool
     """Only those that an account without credit can call."""
+    verified: _builtins.bool
+    """Only of publishers that are verified."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All of them."""
@@ -152,10 +155,11 @@ class SearchModelsRequest(_message.Message):
         mode: Global___SearchMode.ValueType = ...,
         language: _builtins.str = ...,
         free_to_try: _builtins.bool = ...,
+        verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "free_to_try", b"free_to_try", "language", b"language", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos", "_min_price_nanos", b"_min_price_nanos", "category", b"category", "framework", b"framework", "free_to_try", b"free_to_try", "language", b"language", "license", b"license", "max_latency_us", b"max_latency_us", "max_price_nanos", b"max_price_nanos", "min_price_nanos", b"min_price_nanos", "min_rating", b"min_rating", "modality", b"modality", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "publisher", b"publisher", "query", b"query", "sort", b"sort", "tags", b"tags", "task", b"task", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_price_nanos: _TypeAlias = _typing.Literal["max_price_nanos"]  # noqa: Y015
     _WhichOneofArgType__max_price_nanos: _TypeAlias = _typing.Literal["_max_price_nanos", b"_max_price_nanos"]  # noqa: Y015
@@ -191,7 +195,9 @@ class SearchModelsResponse(_message.Message):
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]: ...
     @_builtins.property
     def facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Facet]:
-        """Counts by value, for category, task, tags, framework, license, language, modality, price and rating. Of the first page alone."""
+        """Counts by value, for category, task, tags, framework, license, language, modality, price, rating and verified. Of the
+        first page alone.
+        """
 
     def __init__(
         self,
@@ -237,6 +243,7 @@ class SearchHit(_message.Message):
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
     FREE_TO_TRY_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     display_name: _builtins.str
     summary: _builtins.str
@@ -270,6 +277,8 @@ class SearchHit(_message.Message):
     def highlights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Highlight]:
         """Where the words were found, as they were meant."""
 
+    @_builtins.property
+    def publisher(self) -> Global___PublisherMark: ...
     def __init__(
         self,
         *,
@@ -294,14 +303,45 @@ class SearchHit(_message.Message):
         highlights: _abc.Iterable[Global___Highlight] | None = ...,
         visibility: _visibility_pb2.Visibility.ValueType = ...,
         free_to_try: _builtins.bool = ...,
+        publisher: Global___PublisherMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "published_at", b"published_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "published_at", b"published_at", "publisher", b"publisher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "free_to_try", b"free_to_try", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "visibility", b"visibility", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "display_name", b"display_name", "framework", b"framework", "free_to_try", b"free_to_try", "highlights", b"highlights", "latest_version", b"latest_version", "license", b"license", "modality", b"modality", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "published_at", b"published_at", "publisher", b"publisher", "rating", b"rating", "review_count", b"review_count", "summary", b"summary", "tags", b"tags", "task", b"task", "total_requests", b"total_requests", "visibility", b"visibility", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchHit: _TypeAlias = SearchHit  # noqa: Y015
+
+@_typing.final
+class PublisherMark(_message.Message):
+    """Whose a model is, wherever it is listed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    publisher: _builtins.str
+    """Its handle, the first half of the model's name."""
+    display_name: _builtins.str
+    """Empty where it has said nothing of itself."""
+    verified: _builtins.bool
+    """Whether its website is of a domain that it has proven to be its own."""
+    def __init__(
+        self,
+        *,
+        publisher: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        verified: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "publisher", b"publisher", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublisherMark: _TypeAlias = PublisherMark  # noqa: Y015
 
 @_typing.final
 class Highlight(_message.Message):
@@ -357,7 +397,7 @@ Global___Highlight: _TypeAlias = Highlight  # noqa: Y015
 @_typing.final
 class Facet(_message.Message):
     """`price`: free, up_to_1, up_to_10, up_to_100 and more, in dollars for a million units of each meter. `rating`: at least so
-    many stars.
+    many stars. `verified`: yes, of how many the publisher is.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -458,6 +498,7 @@ class Listing(_message.Message):
     TREND_FIELD_NUMBER: _builtins.int
     ALLOWANCES_FIELD_NUMBER: _builtins.int
     FREE_TO_TRY_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     mean_latency_us: _builtins.int
     rating: _builtins.float
@@ -483,6 +524,8 @@ class Listing(_message.Message):
     def allowances(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.Allowance]:
         """What is free each month, meter by meter; for who is signed in with what is left of it. Empty in comparisons."""
 
+    @_builtins.property
+    def publisher(self) -> Global___PublisherMark: ...
     def __init__(
         self,
         *,
@@ -500,10 +543,11 @@ class Listing(_message.Message):
         trend: _builtins.float = ...,
         allowances: _abc.Iterable[_billing_pb2.Allowance] | None = ...,
         free_to_try: _builtins.bool = ...,
+        publisher: Global___PublisherMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "price", b"price", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "price", b"price", "publisher", b"publisher", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "free_to_try", b"free_to_try", "mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "free_to_try", b"free_to_try", "mean_latency_us", b"mean_latency_us", "model", b"model", "p50_latency_us", b"p50_latency_us", "p95_latency_us", b"p95_latency_us", "price", b"price", "publisher", b"publisher", "rating", b"rating", "recent_requests", b"recent_requests", "review_count", b"review_count", "total_requests", b"total_requests", "trend", b"trend", "version", b"version", "weighted_rating", b"weighted_rating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,7 @@ class Publisher(_message.Message):
     verified: _builtins.bool
     """Whether the website is of a domain that the organisation has proven to be its own."""
     model_count: _builtins.int
+    """Those that are listed: a model all of whose versions are deprecated is not."""
     rating: _builtins.float
     """Of all reviews of its models; 0: none yet."""
     review_count: _builtins.int

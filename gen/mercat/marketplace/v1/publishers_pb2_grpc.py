@@ -50,7 +50,8 @@ class PublisherServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetPublisher(self, request, context):
-        """An organisation that has published models. NOT_FOUND for every other, whether it exists or not.
+        """An organisation that has, or had, a model that everybody may know of, or is verified. NOT_FOUND for every other,
+        whether it exists or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

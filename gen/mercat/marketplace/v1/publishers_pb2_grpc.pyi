@@ -32,7 +32,9 @@ class PublisherServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PublisherServiceAsyncStub: ...
     GetPublisher: _grpc.UnaryUnaryMultiCallable[_publishers_pb2.GetPublisherRequest, _publishers_pb2.GetPublisherResponse]
-    """An organisation that has published models. NOT_FOUND for every other, whether it exists or not."""
+    """An organisation that has, or had, a model that everybody may know of, or is verified. NOT_FOUND for every other,
+    whether it exists or not.
+    """
     SetPublisherProfile: _grpc.UnaryUnaryMultiCallable[_publishers_pb2.SetPublisherProfileRequest, _publishers_pb2.SetPublisherProfileResponse]
     """What the caller's organisation says of itself. ALREADY_EXISTS for a display name that looks like another's."""
 
@@ -40,7 +42,9 @@ class PublisherServiceStub:
 class PublisherServiceAsyncStub(PublisherServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetPublisher: _aio.UnaryUnaryMultiCallable[_publishers_pb2.GetPublisherRequest, _publishers_pb2.GetPublisherResponse]  # type: ignore[assignment]
-    """An organisation that has published models. NOT_FOUND for every other, whether it exists or not."""
+    """An organisation that has, or had, a model that everybody may know of, or is verified. NOT_FOUND for every other,
+    whether it exists or not.
+    """
     SetPublisherProfile: _aio.UnaryUnaryMultiCallable[_publishers_pb2.SetPublisherProfileRequest, _publishers_pb2.SetPublisherProfileResponse]  # type: ignore[assignment]
     """What the caller's organisation says of itself. ALREADY_EXISTS for a display name that looks like another's."""
 
@@ -51,7 +55,9 @@ class PublisherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _publishers_pb2.GetPublisherRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_publishers_pb2.GetPublisherResponse, _abc.Awaitable[_publishers_pb2.GetPublisherResponse]]:
-        """An organisation that has published models. NOT_FOUND for every other, whether it exists or not."""
+        """An organisation that has, or had, a model that everybody may know of, or is verified. NOT_FOUND for every other,
+        whether it exists or not.
+        """
 
     @_abc_1.abstractmethod
     def SetPublisherProfile(

@@ -76,7 +76,8 @@ class AccessServiceServicer:
 
     def SetModelVisibility(self, request, context):
         """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
-        everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+        everywhere within seconds. FAILED_PRECONDITION while a version that was published has not passed review, unless the
+        model becomes or stays private. One that becomes private leaves the marketplace, and calls of others that have begun end
         as they would have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -33,7 +33,8 @@ class AccessServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
     SetModelVisibility: _grpc.UnaryUnaryMultiCallable[_access_pb2.SetModelVisibilityRequest, _access_pb2.SetModelVisibilityResponse]
     """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
-    everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+    everywhere within seconds. FAILED_PRECONDITION while a version that was published has not passed review, unless the
+    model becomes or stays private. One that becomes private leaves the marketplace, and calls of others that have begun end
     as they would have.
     """
     GetModelAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetModelAccessRequest, _access_pb2.GetModelAccessResponse]
@@ -58,7 +59,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetModelVisibility: _aio.UnaryUnaryMultiCallable[_access_pb2.SetModelVisibilityRequest, _access_pb2.SetModelVisibilityResponse]  # type: ignore[assignment]
     """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
-    everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+    everywhere within seconds. FAILED_PRECONDITION while a version that was published has not passed review, unless the
+    model becomes or stays private. One that becomes private leaves the marketplace, and calls of others that have begun end
     as they would have.
     """
     GetModelAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.GetModelAccessRequest, _access_pb2.GetModelAccessResponse]  # type: ignore[assignment]
@@ -86,7 +88,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.SetModelVisibilityResponse, _abc.Awaitable[_access_pb2.SetModelVisibilityResponse]]:
         """Shows a model to all or to its own organisation alone, or lets only those call it that have access, by the owner; felt
-        everywhere within seconds. One that becomes private leaves the marketplace, and calls of others that have begun end
+        everywhere within seconds. FAILED_PRECONDITION while a version that was published has not passed review, unless the
+        model becomes or stays private. One that becomes private leaves the marketplace, and calls of others that have begun end
         as they would have.
         """
 

@@ -93,6 +93,26 @@ PLACEMENT_TRITON_OR_EMBEDDED: Placement.ValueType  # 3
 """Triton, and the embedded engine while Triton cannot be reached."""
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
+class _ReviewStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVIEW_STANDING_UNSPECIFIED: _ReviewStanding.ValueType  # 0
+    """Nobody asked for it, or it was sent back."""
+    REVIEW_STANDING_REQUESTED: _ReviewStanding.ValueType  # 1
+    REVIEW_STANDING_PASSED: _ReviewStanding.ValueType  # 2
+
+class ReviewStanding(_ReviewStanding, metaclass=_ReviewStandingEnumTypeWrapper):
+    """What became of a version's review, beside its state."""
+
+REVIEW_STANDING_UNSPECIFIED: ReviewStanding.ValueType  # 0
+"""Nobody asked for it, or it was sent back."""
+REVIEW_STANDING_REQUESTED: ReviewStanding.ValueType  # 1
+REVIEW_STANDING_PASSED: ReviewStanding.ValueType  # 2
+Global___ReviewStanding: _TypeAlias = ReviewStanding  # noqa: Y015
+
 class _FileRole:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -545,6 +565,7 @@ class Version(_message.Message):
     ATTESTATIONS_FIELD_NUMBER: _builtins.int
     DEPRECATION_FIELD_NUMBER: _builtins.int
     YANK_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
     model: _builtins.str
     version: _builtins.str
@@ -566,6 +587,8 @@ class Version(_message.Message):
     served_size_bytes: _builtins.int
     card: _builtins.str
     """Markdown: what its file of this role says."""
+    review: Global___ReviewStanding.ValueType
+    """Of what is not private everything that was published has PASSED."""
     @_builtins.property
     def signature(self) -> _tensor_pb2.Signature: ...
     @_builtins.property
@@ -653,10 +676,11 @@ class Version(_message.Message):
         attestations: _abc.Iterable[_provenance_pb2.Attestation] | None = ...,
         deprecation: Global___Deprecation | None = ...,
         yank: Global___Yank | None = ...,
+        review: Global___ReviewStanding.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card_metadata", b"card_metadata", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "provenance", b"provenance", "published_at", b"published_at", "scan", b"scan", "settings", b"settings", "signature", b"signature", "text", b"text", "yank", b"yank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "card", b"card", "card_metadata", b"card_metadata", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "provenance", b"provenance", "published_at", b"published_at", "release_notes", b"release_notes", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestations", b"attestations", "card", b"card", "card_metadata", b"card_metadata", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecated_at", b"deprecated_at", "deprecation", b"deprecation", "digest", b"digest", "files", b"files", "findings", b"findings", "framework", b"framework", "labels", b"labels", "measured_load_us", b"measured_load_us", "measured_memory_bytes", b"measured_memory_bytes", "measured_run_us", b"measured_run_us", "model", b"model", "provenance", b"provenance", "published_at", b"published_at", "release_notes", b"release_notes", "review", b"review", "review_note", b"review_note", "samples", b"samples", "scan", b"scan", "served_digest", b"served_digest", "served_size_bytes", b"served_size_bytes", "settings", b"settings", "signature", b"signature", "size_bytes", b"size_bytes", "state", b"state", "text", b"text", "version", b"version", "version_id", b"version_id", "yank", b"yank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2355,6 +2379,45 @@ class ListNeededArtifactsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNeededArtifactsResponse: _TypeAlias = ListNeededArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class ResolvePublisherRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    publisher: _builtins.str
+    """A handle."""
+    def __init__(
+        self,
+        *,
+        publisher: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["publisher", b"publisher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePublisherRequest: _TypeAlias = ResolvePublisherRequest  # noqa: Y015
+
+@_typing.final
+class ResolvePublisherResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    known: _builtins.bool
+    def __init__(
+        self,
+        *,
+        known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePublisherResponse: _TypeAlias = ResolvePublisherResponse  # noqa: Y015
 
 @_typing.final
 class ResolveOwnerRequest(_message.Message):

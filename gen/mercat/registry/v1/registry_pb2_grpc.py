@@ -211,28 +211,30 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitVersion(self, request, context):
-        """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state.
+        """DRAFT → REVIEW, by the owner. A version of a private model that was published without a review stays in service while
+        one is asked for. FAILED_PRECONDITION from any other state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApproveVersion(self, request, context):
-        """REVIEW → APPROVED, by a platform admin.
+        """REVIEW → APPROVED, by a platform admin; a version that is in service stays there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectVersion(self, request, context):
-        """REVIEW → DRAFT with the reason, by a platform admin.
+        """REVIEW → DRAFT with the reason, by a platform admin; a version that is in service stays there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishVersion(self, request, context):
-        """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes.
+        """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes. Of a private model a
+        DRAFT and what is in REVIEW as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,7 +274,8 @@ class RegistryServiceServicer:
 
     def DeleteVersion(self, request, context):
         """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
-        then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+        then its files are removed, unless another version needs them. Its number stays taken. What was published stays, but
+        for what nobody else can have seen: a version of a private model that was never approved. That comes back as a DRAFT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1016,6 +1019,11 @@ class DeploymentServiceStub:
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.SerializeToString,
                 response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.FromString,
                 _registered_method=True)
+        self.ResolvePublisher = channel.unary_unary(
+                '/mercat.registry.v1.DeploymentService/ResolvePublisher',
+                request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherRequest.SerializeToString,
+                response_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherResponse.FromString,
+                _registered_method=True)
         self.ResolveOwner = channel.unary_unary(
                 '/mercat.registry.v1.DeploymentService/ResolveOwner',
                 request_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolveOwnerRequest.SerializeToString,
@@ -1055,6 +1063,14 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolvePublisher(self, request, context):
+        """Whether an organisation is known by what it published: everybody may know of a model that has an address of its, or
+        had one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveOwner(self, request, context):
         """Who owns a model, whatever its state.
         """
@@ -1084,6 +1100,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ListNeededArtifacts,
                     request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.FromString,
                     response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.SerializeToString,
+            ),
+            'ResolvePublisher': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePublisher,
+                    request_deserializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherRequest.FromString,
+                    response_serializer=mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherResponse.SerializeToString,
             ),
             'ResolveOwner': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveOwner,
@@ -1200,6 +1221,33 @@ class DeploymentService:
             '/mercat.registry.v1.DeploymentService/ListNeededArtifacts',
             mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsRequest.SerializeToString,
             mercat_dot_registry_dot_v1_dot_registry__pb2.ListNeededArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePublisher(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mercat.registry.v1.DeploymentService/ResolvePublisher',
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherRequest.SerializeToString,
+            mercat_dot_registry_dot_v1_dot_registry__pb2.ResolvePublisherResponse.FromString,
             options,
             channel_credentials,
             insecure,

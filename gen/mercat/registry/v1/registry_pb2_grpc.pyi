@@ -57,13 +57,17 @@ class RegistryServiceStub:
     decided before. For its owner and platform admins.
     """
     SubmitVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SubmitVersionRequest, _registry_pb2.SubmitVersionResponse]
-    """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state."""
+    """DRAFT → REVIEW, by the owner. A version of a private model that was published without a review stays in service while
+    one is asked for. FAILED_PRECONDITION from any other state.
+    """
     ApproveVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]
-    """REVIEW → APPROVED, by a platform admin."""
+    """REVIEW → APPROVED, by a platform admin; a version that is in service stays there."""
     RejectVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RejectVersionRequest, _registry_pb2.RejectVersionResponse]
-    """REVIEW → DRAFT with the reason, by a platform admin."""
+    """REVIEW → DRAFT with the reason, by a platform admin; a version that is in service stays there."""
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]
-    """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
+    """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes. Of a private model a
+    DRAFT and what is in REVIEW as well.
+    """
     ReleaseVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]
     """Puts a version that was quarantined back to where it was, in service. For platform admins."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]
@@ -80,7 +84,8 @@ class RegistryServiceStub:
     """Ends a yank, by who may yank; that of a platform admin only by one."""
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]
     """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
-    then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+    then its files are removed, unless another version needs them. Its number stays taken. What was published stays, but
+    for what nobody else can have seen: a version of a private model that was never approved. That comes back as a DRAFT.
     """
     UndeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UndeleteVersionRequest, _registry_pb2.UndeleteVersionResponse]
     """DELETED → what it was before, by the owner, while its files are kept."""
@@ -118,13 +123,17 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     decided before. For its owner and platform admins.
     """
     SubmitVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.SubmitVersionRequest, _registry_pb2.SubmitVersionResponse]  # type: ignore[assignment]
-    """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state."""
+    """DRAFT → REVIEW, by the owner. A version of a private model that was published without a review stays in service while
+    one is asked for. FAILED_PRECONDITION from any other state.
+    """
     ApproveVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]  # type: ignore[assignment]
-    """REVIEW → APPROVED, by a platform admin."""
+    """REVIEW → APPROVED, by a platform admin; a version that is in service stays there."""
     RejectVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.RejectVersionRequest, _registry_pb2.RejectVersionResponse]  # type: ignore[assignment]
-    """REVIEW → DRAFT with the reason, by a platform admin."""
+    """REVIEW → DRAFT with the reason, by a platform admin; a version that is in service stays there."""
     PublishVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishVersionRequest, _registry_pb2.PublishVersionResponse]  # type: ignore[assignment]
-    """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
+    """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes. Of a private model a
+    DRAFT and what is in REVIEW as well.
+    """
     ReleaseVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReleaseVersionRequest, _registry_pb2.ReleaseVersionResponse]  # type: ignore[assignment]
     """Puts a version that was quarantined back to where it was, in service. For platform admins."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeprecateVersionRequest, _registry_pb2.DeprecateVersionResponse]  # type: ignore[assignment]
@@ -141,7 +150,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Ends a yank, by who may yank; that of a platform admin only by one."""
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
-    then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+    then its files are removed, unless another version needs them. Its number stays taken. What was published stays, but
+    for what nobody else can have seen: a version of a private model that was never approved. That comes back as a DRAFT.
     """
     UndeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.UndeleteVersionRequest, _registry_pb2.UndeleteVersionResponse]  # type: ignore[assignment]
     """DELETED → what it was before, by the owner, while its files are kept."""
@@ -236,7 +246,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.SubmitVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.SubmitVersionResponse, _abc.Awaitable[_registry_pb2.SubmitVersionResponse]]:
-        """DRAFT → REVIEW, by the owner. FAILED_PRECONDITION from any other state."""
+        """DRAFT → REVIEW, by the owner. A version of a private model that was published without a review stays in service while
+        one is asked for. FAILED_PRECONDITION from any other state.
+        """
 
     @_abc_1.abstractmethod
     def ApproveVersion(
@@ -244,7 +256,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ApproveVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ApproveVersionResponse, _abc.Awaitable[_registry_pb2.ApproveVersionResponse]]:
-        """REVIEW → APPROVED, by a platform admin."""
+        """REVIEW → APPROVED, by a platform admin; a version that is in service stays there."""
 
     @_abc_1.abstractmethod
     def RejectVersion(
@@ -252,7 +264,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RejectVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RejectVersionResponse, _abc.Awaitable[_registry_pb2.RejectVersionResponse]]:
-        """REVIEW → DRAFT with the reason, by a platform admin."""
+        """REVIEW → DRAFT with the reason, by a platform admin; a version that is in service stays there."""
 
     @_abc_1.abstractmethod
     def PublishVersion(
@@ -260,7 +272,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.PublishVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.PublishVersionResponse, _abc.Awaitable[_registry_pb2.PublishVersionResponse]]:
-        """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes."""
+        """APPROVED → PUBLISHED, by the owner: from now on it can be found and called, and never changes. Of a private model a
+        DRAFT and what is in REVIEW as well.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseVersion(
@@ -307,7 +321,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeleteVersionResponse, _abc.Awaitable[_registry_pb2.DeleteVersionResponse]]:
         """REFUSED, DRAFT or APPROVED → DELETED, by the owner. For seven days (or as the operator has it) it can be taken back;
-        then its files are removed, unless another version needs them. Its number stays taken. What was published stays.
+        then its files are removed, unless another version needs them. Its number stays taken. What was published stays, but
+        for what nobody else can have seen: a version of a private model that was never approved. That comes back as a DRAFT.
         """
 
     @_abc_1.abstractmethod
@@ -351,6 +366,10 @@ class DeploymentServiceStub:
     """The file that was published as a version, whatever its state now."""
     ListNeededArtifacts: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListNeededArtifactsRequest, _registry_pb2.ListNeededArtifactsResponse]
     """Those of some artifacts that a version needs, or one that can still be taken back."""
+    ResolvePublisher: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolvePublisherRequest, _registry_pb2.ResolvePublisherResponse]
+    """Whether an organisation is known by what it published: everybody may know of a model that has an address of its, or
+    had one.
+    """
     ResolveOwner: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]
     """Who owns a model, whatever its state."""
 
@@ -367,6 +386,10 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """The file that was published as a version, whatever its state now."""
     ListNeededArtifacts: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListNeededArtifactsRequest, _registry_pb2.ListNeededArtifactsResponse]  # type: ignore[assignment]
     """Those of some artifacts that a version needs, or one that can still be taken back."""
+    ResolvePublisher: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolvePublisherRequest, _registry_pb2.ResolvePublisherResponse]  # type: ignore[assignment]
+    """Whether an organisation is known by what it published: everybody may know of a model that has an address of its, or
+    had one.
+    """
     ResolveOwner: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResolveOwnerRequest, _registry_pb2.ResolveOwnerResponse]  # type: ignore[assignment]
     """Who owns a model, whatever its state."""
 
@@ -404,6 +427,16 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListNeededArtifactsResponse, _abc.Awaitable[_registry_pb2.ListNeededArtifactsResponse]]:
         """Those of some artifacts that a version needs, or one that can still be taken back."""
+
+    @_abc_1.abstractmethod
+    def ResolvePublisher(
+        self,
+        request: _registry_pb2.ResolvePublisherRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ResolvePublisherResponse, _abc.Awaitable[_registry_pb2.ResolvePublisherResponse]]:
+        """Whether an organisation is known by what it published: everybody may know of a model that has an address of its, or
+        had one.
+        """
 
     @_abc_1.abstractmethod
     def ResolveOwner(
