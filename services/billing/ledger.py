@@ -132,7 +132,7 @@ def credit_expiry(cause: str, org_id: str, amount: int) -> Posting:
 def forfeit(cause: str, org_id: str, amounts: Mapping[str, int]) -> Posting:
     """What an organisation that is closed gives up, by the kinds of its accounts: the platform's breakage."""
     parts = [(Account(org_id, kind), -amount) for kind, amount in amounts.items() if amount]
-    if not parts or any(amount > 0 for _, amount in parts):
+    if not parts or any(amount < 0 for amount in amounts.values()):
         raise ValueError("nothing is left to give up")
     total = -sum(amount for _, amount in parts)
     return Posting(cause, "forfeit", (*parts, (Account(PLATFORM, BREAKAGE), total)))

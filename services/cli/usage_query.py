@@ -12,6 +12,7 @@ from services.cli.command import Session
 from services.cli.teams import team_id
 from services.cli.times import parse_time
 from services.common import money
+from services.common.months import next_month
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60  # bars of a chart
@@ -147,7 +148,7 @@ def buckets(own: Points, every: Points, bucket: str) -> list[int]:
 def following(start: datetime, bucket: str) -> datetime:
     """The start of the next bucket."""
     if bucket == "month":
-        return (start + timedelta(days=31)).replace(day=1)
+        return next_month(start)
     return start + (timedelta(hours=1) if bucket == "hour" else timedelta(days=1))
 
 

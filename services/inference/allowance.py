@@ -10,6 +10,7 @@ from mercat.registry.v1 import registry_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
 
 from services.common.limits import ENDLESS, Bucket, Limit
+from services.common.months import month_of, next_month
 from services.common.rpc.channels import InternalChannel
 
 
@@ -60,11 +61,10 @@ def buckets(limited: Limits, now: datetime) -> list[Bucket]:
 
 def span(period: str, now: datetime) -> tuple[datetime, datetime]:
     """The day or the month, UTC, that a time is in."""
-    start = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "daily":
+        start = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         return start, start + timedelta(days=1)
-    start = start.replace(day=1)
-    return start, (start + timedelta(days=31)).replace(day=1)
+    return month_of(now), next_month(now)
 
 
 class Recorded:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from services.billing.ledger import PAYABLE, PLATFORM, WALLET, Account, Posting
 from services.common import ids, money, pricing
+from services.common.months import month_of, next_month
 from services.common.pricing import PLAIN, Price, Rated
 
 REVENUE = "subscription_revenue"
@@ -47,6 +48,9 @@ class Part:
     quantity: int
     amount: int
     calls: int = 1
+
+
+_NOTHING = Part("", 0, 0, 0)
 
 
 def split(amount: int, weights: Sequence[int]) -> list[int]:
@@ -102,23 +106,23 @@ class Call:
     @property
     def month(self) -> datetime:
         """When the month of the call begins, UTC."""
-        return ids.timestamp(self.request_id).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        return month_of(ids.timestamp(self.request_id))
 
 
 def parts(call: Call, price: Price) -> list[Part]:
     """What a call has in the line of each meter. Its cost is divided in proportion to what its price makes of each
     meter; a cost that the price does not explain is one of requests. A refund takes that back, and a correction adds
     what the call has by it and takes back what it had."""
-    now = _parts(State(call.units, call.cost), call.rated, price)
-    if call.refund:
-        return [Part(p.meter, -p.quantity, -p.amount, -1) for p in now]
-    if call.before is None:
-        return now
-    sums = {p.meter: p for p in now}
-    for p in _parts(call.before, call.rated, price):
-        has = sums.get(p.meter, Part(p.meter, 0, 0, 0))
-        sums[p.meter] = Part(p.meter, has.quantity - p.quantity, has.amount - p.amount, has.calls - 1)
-    return [p for p in sums.values() if p.quantity or p.amount or p.calls]
+    own = _parts(State(call.units, call.cost), call.rated, price)
+    if call.charge:
+        return own
+    had, has = (own, []) if call.before is None else (_parts(call.before, call.rated, price), own)
+    before, after = ({p.meter: p for p in some} for some in (had, has))
+    made = []
+    for meter in after | before:
+        a, b = after.get(meter, _NOTHING), before.get(meter, _NOTHING)
+        made.append(Part(meter, a.quantity - b.quantity, a.amount - b.amount, a.calls - b.calls))
+    return [p for p in made if p.quantity or p.amount or p.calls]
 
 
 def _parts(state: State, rated: Rated, price: Price) -> list[Part]:
@@ -139,26 +143,23 @@ class _Sum:
     quantity: int = 0
     calls: int = 0
     amount: int = 0
-    of: set[str] = field(default_factory=set)  # at most two of them, enough to know whether it is one
+    first: str = ""  # of the calls
+    several: bool = False
 
-    def add(self, call: Call, part: Part) -> None:
-        self.quantity += part.quantity
-        self.amount += part.amount
-        self.calls += 1 if call.late else part.calls
-        if call.late and len(self.of) < 2:
-            self.of.add(call.request_id)
+    def add(self, call: Call, quantity: int, amount: int, calls: int) -> None:
+        self.quantity += quantity
+        self.amount += amount
+        self.calls += 1 if call.late else calls
+        self.first = self.first or call.request_id
+        self.several = self.several or call.request_id != self.first
 
     def correction(self, month: datetime, what: str) -> str:
-        which = next(iter(self.of)) if len(self.of) == 1 else f"{self.calls} calls"
+        which = f"{self.calls} calls" if self.several else self.first
         return f"Correction of {which}, {month:%Y-%m}: {what}"
 
 
 def _month(call: Call) -> datetime:
     return call.month if call.late else _PERIOD
-
-
-def _end(month: datetime) -> datetime:
-    return (month + timedelta(days=31)).replace(day=1)
 
 
 @dataclass(slots=True)
@@ -172,16 +173,17 @@ class UsageLines:
     def add(self, call: Call) -> None:
         for part in parts(call, self.prices.get(call.price_id, _FREE)):
             key = (_month(call), call.model, part.meter, call.price_id, call.model_id)
-            self._sums.setdefault(key, _Sum()).add(call, part)
+            self._sums.setdefault(key, _Sum()).add(call, part.quantity, part.amount, part.calls)
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         made: list[Line] = []
-        for (month, model, meter, price_id, model_id), s in sorted(self._sums.items(), key=lambda item: item[0]):
+        for key in sorted(self._sums):
+            (month, model, meter, price_id, model_id), s = key, self._sums[key]
             if not (s.quantity or s.amount or s.calls):
                 continue  # all of it was taken back
             kind, text, span = USAGE, f"{model or OUTLIVED}: {meter.replace('_', ' ')}", (start, end)
             if month != _PERIOD:
-                kind, text, span = CORRECTION, s.correction(month, text), (month, _end(month))
+                kind, text, span = CORRECTION, s.correction(month, text), (month, next_month(month))
             made.append(
                 Line(
                     kind, text, s.amount, *span, model_id=model_id, model=model, meter=meter, price_id=price_id,
@@ -202,16 +204,17 @@ class EarningLines:
         key = (_month(call), call.model, call.model_id)
         had = call.before.cost if call.before is not None else call.cost if call.refund else 0
         calls = (had + call.change > 0) - (had > 0)
-        self._sums.setdefault(key, _Sum()).add(call, Part("", call.change - call.moved, call.change, calls))
+        self._sums.setdefault(key, _Sum()).add(call, call.change - call.moved, call.change, calls)
 
     def lines(self, start: datetime, end: datetime) -> list[Line]:
         made: list[Line] = []
-        for (month, model, model_id), s in sorted(self._sums.items(), key=lambda item: item[0]):
+        for key in sorted(self._sums):
+            (month, model, model_id), s = key, self._sums[key]
             if not (s.quantity or s.amount or s.calls):
                 continue
             kind, text, span = EARNINGS, f"Calls to {model or OUTLIVED}", (start, end)
             if month != _PERIOD:
-                kind, text, span = CORRECTION, s.correction(month, model or OUTLIVED), (month, _end(month))
+                kind, text, span = CORRECTION, s.correction(month, model or OUTLIVED), (month, next_month(month))
             made.append(
                 Line(kind, text, s.amount, *span, model_id=model_id, model=model, quantity=s.calls, calls=s.calls)
             )

@@ -9,6 +9,7 @@ from mercat.billing.v1 import billing_pb2, proof_pb2
 
 from services.billing.ledger import Account
 from services.common import ids
+from services.common.months import next_month
 
 USAGE, LEDGER, INVOICES, PAYMENTS, PAYOUTS = SECTIONS = ("usage", "ledger", "invoices", "payments", "payouts")
 MOST = 100  # discrepancies named
@@ -48,17 +49,6 @@ def within(start: datetime, end: datetime, *, whole: bool = False) -> Range:
 def beyond(first_digits: str) -> str:
     """What sorts after every id that begins so."""
     return first_digits + _LAST
-
-
-def next_month(moment: datetime) -> datetime:
-    """The start of the month after an instant's, UTC."""
-    month = month_of(moment)
-    return (month + timedelta(days=32)).replace(day=1)
-
-
-def month_of(moment: datetime) -> datetime:
-    """The start of an instant's month."""
-    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def months(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

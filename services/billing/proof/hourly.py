@@ -6,10 +6,10 @@ from datetime import timedelta
 
 from prometheus_client import Gauge
 
-from services.billing.proof.found import month_of, next_month
 from services.billing.proof.prover import Proof, Prover
 from services.common.clock import Clock
 from services.common.errors import Unavailable
+from services.common.months import month_of, next_month
 
 log = logging.getLogger(__name__)
 DISCREPANCIES = Gauge("mercat_ledger_discrepancies", "Rows of the books that disagreed at the last proofs")

@@ -16,13 +16,14 @@ from services.billing.budgets.store import BudgetStore
 from services.billing.dropped import Moved, differences
 from services.billing.proof import postings
 from services.billing.proof.calls import ABOUT_CALLS, Calls, Tell, seed
-from services.billing.proof.found import LEDGER, USAGE, Effects, Found, Range, month_of, months, next_month, within
+from services.billing.proof.found import LEDGER, USAGE, Effects, Found, Range, months, within
 from services.billing.proof.store import ProofStore
 from services.billing.proof.sums import Sums
 from services.billing.store import snapshot
 from services.common import ids
 from services.common.clock import Clock
 from services.common.db import Connection, Database
+from services.common.months import month_of, next_month
 from services.common.spans import BEGINNING
 
 _BALANCES = "adding up balances"

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from mercat.billing.v1 import proof_pb2, proof_pb2_grpc
 
-from services.billing.proof.found import month_of, next_month
 from services.billing.proof.hourly import Hourly
 from services.billing.proof.prover import Prover
 from services.common.clock import Clock
 from services.common.errors import InvalidFields, Violation
+from services.common.months import month_of, next_month
 from services.common.rpc.context import Context
 from services.common.spans import BEGINNING, span
 

@@ -273,3 +273,58 @@ def test_a_call_itself_is_neither_its_refund_nor_a_correction() -> None:
     assert call(5, -5).charge
     assert not call(5, 5, refund=True).charge
     assert not replace(call(3, 2), before=State({}, 5)).charge
+
+
+def test_a_correction_adds_what_the_call_has_and_takes_back_what_it_had() -> None:
+    price = Price((Component("rows", 1_000_000), Component("images", 1_000_000), Component("input_tokens", 1_000_000)))
+    had = State({"rows": 2, "images": 3}, 5)
+    corrected = replace(call(11, 0, rows=5, input_tokens=6), before=had)
+    assert lines.parts(corrected, price) == [
+        Part("rows", 3, 3, 0), Part("input_tokens", 6, 6, 1), Part("images", -3, -3, -1),
+    ]  # fmt: skip
+    assert lines.parts(replace(call(5, 0, rows=2, images=3), before=had), price) == []
+    assert lines.parts(call(5, 5, refund=True, rows=2, images=3), price) == [
+        Part("rows", -2, -2, -1), Part("images", -3, -3, -1),
+    ]  # fmt: skip
+    folded = UsageLines({"prc": price})
+    folded.add(replace(call(7, 0, rows=2), before=State({"rows": 2}, 5)))
+    assert folded.lines(START, END) == [
+        Line(
+            USAGE, "a/b: rows", 2, START, END, model="a/b", model_id="mdl_a/b", meter="rows", price_id="prc", calls=0,
+        )
+    ]  # fmt: skip
+
+
+def test_corrections_of_several_calls_are_several_whichever_comes_last() -> None:
+    one, two = (ids.new("req", 86_400_000 * day) for day in (3, 4))
+    folded = UsageLines({})
+    for request_id in (one, two, one):
+        folded.add(Call(request_id, "mdl", "m", "p", 5, -5, {}, before=State({}, 0), late=True))
+    (line,) = folded.lines(START, END)
+    assert line.description == "Correction of 3 calls, 1970-01: m: requests"
+
+
+def test_earnings_are_corrected_to_the_call() -> None:
+    folded = EarningLines()
+    folded.add(call(1, 1, refund=False, model="c/d"))
+    folded.add(call(1, -1, refund=True, model="c/d"))  # nothing is left of it
+    folded.add(replace(call(7, 2, model="e/f"), before=State({}, 5)))  # it was paid before, in whole to the publisher
+    folded.add(replace(call(5, 4, model="g/h"), before=State({}, 0)))
+    late = ids.new("req", 86_400_000 * 40)
+    for model in ("a/b", ""):
+        folded.add(replace(call(6, 3, model=model), request_id=late, before=State({}, 2), late=True))
+    g = {"model": "g/h", "model_id": "mdl_g/h"}
+    assert folded.lines(START, END)[:3] == [
+        Line(lines.EARNINGS, "Calls to e/f", 2, START, END, model="e/f", model_id="mdl_e/f"),
+        Line(lines.EARNINGS, "Calls to g/h", 5, START, END, quantity=1, calls=1, **g),
+        Line(lines.PLATFORM_FEE, "Platform fee, g/h", -1, START, END, **g),
+    ]
+    span = datetime(1970, 2, 1, tzinfo=UTC), datetime(1970, 3, 1, tzinfo=UTC)
+    assert [
+        (line.kind, line.description, line.amount, line.start, line.end) for line in folded.lines(START, END)[3:]
+    ] == [
+        (CORRECTION, f"Correction of {late}, 1970-02: {lines.OUTLIVED}", 4, *span),
+        (lines.PLATFORM_FEE, f"Platform fee, {lines.OUTLIVED}", -1, *span),
+        (CORRECTION, f"Correction of {late}, 1970-02: a/b", 4, *span),
+        (lines.PLATFORM_FEE, "Platform fee, a/b", -1, *span),
+    ]

@@ -110,8 +110,10 @@ def test_a_correction_is_one_posting() -> None:
     ):
         assert ledger.correction("cor_1", "org_a", "org_b", cost, part) == Posting("cor_1", "correction", entries)
         assert ledger.corrects(entries, "org_a", "org_b", cost)
+    credit = Account("org_a", CREDIT)
     for parts in (
         ((wallet, -9), (earned, 8), (fee, 2)), ((wallet, -10), (earned, 7), (fee, 2)),
+        ((wallet, -11), (credit, 1), (earned, 8), (fee, 2)),
         ((wallet, -10), (earned, 8), (fee, 2), (Account("org_c", PAYABLE), 0)), (),
     ):  # fmt: skip
         assert not ledger.corrects(parts, "org_a", "org_b", 10)
@@ -221,12 +223,13 @@ def test_totals_add_up_by_account() -> None:
 
 def test_what_is_given_up_is_breakage() -> None:
     posting = ledger.forfeit("fft_1", "org_1", {ledger.WALLET: 5, ledger.PAYABLE: 0})
-    assert dict(posting.entries) == {Account("org_1", ledger.WALLET): -5, Account("", ledger.BREAKAGE): 5}
+    entries = ((Account("org_1", ledger.WALLET), -5), (Account("", ledger.BREAKAGE), 5))
+    assert posting == Posting("fft_1", "forfeit", entries)
     both = ledger.forfeit("fft_2", "org_1", {ledger.WALLET: 5, ledger.PAYABLE: 7})
     assert dict(both.entries)[Account("", ledger.BREAKAGE)] == 12
 
 
 @pytest.mark.parametrize("amounts", [{}, {ledger.WALLET: 0}, {ledger.WALLET: -1}])
 def test_nothing_is_not_given_up(amounts: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="nothing is left"):
+    with pytest.raises(ValueError, match="^nothing is left to give up$"):
         ledger.forfeit("fft_1", "org_1", amounts)

@@ -14,10 +14,11 @@ from services.billing.budgets.store import Spending
 from services.billing.ledger import Account
 from services.billing.payments.outside import Owned, mistake
 from services.billing.payments.provider import Kind, Movement, Status
-from services.billing.proof.found import MOST, USAGE, Effects, Found, month_of, months, within
+from services.billing.proof.found import MOST, USAGE, Effects, Found, months, within
 from services.billing.proof.service import asked
 from services.billing.proof.sums import Sums, time_of
 from services.common import ids
+from services.common.months import month_of
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 moments = st.datetimes(datetime(2000, 1, 2), datetime(2200, 1, 1)).map(  # noqa: DTZ001 - made aware here
