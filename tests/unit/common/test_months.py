@@ -13,5 +13,6 @@ def test_a_month_is_from_its_first_midnight_to_the_next() -> None:
         (datetime(2026, 12, 1, tzinfo=UTC), (2026, 12), (2027, 1)),
         (datetime(2026, 5, 1, 1, tzinfo=timezone(timedelta(hours=2))), (2026, 4), (2026, 5)),
     ):
-        assert (month_of(moment), month_of(moment).tzinfo) == (datetime(*start, 1, tzinfo=UTC), UTC)
+        assert month_of(moment) == datetime(*start, 1, tzinfo=UTC)
+        assert month_of(moment).tzinfo is UTC
         assert next_month(moment) == datetime(*end, 1, tzinfo=UTC)
