@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import httpx
-import pyotp
 from mercat.auth.v1 import (
     auth_pb2,
     identity_pb2,
@@ -27,11 +26,12 @@ from mercat.inference.v1 import inference_pb2
 
 from tests.expect import until
 from tests.integration.signin.elsewhere import Elsewhere
-from tests.integration.signin.people import Member
+from tests.integration.signin.people import Member, code_of, move, now
 from tests.integration.signin.test_identities import Program
 from tests.platform import PASSWORD, USD, Account, Platform
 
 PLACE = "127.77.66.55"
+SECRET = "known to a provider and to Mercat"
 X = inference_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], raw=bytes(16))
 
 
@@ -122,10 +122,10 @@ def sign_in_otherwise(platform: Platform, person: Marked, member: Member, elsewh
     quietly(member.passwords.SendVerification, signin_pb2.SendVerificationRequest())
 
 
-def add_second_factor(member: Member) -> list[str]:
+def add_second_factor(platform: Platform, member: Member) -> list[str]:
     """Its recovery codes."""
     secret = member.second.EnrollTotp(mfa_pb2.EnrollTotpRequest()).secret
-    answer = member.second.ConfirmTotp(mfa_pb2.ConfirmTotpRequest(code=pyotp.TOTP(secret).now()))
+    answer = member.second.ConfirmTotp(mfa_pb2.ConfirmTotpRequest(code=code_of(platform, secret)))
     return list(answer.recovery_codes)
 
 
@@ -157,7 +157,7 @@ def join(platform: Platform, person: Marked, account: Account, team: Account, el
     inc.organisations.SetRole(organisation_pb2.SetRoleRequest(name=f"{word}role", scopes=["usage:read"]))
     inc.sso.AddSsoDomain(sso_pb2.AddSsoDomainRequest(domain=f"{word}.example.com"))
     inc.sso.SetSsoConnection(
-        sso_pb2.SetSsoConnectionRequest(issuer=elsewhere.issuer, client_id=f"{word}-client", client_secret="a secret",
+        sso_pb2.SetSsoConnectionRequest(issuer=elsewhere.issuer, client_id=f"{word}-client", client_secret=SECRET,
                                       default_role="viewer")
     )  # fmt: skip
     program = organisation_pb2.CreateServiceAccountRequest(name=f"{word}-ci", role="developer")
@@ -169,6 +169,24 @@ def join(platform: Platform, person: Marked, account: Account, team: Account, el
     )
     made = team.teams.CreateTeam(team_pb2.CreateTeamRequest(name="everybody")).team
     team.teams.AddTeamMember(team_pb2.AddTeamMemberRequest(team_id=made.team_id, user_id=account.profile.user_id))
+
+
+def earn(platform: Platform, person: Marked, account: Account, others: Account, model: str) -> None:
+    """A month in which others call a model of theirs, and they something: it is invoiced, rolled up, and paid out."""
+    account.payouts.ConnectPayoutAccount(payouts_pb2.ConnectPayoutAccountRequest())
+    account.top_up(USD)
+    call(account, model)
+    for _ in range(3):
+        call(others, model)
+    until(lambda: account.earned())
+    move(platform, days=32)
+    named = f"WHERE model LIKE '{person.handle}/%'"
+    until(lambda: platform.value(f"SELECT count(*) FROM usage.usage_rollups {named}"), 60)
+    until(lambda: platform.value(f"SELECT count(*) FROM billing.payout_lines {named}"), 60)
+    drafts = f"SELECT count(*) FROM billing.invoices WHERE org_id = '{others.profile.org_id}'"
+    until(lambda: platform.value(drafts), 60)
+    move(platform, days=1)
+    until(lambda: platform.value(f"SELECT count(*) FROM billing.invoice_lines {named}"), 60)
 
 
 def pay(platform: Platform, person: Marked, account: Account, others: Account, model: str) -> None:
@@ -191,7 +209,7 @@ def pay(platform: Platform, person: Marked, account: Account, others: Account, m
     later = billing_pb2.SetModelPriceRequest(
         model=model, components=[billing_pb2.PriceComponent(meter="requests", nanos_per_million=10**13)]
     )
-    later.effective_at.FromDatetime(datetime.now(UTC) + timedelta(days=40))
+    later.effective_at.FromDatetime(datetime.fromtimestamp(now(platform), UTC) + timedelta(days=40))
     account.billing.SetModelPrice(later)
     account.plans.SetModelOffer(plans_pb2.SetModelOfferRequest(model=model, monthly_nanos=USD))
     account.top_up(20 * USD)
@@ -210,7 +228,6 @@ def pay(platform: Platform, person: Marked, account: Account, others: Account, m
         budgets_pb2.SetBudgetRequest(name=f"{word}-budget", period=budgets_pb2.BUDGET_PERIOD_MONTHLY,
                                         limit_nanos=USD)
     )  # fmt: skip
-    account.payouts.ConnectPayoutAccount(payouts_pb2.ConnectPayoutAccountRequest())
     call(account, model, metadata=[("mercat-tag", f"by={word}")])
     made = account.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name=f"{word} once"))
     once = limits_pb2.CallLimit(daily=limits_pb2.CallQuota(soft=1, hard=1))

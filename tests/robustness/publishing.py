@@ -18,7 +18,7 @@ from tests.webhook_receiver import receiver
 def publish(platform: Platform, person: Marked, account: Account, others: Account) -> str:
     """A model that others call, of two versions, one on its way out; with a card that says what it comes from."""
     word = person.word
-    model = platform.publish(account, graphs.tiny(), "perceptron", price={"requests": 10**12})
+    model = platform.publish(account, graphs.tiny(), "perceptron", price={"requests": 10**14})
     platform.publish(account, graphs.tiny(seed=8), "perceptron", version="1.1.0")
     card = f"---\nbase_model: {word}/base\ndatasets: [{word}-corpus]\n---\n# by {word}\n"
     account.registry.UpdateModel(registry_pb2.UpdateModelRequest(model=model, description=card, tags=[word]))

@@ -32,11 +32,13 @@ class Marks:
         ]  # fmt: skip
 
     def in_bytes(self, *ids: str) -> re.Pattern[bytes]:
-        """The same in a serialized message, whose strings begin with their lengths; and ids anywhere."""
+        """The same in a serialized message, whose strings begin with their lengths, or stand in a JSON text; and ids
+        anywhere."""
         wholes = [text.encode() for text in (*self.handles, *self.names) if text]
         patterns = [
             *(re.escape(text.encode()) for text in (self.email, self.email.lower(), *ids)),
             *(re.escape(_length(text) + text) for text in wholes),
+            *(re.escape(_quoted(text.decode()).encode()) for text in wholes),
             *(rb"(?<![0-9A-Za-z_-])" + re.escape(handle.encode()) + rb"/" for handle in self.handles),
         ]  # fmt: skip
         return re.compile(b"|".join(patterns))

@@ -80,6 +80,10 @@ erased AS (
 )
 SELECT (SELECT max(id) FROM page) AS last, (SELECT count(*) FROM erased) AS erased;
 
+-- name: requests(org_ids)
+-- Those in the logs of organisations.
+SELECT DISTINCT request_id FROM audit_logs WHERE chain = ANY(:org_ids::text[]) AND request_id <> '';
+
 -- name: export_profile(user_id)
 SELECT (to_jsonb(u) - ARRAY['password_hash'] || jsonb_build_object('has_password', password_hash <> ''))::text AS line
 FROM users u WHERE id = :user_id;

@@ -64,7 +64,9 @@ class Saga:
             marks = await self._data.marks(person)
             if marks is not None:
                 await self._erase_traces(person, marks)
-                await purge(self._deps.events, marks.in_bytes(*owners, person.task_id))
+                async with self._deps.database.connection() as connection:
+                    requests = await self._store.requests(connection, owners[1:])
+                await purge(self._deps.events, marks.in_bytes(*owners, person.task_id), requests)
         failpoints.passing("erasure.finish")
         async with self._deps.database.transaction() as connection:
             await self._store.finish_request(connection, person.task_id, self._deps.clock.now())

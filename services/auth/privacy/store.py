@@ -74,6 +74,10 @@ class PrivacyStore:
         """By kind how it stands."""
         return {r["kind"]: r async for r in self._q.list_consents(c, user_id=user_id)}
 
+    async def requests(self, c: Connection, org_ids: Sequence[str]) -> set[str]:
+        """What is in the logs of organisations was done by these."""
+        return {r["request_id"] async for r in self._q.requests(c, org_ids=org_ids)}
+
     async def erase_traces(
         self, c: Connection, after: str, most: int, user_id: str, org_ids: Sequence[str],
         needles: Sequence[str], places: Sequence[Sequence[str]],

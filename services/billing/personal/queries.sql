@@ -67,8 +67,11 @@ SELECT to_jsonb(l)::text AS line FROM losses l WHERE l.org_id = ANY(:org_ids::te
 UNION ALL SELECT to_jsonb(s)::text FROM loss_shares s WHERE s.publisher_org_id = ANY(:org_ids::text[]);
 
 -- name: export_corrections_and_refunds_of_calls(org_ids)
+-- Those of their calls, and what they gave back to others.
 SELECT (to_jsonb(k) - ARRAY['user_id'])::text AS line FROM corrections k WHERE k.org_id = ANY(:org_ids::text[])
-UNION ALL SELECT to_jsonb(f)::text FROM call_refunds f WHERE f.org_id = ANY(:org_ids::text[]);
+UNION ALL SELECT to_jsonb(f)::text FROM call_refunds f WHERE f.org_id = ANY(:org_ids::text[])
+UNION ALL SELECT (to_jsonb(f) - ARRAY['org_id', 'key_id'])::text FROM call_refunds f
+WHERE f.publisher_org_id = ANY(:org_ids::text[]) AND f.org_id <> ALL(:org_ids::text[]);
 
 -- name: closing(org_ids)^
 -- What they hold and owe, nanos, and what is under way.

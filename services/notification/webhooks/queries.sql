@@ -57,9 +57,11 @@ SELECT id FROM webhook_endpoints
 WHERE org_id = :org_id AND enabled AND (cardinality(event_types) = 0 OR :type = ANY(event_types));
 
 -- name: add_deliveries(ids, event_id, endpoint_ids, once, now)!
+-- None to an endpoint that somebody deletes just now.
 INSERT INTO webhook_deliveries (id, event_id, endpoint_id, once, due_at, begun_at, created_at)
 SELECT t.id, :event_id, t.endpoint_id, :once, :now, :now, :now
-FROM unnest(:ids::text[], :endpoint_ids::text[]) AS t (id, endpoint_id);
+FROM unnest(:ids::text[], :endpoint_ids::text[]) AS t (id, endpoint_id)
+JOIN webhook_endpoints e ON e.id = t.endpoint_id FOR KEY SHARE OF e;
 
 -- name: claim_deliveries(now, until, busy, counts, each, failing, most)
 -- What is due, of each endpoint that is not paused as much as it may have under way beside what it has (`busy` and

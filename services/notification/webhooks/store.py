@@ -77,7 +77,7 @@ class WebhookStore:
     async def add_deliveries(
         self, c: Connection, event_id: str, endpoint_ids: Sequence[str], now: datetime, *, once: bool = False
     ) -> list[str]:
-        """`once`: not tried again. Their ids."""
+        """`once`: not tried again. Their ids, of which endpoints that are deleted just now have none."""
         made = [ids.new("whd") for _ in endpoint_ids]
         await self._q.add_deliveries(
             c, ids=made, event_id=event_id, endpoint_ids=list(endpoint_ids), once=once, now=now

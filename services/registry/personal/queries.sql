@@ -15,9 +15,10 @@ SELECT to_jsonb(f)::text AS line
 FROM version_files f JOIN versions v ON v.id = f.version_id JOIN models m ON m.id = v.model_id
 WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY f.version_id, f.digest;
 
--- name: export_model_addresses(org_ids)
+-- name: export_model_addresses(org_ids, handles)
+-- Those that their models had, and those that models of others had while they were theirs.
 SELECT to_jsonb(a)::text AS line FROM model_addresses a JOIN models m ON m.id = a.model_id
-WHERE m.org_id = ANY(:org_ids::text[]) ORDER BY a.publisher, a.name;
+WHERE m.org_id = ANY(:org_ids::text[]) OR a.publisher = ANY(:handles::text[]) ORDER BY a.publisher, a.name;
 
 -- name: export_model_transfers(org_ids)
 SELECT to_jsonb(t)::text AS line FROM model_transfers t

@@ -1,6 +1,7 @@
 """Webhooks on real servers: what happens on the platform comes to somebody's endpoint, which fails, is slow, comes
 back."""
 
+import asyncio
 import base64
 import json
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import jsonschema
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -252,6 +254,23 @@ def test_who_is_gone_is_asked_no_more(person: Account, there: Receiver) -> None:
     assert person.webhooks.UpdateWebhookEndpoint(enable).endpoint.enabled
     send(person, made)
     there.wait("/gone", 2)
+
+
+async def test_an_endpoint_is_deleted_while_something_is_told(
+    platform: Platform, person: Account, there: Receiver
+) -> None:
+    where, _ = endpoint(person, there.url("/"))
+    waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+    deleting = await asyncpg.connect(platform.postgres_url())
+    try:
+        async with deleting.transaction():
+            await deleting.execute("DELETE FROM notification.webhook_endpoints WHERE id = $1", where.endpoint_id)
+            sent = asyncio.create_task(asyncio.to_thread(fails, send, person, where))
+            await asyncio.to_thread(until, lambda: platform.value(waits))
+    finally:
+        await deleting.close()
+    assert (await sent).reason == "WEBHOOK_ENDPOINT_NOT_FOUND"
+    assert not there.received
 
 
 def test_endpoints_are_changed_by_who_saw_them_last(person: Account, there: Receiver) -> None:

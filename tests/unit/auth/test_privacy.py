@@ -47,6 +47,9 @@ def test_marks_in_json(said: dict[str, str], found: bool) -> None:
         (event_pb2.ModelChanged(model="ada/adder"), True),
         (event_pb2.ModelChanged(model="canada/adder"), False),
         (event_pb2.PrincipalChanged(user_id="usr_1"), True),
+        (event_pb2.WebhookEvent(body='{"model":"bob/adder","organisation":"ada"}'), True),
+        (event_pb2.WebhookEvent(body='{"name":"Ada Lovelace"}'), True),
+        (event_pb2.WebhookEvent(body='{"model":"bob/ada","organisation":"adam"}'), False),
     ],
 )
 def test_marks_in_messages(event: Any, found: bool) -> None:
