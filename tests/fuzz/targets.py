@@ -40,7 +40,7 @@ from gateway_rest.tus import headers
 from services.auth import keys
 from services.auth.tokens import Proof, Signer
 from services.billing.payments import signature
-from services.common import egress, receipts
+from services.common import egress, predict, receipts
 from services.common.errors import CredentialInvalid, MercatError
 from services.common.rpc.http2 import frames
 from services.common.rpc.http2.call import Call, Refused
@@ -48,7 +48,7 @@ from services.common.rpc.http2.connection import Connection, Limits
 from services.common.rpc.policy import validate
 from services.common.signing import SigningKey
 from services.common.tensors import Signature
-from services.inference import kserve, predict
+from services.inference import kserve
 from tests.fuzz import cards, credentials, files
 from tests.fuzz.target import Target, text
 

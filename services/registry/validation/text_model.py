@@ -99,6 +99,8 @@ def _takes_tools(config: TextConfig) -> bool:
             messages=_SAID, tools=None, documents=None, add_generation_prompt=True, bos_token=config.bos_token,
             eos_token=config.eos_token,
         )  # fmt: skip
+    except MemoryError:
+        raise Refused("CHAT_TEMPLATE_INVALID", "it takes more memory than validation has", "chat_template") from None
     except Exception as e:  # whatever a template does wrong
         raise Refused("CHAT_TEMPLATE_INVALID", str(e), "chat_template") from None
     return "tools" in names

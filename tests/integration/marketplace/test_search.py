@@ -140,7 +140,7 @@ def test_signs_are_not_a_language(shop: Shop, query: str) -> None:
         ({"modality": "image"}, {"photo_tagger"}), ({"modality": "text"}, {"sentence-embedder"}),
         ({"max_price_nanos": 20}, {"photo_tagger", "grosse-stimme"}), ({"min_price_nanos": 30}, {"sentence-embedder"}),
         ({"min_price_nanos": 11, "max_price_nanos": 29}, {"grosse-stimme"}), ({"min_rating": 1}, set()),
-        ({"max_latency_us": 10**9}, set()), ({"framework": "onnx"}, ALL), ({"framework": "other"}, set()),
+        ({"max_latency_us": 10**9}, set()), ({"framework": "onnx"}, ALL), ({"framework": "gguf"}, set()),
         ({"category": "nlp", "task": "speech-to-text"}, set()),
     ],
 )  # fmt: skip
