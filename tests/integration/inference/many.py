@@ -49,7 +49,7 @@ def job(person: Account, *requests: inference_pb2.PredictRequest, timeout: int =
     return made
 
 
-def finished(person: Account, job_id: str, seconds: float = 60) -> inference_pb2.Job:
+def finished(person: Account, job_id: str, seconds: float = 180) -> inference_pb2.Job:
     """The job when it has ended."""
     last = inference_pb2.Job()
     for watched in person.jobs.WatchJob(inference_pb2.WatchJobRequest(job_id=job_id), timeout=seconds):

@@ -86,7 +86,7 @@ def test_a_job_without_a_response_has_failed(platform: Platform, model: str) -> 
 def test_a_watcher_sees_it_go_on(platform: Platform, slow: str) -> None:
     person = platform.sign_up(credit=USD)
     made = job(person, *[many.predict(slow, x=1)] * 40)
-    seen = [w.job for w in person.jobs.WatchJob(inference_pb2.WatchJobRequest(job_id=made.job_id))]
+    seen = [w.job for w in person.jobs.WatchJob(inference_pb2.WatchJobRequest(job_id=made.job_id), timeout=180)]
     assert seen[-1].state == SUCCEEDED
     counts = [j.done_count for j in seen]
     assert counts == sorted(counts)
