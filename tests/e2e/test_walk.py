@@ -156,6 +156,7 @@ def _review(publisher: Person, admin: Person, ours: dict[Brought, str]) -> None:
     for part in ("validation", "ran in", "has a card", "priced", "TEXT_KIND_DECODER", "mercat models approve"):
         assert part in shown
     checks = {c["name"]: c["result"] for c in admin.json("models", "review", ours[ADDER])["checks"]}
+    assert checks.pop("has release notes") == "CHECK_RESULT_WARNING"
     assert set(checks.values()) == {"CHECK_RESULT_PASSED"}, checks
     assert "--reason" in admin.refused("models", "reject", f"{ours[STORIES]}@1.0.0", status=2)
     admin("models", "reject", f"{ours[STORIES]}@1.0.0", "--reason", "Say what it was trained on.")

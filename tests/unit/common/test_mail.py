@@ -19,6 +19,7 @@ VALUES = {
     "key_id": "key_06b3c", "prefix": "mk_live_abcd", "whole": "yes",
     "url": "https://example.com/hook", "endpoint_id": "whe_06b3c", "gone": "", "since": "2026-05-01 10:00",
     "version": "ada/adder@1.0.0", "reason": "The licence is missing.", "quarantined": "",
+    "model": "ada/adder", "state": "granted", "said": "For research.",
 }  # fmt: skip
 
 
@@ -61,3 +62,16 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 def test_what_is_no_address_gets_no_mail(to: str) -> None:
     with pytest.raises(Undeliverable):
         composed("verify_email", to)
+
+
+def test_who_asked_for_access_hears_how_it_ended() -> None:
+    for state, says in (
+        ("granted", "has access to ada/adder now"),
+        ("denied", "does not get access"),
+        ("revoked", "may not call"),
+    ):
+        text = (
+            composed("access_decided", state=state, said="For research.\nNo more.").get_body(("plain",)).get_content()
+        )
+        assert says in text
+        assert "> For research.\n> No more." in text
