@@ -227,7 +227,8 @@ class Platform:
 
     def start(self, timeout: float = 120) -> "Platform":
         """Returns when everything answers."""
-        template.give(self.home)
+        if "MERCAT_POSTGRES_URL" not in self.env:
+            template.give(self.home)
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home.parent / f"{self.home.name}.up.log").open("ab") as log:
             self._process = processes.start(
