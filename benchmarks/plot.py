@@ -16,22 +16,29 @@ _GOOD, _SHORT, _PLAIN = "#2f7d4f", "#c2553d", "#4c6a92"
 
 
 def draw(run: dict, picture: str) -> None:
-    """Four pictures in one: figures beside their reach, calls per second, processor time per call, memory."""
+    """Figures beside their reach; calls per second, processor time per call, and memory where it was measured."""
     found = run["results"]
-    figure, ((first, second), (third, fourth)) = plt.subplots(2, 2, figsize=(18, 12), layout="constrained")
-    _reach(first, [f for r in found for f in r["figures"]])
+    figures = [f for r in found for f in r["figures"]]
+    curves = {name: points for r in found for name, points in r["curves"].items()}
     tiny = next((r for r in found if r["group"] == "tiny"), {"rows": [], "title": ""})
     rows = [row for row in tiny["rows"] if "1 in flight" not in row["name"]]
-    _rates(second, rows)
-    _time(third, [row for row in rows if row["cpu_us"]])
-    _memory(fourth, {name: points for r in found for name, points in r["curves"].items()})
+    right = ["rates", "time", *(["memory"] if curves else [])]
+    size = (20, max(12, 0.6 * len(figures)))
+    figure, axes = plt.subplot_mosaic([["reach", name] for name in right], figsize=size, layout="constrained")
+    _reach(axes["reach"], figures)
+    _rates(axes["rates"], rows)
+    _time(axes["time"], [row for row in rows if row["cpu_us"]])
+    if curves:
+        _memory(axes["memory"], curves)
     figure.savefig(picture, dpi=80)
 
 
 def _reach(axes: plt.Axes, figures: list[dict]) -> None:
     values = [min(f["of_reach"], 4) for f in figures]
-    names = [f"{textwrap.fill(f['name'], 48)}\n{f['text']}" for f in figures]
+    names = [f"{textwrap.shorten(f['name'], 90, placeholder=' …')}\n{f['text']}" for f in figures]
     axes.barh(names, values, color=[_GOOD if f["reached"] else _SHORT for f in figures])
+    axes.tick_params("y", labelsize=9)
+    axes.margins(y=0.01)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_title("Each figure ÷ what it should reach")
     axes.invert_yaxis()
