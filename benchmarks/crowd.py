@@ -9,6 +9,7 @@ import asyncpg
 from benchmarks.mercat import Mercat
 from services.auth import keys
 from services.common import ids
+from services.common.names import skeleton
 
 _KEYS = """
 INSERT INTO auth.api_keys
@@ -18,8 +19,9 @@ WHERE k.key_hash = $4
 """
 _MODELS = """
 INSERT INTO registry.models
-SELECT (jsonb_populate_record(m, jsonb_build_object('id', n.id, 'name', n.name))).*
-FROM registry.models m, unnest($1::text[], $2::text[]) AS n (id, name) WHERE m.publisher = $3 AND m.name = $4
+SELECT (jsonb_populate_record(m, jsonb_build_object('id', n.id, 'name', n.name, 'skeleton', n.skeleton))).*
+FROM registry.models m, unnest($1::text[], $2::text[], $3::text[]) AS n (id, name, skeleton)
+WHERE m.publisher = $4 AND m.name = $5
 """
 _VERSIONS = """
 INSERT INTO registry.versions
@@ -56,7 +58,7 @@ def add_models(mercat: Mercat, model: str, number: int) -> list[str]:
     models = _new("mdl", len(names))
 
     async def fill(c: asyncpg.Connection) -> None:
-        await c.execute(_MODELS, models, names, publisher, name)
+        await c.execute(_MODELS, models, names, [skeleton(one) for one in names], publisher, name)
         await c.execute(_VERSIONS, _new("ver", len(names)), models, publisher, name)
         called = [f"{publisher}/{one}" for one in names]
         await c.execute(_PRICES, _new("prc", len(names)), models, called, model)
