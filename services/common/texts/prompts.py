@@ -1,18 +1,16 @@
 """Prompts as tokens: the model's chat template, and its tokenizer. Both are its publisher's and not trusted."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from services.common.chat_template import environment
 from services.common.errors import EngineFailed
 from services.common.text_model import TextConfig
 from services.common.texts import BadPrompt, NoChatTemplate, Prompt, PromptTooLong
@@ -33,15 +31,11 @@ class Prompts:
         self._bos = tokenizer.token_to_id(config.bos_token) if config.add_bos and config.bos_token else None
         # No token stands for more characters than the longest one has letters.
         self._widest = max(map(len, tokenizer.get_vocab()), default=1)
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        sandbox = environment()
+        sandbox.globals["raise_exception"] = _raise_exception
         try:
             with _bounded(self._patience):
-                self._template = environment.from_string(config.chat_template) if config.chat_template else None
+                self._template = sandbox.from_string(config.chat_template) if config.chat_template else None
         except Exception as e:
             raise EngineFailed(f"the chat template is not valid: {str(e)[:200]}") from e
 
@@ -127,13 +121,5 @@ def _bounded(patience: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-
 def _raise_exception(message: object) -> None:
     raise BadPrompt(f"the chat template refuses this conversation: {str(message)[:400]}")
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)  # noqa: DTZ005
