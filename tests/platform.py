@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -72,6 +71,7 @@ from mercat.storage.v1 import storage_pb2, storage_pb2_grpc
 from mercat.usage.v1 import usage_pb2_grpc
 
 from services.common.events import USAGE_STREAM
+from services.embedded.ports import free_ports, is_free
 from tests import processes, template
 
 PASSWORD = "correct horse battery staple"
@@ -83,14 +83,9 @@ T = TypeVar("T")
 def free_port() -> int:
     """A port that is free now, and so is the one 443 above it."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            if port + 443 > 65535:
-                continue
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 443))
-                return port
+        (port,) = free_ports(1)
+        if is_free(port + 443):
+            return port
 
 
 def _apart(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -221,7 +221,10 @@ def test_planted_secrets_are_found_nowhere(watched: Platform, collector: tuple[C
     forms, seen, found = planted.forms(), set(), []
     assert len(planted.secrets) > 40
     for path in [*files(watched.home), watched.home.parent / f"{watched.home.name}.up.log"]:
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # the index of searches has merged it into another meanwhile
+            continue
         where = str(path.relative_to(watched.home.parent))
         found += search(data, forms, where)
         if witness.encode() in data:

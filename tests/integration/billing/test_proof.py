@@ -7,9 +7,9 @@ import grpc
 import pytest
 from mercat.billing.v1 import proof_pb2
 
-from services.billing.proof.found import month_of
 from services.common import ids
 from services.common.errors import InvalidFields, from_rpc_error
+from services.common.months import month_of
 from tests.integration.billing.books import USD, Books, Person
 
 

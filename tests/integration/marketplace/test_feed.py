@@ -165,7 +165,7 @@ def test_it_is_made_anew_from_the_registry(platform: Platform) -> None:
     model = pair(platform, owner)
     person.collections.AddFavourite(c.AddFavouriteRequest(model=model))
     deprecate(owner, model, reason="old")
-    until(lambda: len(feed(person)) == 2)
+    until(lambda: feed(person) == [(f"{model}@1.0.0", DEPRECATED), (f"{model}@1.1.0", PUBLISHED)])
     before = entries(person)
     platform.value("DELETE FROM marketplace.endings")
     assert len(feed(person)) == 1
