@@ -14,6 +14,7 @@ async def build(deps: "Deps") -> "Service":
 
     from mercat.inference.v1 import allowances_pb2_grpc, encoding_pb2_grpc, inference_pb2_grpc, text_pb2_grpc
 
+    from services.common.events import USAGE_SUBJECT
     from services.common.personal.tasks import PersonTasks
     from services.common.rpc.pipeline import Guard
     from services.common.rpc.server import Server
@@ -40,6 +41,7 @@ async def build(deps: "Deps") -> "Service":
     from services.inference.owners import Owners
     from services.inference.personal import InferenceData
     from services.inference.positions import Positions
+    from services.inference.publisher import Publisher
     from services.inference.quota_notices import QuotaNotices
     from services.inference.quotes import Quotes
     from services.inference.residency import Residency
@@ -79,7 +81,8 @@ async def build(deps: "Deps") -> "Service":
     engine = PlacedEngine(embedded, TritonEngine(settings.triton, decoders.elsewhere) if settings.triton else None)
     deployments = Deployments(deps.control, Residency(engine, settings), deps.clock)
     wallets = Wallets(deps.control, deps.worker_id)
-    meter = Meter(deps.events, deps.worker_id)
+    publisher = Publisher(deps.events, USAGE_SUBJECT)
+    meter = Meter(publisher, deps.worker_id)
     cache = ResponseCache(deps.redis, settings.response_cache_mb << 20)
     reports = LoadReports() if settings.load_reports else None
     slots = Slots(deps.redis, deps.worker_id, settings.limit_scale, settings.limit_share)
@@ -125,6 +128,7 @@ async def build(deps: "Deps") -> "Service":
         ],
         raw=[add_kserve],
         tasks=[
+            publisher.keep,
             wallets.keep,
             slots.keep,
             notices.keep,

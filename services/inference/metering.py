@@ -7,8 +7,8 @@ from typing import Any
 
 from services.common import failpoints
 from services.common.errors import DeadlineExceeded, Unavailable
-from services.common.events import USAGE_SUBJECT, Events
 from services.inference import records
+from services.inference.publisher import Publisher
 
 log = logging.getLogger(__name__)
 _MOST = 1000  # records of one message; one is about 400 bytes and a message may have 1 MiB
@@ -24,8 +24,8 @@ Future = asyncio.Future[Any]
 class Meter:
     """Records calls, each once."""
 
-    def __init__(self, events: Events, worker_id: str) -> None:
-        self._events = events
+    def __init__(self, publisher: Publisher, worker_id: str) -> None:
+        self._publisher = publisher
         self._worker_id = worker_id
         self._gathered: list[tuple[bytes, Future, object]] = []
         self._flight: asyncio.Task[None] | None = None
@@ -94,7 +94,7 @@ class Meter:
         delay, patience = 0.05, 0.5
         while True:
             try:
-                await self._events.js.publish(USAGE_SUBJECT, payload, timeout=patience)
+                await self._publisher.publish(payload, patience)
                 self._failing_since = None
                 return
             except Exception as e:

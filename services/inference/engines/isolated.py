@@ -99,15 +99,18 @@ class _Process(asyncio.Protocol):
         self._open[number] = (kind, future)
         self._transport.write(wire.frame(kind, number, *body))
         try:
-            return await asyncio.shield(future)
+            return await future
         except asyncio.CancelledError:
-            self._transport.write(wire.frame(wire.CANCEL, number))
-            await asyncio.wait([future], timeout=_STUBBORN)
-            if not future.done():
-                log.warning("a run that was cancelled does not end: its engine process is replaced")
-                self.kill()
-                await asyncio.wait([future])
-            future.exception()
+            if number in self._open:  # the future was cancelled with the caller; the question is still open
+                ended: asyncio.Future[bytes] = self._loop.create_future()
+                self._open[number] = (kind, ended)
+                self._transport.write(wire.frame(wire.CANCEL, number))
+                await asyncio.wait([ended], timeout=_STUBBORN)
+                if not ended.done():
+                    log.warning("a run that was cancelled does not end: its engine process is replaced")
+                    self.kill()
+                    await asyncio.wait([ended])
+                ended.exception()
             raise
 
     def kill(self) -> None:
