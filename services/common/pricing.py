@@ -12,8 +12,13 @@ from mercat.billing.v1 import billing_pb2
 from mercat.usage.v1 import usage_pb2
 
 from services.common import money
+from services.common.errors import InvalidFields, Violation
 
 MILLION = 1_000_000
+METERS = (
+    "requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens", "images", "output_bytes",
+    "compute_us",
+)  # fmt: skip
 # Kinds of lines, as the contract of quotes numbers them.
 UNITS, FREE, TIER, TIER_FLAT, PACKAGE, MINIMUM, DISCOUNT = range(1, 8)
 
@@ -220,6 +225,13 @@ def at_first(price: Price) -> int:
         for c in price.components
     )
     return min(total, money.INT64_MAX)
+
+
+def check_meters(units: Mapping[str, int]) -> None:
+    """Raises InvalidFields for meters of the field `units` that no call is counted by."""
+    said = f"is counted of no call; there are {', '.join(METERS)}"
+    if strange := [Violation(f"units[{meter!r}]", said) for meter in units if meter not in METERS]:
+        raise InvalidFields(violations=strange)
 
 
 def mistakes(components: Sequence[billing_pb2.PriceComponent]) -> list[tuple[str, str]]:

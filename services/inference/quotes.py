@@ -18,10 +18,6 @@ from services.inference.deployments import Deployment
 from services.inference.hotpath import HotPath, TextOnly
 from services.inference.positions import key_of
 
-METERS = (
-    "requests", "rows", "input_bytes", "input_tokens", "cached_input_tokens", "output_tokens", "images", "output_bytes",
-    "compute_us",
-)  # fmt: skip
 _CACHED = "cached_input_tokens"
 _HOLDS = timedelta(minutes=5)
 
@@ -81,10 +77,7 @@ class Quotes:
                 outputs = deployment.signature.output_names
                 units |= self._path.most(deployment, inputs, priced.rows, outputs, deadline)
             return units
-        strange = [meter for meter in request.units if meter not in METERS]
-        if strange:
-            said = f"is counted of no call; there are {', '.join(METERS)}"
-            raise InvalidFields(violations=[Violation(f"units[{meter!r}]", said) for meter in strange])
+        pricing.check_meters(request.units)
         units = {"requests": 1} | dict(request.units)
         if _CACHED in units and all(c.meter != _CACHED for c in deployment.price.components):
             units["input_tokens"] = units.get("input_tokens", 0) + units.pop(_CACHED)  # as calls are charged

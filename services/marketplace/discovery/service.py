@@ -67,6 +67,7 @@ class DiscoveryServicer(discovery_pb2_grpc.DiscoveryServiceServicer):
             raise InvalidFields(violations=[Violation("models", "name two to five different models")])
         if any(count < 0 for count in request.units.values()):
             raise InvalidFields(violations=[Violation("units", "cannot be negative")])
+        pricing.check_meters(request.units)
         listings = await self._known(names)
         if missing := [name for name in names if name not in listings]:
             raise ModelNotFound(f"there is no published model {missing[0]}; find one with `mercat search`")

@@ -13,7 +13,7 @@ from mercat.registry.v1 import registry_pb2 as r
 
 from services.common.errors import from_rpc_error
 from tests import graphs
-from tests.expect import until
+from tests.expect import fails, until
 from tests.platform import USD, Account, Platform
 
 
@@ -98,6 +98,8 @@ def test_comparison_prices_a_workload(quick: Platform) -> None:
     assert refused(compare, d.CompareModelsRequest(models=["a/b"] * 6)) == "INVALID_FIELDS"
     negative = d.CompareModelsRequest(models=[dear, free], units={"rows": -1})
     assert refused(compare, negative) == "INVALID_FIELDS"
+    unknown = fails(compare, d.CompareModelsRequest(models=[dear, free], units={"row": 1}))
+    assert [v.field for v in unknown.violations] == ["units['row']"]
 
 
 def recommended(person: Account) -> tuple[bool, dict[str, str]]:
