@@ -3,6 +3,7 @@ A call is answered only when its record is stored by JetStream."""
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from services.common import failpoints
@@ -16,9 +17,24 @@ _MOST = 1000  # records of one message; one is about 400 bytes and a message may
 # costs as much as thirty records.
 _GATHER, _LEAST = 0.005, 0.002
 _PATIENCE = 1.0  # seconds without an acknowledgement after which new calls are refused before they run
+_FIRST = 0.5  # seconds for the first acknowledgement
 _LONGEST = 60.0  # seconds after which callers are told that their calls' records are not known to be stored
 
 Future = asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Calls whose records travel as one message."""
+
+    calls: list[tuple[bytes, Future, object]]
+    payload: bytes
+
+    def stored(self) -> None:
+        failpoints.passing("inference.after_ack")
+        for _, future, result in self.calls:
+            if not future.done():
+                future.set_result(result)
 
 
 class Meter:
@@ -57,12 +73,17 @@ class Meter:
         self._gathered.append((record, future, result))
         self.forget()
         if self._flight is None:
-            self._flight = asyncio.get_running_loop().create_task(self._fly())
+            # A call that is alone has nobody to wait for, not even the end of this turn of the event loop.
+            first = None if self._coming or self._crowded else self._next()
+            sent = self._publisher.publish(first.payload, _FIRST, first.stored) if first is not None else None
+            self._flight = asyncio.get_running_loop().create_task(self._fly(first, sent))
 
-    async def _fly(self) -> None:
+    async def _fly(self, first: "_Batch | None", sent: "Future | None") -> None:
         loop = asyncio.get_running_loop()
         published = 0.0
         try:
+            if first is not None:
+                await self._store(first, sent)
             while self._gathered:
                 if self._crowded:
                     await asyncio.sleep(published + _LEAST - loop.time())
@@ -72,29 +93,28 @@ class Meter:
                         await self._all_here
                         timer.cancel()
                 published = loop.time()
-                batch, self._gathered = self._gathered[:_MOST], self._gathered[_MOST:]
-                self._crowded = len(batch) > 1
-                failpoints.passing("inference.before_ack")
-                await self._store(records.batch([record for record, _, _ in batch], self._worker_id), batch)
-                failpoints.passing("inference.after_ack")
-                for _, future, result in batch:
-                    if not future.done():
-                        future.set_result(result)
+                await self._store(self._next())
         finally:
             self._flight = None
+
+    def _next(self) -> "_Batch":
+        taken, self._gathered = self._gathered[:_MOST], self._gathered[_MOST:]
+        self._crowded = len(taken) > 1
+        failpoints.passing("inference.before_ack")
+        return _Batch(taken, records.batch([record for record, _, _ in taken], self._worker_id))
 
     @staticmethod
     def _settle(future: "asyncio.Future[None]") -> None:
         if not future.done():
             future.set_result(None)
 
-    async def _store(self, payload: bytes, batch: list[tuple[bytes, Future, object]]) -> None:
+    async def _store(self, batch: "_Batch", sent: "Future | None" = None) -> None:
         # Publishing again what was stored but not acknowledged is harmless: a record counts once, by its request id.
         loop = asyncio.get_running_loop()
-        delay, patience = 0.05, 0.5
+        delay, patience = 0.05, _FIRST
         while True:
             try:
-                await self._publisher.publish(payload, patience)
+                await (sent or self._publisher.publish(batch.payload, patience, batch.stored))
                 self._failing_since = None
                 return
             except Exception as e:
@@ -102,11 +122,11 @@ class Meter:
                     self._failing_since = loop.time()
                 log.warning("usage records wait to be stored: %s", str(e) or type(e).__name__)
                 if loop.time() - self._failing_since > _LONGEST:
-                    for _, future, _ in (*batch, *self._gathered):
+                    for _, future, _ in (*batch.calls, *self._gathered):
                         if not future.done():
                             future.set_exception(DeadlineExceeded("the call's record was not stored in time"))
                 await asyncio.sleep(delay)
-                delay, patience = min(delay * 2, 1.0), 2.0
+                delay, patience, sent = min(delay * 2, 1.0), 2.0, None
 
     async def flush(self) -> None:
         """Ends when nothing waits to be stored."""

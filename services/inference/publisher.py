@@ -11,7 +11,8 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import ParseResult
 
@@ -34,18 +35,16 @@ class Publisher:
         self._subject = subject
         self._connection: _Connection | None = None
 
-    async def publish(self, payload: bytes, patience: float) -> None:
-        """Ends when the message is stored. Raises NotStored, or a nats error, after `patience` seconds at most."""
-        connection = self._connection
-        if connection is None:
-            await self._events.js.publish(self._subject, payload, timeout=patience)
-            return
-        acknowledged = connection.publish(payload)
-        timer = acknowledged.get_loop().call_later(patience, connection.give_up)
-        try:
-            await acknowledged
-        finally:
-            timer.cancel()
+    def publish(self, payload: bytes, patience: float, stored: Callable[[], None]) -> "asyncio.Future[None]":
+        """Sends a message at once. `stored` is called the moment that it is acknowledged; then the future is done. It
+        fails with NotStored, or a nats error, after `patience` seconds at most."""
+        if self._connection is None:
+            return asyncio.ensure_future(self._publish(payload, patience, stored))
+        return self._connection.publish(payload, patience, stored)
+
+    async def _publish(self, payload: bytes, patience: float, stored: Callable[[], None]) -> None:
+        await self._events.js.publish(self._subject, payload, timeout=patience)
+        stored()
 
     async def keep(self) -> None:
         """Has a connection wherever nats-py has one, for ever."""
@@ -83,6 +82,25 @@ async def _connect(where: ParseResult, host: str, port: int, subject: str) -> "_
     return connection
 
 
+@dataclass(slots=True)
+class _Message:
+    """One that waits for its acknowledgement."""
+
+    future: "asyncio.Future[None]"
+    stored: Callable[[], None]
+    timer: asyncio.TimerHandle
+
+    def end(self, error: str) -> None:
+        self.timer.cancel()
+        if error:
+            if not self.future.done():
+                self.future.set_exception(NotStored(error))
+            return
+        self.stored()
+        if not self.future.done():
+            self.future.set_result(None)
+
+
 class _Connection(asyncio.Protocol):
     """`ready` when the server has let it in; `lost` when it is no more."""
 
@@ -96,19 +114,19 @@ class _Connection(asyncio.Protocol):
         self._listen = f"SUB {inbox}.* 1\r\n".encode()
         self._head = f"PUB {subject} {inbox}.".encode()
         self._published = 0
-        self._open: dict[int, asyncio.Future[None]] = {}
+        self._open: dict[int, _Message] = {}
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
-    def publish(self, payload: bytes) -> "asyncio.Future[None]":
-        """Done when the message is stored; fails with NotStored."""
+    def publish(self, payload: bytes, patience: float, stored: Callable[[], None]) -> "asyncio.Future[None]":
+        """As Publisher's; who runs out of patience ends the connection, for nothing is known of it."""
         future: asyncio.Future[None] = self._loop.create_future()
         if self._transport is None:
-            future.set_exception(NotStored("the connection is lost"))
+            future.set_exception(NotStored("the connection was lost"))
             return future
         self._published = number = self._published + 1
-        self._open[number] = future
         self._transport.write(b"%b%d %d\r\n%b\r\n" % (self._head, number, len(payload), payload))
+        self._open[number] = _Message(future, stored, self._loop.call_later(patience, self.give_up))
         return future
 
     def give_up(self) -> None:
@@ -124,10 +142,10 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.lost.set()
-        for future in (self.ready, *self._open.values()):
-            if not future.done():
-                future.set_exception(NotStored("the connection was lost"))
-        self._open.clear()
+        if not self.ready.done():
+            self.ready.set_exception(NotStored("the connection was lost"))
+        while self._open:
+            self._open.popitem()[1].end("the connection was lost")
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data
@@ -147,15 +165,13 @@ class _Connection(asyncio.Protocol):
         self._buffer = data[at:]
 
     def _answer(self, number: int, body: bytes) -> None:
-        future = self._open.pop(number, None)
-        if future is None or future.done():
+        message = self._open.pop(number, None)
+        if message is None:
             return
         # What comes with headers is no answer of JetStream's: there is nobody who listens to the subject.
         answer = json.loads(body) if body.startswith(b"{") else {"error": {"description": "no stream takes it"}}
-        if error := answer.get("error"):
-            future.set_exception(NotStored(str(error.get("description"))))
-        else:
-            future.set_result(None)
+        error = answer.get("error")
+        message.end(str(error.get("description")) if error else "")
 
     def _heard(self, line: bytes) -> None:
         """A line that is no message."""

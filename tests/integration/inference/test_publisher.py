@@ -50,18 +50,24 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def publish(publisher: Publisher, payload: bytes, patience: float) -> None:
+    told: list[bytes] = []
+    await publisher.publish(payload, patience, lambda: told.append(payload))
+    assert told == [payload]
+
+
 async def stored(events: Events) -> list[bytes]:
     state = (await events.js.stream_info(USAGE_STREAM)).state
     numbers = range(state.first_seq, state.last_seq + 1)
     return [(await events.js.get_msg(USAGE_STREAM, number)).data or b"" for number in numbers]
 
 
-async def eventually(publish: Callable[[], Awaitable[None]]) -> None:
+async def eventually(publishing: Callable[[], Awaitable[None]]) -> None:
     """As the meter does: until it is stored."""
     async with asyncio.timeout(30):
         while True:
             try:
-                return await publish()
+                return await publishing()
             except Exception:
                 await asyncio.sleep(0.05)
 
@@ -69,15 +75,15 @@ async def eventually(publish: Callable[[], Awaitable[None]]) -> None:
 async def test_what_is_answered_is_stored(events: Events, publisher: Publisher) -> None:
     texts = [f"{number}\r\nMSG x 1 5\r\n".encode() + bytes(number) for number in range(300)]
     for text in texts[:100]:
-        await publisher.publish(text, 5)
+        await publish(publisher, text, 5)
     assert await stored(events) == texts[:100]
-    await asyncio.gather(*(publisher.publish(text, 5) for text in texts[100:]))
+    await asyncio.gather(*(publish(publisher, text, 5) for text in texts[100:]))
     assert await stored(events) == texts
 
 
 async def test_without_a_connection_of_its_own_the_library_carries_them(events: Events, nats: Nats) -> None:
     publisher = Publisher(events, USAGE_SUBJECT)
-    await publisher.publish(b"by the library", 5)
+    await publish(publisher, b"by the library", 5)
     assert connections(nats) == 1
     assert await stored(events) == [b"by the library"]
 
@@ -85,16 +91,16 @@ async def test_without_a_connection_of_its_own_the_library_carries_them(events: 
 async def test_a_message_that_no_stream_takes_fails(events: Events, nats: Nats, publisher: Publisher) -> None:
     await events.js.delete_stream(USAGE_STREAM)
     with pytest.raises(NotStored, match="no stream takes it"):
-        await publisher.publish(b"lost", 5)
+        await publish(publisher, b"lost", 5)
 
 
 async def test_a_stream_that_is_full_says_so(events: Events, publisher: Publisher) -> None:
     config = (await events.js.stream_info(USAGE_STREAM)).config
     config.max_bytes = 1000
     await events.js.update_stream(config)
-    await publisher.publish(bytes(600), 5)
+    await publish(publisher, bytes(600), 5)
     with pytest.raises(NotStored, match="maximum bytes exceeded"):
-        await publisher.publish(bytes(600), 5)
+        await publish(publisher, bytes(600), 5)
     assert len(await stored(events)) == 1
 
 
@@ -107,25 +113,25 @@ async def test_a_server_that_hangs_is_given_up_and_found_again(
     try:
         began = time.monotonic()
         with pytest.raises(NotStored, match="the connection was lost"):
-            await publisher.publish(b"one", 0.3)
+            await publish(publisher, b"one", 0.3)
         assert 0.2 < time.monotonic() - began < 2
     finally:
         process.resume()
-    await eventually(lambda: publisher.publish(b"two", 1))
+    await eventually(lambda: publish(publisher, b"two", 1))
     assert b"two" in await stored(events)
     await until(lambda: connections(nats) == 2)
-    await publisher.publish(b"three", 5)
+    await publish(publisher, b"three", 5)
     assert (await stored(events))[-1] == b"three"
 
 
 async def test_a_server_that_was_killed_is_found_again(events: Events, nats: Nats, publisher: Publisher) -> None:
-    await publisher.publish(b"one", 5)
-    publishing = asyncio.create_task(eventually(lambda: publisher.publish(b"two", 0.5)))
+    await publish(publisher, b"one", 5)
+    publishing = asyncio.create_task(eventually(lambda: publish(publisher, b"two", 0.5)))
     await nats.kill()
     await nats.start()
     await publishing
     await until(lambda: connections(nats) == 2)
-    await publisher.publish(b"three", 5)
+    await publish(publisher, b"three", 5)
     texts = await stored(events)
     assert (texts[0], texts[-1]) == (b"one", b"three")
     assert b"two" in texts

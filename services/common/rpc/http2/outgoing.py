@@ -139,10 +139,14 @@ class Outgoing(asyncio.Protocol):
     # Writing
 
     def _write(self, data: bytes | memoryview) -> None:
-        """What is written in one turn of the event loop goes out together: a system call costs more than its bytes."""
+        """What is written in one turn of the event loop goes out together: a system call costs more than its bytes.
+        The answer to the only call under way has nothing to wait for."""
         if self._transport is None:
             return
         if not self._gathered:
+            if not self.calls:
+                self._transport.write(data)
+                return
             self.loop.call_soon(self._write_out)
         self._gathered.append(data)
         self._gathered_size += len(data)
