@@ -156,8 +156,9 @@ class Charge:
         counted = {meter: count for meter, count in units if meter in self._expected}
         wanted = dict.fromkeys(self._expected, 0) | counted
         again = (self._call.request_id, self._call.repeatable) if self._call.repeatable else None
+        expected, self._expected = self._expected, {}
         try:
-            positions = await self._charges.positions.take(key, wanted, self._deployment.price_since, again)
+            positions = await self._charges.positions.take(key, wanted, self._deployment.price_since, again, expected)
             cost, rated = self._rate(units, positions, share_ppm)
             if cost > self._held:
                 self._settle(0)

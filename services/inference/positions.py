@@ -33,6 +33,7 @@ _POLL = 0.05  # seconds
 _MOST = 100_000  # counters remembered
 
 Units = Mapping[str, int]
+_NONE: Units = {}
 
 
 class Key(NamedTuple):
@@ -78,12 +79,13 @@ class _Known:
 @dataclass(slots=True)
 class _Question:
     """Units to take, none to look only. `since`: when the price began that asks, seconds since 1970. `again`: the id of
-    a call that may be made again, and for how many seconds."""
+    a call that may be made again, and for how many seconds. `expected`: what `expect` began of it, until it ends."""
 
     key: Key
     units: Units
     since: float
     again: tuple[str, int] | None
+    expected: Units
     answer: "asyncio.Future[dict[str, int]]"
 
 
@@ -124,20 +126,28 @@ class Positions:
                 under_way.pop(meter, None)
 
     async def take(
-        self, key: Key, units: Units, since: float, again: tuple[str, int] | None = None
+        self, key: Key, units: Units, since: float, again: tuple[str, int] | None = None, expected: Units = _NONE
     ) -> dict[str, int]:  # fmt: skip
         """Takes units of a month; answers how many there were before them, by meter. `since`: when the price began that
         asks, seconds since 1970. `again`: the id of a call that may be made again, and for how many seconds: then it
-        gets the same answer, and nothing is taken twice.
+        gets the same answer, and nothing is taken twice. `expected`: what `expect` began of it, which ends when the
+        units are taken, or with the error: no other call may count them twice meanwhile.
 
         Raises:
             Unavailable: neither Redis nor usage can be asked, and nothing is known here.
         """
         loop = asyncio.get_running_loop()
-        question = _Question(key, units, since, again, loop.create_future())
+        question = _Question(key, units, since, again, expected, loop.create_future())
         self._waiting.append(question)
         self._ask()
-        return await question.answer
+        try:
+            return await question.answer
+        finally:
+            self._end(question)
+
+    def _end(self, q: _Question) -> None:
+        expected, q.expected = q.expected, _NONE
+        self.forget(q.key, expected)
 
     def _of(self, key: Key) -> _Known:
         known = self._known.get(key)
@@ -178,6 +188,7 @@ class Positions:
                     known = self._of(q.key)
                     known.raise_to({meter: before + q.units[meter] for meter, before in found.items()})
                     known.seen = now
+                    self._end(q)
                     _answer(q, found)
         finally:
             self._asking = None
@@ -198,6 +209,7 @@ class Positions:
             return
         before = {meter: known.units.get(meter, 0) for meter in q.units}
         known.add(q.units)
+        self._end(q)
         if owed:
             for meter, count in q.units.items():
                 known.owed[meter] = known.owed.get(meter, 0) + count
