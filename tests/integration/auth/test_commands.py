@@ -167,7 +167,7 @@ def test_commands_sign_their_calls(person: Callable[[], Person], tmp_path: Path)
     listed = ada.json("keys", "signing", "list", key)["signingKeys"]
     assert [k["signingKeyId"] for k in listed] == [two["signingKeyId"], one["signingKeyId"]]
     assert ada.json("keys", "update", key, "--require-signature")["rules"]["requireSignature"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while "SIGNATURE_MISSING" not in ada.run("whoami", "--api-key", secret).stderr:
         assert time.monotonic() < deadline
     for file in files:

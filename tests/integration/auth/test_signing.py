@@ -202,7 +202,7 @@ def test_where_none_is_required_a_signature_is_checked_all_the_same(platform: Pl
     made = person.auth.CreateApiKey(auth_pb2.CreateApiKeyRequest(name="k"))
     key, signer = Account(platform, made.secret), signing_key(person, made.api_key.key_id)
     assert reason(key.auth.GetProfile, ME) == ""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     forged = {**of(signer, GET_PROFILE, ME, platform), "signature": "mercat=:AAAA:"}
     while reason(key.auth.GetProfile, ME, forged) != "SIGNATURE_INVALID":
         assert time.monotonic() < deadline

@@ -37,8 +37,8 @@ def feed(person: Account, size: int = 100) -> list[tuple[str, int]]:
 
 
 def soon(person: Account, expected: list[tuple[str, int]]) -> None:
-    """Within two seconds of what happened before."""
-    deadline = time.monotonic() + 2
+    """It takes a moment; within two seconds on a machine that nothing else uses."""
+    deadline = time.monotonic() + 20
     while (seen := feed(person)) != expected:
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)

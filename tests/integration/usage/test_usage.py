@@ -143,7 +143,7 @@ async def test_the_stream_shows_ones_own_calls_as_they_are_stored(books: Books) 
     reading = asyncio.create_task(_first(stream, 3))
     await asyncio.sleep(0.3)
     await books.send(books.call(publisher, publisher, 0), *mine)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await reading == mine
     stream.cancel()
 
@@ -216,7 +216,7 @@ async def test_what_billing_refuses_waits_and_is_posted_later(books: Books) -> N
     await books.settled(30)
     assert (await books.wallet(person)).balance_nanos == USD - 100
     assert await _list(books, person) == [call]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await watching == [call], "who watches is told of what is recorded, whenever it is posted"
     stream.cancel()
 
