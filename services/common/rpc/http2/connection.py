@@ -4,15 +4,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from services.common.rpc.http2 import frames as f
 from services.common.rpc.http2.call import Call, Refused
+from services.common.rpc.http2.headers import MOST, Headers
 from services.common.rpc.http2.outgoing import Outgoing
-
-_BLOCKS = 256  # header blocks whose meaning is remembered
-_HEADERS = 64 * 1024  # octets of one request's headers
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,7 @@ class Connection(Outgoing):
         self._connections = connections
         self._buffer = b""
         self._greeted = False
-        self._decoder = Decoder(max_header_list_size=_HEADERS)
-        self._blocks: dict[bytes, list[tuple[str, str]]] = {}
+        self._decoder = Headers()
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and start of a block that goes on
         self._last_stream = 0
         self._unread = 0
@@ -60,9 +56,10 @@ class Connection(Outgoing):
         else:
             self.peer = "unix:"
         own = [
+            (f.HEADER_TABLE_SIZE, 0),
             (f.MAX_CONCURRENT_STREAMS, self.limits.streams),
             (f.INITIAL_WINDOW_SIZE, self.limits.stream_window),
-            (f.MAX_HEADER_LIST_SIZE, _HEADERS),
+            (f.MAX_HEADER_LIST_SIZE, MOST),
         ]
         more = self.limits.connection_window - 65_535
         self._write(f.settings(own) + f.frame(f.WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big")))
@@ -147,35 +144,14 @@ class Connection(Outgoing):
             raise f.ConnectionFailed(f.PROTOCOL_ERROR, "CONTINUATION of nothing")
         stream, first, block = self._block
         block += payload
-        if len(block) > _HEADERS:
+        if len(block) > MOST:
             raise f.ConnectionFailed(f.ENHANCE_YOUR_CALM, "headers without end")
         if flags & f.END_HEADERS:
             self._block = None
             self._open(stream, first, bytes(block))
 
-    def _decode(self, block: bytes) -> list[tuple[str, str]]:
-        """Headers of a block. A block that leaves the table of its connection as it was means the same next time."""
-        known = self._blocks.get(block)
-        if known is not None:
-            return known
-        entries = self._decoder.header_table.dynamic_entries
-        before = (len(entries), entries[0] if entries else None)
-        try:
-            headers = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
-        except UnicodeDecodeError as e:
-            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "headers that are not UTF-8") from e
-        if not all(name for name, _ in headers):
-            raise f.ConnectionFailed(f.PROTOCOL_ERROR, "a header without a name")
-        entries = self._decoder.header_table.dynamic_entries
-        after = (len(entries), entries[0] if entries else None)
-        if before[0] != after[0] or before[1] is not after[1] or len(self._blocks) >= _BLOCKS:
-            self._blocks.clear()
-        else:
-            self._blocks[block] = headers
-        return headers
-
     def _open(self, stream: int, flags: int, block: bytes) -> None:
-        headers = self._decode(block)
+        headers = self._decoder.decode(block)
         if stream <= self._last_stream:
             call = self.calls.get(stream)
             if call is not None and flags & f.END_STREAM and not call.half_closed:
