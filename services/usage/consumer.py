@@ -129,11 +129,11 @@ class Consumer:
             return
         if (wrong := next((i for i in records if not i.startswith("req_")), None)) is not None:
             raise ValueError(f"a usage record without a request id: {wrong!r}")
-        posting = list(records.values())
+        posting = list(reversed(records.values()))
         async with self._database.transaction() as connection:
             new = await self._store.add_records(connection, posting)
             all_new = len(new) == len(records)
-            fresh = posting if all_new else [records[i] for i in new]
+            fresh = posting if all_new else [r for r in posting if r.request_id in new]
             if fresh:
                 await outbox.add(connection, statistics(fresh))
             if not all_new:
