@@ -4,6 +4,7 @@ for workers, and what their calls cost is posted. The wallet is locked first, an
 What may be set aside is what nobody holds of wallet, credit limit and credit that has not expired, and of every budget
 that counts the calls. It is so at every moment after, since whatever is spent leaves what was set aside for it."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,8 @@ from services.billing.budgets.store import Budget, BudgetStore, Spending
 from services.billing.credits import burning
 from services.billing.credits.burning import Grant
 from services.billing.credits.store import CreditStore
-from services.billing.ledger import PLATFORM, Account
-from services.billing.store import Row, Store
+from services.billing.ledger import Account
+from services.billing.store import Charges, Row, Store
 from services.billing.subscriptions.store import SubscriptionStore
 from services.common import money
 from services.common.clock import Clock
@@ -98,31 +99,31 @@ class Leasing:
         paid = {r.request_id: r for r in records if r.cost_nanos > 0 and not r.test}
         if not paid:
             return 0, {}
-        org_ids, publishers = {r.org_id for r in paid.values()}, {r.publisher_org_id for r in paid.values()}
-        await self._store.lock_or_open_wallets(c, org_ids, list({r.lease_id for r in paid.values() if r.lease_id}))
+        # What calls cost, of those that are alike in all that their money depends on.
+        alike: dict[tuple[str, str, str, Spending], dict[str, int]] = defaultdict(dict)
+        for cause, r in paid.items():
+            alike[r.org_id, r.publisher_org_id, r.lease_id, counts_as(r)][cause] = r.cost_nanos
+        org_ids = {org_id for org_id, *_ in alike}
+        lease_ids = {lease_id for _, _, lease_id, _ in alike if lease_id}
+        await self._store.lock_or_open_wallets(c, org_ids, list(lease_ids))
         now = self._clock.now()
         left = await self._credit.left(c, org_ids)
         burnt = await self._burn(c, paid, left) if left else {}
         credit = {cause: sum(n for _, n in parts) for cause, parts in burnt.items()}
-        fees = await self._subscriptions.fees_of(c, publishers)
-        postings = [
-            ledger.charge(
-                cause, r.org_id, (publisher := r.publisher_org_id), r.cost_nanos, fees.get(publisher, self._fee_ppm),
-                credit.get(cause, 0),
-            )
-            for cause, r in paid.items()
-        ]  # fmt: skip
-        accounts = {Account(PLATFORM, ledger.FEE)} | {a for p in postings for a, _ in p.entries}
-        known = await self._store.account_ids(c, accounts)
-        new, moves = await self._store.add_postings(c, postings, now)
-        leased: dict[str, int] = {}
-        spent: dict[Spending, int] = {}
-        for cause in new:
-            r = paid[cause]
-            lease_id, cost, counted = r.lease_id, r.cost_nanos, counts_as(r)
-            if lease_id:
-                leased[lease_id] = leased.get(lease_id, 0) + cost
-            spent[counted] = spent.get(counted, 0) + cost
+        fees = await self._subscriptions.fees_of(c, {publisher for _, publisher, _, _ in alike})
+        charges: list[Charges] = []
+        for (org_id, publisher, _, _), costs in alike.items():
+            fee = fees.get(publisher, self._fee_ppm)
+            calls = {cause: ledger.split(cost, fee, credit.get(cause, 0)) for cause, cost in costs.items()}
+            charges.append((ledger.parties(org_id, publisher), calls))
+        new, moves, known = await self._store.add_charges(c, charges, now)
+        leased: dict[str, int] = defaultdict(int)
+        spent: dict[Spending, int] = defaultdict(int)
+        for (_, _, lease_id, counted), costs in alike.items():
+            if cost := sum(cost for cause, cost in costs.items() if cause in new):
+                leased[lease_id] += cost
+                spent[counted] += cost
+        leased.pop("", None)
         if leased:
             await self._store.post_to_leases(c, leased)
         await self._credit.burn(c, [(grant, cause, n) for cause, parts in burnt.items() for grant, n in parts])

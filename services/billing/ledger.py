@@ -49,14 +49,14 @@ LOSS = Account(PLATFORM, "platform_loss")
 
 
 @lru_cache(10_000)
-def _parties(consumer: str, publisher: str) -> tuple[Account, Account, Account]:
-    """The accounts of calls between the two, made once."""
-    return Account(consumer, WALLET), Account(consumer, CREDIT), Account(publisher, PAYABLE)
+def parties(consumer: str, publisher: str) -> tuple[Account, Account, Account, Account]:
+    """The accounts of calls between the two: wallet, credit, publisher, platform."""
+    return Account(consumer, WALLET), Account(consumer, CREDIT), Account(publisher, PAYABLE), _FEES
 
 
-def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, credit: int = 0) -> Posting:
-    """A call: promotional credit pays `credit` nanos of its cost and the consumer's wallet the rest, the platform keeps
-    its share, the publisher earns the rest.
+def split(cost: int, fee_ppm: int, credit: int = 0) -> tuple[int, int, int, int]:
+    """What a call does to its `parties`: promotional credit pays `credit` nanos of its cost and the consumer's wallet
+    the rest, the platform keeps its share, the publisher earns the rest. Together that is zero.
 
     Raises:
         ValueError: the cost is not positive, or the credit not a part of it.
@@ -66,9 +66,7 @@ def charge(cause: str, consumer: str, publisher: str, cost: int, fee_ppm: int, c
     if not 0 <= credit <= cost:
         raise ValueError("credit pays no more than the cost")
     fee = money.share(cost, fee_ppm)
-    wallet, own_credit, payable = _parties(consumer, publisher)
-    parts = ((wallet, credit - cost), (own_credit, -credit), (payable, cost - fee), (_FEES, fee))
-    return Posting(cause, "charge", tuple(part for part in parts if part[1]))
+    return credit - cost, -credit, cost - fee, fee
 
 
 def charges(entries: Iterable[tuple[Account, int]], consumer: str, publisher: str, cost: int) -> bool:
@@ -145,7 +143,7 @@ def digest(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
 
 def digest_in_order(cause: str, kind: str, entries: Iterable[tuple[str, int]]) -> bytes:
     """The same over entries that are stored in an order of their own, as those of a charge are."""
-    lines = [cause, kind, *(f"{account_id} {amount}" for account_id, amount in entries)]
+    lines = [cause, kind, *[f"{account_id} {amount}" for account_id, amount in entries]]
     return hashlib.sha256("\n".join(lines).encode()).digest()
 
 

@@ -6,11 +6,14 @@ from functools import partial
 from typing import Any
 
 from services.billing import ledger
-from services.billing.ledger import CREDIT, CURRENCY, FEE, PAYABLE, WALLET, Account, Posting
+from services.billing.ledger import CURRENCY, FEE, PLATFORM, WALLET, Account, Posting
 from services.common import ids
 from services.common.db import Connection, copy_new, load_queries
 
 Row = Mapping[str, Any]
+Amounts = tuple[int, int, int, int]
+Charges = tuple[tuple[Account, Account, Account, Account], Mapping[str, Amounts]]  # parties; what calls move, by cause
+_FEES = Account(PLATFORM, FEE)
 NEWEST = ("pst_" + ids.ALPHABET[-1] * 26, ids.ALPHABET[-1])  # sorts after every entry of a statement
 
 
@@ -19,13 +22,12 @@ def snapshot(connection: Connection) -> Any:
     return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
-# What a call does stands in its posting's row, by the kind of the account; other postings' entries are rows.
-_PLACES = {WALLET: 5, CREDIT: 7, PAYABLE: 9, FEE: 11}
+# What a call does to its parties stands in its posting's row; other postings' entries are rows.
 _POSTING = (
     "id", "cause", "kind", "digest", "created_at", "wallet_id", "wallet_amount", "credit_id", "credit_amount",
     "payable_id", "payable_amount", "fee_id", "fee_amount",
 )  # fmt: skip
-_NOTHING = (None,) * 8
+_NOTHING = (None, None)
 _ENTRY = ("posting_id", "account_id", "amount")
 
 
@@ -101,13 +103,42 @@ class Store:
         """
         accounts = await self.account_ids(c, (a for p in postings for a, _ in p.entries))
         made = {p.cause: [(accounts[a], m) for a, m in p.entries] for p in postings}
-        rows = {p.cause: _row(p, made[p.cause], now) for p in postings}
+        rows = {
+            p.cause: (
+                ids.sibling("pst", p.cause), p.cause, p.kind, ledger.digest(p.cause, p.kind, made[p.cause]), now,
+                *_NOTHING * 4,
+            )
+            for p in postings
+        }  # fmt: skip
         new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
-        apart = [p.cause for p in postings if p.kind != "charge" and p.cause in new]
-        entries = [(rows[cause][0], *part) for cause in apart for part in made[cause]]
+        entries = [(rows[cause][0], *part) for cause in rows if cause in new for part in made[cause]]
         if entries:
             await c.copy_records_to_table("entry_rows", columns=_ENTRY, records=entries)
         return new, ledger.totals(part for cause in new for part in made[cause])
+
+    async def add_charges(
+        self, c: Connection, charges: Sequence[Charges], now: datetime
+    ) -> tuple[set[str], dict[str, int], dict[Account, str]]:
+        """The same for calls, each a posting of its own; answers also the ids of their accounts, to remember."""
+        accounts = {_FEES}
+        for parties, calls in charges:
+            moved = zip(*calls.values(), strict=True)
+            accounts.update(account for account, each in zip(parties, moved, strict=True) if any(each))
+        known = await self.account_ids(c, accounts)
+        rows: dict[str, Sequence[Any]] = {}
+        for parties, calls in charges:
+            account_ids = [known.get(account, "") for account in parties]
+            for cause, amounts in calls.items():
+                rows[cause] = _charge(cause, account_ids, amounts, now)
+        rows = dict(sorted(rows.items()))  # neighbours in indexes one after the other
+        new = await copy_new(c, "postings", _POSTING, rows, partial(self.posted, c))
+        moves: dict[str, int] = {}
+        for parties, calls in charges:
+            moved = zip(*[amounts for cause, amounts in calls.items() if cause in new], strict=True)
+            for account, each in zip(parties, moved, strict=False):  # none of them may be new
+                if account in known:
+                    moves[known[account]] = moves.get(known[account], 0) + sum(each)
+        return new, moves, known
 
     async def move_balances(self, c: Connection, moves: Mapping[str, int]) -> None:
         if moves:
@@ -212,20 +243,15 @@ class Store:
         return {r["cause"]: r async for r in self._q.postings_of(c, causes=causes)}
 
 
-def _row(posting: Posting, entries: Sequence[tuple[str, int]], now: datetime) -> Sequence[Any]:
-    """The columns of a posting, among them its entries where it is a charge."""
-    cause, kind = posting.cause, posting.kind
-    if kind != "charge":
-        return (ids.sibling("pst", cause), cause, kind, ledger.digest(cause, kind, entries), now, *_NOTHING)
-    row: list[Any] = [
-        ids.sibling("pst", cause),
-        cause,
-        kind,
-        ledger.digest_in_order(cause, kind, entries),
-        now,
-        *_NOTHING,
-    ]
-    for (account, amount), (account_id, _) in zip(posting.entries, entries, strict=True):
-        at = _PLACES[account.kind]
-        row[at], row[at + 1] = account_id, amount
-    return row
+def _charge(cause: str, account_ids: Sequence[str], amounts: Amounts, now: datetime) -> Sequence[Any]:
+    """The columns of a call's posting, its entries among them."""
+    entries: list[tuple[str, int]] = []
+    columns: list[Any] = []
+    for entry in zip(account_ids, amounts, strict=True):
+        if entry[1]:
+            entries.append(entry)
+            columns += entry
+        else:
+            columns += _NOTHING
+    digest = ledger.digest_in_order(cause, "charge", entries)
+    return (ids.sibling("pst", cause), cause, "charge", digest, now, *columns)

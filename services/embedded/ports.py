@@ -1,6 +1,7 @@
 """Free ports of 127.0.0.1 for servers that cannot listen on a Unix socket."""
 
 import errno
+import os
 import random
 import socket
 import sys
@@ -12,7 +13,7 @@ _FIRST, _LAST = 15000, 32000
 
 # Bound and never listening, so that who asks next is not given what a server is yet to listen on. Linux lets that
 # server listen all the same; other systems do not.
-_held: deque[socket.socket] = deque()
+_held: deque[int] = deque()  # file descriptors
 _MOST = 128  # held
 
 
@@ -55,7 +56,7 @@ def _hold(port: int) -> bool:
             return False
         raise
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _held.append(held)
+    _held.append(held.detach())
     if len(_held) > _MOST:
-        _held.popleft().close()
+        os.close(_held.popleft())
     return True

@@ -12,6 +12,7 @@ from services.common.events import consume
 from services.common.personal.tasks import PersonTasks
 from services.common.service import Deps, Service
 from services.usage.consumer import Consumer
+from services.usage.live import Live
 from services.usage.partitions import keep_partitions, make_partitions
 from services.usage.personal import UsageData
 from services.usage.retention import Retention
@@ -28,7 +29,8 @@ async def build(deps: Deps) -> Service:
     assert isinstance(settings, UsageSettings)
     await make_partitions(deps.database, deps.clock.now())  # before the first record arrives
     store = Store()
-    consumer = Consumer(deps.database, store, deps.events, deps.control)
+    live = Live(deps.events)
+    consumer = Consumer(deps.database, store, deps.events, live, deps.control)
 
     async def settled() -> datetime:
         return await settled_through(deps.events, deps.clock)
@@ -51,7 +53,7 @@ async def build(deps: Deps) -> Service:
         registrations=[
             (
                 usage_pb2_grpc.add_UsageServiceServicer_to_server,
-                UsageServicer(deps.database, store, deps.events, deps.control, deps.clock),
+                UsageServicer(deps.database, store, live, deps.control, deps.clock),
             ),
             (
                 usage_pb2_grpc.add_SettlementServiceServicer_to_server,

@@ -4,10 +4,12 @@ A death between any two of these brings the messages back. Records are unique by
 so the second time changes nothing; and what is posted is always what is stored, so that the two can never differ."""
 
 import asyncio
+import collections
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import nats
 from mercat.billing.v1 import billing_pb2, billing_pb2_grpc
@@ -21,15 +23,15 @@ from prometheus_client import Counter
 from services.common import failpoints, latencies, outbox
 from services.common.db import Database
 from services.common.errors import Unavailable
-from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events, broadcast
+from services.common.events import USAGE_STREAM, USAGE_SUBJECT, Events
 from services.common.repeating import repeat
 from services.common.rpc.channels import InternalChannel
+from services.usage.live import Live
 from services.usage.store import Store
 
 log = logging.getLogger(__name__)
 REFUSED = Counter("mercat_usage_refusals_total", "Attempts at a message of usage that failed for what is in it")
 DURABLE = "usage-records"
-LIVE = "mercat.live.usage."
 _MESSAGES = 64  # of one transaction
 _AT_ONCE = 4  # transactions under way
 _GATHER = 0.25  # seconds that messages gather while there are few
@@ -37,7 +39,6 @@ _ACK_WAIT = 10.0  # seconds until a dead consumer's messages come back
 _SWEEP, _LEFT = 10.0, 1_000  # seconds between looks for messages that were left, and how many are taken at a time
 _POSTED_AT_ONCE = 2_000  # records of one transaction of billing's, which holds their wallets; more make it no quicker
 _LANES = 4  # such transactions under way: an organisation's calls have one lane, so that none waits for a wallet
-_TOLD_AT_ONCE = 500  # records of one live message; one is at most about 1 KiB and a message may have 1 MiB
 
 Record = usage_pb2.UsageRecord
 
@@ -45,10 +46,11 @@ Record = usage_pb2.UsageRecord
 class Consumer:
     """The one durable consumer of the stream of records."""
 
-    def __init__(self, database: Database, store: Store, events: Events, control: InternalChannel) -> None:
+    def __init__(self, database: Database, store: Store, events: Events, live: Live, control: InternalChannel) -> None:
         self._database = database
         self._store = store
         self._events = events
+        self._live = live
         self._billing = billing_pb2_grpc.LeaseServiceStub(control)
         self._lanes = [asyncio.Lock() for _ in range(_LANES)]
 
@@ -120,29 +122,29 @@ class Consumer:
         return left
 
     async def _store_and_post(self, messages: Sequence[Msg | RawStreamMsg]) -> None:
-        records: dict[str, Record] = {}
-        for message in messages:
-            for record in event_pb2.UsageBatch.FromString(message.data or b"").records:
-                request_id = record.request_id
-                if not request_id.startswith("req_"):
-                    raise ValueError(f"a usage record without a request id: {request_id!r}")
-                records.setdefault(request_id, record)
+        batches = [message.data or b"" for message in messages]
+        decoded = [record for batch in batches for record in event_pb2.UsageBatch.FromString(batch).records]
+        records = {record.request_id: record for record in reversed(decoded)}  # of several of one id the first
         if not records:
             return
-        batch = list(records.values())
+        if (wrong := next((i for i in records if not i.startswith("req_")), None)) is not None:
+            raise ValueError(f"a usage record without a request id: {wrong!r}")
+        posting = list(reversed(records.values()))
         async with self._database.transaction() as connection:
-            new = await self._store.add_records(connection, batch)
-            fresh = [r for r in batch if r.request_id in new]
+            new = await self._store.add_records(connection, posting)
+            all_new = len(new) == len(records)
+            fresh = posting if all_new else [r for r in posting if r.request_id in new]
             if fresh:
                 await outbox.add(connection, statistics(fresh))
-            if len(new) < len(batch):
-                batch = await self._store.get_records(connection, list(records))
+            if not all_new:
+                posting = await self._store.get_records(connection, list(records))
         failpoints.passing("usage.stored")
-        await self._tell(fresh)  # now, since a repetition finds nothing new to tell
-        by_lane: dict[int, list[Record]] = defaultdict(list)
-        for record in batch:
-            by_lane[zlib.crc32(record.org_id.encode()) % _LANES].append(record)
-        posted = [self._post(self._lanes[lane], own) for lane, own in by_lane.items()]
+        # Now, since a repetition finds nothing new to tell.
+        await (self._live.tell(batches) if len(new) == len(decoded) else self._live.tell_records(fresh))
+        lanes: list[list[Record]] = [[] for _ in range(_LANES)]
+        for record in posting:
+            lanes[_lane(record.org_id)].append(record)
+        posted = [self._post(lock, own) for lock, own in zip(self._lanes, lanes, strict=True) if own]
         failed = [e for e in await asyncio.gather(*posted, return_exceptions=True) if e is not None]
         if failed:
             raise failed[0]
@@ -153,18 +155,10 @@ class Consumer:
                 part = records[at : at + _POSTED_AT_ONCE]
                 await self._billing.PostUsage(billing_pb2.PostUsageRequest(records=part))
 
-    async def _tell(self, records: Sequence[Record]) -> None:
-        """Those who watch their usage live."""
-        by_org: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            by_org[record.org_id].append(record)
-        try:
-            for org_id, own in by_org.items():
-                for at in range(0, len(own), _TOLD_AT_ONCE):
-                    part = event_pb2.UsageBatch(records=own[at : at + _TOLD_AT_ONCE])
-                    await broadcast(self._events, LIVE + org_id, part.SerializeToString())
-        except nats.errors.Error as e:  # the list has them; only the money must not wait
-            log.warning("live usage was not told: %s", e)
+
+@lru_cache(10_000)
+def _lane(org_id: str) -> int:
+    return zlib.crc32(org_id.encode()) % _LANES
 
 
 async def _hold(messages: Sequence[Msg]) -> None:
@@ -178,11 +172,15 @@ async def _later(messages: Sequence[Msg], seconds: float) -> None:
     await asyncio.gather(*(m.nak(delay=seconds) for m in messages), return_exceptions=True)
 
 
-def statistics(records: Sequence[Record]) -> event_pb2.UsageStored:
-    by_model: dict[str, event_pb2.UsageStored.Model] = {}
+def statistics(records: Iterable[Record]) -> event_pb2.UsageStored:
+    took: dict[str, list[int]] = defaultdict(list)
     for record in records:
-        model = by_model.setdefault(record.model, event_pb2.UsageStored.Model(model=record.model))
-        model.calls += 1
-        model.latency_us_sum += record.latency_us
-        model.latencies[latencies.bucket(record.latency_us)] += 1
-    return event_pb2.UsageStored(models=by_model.values())
+        took[record.model].append(record.latency_us)
+    models = [
+        event_pb2.UsageStored.Model(
+            model=model, calls=len(each), latency_us_sum=sum(each),
+            latencies=collections.Counter(map(latencies.bucket, each)),
+        )
+        for model, each in took.items()
+    ]  # fmt: skip
+    return event_pb2.UsageStored(models=models)

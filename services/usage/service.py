@@ -1,28 +1,22 @@
 """Usage, for those who called and those whose models were called."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
 from mercat.auth.v1 import auth_pb2, auth_pb2_grpc
-from mercat.event.v1 import event_pb2
 from mercat.usage.v1 import usage_pb2, usage_pb2_grpc
-from nats.aio.msg import Msg
 
 from services.common import pages
 from services.common.clock import Clock
 from services.common.db import Database
 from services.common.errors import OutOfRange, UsageRecordNotFound
-from services.common.events import Events, listen
 from services.common.rpc.channels import InternalChannel
 from services.common.rpc.context import Context, caller
 from services.common.spans import span
 from services.usage import questions
-from services.usage.consumer import LIVE
+from services.usage.live import Live
 from services.usage.store import Store
 from services.usage.totals import Totals, model_of
-
-_BEHIND = 10_000  # records a slow watcher may be behind before its stream ends
 
 
 class WatcherBehind(OutOfRange, reason="WATCHER_BEHIND"): ...
@@ -31,14 +25,12 @@ class WatcherBehind(OutOfRange, reason="WATCHER_BEHIND"): ...
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     """Serves `mercat.usage.v1.UsageService`."""
 
-    def __init__(
-        self, database: Database, store: Store, events: Events, control: InternalChannel, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, store: Store, live: Live, control: InternalChannel, clock: Clock) -> None:
         self._database = database
         self._auth = auth_pb2_grpc.PrincipalServiceStub(control)
         self._store = store
         self._totals = Totals(store)
-        self._events = events
+        self._live = live
         self._clock = clock
 
     def _span(
@@ -105,24 +97,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     async def StreamUsage(
         self, request: usage_pb2.StreamUsageRequest, context: Context
     ) -> AsyncIterator[usage_pb2.StreamUsageResponse]:
-        queue: asyncio.Queue[usage_pb2.UsageRecord] = asyncio.Queue()
-        behind = False
-
-        async def heard(message: Msg) -> None:
-            nonlocal behind
-            behind = behind or queue.qsize() > _BEHIND
-            if not behind:
-                for record in event_pb2.UsageBatch.FromString(message.data).records:
-                    queue.put_nowait(record)
-
-        stop = await listen(self._events, LIVE + caller().org_id, heard)
-        await self._events.client.flush()  # from here on nothing is missed
-        try:
-            while not (behind and queue.empty()):
-                yield usage_pb2.StreamUsageResponse(record=await queue.get())
-            raise WatcherBehind("calls were recorded faster than they were read; list the rest and stream again")
-        finally:
-            await stop()
+        async with self._live.watch(caller().org_id) as watch:
+            async for record in watch.records():
+                yield usage_pb2.StreamUsageResponse(record=record)
+        raise WatcherBehind("calls were recorded faster than they were read; list the rest and stream again")
 
 
 def _for_publisher(record: usage_pb2.UsageRecord) -> usage_pb2.UsageRecord:

@@ -1,7 +1,7 @@
 """The table of usage, one typed method per named query."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -57,9 +57,9 @@ _WRITTEN = (
 )  # fmt: skip
 
 
-def _row(r: Record) -> tuple[Any, ...]:
-    request_id, latency, units = r.request_id, r.latency_us, r.units
-    counted, in_tokens = _counted(tuple((meter, units[meter]) for meter in units))
+def _row(request_id: str, r: Record) -> tuple[Any, ...]:
+    units, latency = r.units, r.latency_us
+    counted, in_tokens = _counted(tuple([(meter, units[meter]) for meter in units]))
     return (
         ids.sibling("use", request_id), request_id, moment(request_id), r.org_id, r.user_id, r.key_id, r.model_id,
         r.model, r.version, r.publisher_org_id, counted, in_tokens, r.price_id, r.cost_nanos, latency, latency / 1000,
@@ -83,10 +83,11 @@ class Store:
     def __init__(self) -> None:
         self._q = load_queries("services.usage")
 
-    async def add_records(self, c: Connection, records: Sequence[Record]) -> set[str]:
+    async def add_records(self, c: Connection, records: Iterable[Record]) -> set[str]:
         """Stores what was not stored before; answers the request ids stored now. Raises ValueError for a wrong one."""
+        by_id = {r.request_id: r for r in records}
         # In one order everywhere: two consumers that store the same records at once then never wait for each other.
-        rows = {r.request_id: _row(r) for r in sorted(records, key=lambda r: r.request_id)}
+        rows = {request_id: _row(request_id, by_id[request_id]) for request_id in sorted(by_id)}
         return await copy_new(c, "usage_records", _WRITTEN, rows, partial(self._stored, c))
 
     async def get_records(self, c: Connection, request_ids: Sequence[str]) -> list[Record]:

@@ -58,9 +58,13 @@ class Calls:
             tell("counting calls", part.records)
         return sums, prices
 
-    async def rate(self, span: Range, price_ids: Iterable[str], found: Found, tell: Tell) -> None:
+    async def asked_of(self, price_ids: Iterable[str]) -> usage_pb2.GroupCallsRequest:
+        return await self._rerating.asked_of(price_ids)
+
+    async def rate(self, span: Range, asked: usage_pb2.GroupCallsRequest, found: Found, tell: Tell) -> None:
         """Rates the calls of a time again; those that must cost the same, together."""
-        request = await self._rerating.asked_of(price_ids)
+        request = usage_pb2.GroupCallsRequest()
+        request.CopyFrom(asked)
         _set(request, span)
         async for page in self._usage.GroupCalls(request):
             for group in page.groups:

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from mercat.billing.v1 import proof_pb2
 from mercat.usage.v1 import usage_pb2
 
-from services.billing.budgets import spent
+from services.billing.budgets import periods, spent
 from services.billing.budgets.store import BudgetStore
 from services.billing.dropped import Moved, differences
 from services.billing.proof import postings
@@ -27,6 +27,8 @@ from services.common.months import month_of, next_month
 from services.common.spans import BEGINNING
 
 _BALANCES = "adding up balances"
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Area(Protocol):
@@ -126,12 +128,17 @@ class Prover:
                 if (await self._calls.dropped()).kept_from == dropped.kept_from:
                     break  # else a month was dropped meanwhile, whose records were missed
             tell(_BALANCES, 0)
-            async with self._database.apart() as connection:
-                balances = await self._store.trial_balance(connection)
-                for area in self._areas:
-                    await area.prove_all(connection, found)
-            settled = await self._settle(unmatched, found, tell)
+            since = spent.since(self._clock.now())
+            balances, before = await _both(self._derived(found), self._calls.spending(periods.midnight(since)))
+            settled = await self._settle(since, before, unmatched, found, tell)
             return Proof(start, end, found, settled, balances, time.monotonic() - began)
+
+    async def _derived(self, found: Found) -> dict[str, int]:
+        async with self._database.apart() as connection:
+            balances = await self._store.trial_balance(connection)
+            for area in self._areas:
+                await area.prove_all(connection, found)
+        return balances
 
     async def _month(
         self, span: Range, dropped: usage_pb2.SumDroppedUsageResponse, found: Found, tell: Tell
@@ -154,7 +161,12 @@ class Prover:
             if counting is not None:
                 recorded, price_ids = await counting
                 unmatched = await self._calls.walk(posted.unlike(recorded), span, found, tell)
-                await self._calls.rate(span, price_ids, found, tell)
+                request = await self._calls.asked_of(price_ids)
+                if (middle := recorded.middle()) is None or not span.start < middle < span.end:
+                    await self._calls.rate(span, request, found, tell)
+                else:
+                    halves = span._replace(end=middle), span._replace(start=middle)
+                    await _both(*(self._calls.rate(half, request, found, tell) for half in halves))
         finally:
             if counting is not None:
                 counting.cancel()
@@ -178,14 +190,8 @@ class Prover:
 
         if len(parts) == 1:
             await work(c)
-            return
-        snapshot = await c.fetchval("SELECT pg_export_snapshot()")
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(work(c))
-                both.create_task(beside(snapshot))
-        except ExceptionGroup as e:
-            raise e.exceptions[0] from None
+        else:
+            await _both(work(c), beside(await c.fetchval("SELECT pg_export_snapshot()")))
 
     async def _dropped(
         self, c: Connection, span: Range, dropped: usage_pb2.SumDroppedUsageResponse, found: Found
@@ -200,12 +206,12 @@ class Prover:
         for org_id, text in differences(moved, sums):
             found.add(USAGE, "MONTH_DIFFERS", org_id, text)
 
-    async def _settle(self, unmatched: set[str], found: Found, tell: Tell) -> Timestamp:
-        """What can be judged only when all that is recorded is posted."""
+    async def _settle(
+        self, since: date, before: usage_pb2.SumSpendingResponse, unmatched: set[str], found: Found, tell: Tell
+    ) -> Timestamp:
+        """What can be judged only when all that is recorded is posted. `before`: what had been recorded by now of what
+        was spent since a day."""
         tell("waiting until all is posted", 0)
-        since = spent.since(self._clock.now())
-        midnight = datetime(since.year, since.month, since.day, tzinfo=UTC)
-        before = await self._calls.spending(midnight)
         now = self._clock.now()
         settled, posted_before = await self._calls.settle()
         await self._calls.look_again(unmatched, posted_before, found)
@@ -214,6 +220,16 @@ class Prover:
         compared = spent.Spent(known, table, changed, before if posted_before >= now else None)
         if (org_ids := compared.unlike()) and not ABOUT_CALLS & {d.code for d in found.discrepancies}:
             # Or the sums would only repeat what the calls said.
-            for subject, text in compared.differences(await self._calls.spending(midnight, org_ids)):
+            for subject, text in compared.differences(await self._calls.spending(periods.midnight(since), org_ids)):
                 found.add(USAGE, "SPENDING_DIFFERS", subject, text)
         return settled
+
+
+async def _both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Two questions at a time, one for each processor of a small machine. Raises what the first that failed did."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(one), group.create_task(other)
+    except ExceptionGroup as e:
+        raise e.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()

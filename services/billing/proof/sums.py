@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 DIGITS = 7  # of 26: those of ids within 2^15 milliseconds are alike
+_MANY = 100_000  # calls of a half
 _WIDTH = 15  # bits of milliseconds
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,6 +21,18 @@ class Sums:
     def add(self, digits: str, calls: int, nanos: int, checksum: int) -> None:
         before = self._sums.get(digits, (0, 0, 0))
         self._sums[digits] = (before[0] + calls, before[1] + nanos, before[2] ^ checksum)
+
+    def middle(self) -> datetime | None:
+        """About when half of the calls had been made; None: they are few."""
+        left = sum(calls for calls, _, _ in self._sums.values()) / 2
+        if left < _MANY:
+            return None
+        for digits in sorted(self._sums):
+            left -= self._sums[digits][0]
+            if left <= 0:
+                break
+        time = time_of(digits)
+        return time[1] if time is not None else None
 
     def unlike(self, other: "Sums") -> list[str]:
         """The digits of which they do not say the same, in order."""

@@ -81,9 +81,9 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
     if rule is None and nested is None:
         return None
     name = field.name
-    value_check = _value_check(rule, field) if rule is not None else None
     repeated = bool(field.is_repeated)
     is_map = is_message and field.message_type is not None and field.message_type.GetOptions().map_entry
+    value_check = _value_check(rule, field) if rule is not None and (is_map or not is_message) else None
     if is_map and field.message_type is not None:
         value_type = field.message_type.fields_by_name["value"].message_type
         nested = _compile(value_type, depth + 1) if value_type is not None else None
@@ -105,7 +105,7 @@ def _field(field: FieldDescriptor, depth: int) -> Check | None:
                     elif value_check is not None:
                         value_check(value[key], f"{where}[{key!r}]", found)
                 return
-            for i, element in enumerate(value):
+            for i, element in enumerate(value if nested is not None or value_check is not None else ()):
                 if nested is not None:
                     nested(element, f"{where}[{i}].", found)
                 elif value_check is not None:

@@ -13,8 +13,8 @@ SELECT least(
 );
 
 -- name: sum_calls(start, until, after, before, seed)
--- By the first seven digits of ids, which are 2^15 milliseconds.
-SELECT substr(request_id, 5, 7) AS digits, count(*) AS records,
+-- By the first seven digits of ids, which are 2^15 milliseconds, and by price.
+SELECT substr(request_id, 5, 7) AS digits, price_id, count(*) AS records,
     count(*) FILTER (WHERE cost <> 0 AND NOT test) AS calls,
     coalesce(sum(cost) FILTER (WHERE NOT test), 0)::bigint AS cost,
     coalesce(bit_xor(hashtextextended(
@@ -24,16 +24,12 @@ FROM usage_records
 WHERE timestamp >= :start AND timestamp < :until
     AND ((request_id >= 'req_' || :after::text AND request_id < 'req_' || :before::text)
         OR (request_id >= 'cor_' || :after AND request_id < 'cor_' || :before))
-GROUP BY 1;
-
--- name: price_ids(start, until, after, before)
-SELECT DISTINCT price_id FROM usage_records
-WHERE timestamp >= :start AND timestamp < :until AND request_id >= 'req_' || :after::text
-    AND request_id < 'req_' || :before::text;
+GROUP BY 1, 2;
 
 -- name: group_calls(start, until, first, last, price_ids, meters, flat_ids, requests, rows, input_bytes, input_tokens, cached_input_tokens, output_tokens)
 -- A cost depends on the price's own meters, so that calls alike in those are alike whatever else was counted. Those that are
--- nearest to the exact amount of a price by the million are one group.
+-- nearest to the exact amount of a price by the million are one group. A price that was not asked about is one that a call
+-- named only since.
 WITH flat AS MATERIALIZED (
     SELECT * FROM unnest(:flat_ids::text[], :requests::bigint[], :rows::bigint[], :input_bytes::bigint[],
         :input_tokens::bigint[], :cached_input_tokens::bigint[], :output_tokens::bigint[])
@@ -64,7 +60,8 @@ SELECT NULL AS request_id, count(*) AS calls, NULL AS price_id, NULL::jsonb AS u
 FROM records WHERE exact
 UNION ALL
 SELECT min(request_id), count(*), price_id, units, rating, cost, status_code FROM (
-    SELECT r.request_id, r.price_id, r.rating, r.cost, r.status_code, coalesce(r.units - p.others, '{}') AS units
+    SELECT r.request_id, r.price_id, r.rating, r.cost, r.status_code,
+        CASE r.price_id WHEN '' THEN '{}' ELSE coalesce(r.units - p.others, r.units) END AS units
     FROM records r LEFT JOIN prices p ON p.id = r.price_id WHERE r.exact IS NOT TRUE
 ) r GROUP BY price_id, units, rating, cost, status_code;
 

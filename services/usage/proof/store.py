@@ -59,11 +59,8 @@ class ProofStore:
         return ids.timestamp(f"req_{found}") if found else None
 
     async def sum_calls(self, c: Connection, part: Part, seed: int) -> list[Row]:
-        """digits, records, calls, cost, checksum."""
+        """digits, price_id, records, calls, cost, checksum."""
         return [r async for r in self._q.sum_calls(c, **part._asdict(), seed=seed)]
-
-    async def price_ids(self, c: Connection, part: Part) -> list[str]:
-        return [r["price_id"] async for r in self._q.price_ids(c, **part._asdict())]
 
     async def group_calls(
         self, c: Connection, part: Part, request: usage_pb2.GroupCallsRequest

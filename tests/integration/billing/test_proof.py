@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from mercat.billing.v1 import proof_pb2
+from mercat.usage.v1 import usage_pb2
 
 from services.common import ids
 from services.common.errors import InvalidFields, from_rpc_error
@@ -46,6 +47,19 @@ async def test_a_proof_says_what_it_counted(books: Books, parties: tuple[Person,
     assert got["usage: rated"][0] == 31, "a call with a test key costs nothing whatever its price"
     assert proof.start_time.ToDatetime(UTC) == start
     assert proof.settled_through.ToDatetime(UTC) > start
+
+
+async def test_a_price_that_is_first_named_during_a_proof_is_rated_by_all_that_it_counts(
+    books: Books, parties: tuple[Person, Person]
+) -> None:
+    request = usage_pb2.GroupCallsRequest()  # names the prices that there were when calls were counted
+    request.start_time.FromDatetime(ids.timestamp(ids.new("req")))
+    call, free = books.call(*parties, 1000), books.call(*parties, 0)
+    free.price_id = ""
+    await books.charge(call, free)
+    request.end_time.FromDatetime(books.clock.now() + timedelta(days=1))
+    groups = [group.call async for page in books.settlement.GroupCalls(request) for group in page.groups]
+    assert {c.request_id: dict(c.units) for c in groups} == {call.request_id: dict(call.units), free.request_id: {}}
 
 
 async def test_this_month_is_proven_when_nothing_is_said(books: Books, parties: tuple[Person, Person]) -> None:

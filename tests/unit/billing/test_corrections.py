@@ -9,6 +9,7 @@ from services.billing.corrections.amounts import cost_of, credit_back, differenc
 from services.billing.ledger import CREDIT, FEE, PAYABLE, PLATFORM, WALLET, Account
 from services.common import pricing
 from services.common.pricing import PLAIN, Component, Price, Rated, Tier, TooDear
+from tests.charging import charge
 
 meters = st.sampled_from(["requests", "rows", "input_tokens", "output_tokens"])
 counts = st.dictionaries(meters, st.integers(0, 10**9), max_size=4)
@@ -65,7 +66,7 @@ def test_what_the_record_does_not_explain_keeps_its_share() -> None:
     st.integers(0, 1_000_000),
 )
 def test_corrections_and_their_undoing_leave_nothing(cost: int, fee_ppm: int, later: list[int], today: int) -> None:
-    first = ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm)
+    first = charge("req_1", "org_a", "org_b", cost, fee_ppm)
     share = (dict(first.entries).get(Account(PLATFORM, FEE), 0), cost)
     postings, before, fee = [first], cost, share[0]
     for n, after in enumerate([*later, 0]):
@@ -91,7 +92,7 @@ def test_credit_comes_back_as_if_the_call_had_cost_that_from_the_start(
     cost: int, credit: int, later: list[int]
 ) -> None:
     credit = min(credit, cost)
-    postings, before, paid = [ledger.charge("req_1", "org_a", "org_b", cost, 0, credit)], cost, credit
+    postings, before, paid = [charge("req_1", "org_a", "org_b", cost, 0, credit)], cost, credit
     for n, after in enumerate([*later, 0]):
         back = credit_back(paid, after)
         if after != before:

@@ -8,6 +8,7 @@ from services.billing import ledger
 from services.billing.dropped import Moved, add, differences
 from services.billing.ledger import CREDIT, PAYABLE, PLATFORM, WALLET, Account
 from services.common import ids
+from tests.charging import charge
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -26,7 +27,7 @@ def _sum(org_id: str, publisher: str, cost: int) -> usage_pb2.UsageSum:
 
 
 def _call(org_id: str, publisher: str, cost: int, credit: int = 0) -> ledger.Posting:
-    return ledger.charge(ids.new("req", int(MAY.timestamp() * 1000) + 5), org_id, publisher, cost, 200_000, credit)
+    return charge(ids.new("req", int(MAY.timestamp() * 1000) + 5), org_id, publisher, cost, 200_000, credit)
 
 
 def test_what_agrees_is_not_named() -> None:

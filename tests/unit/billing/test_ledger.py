@@ -19,6 +19,7 @@ from services.billing.ledger import (
     Account,
     Posting,
 )
+from tests.charging import charge
 
 costs = st.integers(1, 2**62)
 fees = st.integers(0, 1_000_000)
@@ -27,7 +28,7 @@ entries = st.lists(st.tuples(st.text("abc_", min_size=1), st.integers(-(2**62), 
 
 @given(costs, fees)
 def test_a_charge_loses_and_makes_no_nano(cost: int, fee_ppm: int) -> None:
-    moved = dict(ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
+    moved = dict(charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
     assert sum(moved.values()) == 0
     assert moved[Account("org_a", WALLET)] == -cost
     fee, earned = moved.get(Account(PLATFORM, FEE), 0), moved.get(Account("org_b", PAYABLE), 0)
@@ -43,7 +44,7 @@ def test_a_charge_loses_and_makes_no_nano(cost: int, fee_ppm: int) -> None:
 @example(1000, 1_000_000, 30)
 def test_credit_pays_its_part_and_the_wallet_the_rest(cost: int, fee_ppm: int, percent: int) -> None:
     credit = cost * percent // 100
-    entries = ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm, credit).entries
+    entries = charge("req_1", "org_a", "org_b", cost, fee_ppm, credit).entries
     moved = dict(entries)
     assert moved.get(Account("org_a", CREDIT), 0) == -credit
     assert moved.get(Account("org_a", WALLET), 0) == credit - cost
@@ -55,7 +56,7 @@ def test_credit_pays_its_part_and_the_wallet_the_rest(cost: int, fee_ppm: int, p
 @pytest.mark.parametrize("credit", [-1, 11])
 def test_credit_is_a_part_of_the_cost(credit: int) -> None:
     with pytest.raises(ValueError, match=r"^credit pays no more than the cost$"):
-        ledger.charge("req_1", "org_a", "org_b", 10, 0, credit)
+        charge("req_1", "org_a", "org_b", 10, 0, credit)
     parts = (
         (Account("org_a", CREDIT), -credit),
         (Account("org_a", WALLET), credit - 10),
@@ -75,7 +76,7 @@ def test_a_call_is_one_posting() -> None:
         (2, 500_000, 1, ((wallet, -1), (credit, -1), (earned, 1), (fee, 1))),
         (1, 0, 0, ((wallet, -1), (earned, 1))),
     ):
-        assert ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm, paid) == Posting("req_1", "charge", entries)
+        assert charge("req_1", "org_a", "org_b", cost, fee_ppm, paid) == Posting("req_1", "charge", entries)
         assert ledger.charges(entries, "org_a", "org_b", cost)
 
 
@@ -140,19 +141,19 @@ def test_money_comes_in_and_credit_is_given_and_expires() -> None:
     [(1000, 200_000, 200), (1, 500_000, 0), (3, 500_000, 2), (5, 500_000, 2), (7, 200_000, 1), (9, 0, 0)],
 )
 def test_fees_are_rounded_half_even(cost: int, fee_ppm: int, fee: int) -> None:
-    moved = dict(ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
+    moved = dict(charge("req_1", "org_a", "org_b", cost, fee_ppm).entries)
     assert moved.get(Account(PLATFORM, FEE), 0) == fee
 
 
 def test_a_publisher_may_call_its_own_model() -> None:
-    moved = dict(ledger.charge("req_1", "org_a", "org_a", 1000, 200_000).entries)
+    moved = dict(charge("req_1", "org_a", "org_a", 1000, 200_000).entries)
     assert moved == {Account("org_a", WALLET): -1000, Account("org_a", PAYABLE): 800, Account(PLATFORM, FEE): 200}
 
 
 @pytest.mark.parametrize("cost", [0, -1])
 def test_what_costs_nothing_is_not_posted(cost: int) -> None:
     with pytest.raises(ValueError, match=r"^only a call that costs something is posted$"):
-        ledger.charge("req_1", "org_a", "org_b", cost, 0)
+        charge("req_1", "org_a", "org_b", cost, 0)
 
 
 def test_a_digest_is_of_cause_kind_and_entries_by_account() -> None:
@@ -197,7 +198,7 @@ def test_any_change_shows_in_the_digest(some: list[tuple[str, int]], at: int, by
 
 @given(costs, fees, st.integers(1, 100))
 def test_a_charge_is_known_at_any_fee_and_no_other_is_taken_for_it(cost: int, fee_ppm: int, by: int) -> None:
-    entries = ledger.charge("req_1", "org_a", "org_b", cost, fee_ppm).entries
+    entries = charge("req_1", "org_a", "org_b", cost, fee_ppm).entries
     assert ledger.charges(entries, "org_a", "org_b", cost)
     assert not ledger.charges(entries, "org_a", "org_b", cost + by)
     assert not ledger.charges(entries, "org_c", "org_b", cost)
@@ -210,11 +211,11 @@ def test_a_charge_is_known_at_any_fee_and_no_other_is_taken_for_it(cost: int, fe
 
 
 def test_a_publishers_own_call_is_a_charge_too() -> None:
-    assert ledger.charges(ledger.charge("req_1", "org_a", "org_a", 5, 200_000).entries, "org_a", "org_a", 5)
+    assert ledger.charges(charge("req_1", "org_a", "org_a", 5, 200_000).entries, "org_a", "org_a", 5)
 
 
 def test_totals_add_up_by_account() -> None:
-    made = [ledger.charge(f"req_{n}", "org_a", f"org_{n % 2}", 1000, 200_000) for n in range(4)]
+    made = [charge(f"req_{n}", "org_a", f"org_{n % 2}", 1000, 200_000) for n in range(4)]
     assert ledger.totals(e for p in made for e in p.entries) == {
         Account("org_a", WALLET): -4000, Account("org_0", PAYABLE): 1600, Account("org_1", PAYABLE): 1600,
         Account(PLATFORM, FEE): 800,

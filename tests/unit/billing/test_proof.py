@@ -26,6 +26,30 @@ moments = st.datetimes(datetime(2000, 1, 2), datetime(2200, 1, 1)).map(  # noqa:
 )
 
 
+def test_the_middle_of_many_calls_has_half_of_them_before_it() -> None:
+    sums, made = Sums(), [NOW + timedelta(minutes=n) for n in range(5)]
+    for n, at in enumerate(made):
+        digits = ids.new("req", int(at.timestamp() * 1000))[4:11]
+        for _ in range(2):  # as of two prices
+            sums.add(digits, 20_000 * (n + 1), 1, 1)
+    middle = sums.middle()
+    assert middle is not None
+    assert made[3] < middle <= made[3] + timedelta(milliseconds=2**15), "the first three made 40 % of them"
+
+
+def test_few_calls_have_no_middle() -> None:
+    sums = Sums()
+    assert sums.middle() is None
+    sums.add("0123456", 199_999, 1, 1)
+    assert sums.middle() is None
+
+
+def test_calls_of_no_time_have_no_middle() -> None:
+    sums = Sums()
+    sums.add("~~~~~~~", 200_000, 1, 1)
+    assert sums.middle() is None
+
+
 @given(moments, st.timedeltas(timedelta(milliseconds=1), timedelta(days=400)))
 def test_a_time_holds_the_ids_that_are_made_in_it(start: datetime, length: timedelta) -> None:
     length -= timedelta(microseconds=length.microseconds % 1000)
