@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mercat.billing.v1 import billing_pb2
 
 from services.common import money, pricing
+from services.common.errors import InvalidFields
 from services.common.pricing import MILLION, Component, Price, Rated, Tier
 
 WHOLE = 5 * MILLION  # nanos per million: 5 nanos a unit, so that nothing is rounded
@@ -329,3 +330,12 @@ def test_what_counts_the_month() -> None:
 def test_ascending_tiers_with_an_endless_last_are_right(ends: list[int]) -> None:
     right = all(a < b for a, b in pairwise(ends))
     assert (not pricing.mistakes([component_of(*ends, 0)])) == right
+
+
+def test_meters_that_no_call_is_counted_by_are_named():
+    pricing.check_meters(dict.fromkeys(pricing.METERS, 1))
+    pricing.check_meters({})
+    with pytest.raises(InvalidFields) as refused:
+        pricing.check_meters({"rows": 1, "row": 1, "": 2})
+    assert [v.field for v in refused.value.violations] == ["units['row']", "units['']"]
+    assert "compute_us" in refused.value.violations[0].description
